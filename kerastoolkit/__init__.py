@@ -1,0 +1,86 @@
+"""Keras models that scikit-learn treats as its own: build, search, evaluate and save them with the tools you know.
+
+The package reads as one story, a room for each step, and a room knows only the rooms before it:
+
+    data        what is held out before anything is learned
+    builders    functions that build a model for the data at hand
+    training    how a model is fitted: seeds, callbacks
+    estimators  `KerasClassifier` and `KerasRegressor`, at home in every scikit-learn search, pipeline and ensemble
+    evaluation  scores with their spread, beside the simple models to beat
+    plotting    pictures of the results
+    experiment  the whole story in one call, from a table to a report: `run_experiment`
+
+Rooms and names load when they are first used, so importing is quick and loads neither Keras nor TensorFlow.
+
+Example:
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from kerastoolkit import KerasClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = KerasClassifier(hidden=(32,), epochs=60, random_state=0)
+    >>> bool(cross_val_score(model, X, y, cv=3).mean() > 0.9)
+    True
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+from kerastoolkit._quiet import quieten_tensorflow
+from kerastoolkit._version import __version__
+
+if TYPE_CHECKING:  # the names as type checkers and editors see them
+    from kerastoolkit import builders, data, estimators, evaluation, exceptions, experiment, plotting, training
+    from kerastoolkit.estimators import KerasClassifier, KerasRegressor, from_scikeras, load
+    from kerastoolkit.experiment import Experiment, load_experiment, run_experiment
+
+__all__ = [
+    "Experiment",
+    "KerasClassifier",
+    "KerasRegressor",
+    "__version__",
+    "builders",
+    "data",
+    "estimators",
+    "evaluation",
+    "exceptions",
+    "experiment",
+    "from_scikeras",
+    "load",
+    "load_experiment",
+    "plotting",
+    "run_experiment",
+    "training",
+]
+
+_ROOMS = {"builders", "data", "estimators", "evaluation", "exceptions", "experiment", "plotting", "training"}
+
+_ROOM_OF = {
+    "Experiment": "experiment",
+    "KerasClassifier": "estimators",
+    "KerasRegressor": "estimators",
+    "from_scikeras": "estimators",
+    "load": "estimators",
+    "load_experiment": "experiment",
+    "run_experiment": "experiment",
+}
+
+quieten_tensorflow()  # here, since it has to be before anything imports TensorFlow
+
+
+def __getattr__(name: str) -> object:
+    """Loads a room, or the room of a name, when it is first asked for."""
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _ROOM_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+        globals()[name] = value  # found without this function from now on
+        return value
+    # With `name` and `obj`, Python itself adds the near miss.
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

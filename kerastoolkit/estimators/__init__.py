@@ -1,0 +1,10 @@
+"""Estimators: Keras models with scikit-learn's interface."""
+
+from __future__ import annotations
+
+from kerastoolkit.estimators._saving import load
+from kerastoolkit.estimators._scikeras import from_scikeras
+from kerastoolkit.estimators.classifier import KerasClassifier
+from kerastoolkit.estimators.regressor import KerasRegressor
+
+__all__ = ["KerasClassifier", "KerasRegressor", "from_scikeras", "load"]

@@ -1,0 +1,817 @@
+"""The deep part below `KerasClassifier` and `KerasRegressor`: parameters, build, fit, predict, pickling.
+
+The order of a fit: read the data and refuse what cannot be learned from; find the head for the target; build the
+model and hold it against the head; train. All of it happens on generators and names of its own (`training.isolated`),
+and an estimator whose fit fails is what it was before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from kerastoolkit import builders
+from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.data.splits import holdout_indices
+from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.exceptions import DataError, ParameterError
+from kerastoolkit.training import isolated
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import keras
+
+Self = TypeVar("Self", bound="KerasEstimator")
+
+# Builders of kerastoolkit train this many epochs where `epochs` is not set, fewer once that is more than so many steps.
+_EPOCHS, _STEPS, _FEWEST_EPOCHS = 100, 20_000, 10
+
+
+class KerasEstimator(BaseEstimator):
+    """What the estimators share. Not to be used directly: use `KerasClassifier` or `KerasRegressor`."""
+
+    _task = ""
+
+    model_: Any
+    head_: Any
+    _input_shape: Any
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        build_fn: Callable[..., Any] | None = None,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        callbacks: Any = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | str = 0,
+        **params: Any,
+    ) -> None:
+        self.model = model
+        self.build_fn = build_fn
+        self.optimizer = optimizer
+        self.loss = loss
+        self.metrics = metrics
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.validation_batch_size = validation_batch_size
+        self.validation_split = validation_split
+        self.shuffle = shuffle
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        # Undeclared and routed parameters live together in one place: as attributes they would be taken for the
+        # estimator's own. `__getattr__` reads them.
+        self._params = params
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return list(_declared_names(cls))  # type: ignore[arg-type]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Returns all parameters: declared, arguments of the build function, and routed.
+
+        Args:
+            deep: Whether to look into parameters that are estimators themselves. Defaults to `True`.
+
+        Returns:
+            Values by name.
+        """
+        return {**super().get_params(deep), **self._params}
+
+    def set_params(self: Self, **params: Any) -> Self:
+        """Sets parameters: declared, arguments of the build function, or routed (`optimizer__learning_rate`).
+
+        Args:
+            **params: Values by name.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ParameterError: A name could reach nothing; the message names the near miss. Nothing is set then.
+        """
+        declared = set(self._get_param_names())
+        others = {name: value for name, value in params.items() if name not in declared}
+        if others:
+            # What cannot be a model is refused by `fit`, as scikit-learn has it, and knows no arguments to check.
+            try:
+                build = self._build_function(params.get("model", self.model), params.get("build_fn", self.build_fn))
+            except ParameterError:
+                pass
+            else:
+                self._check_names(others, build)
+        for name, value in params.items():
+            if name in declared:
+                setattr(self, name, value)
+        self._params = {**self._params, **others}
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self.__dict__.get("_params", ()):
+            return self.__dict__["_params"][name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _check_names(self, names: Any, build: Callable[..., Any] | None) -> None:
+        _parameters.check_names(names, declared=self._get_param_names(), build=build, owner=type(self).__name__)
+
+    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
+        """The function that makes the model; None where the model is there already."""
+        if model is not None and build_fn is not None:
+            raise ParameterError("`model` and `build_fn` are both given; `build_fn` is the old name. Give `model`.")
+        model = model if model is not None else build_fn
+        if model is None:
+            own: Callable[..., Any] | None = getattr(self, "_keras_build_fn", None)  # scikeras' way of subclassing
+            return own if own is not None else builders.get("mlp")
+        if isinstance(model, str):
+            return builders.get(model)
+        if callable(model) and not _is_built(model):
+            return model  # type: ignore[no-any-return]
+        if _is_built(model):
+            return None
+        raise ParameterError(
+            f"`model` must be the name of a builder, a function that returns a keras.Model, or a keras.Model; got "
+            f"{model!r}."
+        )
+
+    def _check_values(self) -> None:
+        """Checks every parameter that can be checked before there is data."""
+        problems = []
+        for name in ("epochs", "batch_size", "validation_batch_size"):
+            value = getattr(self, name)
+            if value is None or (name == "batch_size" and _is_whole(value) and value == -1):
+                continue
+            if not _is_whole(value) or value < 1:
+                problems.append(f"`{name}` must be a whole number of at least 1, or None; got {value!r}.")
+        split = self.validation_split
+        if isinstance(split, (bool, str)) or split is None or not 0 <= split < 1:
+            problems.append(f"`validation_split` must be a fraction from 0 up to, not including, 1; got {split!r}.")
+        if problems:
+            raise ParameterError("\n".join(problems))
+
+    # -- fitting --------------------------------------------------------------------------------------------------
+
+    def fit(
+        self: Self, X: Any, y: Any = None, sample_weight: Any = None, *, validation_data: Any = None, **fit_params: Any
+    ) -> Self:
+        """Builds and trains the model.
+
+        Args:
+            X: Rows: an array, table or sparse matrix of shape `(n, ...)`; a dict or list of arrays for a model of
+                several inputs; or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader` of batches
+                `(x, y)`.
+            y: Targets, shape `(n,)` or `(n, targets)`, or a dict of targets by output name. Leave it out for a data
+                set.
+            sample_weight: Weights of the rows, shape `(n,)`, not negative; only their ratios count, and 0 leaves a
+                row out. Defaults to `None`.
+            validation_data: `(X, y)` or `(X, y, sample_weight)` to watch while training, in the form of `X` and `y`,
+                or a data set. Defaults to `None`.
+            **fit_params: Arguments of `keras.Model.fit` for this call, over those of the estimator. Callbacks given
+                here are used as they are, beside copies of the estimator's own.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ParameterError: A parameter could reach nothing or has an impossible value.
+            DataError: `X` or `y` cannot be learned from.
+            ModelMismatchError: The model does not fit the target.
+        """
+        continuing = self.warm_start and self.__sklearn_is_fitted__()
+        return self._fit(X, y, sample_weight, validation_data, fit_params, continuing=continuing)
+
+    def partial_fit(self: Self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
+        """Trains one more epoch on these rows; the first call builds the model.
+
+        Args:
+            X: Rows, as for `fit`.
+            y: Targets, as for `fit`.
+            sample_weight: Weights, as for `fit`. Defaults to `None`.
+            **fit_params: Arguments of `keras.Model.fit` for this call, such as `epochs`.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            The same as `fit`.
+        """
+        fit_params = {"epochs": 1, **fit_params}
+        continuing = self.__sklearn_is_fitted__()
+        return self._fit(X, y, sample_weight, None, fit_params, continuing=continuing, warm=True)
+
+    def _fit(
+        self: Self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation_data: Any,
+        fit_params: dict[str, Any],
+        *,
+        continuing: bool,
+        warm: bool = False,
+        classes: Any = None,
+    ) -> Self:
+        build = self._build_function(self.model, self.build_fn)
+        self._check_names(self._params, build)
+        self._check_values()
+        classes = fit_params.pop("classes", classes)
+        class_weight = fit_params.pop("class_weight", getattr(self, "class_weight", None))
+        self._check_fit_params(fit_params)
+        with self._unchanged_by_errors():
+            if _inputs.kind_of(X) == "dataset":
+                data = self._read_dataset(X, y, sample_weight, reset=not continuing)
+                head = self.head_ if continuing else self._dataset_head(X, classes)
+            else:
+                data = self._read(X, y, sample_weight, reset=not continuing)
+                head = self.head_ if continuing else self._make_head(data, build, classes)
+            if not continuing:
+                generator = None if self.random_state is None else check_random_state(self.random_state)
+                self._generator = generator
+            seed = None if self._generator is None else int(self._generator.randint(2**31 - 1))
+            with isolated(seed):
+                if not continuing:
+                    self.model_ = self._make_model(build, data, head)
+                    self.head_ = head.bind(self.model_)
+                    self.history_: dict[str, list[float]] = {}
+                    self._after_build(self.head_)
+                arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+                self._train(arguments)
+        return self
+
+    def _train(self, arguments: dict[str, Any]) -> None:
+        history = None
+        try:
+            history = self.model_.fit(**arguments).history
+        except KeyboardInterrupt:
+            # The user stopped it: what was trained so far is theirs, in a fitted estimator.
+            history = getattr(getattr(self.model_, "history", None), "history", {})
+            raise
+        finally:
+            if history is not None:
+                self._remember(history, arguments["callbacks"])
+
+    def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
+        kept = dict(self.history_)
+        for name, values in history.items():
+            kept[name] = [*kept.get(name, []), *map(_number, values)]
+        self.history_ = kept
+        self.n_iter_ = len(kept.get("loss", []))
+        self.callbacks_ = callbacks
+
+    @contextlib.contextmanager
+    def _unchanged_by_errors(self) -> Iterator[None]:
+        before = dict(self.__dict__)
+        try:
+            yield
+        except Exception:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
+        if y is None:
+            raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None.")
+        length = None if isinstance(y, Mapping) or not hasattr(y, "__len__") else len(y)
+        X = self._read_X(X, reset=reset, length=length)
+        y = _inputs.read_target(y, X, numeric=self._task == "regression", owner=type(self).__name__)
+        weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
+        return _Data(X, y, weights)
+
+    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
+        if _inputs.kind_of(X, length) == "array":
+            if not reset and isinstance(self._input_shape, (dict, list)):
+                raise DataError(
+                    f"X is one array, but {type(self).__name__} was fitted with inputs of the shapes "
+                    f"{self._input_shape}."
+                )
+            X = _inputs.read_array(self, X, reset=reset)
+        else:
+            X = _inputs.read_structure(X, None if reset else self._input_shape)
+        if reset:
+            self._input_shape = _inputs.shapes_of(X)
+        return X
+
+    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
+        if y is not None or sample_weight is not None:
+            raise DataError(
+                "X is a data set, which brings its own targets and weights in batches of (x, y) or (x, y, weight); "
+                "leave `y` and `sample_weight` out."
+            )
+        if self.validation_split:
+            raise ParameterError(
+                "`validation_split` cannot divide a data set; give fit(dataset, validation_data=another_dataset)."
+            )
+        first = next(iter(_inputs.batches(X)), None)
+        if first is None or first[1] is None:
+            raise DataError("The data set holds no batches of (x, y).")
+        if reset:
+            import keras
+
+            self._input_shape = keras.tree.map_structure(lambda part: tuple(part.shape[1:]), first[0])
+            if isinstance(self._input_shape, tuple) and len(self._input_shape) == 1:
+                self.n_features_in_ = int(self._input_shape[0])
+        return _Data(X, None, None, sample=first[0])
+
+    def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
+        # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
+        # those the user's loss and history speak of.
+        ours = build is not None and build in map(builders.get, builders.list_builders())
+        if classes is not None:
+            known = np.unique(np.concatenate([np.asarray(classes), np.unique(np.asarray(data.y))]))
+            if len(known) > len(np.unique(np.asarray(classes))):
+                raise DataError(f"`y` holds labels that are not among `classes`, {np.asarray(classes).tolist()}.")
+            return builders.head(known, task="classification")
+        return builders.head(
+            data.y, task=self._task, standardize=ours, sample_weight=data.weights  # type: ignore[arg-type]
+        )
+
+    def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
+        raise NotImplementedError  # abstract
+
+    def _after_build(self, head: Head | HeadGroup) -> None:
+        """Sets what a subclass learns from its head."""
+
+    # -- the model ------------------------------------------------------------------------------------------------
+
+    def _make_model(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> keras.Model:
+        consumed: set[str] = set()
+        handed_over: dict[str, Any] = {}
+
+        def compile_kwargs() -> dict[str, Any]:
+            handed_over.update(self._compile_arguments(head, defaults=True))
+            return dict(handed_over)
+
+        if build is None:
+            model = _copied(self.model if self.model is not None else self.build_fn)
+        else:
+            names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
+            model, consumed = _parameters.call_build(
+                build,
+                routed=_parameters.below(self._params, "model"),
+                undeclared={name: value for name, value in self._params.items() if "__" not in name},
+                declared={name: self._maker(name) for name in names if getattr(self, name) is not None},
+                offered={
+                    "meta": lambda: self._meta(data, head),
+                    "compile_kwargs": compile_kwargs,
+                    "params": self.get_params,
+                    "input_shape": lambda: self._input_shape,
+                    "head": lambda: head,
+                },
+            )
+        if not _is_built(model):
+            raise ParameterError(
+                f"{_parameters.describe(build)} returned {model!r}, not a keras.Model. "
+                "Does it end in `return model`?"
+            )
+        if not model.built:
+            model(_sample(data))
+        if not model.compiled:
+            model.compile(**(handed_over or self._compile_arguments(head, defaults=True)))
+        elif not handed_over:
+            self._compile_again(model, head, consumed)
+        return model
+
+    def _compile_again(self, model: keras.Model, head: Head | HeadGroup, consumed: set[str]) -> None:
+        """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""
+        ours = self._compile_arguments(head, defaults=False, model=model)
+        ours = {name: value for name, value in ours.items() if name not in consumed}
+        if ours:
+            config = getattr(model, "_compile_config", None)
+            theirs = dict(config.config) if config is not None else {"optimizer": model.optimizer, "loss": model.loss}
+            model.compile(**{**theirs, **ours})
+
+    def _maker(self, name: str) -> Callable[[], Any]:
+        """Makes what a build function gets for a declared parameter: as it is, or with the options routed to it."""
+        spec, options = getattr(self, name), _parameters.below(self._params, name)
+        if name not in _MAKERS or (not options and isinstance(spec, str)):
+            return lambda: spec
+        return lambda: _MAKERS[name](spec, options)
+
+    def _compile_arguments(
+        self, head: Head | HeadGroup, *, defaults: bool, model: keras.Model | None = None
+    ) -> dict[str, Any]:
+        """Arguments of `Model.compile` that the user set; with `defaults`, also those nobody set.
+
+        Options without a value of their own (`optimizer__learning_rate` alone) change what the model was compiled
+        with, or the default.
+        """
+        accepted = _parameters.keras_arguments("compile")
+        arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
+        arguments |= _parameters.below(self._params, "compile")
+        fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
+        for name, make in _MAKERS.items():
+            options = _parameters.below(self._params, name)
+            spec = getattr(self, name)
+            if spec is None and model is not None and model.compiled and options:
+                spec = _compiled_with(model, name)
+            if spec is None and (defaults or options):
+                spec = fallback[name]
+            if spec is not None and name not in arguments:
+                arguments[name] = make(spec, options)
+        return arguments
+
+    def _meta(self, data: _Data, head: Head | HeadGroup) -> dict[str, Any]:
+        """What scikeras tells a build function about the data, under scikeras' names."""
+        parts = head.heads if isinstance(head, HeadGroup) else None
+        columns = head.units if head.kind in ("multilabel", "regression") else 1
+        meta: dict[str, Any] = {
+            "X_shape_": getattr(data.X, "shape", None),
+            "X_dtype_": getattr(data.X, "dtype", None),
+            "y_dtype_": getattr(data.y, "dtype", None),
+            "y_ndim_": getattr(data.y, "ndim", None),
+            "n_features_in_": getattr(self, "n_features_in_", None),
+            "n_outputs_": columns if parts is None else len(parts),
+            "n_outputs_expected_": 1 if parts is None else len(parts),
+            "target_type_": _target_type(head),
+        }
+        if self._task == "classification":
+            meta |= {"classes_": head.classes, "n_classes_": head.n_classes}
+        names = getattr(self, "feature_names_in_", None)
+        return meta if names is None else {**meta, "feature_names_in_": names}
+
+    # -- arguments of Model.fit -----------------------------------------------------------------------------------
+
+    def _check_fit_params(self, fit_params: Mapping[str, Any]) -> None:
+        accepted = _parameters.keras_arguments("fit")
+        for name in fit_params:
+            if name not in accepted:
+                raise ParameterError(
+                    f"fit() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)} It takes: X, "
+                    f"y, sample_weight, validation_data, {', '.join(sorted(accepted))}. "
+                    "Parameters of the estimator are set in the constructor or by set_params."
+                )
+
+    def _fit_arguments(
+        self,
+        build: Callable[..., Any] | None,
+        data: _Data,
+        validation_data: Any,
+        class_weight: Any,
+        fit_params: dict[str, Any],
+        seed: int | None,
+    ) -> dict[str, Any]:
+        taken_by_build = _parameters.build_arguments(build) or set()
+        accepted = _parameters.keras_arguments("fit")
+        arguments: dict[str, Any] = {
+            name: _parameters.plain(getattr(self, name))
+            for name in ("epochs", "batch_size", "validation_batch_size", "shuffle", "verbose")
+        }
+        arguments |= {
+            name: _parameters.plain(value)
+            for name, value in self._params.items()
+            if name in accepted and name not in taken_by_build
+        }
+        routed = _parameters.below(self._params, "fit")
+        callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
+        callbacks += _parameters.make_callbacks(routed.pop("callbacks", None), {})
+        given = fit_params.get("callbacks")
+        callbacks += given if isinstance(given, list) else [] if given is None else [given]
+        arguments |= routed
+        arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
+        arguments |= {"callbacks": callbacks}
+
+        if data.y is None:
+            arguments["x"] = data.X
+            arguments["validation_data"] = self._dataset_validation(validation_data)
+            arguments.pop("batch_size")  # a data set brings its own batches, and most their own order
+            arguments["shuffle"] = _inputs.in_numbered_batches(data.X) and arguments["shuffle"]
+            arguments.pop("validation_batch_size")
+            arguments["class_weight"] = self._numbered(class_weight)
+            data_rows = None
+        else:
+            data_rows = self._array_arguments(arguments, data, validation_data, class_weight, seed)
+        if arguments["epochs"] is None:
+            arguments["epochs"] = self._default_epochs(build, data_rows, arguments.get("batch_size"))
+        return arguments
+
+    def _array_arguments(
+        self, arguments: dict[str, Any], data: _Data, validation_data: Any, class_weight: Any, seed: int | None
+    ) -> int:
+        X, y, weights = data.X, data.y, data.weights
+        weights = self._with_class_weight(class_weight, y, weights)
+        if weights is not None and np.any(weights == 0):  # a row of weight 0 is a row that is not there
+            kept = np.flatnonzero(weights)
+            X, y, weights = _inputs.rows(X, kept), _target_rows(y, kept), weights[kept]
+        if self.validation_split and validation_data is None:
+            train, held_out = self._split(y, _inputs.n_rows(X), seed)
+            validation_data = (
+                _inputs.rows(X, held_out),
+                self.head_.encode(_target_rows(y, held_out)),
+                *(() if weights is None else (_with_mean_one(weights[held_out]),)),
+            )
+            X, y = _inputs.rows(X, train), _target_rows(y, train)
+            weights = None if weights is None else weights[train]
+        elif validation_data is not None:
+            validation_data = self._validation(validation_data)
+        n_rows = _inputs.n_rows(X)
+        if arguments["batch_size"] == -1:  # scikeras' spelling of "all rows at once"
+            arguments["batch_size"] = n_rows
+        y = self.head_.encode(y)
+        weights = None if weights is None else _with_mean_one(weights)
+        if hasattr(X, "toarray"):
+            batch_size = arguments.pop("batch_size") or 32
+            arguments["x"] = _inputs.sparse_batches(X, y, weights, batch_size, shuffle=arguments["shuffle"])
+            arguments["shuffle"] = False
+        else:
+            arguments |= {"x": X, "y": y, "sample_weight": weights}
+        if validation_data is not None and hasattr(validation_data[0], "toarray"):
+            batch_size = arguments.pop("validation_batch_size") or 32
+            validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
+        arguments["validation_data"] = validation_data
+        return n_rows
+
+    def _split(self, y: Any, n_rows: int, seed: int | None) -> tuple[Any, Any]:
+        stratify = None
+        if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass"):
+            stratify = self.head_.class_numbers(y)
+        # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
+        return holdout_indices(n_rows, self.validation_split, stratify=stratify, random_state=seed)
+
+    def _validation(self, validation_data: Any) -> Any:
+        if _inputs.kind_of(validation_data) == "dataset":
+            return validation_data
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            raise DataError("`validation_data` must be (X, y), (X, y, sample_weight) or a data set.")
+        X, y, *weight = validation_data
+        data = self._read(X, y, weight[0] if weight else None, reset=False)
+        return (data.X, self.head_.encode(data.y), *(() if data.weights is None else (_with_mean_one(data.weights),)))
+
+    def _dataset_validation(self, validation_data: Any) -> Any:
+        return None if validation_data is None else self._validation(validation_data)
+
+    def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
+        return weights
+
+    def _numbered(self, class_weight: Any) -> Any:
+        return None
+
+    def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
+        """What `epochs=None` means: see the class docstring."""
+        if build is None or build not in map(builders.get, builders.list_builders()):
+            return 1
+        if n_rows is None:
+            return _FEWEST_EPOCHS
+        steps = -(-n_rows // (batch_size or 32))
+        return int(np.clip(_STEPS // steps, _FEWEST_EPOCHS, _EPOCHS))
+
+    # -- predicting -----------------------------------------------------------------------------------------------
+
+    def predict(self, X: Any, **predict_params: Any) -> Any:
+        """Predicts.
+
+        Args:
+            X: Rows, as for `fit`, without targets.
+            **predict_params: Arguments of `keras.Model.predict` for this call.
+
+        Returns:
+            Predictions in the form of `y`: shape `(n,)` or `(n, targets)`, or a dict of such by output name.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            DataError: `X` has other features or shapes than in `fit`.
+        """
+        return self.head_.decode(self._raw(X, **predict_params)) if self._fitted() else None
+
+    def _fitted(self) -> bool:
+        check_is_fitted(self)
+        return True
+
+    def _raw(self, X: Any, **predict_params: Any) -> Any:
+        """Output of the model as numpy: an array, or a list or dict of arrays."""
+        import keras
+
+        check_is_fitted(self)
+        arguments = {**_parameters.below(self._params, "predict"), **predict_params}
+        accepted = _parameters.keras_arguments("predict")
+        for name in arguments:
+            if name not in accepted:
+                raise ParameterError(
+                    f"predict() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)}"
+                )
+        if _inputs.kind_of(X) == "dataset":
+            raw = self.model_.predict(X, **{"verbose": 0, **arguments})
+            return keras.tree.map_structure(np.asarray, raw)
+        X = self._read_X(X, reset=False)
+        batch_size = arguments.pop("batch_size", None) or _parameters.plain(self.batch_size)
+        if batch_size in (None, -1):
+            batch_size = _batch_rows(X)
+        ordinary = type(self.model_).predict_step is keras.Model.predict_step and not arguments
+        if not ordinary and not hasattr(X, "toarray"):
+            return self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})
+        return self._raw_by_rows(X, batch_size)
+
+    def _raw_by_rows(self, X: Any, batch_size: int) -> Any:
+        """Output for the rows of `X`, each the same whatever rows stand around it.
+
+        `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU, which pays only for many
+        batches; what is left of a batch calls the model. Rows are filled up to a multiple of 32, because matrix
+        products of other shapes add up in another order: a row alone would differ in the seventh digit.
+        """
+        import keras
+
+        n_rows = _inputs.n_rows(X)
+        whole = 0 if hasattr(X, "toarray") else n_rows // batch_size * batch_size
+        parts = []
+        if whole > batch_size:
+            parts.append(self.model_.predict(_inputs.rows(X, slice(0, whole)), batch_size=batch_size, verbose=0))
+        else:
+            whole = 0
+        for start in range(whole, n_rows, batch_size):
+            batch = _inputs.rows(X, slice(start, start + batch_size))
+            length = _inputs.n_rows(batch)
+            output = self.model_(_inputs.filled(batch, -length % 32), training=False)
+            parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
+        return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
+
+    def _gathered(self, dataset: Any) -> tuple[Any, Any]:
+        """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
+        import keras
+
+        check_is_fitted(self)
+        parts = [(x, y) for x, y in _inputs.batches(dataset)]
+        rows = keras.tree.map_structure(
+            lambda *batch: np.concatenate([keras.ops.convert_to_numpy(part) for part in batch]), *[x for x, _ in parts]
+        )
+        return rows, np.concatenate([y for _, y in parts])
+
+    # -- the estimator as an object -------------------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in self.__dict__
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        return tags
+
+    def __sklearn_clone__(self: Self) -> Self:
+        if isinstance(self.model, (str, type(None))) or not _is_built(self.model):
+            return super().__sklearn_clone__()  # type: ignore[no-any-return]
+        with _copying_models():
+            return super().__sklearn_clone__()  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        # Callbacks hold on to the model and to whatever they opened; the history is in `history_`.
+        return {name: value for name, value in state.items() if name != "callbacks_"}
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the fitted estimator to one file, without pickle.
+
+        The file holds the model in Keras' own format, the head, the parameters and the versions. Functions and
+        classes of the user's are kept by name; see `load`.
+
+        Args:
+            path: Where to write; an existing file is replaced.
+
+        Returns:
+            The path written.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        from kerastoolkit.estimators._saving import save
+
+        return save(self, path)
+
+
+class _Data:
+    """Checked inputs, targets and weights of one fit; `y` is None for a data set."""
+
+    def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None) -> None:
+        self.X, self.y, self.weights, self.sample = X, y, weights, sample
+
+
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "optimizer": _parameters.make_optimizer,
+    "loss": _parameters.make_loss,
+    "metrics": _parameters.make_metrics,
+}
+
+
+@functools.cache
+def _declared_names(cls: Any) -> tuple[str, ...]:
+    """Parameters of a constructor, and of its parents' as long as each passes `**kwargs` on."""
+    names: dict[str, None] = {}
+    for parent in cls.__mro__:
+        if "__init__" not in vars(parent) or parent is object:
+            continue
+        parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
+        names |= {p.name: None for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return tuple(sorted(names))
+
+
+def _is_whole(value: Any) -> bool:
+    return np.ndim(value) == 0 and not isinstance(value, (bool, str)) and value == int(value)
+
+
+def _is_built(model: Any) -> bool:
+    import keras
+
+    return isinstance(model, keras.Model)
+
+
+@contextlib.contextmanager
+def _copying_models() -> Iterator[None]:
+    """Keras copies a model by saving it, and warns that the optimizer of an untrained one has nothing to load."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer", UserWarning)
+        yield
+
+
+def _copied(model: keras.Model) -> keras.Model:
+    try:
+        with _copying_models():
+            return copy.deepcopy(model)
+    except Exception as error:
+        raise ParameterError(
+            f"`model` is a {type(model).__name__}, which Keras cannot copy ({error}); each fit works on a copy. "
+            "Register its class with @keras.saving.register_keras_serializable(), or pass a function that builds it."
+        ) from error
+
+
+def _compiled_with(model: keras.Model, name: str) -> Any:
+    config = getattr(model, "_compile_config", None)
+    return config.config.get(name) if config is not None else getattr(model, name, None)
+
+
+def _sample(data: _Data) -> Any:
+    """One row, to build a model with."""
+    if data.sample is not None:
+        import keras
+
+        return keras.tree.map_structure(lambda part: part[:1], data.sample)
+    row = _inputs.rows(data.X, slice(0, 1))
+    return row.toarray() if hasattr(row, "toarray") else row
+
+
+def _target_rows(y: Any, index: Any) -> Any:
+    return {name: column[index] for name, column in y.items()} if isinstance(y, Mapping) else y[index]
+
+
+def _three(data: Any) -> tuple[Any, Any, Any]:
+    X, y, *weight = data
+    return X, y, weight[0] if weight else None
+
+
+def _batch_rows(X: Any) -> int:
+    """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
+    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
+    size = int(np.prod(first.shape[1:])) or 1
+    return int(np.clip(2**18 // size, 32, 4096))
+
+
+def _target_type(head: Head | HeadGroup) -> str:
+    """scikit-learn's (and scikeras') name for a kind of target."""
+    if isinstance(head, HeadGroup):
+        return "continuous-multioutput" if head.kind == "regression" else "multiclass-multioutput"
+    if head.kind == "regression":
+        return "continuous" if head.units == 1 else "continuous-multioutput"
+    if head.one_hot:
+        return "multiclass-onehot"
+    return "multilabel-indicator" if head.kind == "multilabel" else head.kind
+
+
+def _number(value: Any) -> Any:
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 else array.tolist()
+
+
+def _with_mean_one(weights: Any) -> Any:
+    """Weights as Keras gets them.
+
+    Keras divides a weighted loss by the number of rows: with a mean of 1, a weight of 2 means what the same row twice
+    means, and neither the size of a step nor `val_loss` depends on the unit of the weights.
+    """
+    import keras
+
+    return (weights / weights.mean()).astype(keras.config.floatx())

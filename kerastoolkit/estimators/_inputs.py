@@ -1,0 +1,320 @@
+"""What may be given as `X`, `y` and weights, and what Keras gets of it.
+
+Three kinds of `X` are told apart:
+
+- an array of any rank, a table (pandas, polars) or a sparse matrix: read by scikit-learn's own checks, so that
+  feature names, messages and refusals are those its users know;
+- a dict or list of arrays, for models of several inputs;
+- a data set that brings its own batches and targets (`tf.data.Dataset`, `keras.utils.PyDataset`, a torch
+  `DataLoader`): handed to Keras as it is.
+
+Large arrays are not copied here, nor changed in type: Keras casts batch by batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
+
+from kerastoolkit.exceptions import DataError
+
+Kind = Literal["array", "structure", "dataset"]
+
+
+def kind_of(X: Any, n_rows: int | None = None) -> Kind:
+    """Tells which of the three kinds `X` is.
+
+    A list of arrays of two or more axes is ambiguous: rows (pictures), or the inputs of a model. It is inputs
+    unless there are as many of them as targets, `n_rows`.
+    """
+    if issparse(X):  # one of scipy's formats is a dict
+        return "array"
+    if isinstance(X, Mapping):
+        return "structure"
+    if _is_dataset(X):
+        return "dataset"
+    if isinstance(X, (list, tuple)) and X and all(_is_matrix(part) for part in X):
+        if n_rows is not None:
+            return "array" if len(X) == n_rows else "structure"
+        return "structure" if len({len(part) for part in X}) == 1 else "array"
+    return "array"
+
+
+def _is_matrix(part: Any) -> bool:
+    return hasattr(part, "shape") and len(part.shape) >= 2
+
+
+def _is_dataset(X: Any) -> bool:
+    # Only what the caller already loaded can have made X.
+    if "keras" in sys.modules and isinstance(X, sys.modules["keras"].utils.PyDataset):
+        return True
+    tensorflow, torch = sys.modules.get("tensorflow"), sys.modules.get("torch")
+    if tensorflow is not None and hasattr(tensorflow, "data") and isinstance(X, tensorflow.data.Dataset):
+        return True
+    return torch is not None and hasattr(torch, "utils") and isinstance(X, torch.utils.data.DataLoader)
+
+
+# -- X --------------------------------------------------------------------------------------------------------------
+
+
+def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
+    """Checks one array, table or sparse matrix, shape `(n, ...)`; sets or compares the estimator's features.
+
+    Raises:
+        DataError: The table has columns that are not numbers, or rows are shaped otherwise than in `fit`.
+        ValueError: Anything else that scikit-learn refuses: one axis, no rows, NaN, infinity, complex numbers.
+    """
+    _refuse_mixed(X)
+    X = validate_data(
+        estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype="numeric", ensure_min_samples=1
+    )
+    fitted = getattr(estimator, "_input_shape", None)
+    if not reset and fitted is not None and X.shape[1:] != fitted:
+        raise DataError(
+            f"X has rows of the shape {X.shape[1:]}, but {type(estimator).__name__} was fitted with rows of the shape "
+            f"{fitted}."
+        )
+    return X
+
+
+def _refuse_mixed(X: Any) -> None:
+    columns = _columns_that_are_not_numbers(X)
+    if columns:
+        shown = ", ".join(repr(name) for name in columns[:5]) + (", ..." if len(columns) > 5 else "")
+        raise DataError(
+            f"X has {len(columns)} column{'s' * (len(columns) != 1)} that {'are' if len(columns) > 1 else 'is'} not "
+            f"numeric: {shown}. Encode them before the network, for example make_pipeline(make_column_transformer("
+            f"(OneHotEncoder(handle_unknown='ignore'), [{shown.replace(', ...', '')}]), "
+            "remainder=StandardScaler()), KerasClassifier()), or drop them."
+        )
+
+
+def _columns_that_are_not_numbers(X: Any) -> list[str]:
+    if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
+        return []
+    if isinstance(X.dtypes, list):  # polars
+        pairs = [(name, kind.is_numeric() or str(kind) in ("Boolean", "Null")) for name, kind in X.schema.items()]
+    else:
+        import pandas as pd
+
+        if not isinstance(X, pd.DataFrame):
+            return []
+        # Columns of objects may hold numbers; scikit-learn converts those, and only those.
+        pairs = [(name, _is_number(X.iloc[:, place])) for place, name in enumerate(X.columns)]
+    return [str(name) for name, numeric in pairs if not numeric]
+
+
+def _is_number(column: Any) -> bool:
+    import pandas as pd
+
+    if column.dtype == object:
+        return bool(pd.api.types.infer_dtype(column, skipna=True) in _NUMBERS)
+    return bool(pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype))
+
+
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty", "complex")
+
+
+def read_structure(X: Any, fitted: Any = None) -> Any:
+    """Checks a dict or list of arrays, each of shape `(n, ...)`, and returns the same of numpy arrays.
+
+    Args:
+        X: The arrays, one for each input of the model.
+        fitted: What `shapes_of` said of the inputs in `fit`. Defaults to `None`: this is `fit`.
+
+    Raises:
+        DataError: There are no arrays, they differ in length, or `fit` saw other names or shapes.
+    """
+    parts = dict(X) if isinstance(X, Mapping) else dict(enumerate(X))
+    if not parts:
+        raise DataError("X is empty; give one array for each input of the model.")
+    parts = {name: _read_part(name, part) for name, part in parts.items()}
+    lengths = {name: len(part) for name, part in parts.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"The inputs in X have different numbers of rows: {lengths}.")
+    arrays = parts if isinstance(X, Mapping) else list(parts.values())
+    if fitted is not None and shapes_of(arrays) != fitted:
+        raise DataError(f"X has inputs with rows of the shapes {shapes_of(arrays)}, but was fitted with {fitted}.")
+    return arrays
+
+
+def _read_part(name: Any, part: Any) -> Any:
+    array = check_array(part, ensure_2d=False, allow_nd=True, dtype=None, input_name=f"X[{name!r}]")
+    return array if array.ndim > 1 else array[:, None]
+
+
+def shapes_of(X: Any) -> Any:
+    """Shapes of a row: a tuple, or a dict or list of them."""
+    if isinstance(X, Mapping):
+        return {name: part.shape[1:] for name, part in X.items()}
+    if isinstance(X, list):
+        return [part.shape[1:] for part in X]
+    return tuple(X.shape[1:])
+
+
+def rows(X: Any, index: Any) -> Any:
+    """Takes rows of an array, or of each array of a structure."""
+    if isinstance(X, Mapping):
+        return {name: part[index] for name, part in X.items()}
+    if isinstance(X, list):
+        return [part[index] for part in X]
+    return X[index]
+
+
+def filled(X: Any, more: int) -> Any:
+    """Adds copies of the first row, `more` of them; a sparse matrix comes back dense."""
+    if isinstance(X, Mapping):
+        return {name: filled(part, more) for name, part in X.items()}
+    if isinstance(X, list):
+        return [filled(part, more) for part in X]
+    X = X.toarray() if hasattr(X, "toarray") else X
+    return np.concatenate([X, np.repeat(X[:1], more, axis=0)]) if more else X
+
+
+def n_rows(X: Any) -> int:
+    """Number of rows of an array or structure."""
+    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
+    return int(first.shape[0])
+
+
+# -- y and weights --------------------------------------------------------------------------------------------------
+
+
+def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
+    """Checks a target: shape `(n,)` or `(n, columns)`, or a dict of such.
+
+    Args:
+        y: The target.
+        X: The checked inputs, for the number of rows.
+        numeric: Whether `y` must be numbers.
+        owner: Name of the estimator's class, for messages.
+
+    Raises:
+        ValueError: `y` is missing, or has NaN, infinite or missing values, or another number of rows than `X`.
+    """
+    if y is None:
+        raise DataError(f"{owner} requires y to be passed, but the target y is None.")
+    if isinstance(y, Mapping):
+        return {name: read_target(target, X, numeric=numeric, owner=owner) for name, target in y.items()}
+    y = check_array(
+        y, ensure_2d=False, allow_nd=True, dtype="numeric" if numeric else None, input_name="y",
+        ensure_min_samples=0, estimator=owner,
+    )  # fmt: skip
+    if y.dtype == object and any(value is None or value != value for value in y.ravel()):
+        raise DataError("Input y contains missing values (None or NaN). Drop those rows or fill them in.")
+    if y.ndim == 0:
+        raise DataError(f"y should be a 1d array of one value a row, got the single value {y!r}.")
+    if y.ndim == 2 and y.shape[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected. Please change the shape of y to "
+            "(n_samples,), for example using ravel().",
+            DataConversionWarning,
+            stacklevel=4,
+        )
+        y = column_or_1d(y)
+    check_consistent_length(list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X, y)
+    return y
+
+
+def read_weights(sample_weight: Any, X: Any) -> Any:
+    """Checks weights, shape `(n,)`; returns them float64.
+
+    Raises:
+        ValueError: A wrong shape, a negative weight, or nothing but zeros.
+    """
+    first = list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
+    weights = _check_sample_weight(sample_weight, first, dtype=np.float64)
+    if np.any(weights < 0):
+        raise DataError(f"`sample_weight` must not be negative; the smallest is {weights.min()}.")
+    if not np.any(weights > 0):
+        raise DataError("Sample weights must contain at least one non-zero number; all of them are zero.")
+    return weights
+
+
+# -- sparse rows ----------------------------------------------------------------------------------------------------
+
+
+def sparse_batches(X: Any, y: Any, weights: Any, batch_size: int, *, shuffle: bool) -> Any:
+    """A Keras data set over the rows of a sparse matrix, which are made dense one batch at a time.
+
+    Keras takes sparse matrices under some backends only; this is the same under all, and never holds the whole
+    matrix dense.
+    """
+    return _sparse_batches()(X, y, weights, batch_size, shuffle)
+
+
+@functools.cache
+def _sparse_batches() -> Any:
+    import keras
+
+    class SparseBatches(keras.utils.PyDataset):
+        def __init__(self, X: Any, y: Any, weights: Any, batch_size: int, shuffle: bool) -> None:
+            super().__init__()
+            self._data = (X.tocsr(), y) if weights is None else (X.tocsr(), y, weights)
+            self._batch_size = batch_size
+            self._shuffle = shuffle
+            self._order = np.arange(X.shape[0])
+
+        def __len__(self) -> int:
+            return -(-len(self._order) // self._batch_size)
+
+        def on_epoch_begin(self) -> None:
+            if self._shuffle:
+                np.random.shuffle(self._order)
+
+        def __getitem__(self, index: int) -> Any:
+            chosen = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+            X, *others = self._data
+            take = lambda part: part[chosen]  # noqa: E731
+            return (X[chosen].toarray(), *(keras.tree.map_structure(take, part) for part in others))
+
+    return SparseBatches
+
+
+# -- data sets ------------------------------------------------------------------------------------------------------
+
+
+def in_numbered_batches(dataset: Any) -> bool:
+    """Whether Keras can shuffle the order of a data set's batches."""
+    import keras
+
+    return isinstance(dataset, keras.utils.PyDataset) and dataset.num_batches is not None
+
+
+def batches(dataset: Any) -> Iterator[tuple[Any, Any]]:
+    """Goes once through a data set: `(x, y)` of each batch as it comes, `y` as numpy or None."""
+    import keras
+
+    steps = range(len(dataset)) if isinstance(dataset, keras.utils.PyDataset) else None
+    for batch in (dataset[step] for step in steps) if steps is not None else dataset:
+        x, y = (batch[0], batch[1]) if isinstance(batch, (tuple, list)) and len(batch) > 1 else (batch, None)
+        yield x, None if y is None else keras.tree.map_structure(keras.ops.convert_to_numpy, y)
+
+
+def refuse_endless(dataset: Any) -> None:
+    """Refuses a `tf.data.Dataset` that repeats for ever, where all of it must be read.
+
+    Raises:
+        DataError: It is endless.
+    """
+    cardinality = getattr(dataset, "cardinality", None)
+    if callable(cardinality) and int(cardinality()) == -1:
+        raise DataError(
+            "The data set repeats for ever, so that its classes cannot be read from it. Name them in "
+            "fit(dataset, classes=[...], steps_per_epoch=...), or remove .repeat()."
+        )

@@ -1,0 +1,477 @@
+"""The grammar of an estimator's parameters: which name reaches what, and how a value becomes a Keras object.
+
+A name without `__` is an argument of the build function, of `Model.fit` or of `Model.compile`, in this order. A name
+with `__` says where it goes: `model__hidden`, `optimizer__learning_rate`, `loss__from_logits`,
+`metrics__auc__num_thresholds`, `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`,
+`compile__run_eagerly`. What could reach nothing is an error that names the near miss: a grid over a misspelt name
+would otherwise train the same model again and again.
+
+Nothing here knows scikit-learn: an estimator hands in its parameters as plain dicts.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kerastoolkit.exceptions import ParameterError
+
+DESTINATIONS = ("model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile")
+
+# What an estimator hands to a build function that names it. The first three are scikeras' and always handed over;
+# the others only where the function has no default of its own.
+_OFFERED = ("meta", "compile_kwargs", "params")
+_OFFERED_IF_REQUIRED = ("input_shape", "head")
+
+# What Keras called things once, and books and courses still do.
+_OLD_NAMES = {"lr": "learning_rate", "learn_rate": "learning_rate", "nb_epoch": "epochs", "decay": "weight_decay"}
+
+# Arguments of fit that the estimator fills in itself.
+_NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_data", "validation_split"}
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+def check_names(names: Iterable[str], *, declared: Iterable[str], build: Callable[..., Any] | None, owner: str) -> None:
+    """Refuses every name that could reach nothing, all in one message.
+
+    Args:
+        names: Names of undeclared and routed parameters.
+        declared: Names of the estimator's own parameters, for near misses.
+        build: The build function, `None` for a model that is already built.
+        owner: Name of the estimator's class, for the message.
+
+    Raises:
+        ParameterError: One line for each name that reaches nothing.
+    """
+    declared = list(declared)
+    complaints = [complaint for name in names if (complaint := _complaint(name, declared, build, owner))]
+    if complaints:
+        raise ParameterError("\n".join(complaints))
+
+
+def _complaint(name: str, declared: list[str], build: Callable[..., Any] | None, owner: str) -> str | None:
+    destination, routed, rest = name.partition("__")
+    own = build_arguments(build)
+    if routed and destination not in DESTINATIONS:
+        known = [f"{place}__{rest}" for place in DESTINATIONS]
+        return (
+            f"Invalid parameter {name!r} for estimator {owner}: nothing is called {destination!r}."
+            f"{near_miss(name, known + declared)} A routed parameter begins with "
+            f"{', '.join(place + '__' for place in DESTINATIONS)}."
+        )
+    if routed and destination in ("model", "fit", "compile", "predict"):
+        first = rest.split("__")[0]
+        accepted = own if destination == "model" else keras_arguments(destination)
+        if accepted is None or first in accepted:
+            return None
+        what = describe(build) if destination == "model" else f"Model.{destination}"
+        return (
+            f"Invalid parameter {name!r} for estimator {owner}: {what} has no argument {first!r}."
+            f"{near_miss(first, accepted)} It takes: {', '.join(sorted(accepted)) or 'none'}."
+        )
+    if routed or own is None or name in own or name in keras_arguments("fit") | keras_arguments("compile"):
+        return None
+    candidates = [*declared, *own]
+    return (
+        f"Invalid parameter {name!r} for estimator {owner}: it is no parameter of the estimator and no argument of "
+        f"{describe(build)}.{near_miss(name, candidates)} Arguments of {describe(build)}: "
+        f"{', '.join(sorted(own)) or 'none'}. Valid parameters are: {sorted(declared)!r}."
+    )
+
+
+def build_arguments(build: Callable[..., Any] | None) -> set[str] | None:
+    """Names of a build function's arguments; `None` if it takes any (`**kwargs`), empty for a built model."""
+    if build is None:
+        return set()
+    parameters = _signature(build)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return set(parameters)
+
+
+def keras_arguments(method: str) -> set[str]:
+    """Names of the arguments of `keras.Model.fit`, `compile` or `predict` that a user may set."""
+    import keras
+
+    names = set(inspect.signature(getattr(keras.Model, method)).parameters)
+    return names - (_NOT_FOR_FIT if method in ("fit", "predict") else {"self"})
+
+
+def near_miss(name: str, candidates: Iterable[str]) -> str:
+    """A sentence with the names that look like `name`, or nothing."""
+    known = sorted(set(candidates))
+    old = _OLD_NAMES.get(name)
+    close = [old] if old in known else difflib.get_close_matches(name, known, n=2, cutoff=0.6)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def describe(build: Callable[..., Any] | None) -> str:
+    """How an error names a build function."""
+    if build is None:
+        return "the model, which is already built"
+    function = getattr(build, "func", build)
+    return f"`{getattr(function, '__name__', type(function).__name__)}`"
+
+
+def below(parameters: Mapping[str, Any], destination: str) -> dict[str, Any]:
+    """The parameters routed to `destination`, without its name."""
+    start = destination + "__"
+    return {name[len(start) :]: plain(value) for name, value in parameters.items() if name.startswith(start)}
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as a number of Python: grids are made by `np.arange`, layers check for `int`."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+# -- the build function ---------------------------------------------------------------------------------------------
+
+
+def call_build(
+    build: Callable[..., Any],
+    *,
+    routed: Mapping[str, Any],
+    undeclared: Mapping[str, Any],
+    declared: Mapping[str, Callable[[], Any]],
+    offered: Mapping[str, Callable[[], Any]],
+) -> tuple[Any, set[str]]:
+    """Calls a build function with every parameter it names.
+
+    Args:
+        build: The build function.
+        routed: Parameters given as `model__name`; they come first.
+        undeclared: Parameters given by bare name.
+        declared: The estimator's own parameters that are set (`optimizer`, `epochs`, ...), made only when asked for.
+        offered: What the estimator can hand over (`meta`, `input_shape`, ...), made only when asked for.
+
+    Returns:
+        What the function returned, and the names of the arguments it was given.
+
+    Raises:
+        ParameterError: An argument without default got no value.
+    """
+    parameters = _signature(build)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments = {name: plain(make()) for name, make in declared.items() if name in parameters}
+    arguments |= {name: plain(value) for name, value in undeclared.items() if name in parameters}
+    if takes_any:
+        others = keras_arguments("fit") | keras_arguments("compile")
+        arguments |= {name: plain(value) for name, value in undeclared.items() if name not in others}
+    arguments |= _nested(routed)
+    for name, make in offered.items():
+        wanted = name in parameters and name not in arguments
+        if wanted and (name in _OFFERED or parameters[name].default is inspect.Parameter.empty):
+            arguments[name] = make()
+    missing = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        and name not in arguments
+    ]
+    if missing:
+        raise ParameterError(
+            f"{describe(build)} needs {', '.join(f'`{name}`' for name in missing)}, which got no value. Pass it to "
+            f"the estimator ({missing[0]}=... or model__{missing[0]}=...), or give the argument a default."
+        )
+    return build(**arguments), set(arguments)
+
+
+def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    target = build.__init__ if inspect.isclass(build) else build
+    parameters = dict(inspect.signature(target).parameters)
+    parameters.pop("self", None)
+    return parameters
+
+
+# -- names, classes and objects -------------------------------------------------------------------------------------
+
+
+def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
+    """A new optimizer from a name, a class or an instance, with options over its own.
+
+    Raises:
+        ParameterError: The name is unknown, or an option is not one of the optimizer's.
+    """
+    import keras
+
+    if isinstance(spec, str):
+        spec = _class_of_name(spec, keras.optimizers, keras.optimizers.Optimizer, "optimizer")
+    return _make(spec, _nested(options), "optimizer")
+
+
+def make_loss(spec: Any, options: Mapping[str, Any]) -> Any:
+    """A loss, or a list or dict of them, from names, classes, functions or instances, with options over their own."""
+    import keras
+
+    return _make_each(spec, _nested(options), "loss", keras.losses, keras.losses.Loss)
+
+
+def make_metrics(spec: Any, options: Mapping[str, Any]) -> Any:
+    """Metrics as `Model.compile` takes them; one alone becomes a list."""
+    import keras
+
+    made = _make_each(spec, _nested(options), "metrics", keras.metrics, keras.metrics.Metric)
+    return made if isinstance(made, (list, tuple, Mapping)) else [made]
+
+
+def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
+    """New callbacks for one fit: classes are made, instances copied, options set.
+
+    Args:
+        spec: A callback or a list or dict of them; each an instance or a class, `None` to leave one out.
+        options: By name: `early_stopping__patience` (the class in snake case, the place in the list, or the key in
+            the dict); a bare `patience` reaches every callback that has it; a bare `early_stopping` replaces one.
+
+    Raises:
+        ParameterError: Something is not a callback, or an option reaches none of them.
+    """
+    import keras
+
+    entries = _named(spec)
+    nested = _nested(options)
+    for name, value in list(nested.items()):
+        given = value.value if isinstance(value, _Options) and value.given else value
+        if _is_callback(given) or (name in entries and not isinstance(given, _Options)):
+            entries[name] = given
+            if value is given:
+                del nested[name]
+    entries = {name: entry for name, entry in entries.items() if entry is not None}
+    for name, entry in entries.items():
+        if not _is_callback(entry):
+            raise ParameterError(
+                f"`callbacks` holds {entry!r} at {name!r}, which is no Keras callback. Give instances or classes of "
+                "keras.callbacks.Callback, alone or in a list or dict."
+            )
+    made, reached = [], set()
+    for name, entry in entries.items():
+        own: dict[str, Any] = {}
+        for option, value in nested.items():
+            if option in _aliases(name, entry, entries) and isinstance(value, _Options):
+                own |= _nested(value.below)
+                reached.add(option)
+            elif option not in entries and _has_argument(entry, option):
+                own.setdefault(option, value)
+                reached.add(option)
+        made.append(_make_callback(entry, own, f"callbacks__{name}"))
+    lost = [option for option in nested if option not in reached]
+    if lost:
+        names = sorted({alias for name, entry in entries.items() for alias in _aliases(name, entry, entries)})
+        raise ParameterError(
+            f"`callbacks__{lost[0]}` reaches no callback.{near_miss(lost[0].split('__')[0], names)} "
+            f"The callbacks are called: {', '.join(names) or 'there are none'}."
+        )
+    for callback in made:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ParameterError(f"`callbacks` made {callback!r}, which is no Keras callback.")
+    return made
+
+
+class _Options:
+    """Options routed below a name, and the value given for the name itself, if any."""
+
+    def __init__(self) -> None:
+        self.given = False
+        self.value: Any = None
+        self.below: dict[str, Any] = {}
+
+
+def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups `{"a": 1, "b__c": 2}` by first name: `{"a": 1, "b": _Options(c=2)}`."""
+    result: dict[str, Any] = {}
+    for name, value in options.items():
+        first, nested, rest = name.partition("__")
+        if not nested:
+            entry = result.get(first)
+            if isinstance(entry, _Options):
+                entry.given, entry.value = True, plain(value)
+            else:
+                result[first] = plain(value)
+            continue
+        entry = result.get(first)
+        if not isinstance(entry, _Options):
+            options_below = _Options()
+            if first in result:
+                options_below.given, options_below.value = True, entry
+            result[first] = entry = options_below
+        entry.below[rest] = plain(value)
+    return {name: _resolved(value) for name, value in result.items()}
+
+
+def _resolved(value: Any) -> Any:
+    """A class with options below it is made: `learning_rate=ExponentialDecay, learning_rate__decay_rate=0.9`."""
+    if isinstance(value, _Options) and value.given and inspect.isclass(value.value) and not _is_callback(value.value):
+        return _make(value.value, _nested(value.below), value.value.__name__)
+    return value
+
+
+def _make_each(spec: Any, options: dict[str, Any], what: str, room: Any, kind: type) -> Any:
+    """Makes one thing, or each of a list or dict; options by place, key or class name, or for all."""
+    if not isinstance(spec, (list, tuple, Mapping)):
+        return _make(_find(spec, room, kind, what) if options else _checked(spec, room, what), options, what)
+    entries = _named(spec)
+    known = {alias for name, entry in entries.items() for alias in _aliases(name, entry, entries)}
+    for_all = {name: value for name, value in options.items() if name not in known}
+    for name, value in for_all.items():
+        if isinstance(value, _Options):
+            raise ParameterError(
+                f"`{what}__{name}__{next(iter(value.below))}` reaches nothing.{near_miss(name, known)} "
+                f"In `{what}` there are: {', '.join(sorted(known))}."
+            )
+    made: dict[str, Any] = {}
+    for name, entry in entries.items():
+        own = dict(for_all)
+        for alias in _aliases(name, entry, entries):
+            if isinstance(options.get(alias), _Options):
+                own |= _nested(options[alias].below)
+        made[name] = _make_each(entry, own, what, room, kind)
+    return dict(zip(spec, made.values(), strict=True)) if isinstance(spec, Mapping) else list(made.values())
+
+
+def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
+    for name, value in options.items():
+        if isinstance(value, _Options):
+            raise ParameterError(f"`{what}__{name}__{next(iter(value.below))}`: {name!r} takes no options of its own.")
+    if inspect.isclass(spec):
+        _check_options(spec, options, what)
+        positional = [options[name] for name in sorted(name for name in options if name.isdigit())]
+        return spec(*positional, **{name: value for name, value in options.items() if not name.isdigit()})
+    if hasattr(spec, "get_config") and not isinstance(spec, str):
+        # An instance is the user's: what trains is a copy, so that the next fit starts fresh.
+        _check_options(type(spec), options, what)
+        return type(spec).from_config({**spec.get_config(), **options})
+    if options:
+        raise ParameterError(
+            f"`{what}` is {spec!r}, which takes no options, but got {', '.join(sorted(options))}. "
+            f"Give `{what}` as a class or an instance."
+        )
+    return spec
+
+
+def _check_options(kind: type, options: Iterable[str], what: str) -> None:
+    parameters = _signature(kind)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if open_ended and not kind.__module__.startswith("keras."):
+        return
+    accepted = {name for name in parameters if name not in ("kwargs", "args")}
+    for option in options:
+        if option not in accepted and not option.isdigit():
+            raise ParameterError(
+                f"Invalid parameter '{what}__{option}': {kind.__name__} has no argument {option!r}."
+                f"{near_miss(option, accepted)} It takes: {', '.join(sorted(accepted))}."
+            )
+
+
+def _find(spec: Any, room: Any, kind: type, what: str) -> Any:
+    """The class behind a name, where options are to be set on it."""
+    if isinstance(spec, str):
+        return _class_of_name(spec, room, kind, what)
+    if inspect.isfunction(spec) and spec.__module__.startswith("keras."):
+        return _class_of_name(spec.__name__, room, kind, what)
+    return spec
+
+
+def _checked(spec: Any, room: Any, what: str) -> Any:
+    if isinstance(spec, str) and spec not in ("accuracy", "acc", "crossentropy", "ce"):
+        try:
+            room.get(spec)
+        except ValueError:
+            names = [_snake(name) for name in dir(room) if name[0].isupper()]
+            raise ParameterError(f"`{what}` is {spec!r}, which Keras does not know.{near_miss(spec, names)}") from None
+    return spec
+
+
+def _class_of_name(name: str, room: Any, kind: type, what: str) -> type:
+    wanted = _plain_name(name)
+    classes = {key: value for key, value in vars(room).items() if inspect.isclass(value) and issubclass(value, kind)}
+    for key, value in classes.items():
+        if _plain_name(key) == wanted:
+            return value
+    try:  # short names such as "mse", and what a user registered
+        found = room.get(name)
+    except (ValueError, TypeError):
+        found = None
+    if isinstance(found, kind):
+        return type(found)
+    if inspect.isclass(found):
+        return found
+    if found is not None and _plain_name(found.__name__) != wanted:
+        return _class_of_name(found.__name__, room, kind, what)
+    names = {_snake(key) for key in classes} | {key.lower() for key in classes}
+    raise ParameterError(f"`{what}` is {name!r}, which Keras does not know.{near_miss(name.lower(), names)}")
+
+
+def _named(spec: Any) -> dict[str, Any]:
+    if spec is None:
+        return {}
+    if isinstance(spec, Mapping):
+        entries = dict(spec)
+    elif isinstance(spec, Sequence) and not isinstance(spec, str):
+        entries = {str(place): entry for place, entry in enumerate(spec)}
+    else:
+        return {"0": spec}
+    flat: dict[str, Any] = {}
+    for name, entry in entries.items():
+        nested = isinstance(entry, (list, tuple)) and all(map(_is_callback, entry)) and len(entry) > 0
+        flat |= {f"{name}_{place}": one for place, one in enumerate(entry)} if nested else {str(name): entry}
+    return flat
+
+
+def _aliases(name: str, entry: Any, entries: Mapping[str, Any]) -> list[str]:
+    """Names under which an entry is reached: its key or place, and its class where that is unique."""
+    if isinstance(entry, str):
+        return [name, entry]
+    kinds = [other if inspect.isclass(other) else type(other) for other in entries.values()]
+    kind = entry if inspect.isclass(entry) else type(entry)
+    own = [_snake(kind.__name__), kind.__name__] if kinds.count(kind) == 1 else []
+    return [name, *own]
+
+
+def _is_callback(value: Any) -> bool:
+    import keras
+
+    if inspect.isclass(value):
+        return issubclass(value, keras.callbacks.Callback)
+    return isinstance(value, keras.callbacks.Callback)
+
+
+def _has_argument(entry: Any, name: str) -> bool:
+    if inspect.isclass(entry):
+        return name in _signature(entry)
+    return name in _signature(type(entry)) and hasattr(entry, name)
+
+
+def _make_callback(entry: Any, options: dict[str, Any], what: str) -> Any:
+    if inspect.isclass(entry):
+        return _make(entry, options, what)
+    try:
+        callback = copy.deepcopy(entry)
+    except Exception as error:
+        raise ParameterError(
+            f"`{what}`: {type(entry).__name__} cannot be copied ({error}); each fit works on a copy of its callbacks. "
+            "Pass the class and its options, or the instance to fit(callbacks=[...])."
+        ) from error
+    for name, value in options.items():
+        if not hasattr(callback, name):
+            raise ParameterError(
+                f"Invalid parameter '{what}__{name}': {type(entry).__name__} has no attribute {name!r}."
+                f"{near_miss(name, vars(callback))}"
+            )
+        setattr(callback, name, value)
+    return callback
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _plain_name(name: str) -> str:
+    return name.replace("_", "").lower()

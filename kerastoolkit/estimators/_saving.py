@@ -1,0 +1,262 @@
+"""One file for a fitted estimator, readable after an upgrade, without pickle.
+
+The file is a zip archive of `estimator.json` (class, parameters, head, features, history, versions), `model.keras`
+(the trained model in Keras' own format) and, where the parameter `model` is itself a `keras.Model`, `parameter.keras`.
+
+Nothing in a file is executed: functions and classes of the user's are kept by name, and looked up only in modules
+that are imported already. What is not found becomes a `NotLoaded`, which predicts nothing and spoils nothing: the
+trained model is there, and only training anew asks for the function.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerastoolkit._version import __version__
+from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.exceptions import ParameterError, SavedFileError
+
+if TYPE_CHECKING:
+    from kerastoolkit.estimators._base import KerasEstimator
+
+_FORMAT = 1
+_DESCRIPTION, _MODEL, _PARAMETER = "estimator.json", "model.keras", "parameter.keras"
+_LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape")
+
+
+class NotLoaded:
+    """Stands for a parameter that a file holds only by name.
+
+    Args:
+        name: What the file says of it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<not loaded: {self.name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: there is nothing to call.
+
+        Raises:
+            ParameterError: Always; the message says how to get the thing back.
+        """
+        raise ParameterError(
+            f"A parameter of this estimator was {self.name}, which its file holds only by name. Import its module "
+            "before kerastoolkit.load, or set it again with set_params."
+        )
+
+
+def save(estimator: KerasEstimator, path: str | Path) -> Path:
+    """Writes a fitted estimator to `path`; see `KerasEstimator.save`."""
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
+        models = {_MODEL: estimator.model_}
+        description = json.dumps(_describe(estimator, models), indent=1, allow_nan=False)
+        archive = Path(folder) / "archive"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(_DESCRIPTION, description)
+            for name, model in models.items():
+                model.save(Path(folder) / name)
+                file.write(Path(folder) / name, name)
+        os.replace(archive, path)
+    return path
+
+
+def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
+    """Reads an estimator that `save` wrote.
+
+    Args:
+        path: The file.
+        custom_objects: Layers, losses and the like of your own by name, where they are not registered with
+            `keras.saving.register_keras_serializable`. Defaults to `None`.
+        safe_mode: Whether to refuse Python code inside the model (`Lambda` layers). Defaults to `True`; turn it off
+            only for files you trust.
+
+    Returns:
+        The fitted `KerasClassifier` or `KerasRegressor`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SavedFileError: The file is damaged, of another kind, or written by a newer version; the message says which.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()
+            if damaged is not None:
+                raise SavedFileError(f"{str(path)!r} is damaged: {damaged} does not match its checksum.")
+            description = json.loads(file.read(_DESCRIPTION))
+            with tempfile.TemporaryDirectory() as folder:
+                for name in (_MODEL, _PARAMETER):
+                    if name in file.namelist():
+                        file.extract(name, folder)
+                return _restore(description, Path(folder), str(path), custom_objects, safe_mode)
+    except zipfile.BadZipFile as error:
+        raise SavedFileError(
+            f"{str(path)!r} is damaged or was not written by an estimator's `save`: {error}."
+        ) from error
+    except KeyError as error:
+        raise SavedFileError(
+            f"{str(path)!r} was not written by an estimator's `save`: {error.args[0]}. A model saved by Keras is read "
+            "by keras.saving.load_model."
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SavedFileError(f"{str(path)!r} is damaged: {_DESCRIPTION} cannot be read ({error}).") from error
+
+
+def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
+    import keras
+    import sklearn
+
+    learned = {name: _encode(vars(estimator)[name], models) for name in _LEARNED if name in vars(estimator)}
+    generator = estimator._generator
+    return {
+        "format": _FORMAT,
+        "versions": {
+            "kerastoolkit": __version__,
+            "keras": keras.__version__,
+            "scikit-learn": sklearn.__version__,
+            "numpy": np.__version__,
+            "python": sys.version.split()[0],
+            "backend": keras.config.backend(),
+        },
+        "class": _reference(type(estimator)),
+        "task": estimator._task,
+        "parameters": {name: _encode(value, models) for name, value in estimator.get_params(deep=False).items()},
+        "head": _encode(estimator.head_.get_config(), models),
+        "learned": learned,
+        "generator": None if generator is None else _encode(generator.get_state(legacy=False), models),
+    }
+
+
+def _restore(
+    description: Mapping[str, Any], folder: Path, path: str, custom_objects: Mapping[str, Any] | None, safe_mode: bool
+) -> Any:
+    import keras
+
+    from kerastoolkit.estimators.classifier import KerasClassifier
+    from kerastoolkit.estimators.regressor import KerasRegressor
+
+    if description["format"] > _FORMAT:
+        raise SavedFileError(
+            f"{path!r} was written by kerastoolkit {description['versions']['kerastoolkit']} in format "
+            f"{description['format']}; this is {__version__}, which reads up to format {_FORMAT}. Upgrade kerastoolkit."
+        )
+
+    def load_model(name: str) -> Any:
+        try:
+            return keras.saving.load_model(folder / name, custom_objects=custom_objects, safe_mode=safe_mode)
+        except Exception as error:
+            raise SavedFileError(
+                f"The model in {path!r}, written by Keras {description['versions']['keras']}, cannot be read by Keras "
+                f"{keras.__version__}: {error}"
+            ) from error
+
+    base = {"classification": KerasClassifier, "regression": KerasRegressor}[description["task"]]
+    kind = _lookup(description["class"])
+    kind = kind if inspect.isclass(kind) and issubclass(kind, base) else base
+    parameters = {name: _decode(value, load_model) for name, value in description["parameters"].items()}
+    estimator = kind(**parameters)
+    head = _decode(description["head"], load_model)
+    estimator.head_ = (HeadGroup if head["class"] == "HeadGroup" else Head).from_config(head)
+    for name, value in description["learned"].items():
+        setattr(estimator, name, _decode(value, load_model))
+    generator = description["generator"]
+    estimator._generator = None
+    if generator is not None:
+        estimator._generator = np.random.RandomState()
+        estimator._generator.set_state(_decode(generator, load_model))
+    estimator._after_build(estimator.head_)
+    estimator.model_ = load_model(_MODEL)
+    return estimator
+
+
+# -- values as JSON -------------------------------------------------------------------------------------------------
+
+
+def _encode(value: Any, models: dict[str, Any]) -> Any:
+    """A value as JSON: plain ones as they are, others as a dict of one key that says what they are."""
+    import keras
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [_encode(item, models) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item, models) for item in value]}
+    if isinstance(value, Mapping):
+        return {"dict": [[_encode(key, models), _encode(item, models)] for key, item in value.items()]}
+    if isinstance(value, np.ndarray):
+        dtype = "object" if value.dtype == object else value.dtype.str
+        return {"array": _encode(value.tolist(), models), "dtype": dtype}
+    if isinstance(value, keras.Model):
+        models[_PARAMETER] = value
+        return {"model": _PARAMETER}
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return {"reference": _reference(value)}
+    if type(value).__module__.startswith("keras.") and hasattr(value, "get_config"):
+        return {"keras": keras.saving.serialize_keras_object(value)}
+    if isinstance(value, NotLoaded):
+        return {"reference": value.name}
+    return {"repr": repr(value)[:200]}
+
+
+def _decode(value: Any, load_model: Any) -> Any:
+    import keras
+
+    if isinstance(value, list):
+        return [_decode(item, load_model) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "float" in value:
+        return float(value["float"])
+    if "tuple" in value:
+        return tuple(_decode(item, load_model) for item in value["tuple"])
+    if "dict" in value:
+        return {_decode(key, load_model): _decode(item, load_model) for key, item in value["dict"]}
+    if "array" in value:
+        return np.array(_decode(value["array"], load_model), dtype=value["dtype"])
+    if "model" in value:
+        return load_model(value["model"])
+    if "keras" in value:
+        return keras.saving.deserialize_keras_object(value["keras"])
+    if "reference" in value:
+        found = _lookup(value["reference"])
+        return NotLoaded(value["reference"]) if found is None else found
+    return NotLoaded(value["repr"])
+
+
+def _reference(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _lookup(reference: str) -> Any:
+    """A function or class by name, from modules that are imported already."""
+    module, _, qualname = reference.partition(":")
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found

@@ -1,0 +1,268 @@
+"""`KerasClassifier`: what classification adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import Tags
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+
+from kerastoolkit import builders
+from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.exceptions import DataError, ParameterError
+
+Self = TypeVar("Self", bound="KerasClassifier")
+
+
+def _single_target(estimator: KerasClassifier) -> bool:
+    """Scores have one meaning for one target; for several scikit-learn knows none."""
+    return isinstance(getattr(estimator, "head_", None), (Head, type(None)))
+
+
+def _has_probabilities(estimator: KerasClassifier) -> bool:
+    """A hinge loss trains margins, which are no probabilities."""
+    head = getattr(estimator, "head_", None)
+    heads = head.heads if isinstance(head, HeadGroup) else (head,)
+    return all(part is None or part.output != "margin" for part in heads)
+
+
+class KerasClassifier(ClassifierMixin, KerasEstimator):
+    """A Keras model as a scikit-learn classifier.
+
+    Example:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> X, y = load_iris(return_X_y=True)
+    >>> cross_val_score(KerasClassifier(random_state=0), X, y, cv=3).min() > 0.9
+    True
+
+    A parameter without `__` that is not listed below is an argument of the build function, or else of
+    `keras.Model.fit` or `compile`; it need not be declared to be set, searched or cloned. With `__` it says where it
+    goes: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`, `metrics__auc__num_thresholds`,
+    `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`.
+
+    Args:
+        model: Name of a builder; a function (or `keras.Model` class) that returns a compiled or uncompiled model; or
+            a `keras.Model`, of which each fit trains a copy. A function may take any arguments; `input_shape` and
+            `head` are filled in where it has no default for them, `meta`, `compile_kwargs` and `params` as scikeras
+            does. Defaults to `None`: `"mlp"`.
+        build_fn: Old name of `model`. Defaults to `None`.
+        optimizer: Name, class or instance. Defaults to `None`: what the model was compiled with, or Adam.
+        loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or the loss
+            that fits the target.
+        metrics: A metric or a list or dict of them. Defaults to `None`: what the model was compiled with, or
+            accuracy.
+        epochs: Epochs to train. Defaults to `None`: 1 for a model of yours, as in Keras; for a builder of
+            kerastoolkit 100, fewer (but at least 10) where that would be more than 20,000 steps.
+        batch_size: Rows a step; -1 for all. Defaults to `None`: 32, as in Keras.
+        validation_batch_size: Rows a step of validation. Defaults to `None`: `batch_size`.
+        validation_split: Fraction of the rows held out to watch while training, drawn at random in the proportions
+            of the classes; they are not trained on. Defaults to `0.0`.
+        shuffle: Whether to shuffle the rows before each epoch. Defaults to `True`.
+        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes. Defaults to
+            `None`.
+        class_weight: Weight by label, a list of such dicts for several targets, or `"balanced"`. Defaults to `None`.
+        warm_start: Whether `fit` goes on training the model of the last `fit`. Defaults to `False`.
+        random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
+            `validation_split`; the generators of the process are put back afterwards. Defaults to `None`: they are
+            drawn from as they stand.
+        verbose: Keras' verbosity of training: 0, 1, 2 or `"auto"`. Defaults to `0`.
+        **params: Arguments of the build function, and routed parameters.
+
+    Attributes:
+        model_: The trained `keras.Model`.
+        history_: Losses and metrics by name, one number an epoch.
+        n_iter_: Epochs trained.
+        classes_: Labels, shape `(n_classes,)`; for several targets a list of such arrays, one a target.
+        n_classes_: Number of classes, or a list of them.
+        n_features_in_: Features a row, for `X` of one array.
+        feature_names_in_: Names of the features, for tables with string column names.
+        head_: The `Head` that encodes `y` and decodes the output of `model_`.
+        callbacks_: The callbacks of the last fit, not kept by pickling.
+    """
+
+    _task = "classification"
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        build_fn: Callable[..., Any] | None = None,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        callbacks: Any = None,
+        class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | str = 0,
+        **params: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            build_fn=build_fn,
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_batch_size=validation_batch_size,
+            validation_split=validation_split,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+            **params,
+        )
+        self.class_weight = class_weight
+
+    def partial_fit(  # type: ignore[override]
+        self: Self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None, **fit_params: Any
+    ) -> Self:
+        """Trains one more epoch on these rows; the first call builds the model.
+
+        Args:
+            X: Rows, as for `fit`.
+            y: Labels, as for `fit`.
+            classes: All labels there will be, shape `(n_classes,)`, in the first call. Defaults to `None`: those in
+                `y`.
+            sample_weight: Weights, as for `fit`. Defaults to `None`.
+            **fit_params: Arguments of `keras.Model.fit` for this call, such as `epochs`.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            DataError: `y` holds a label that was in neither `classes` nor the first call.
+        """
+        return super().partial_fit(X, y, sample_weight, classes=classes, **fit_params)
+
+    def predict_proba(self, X: Any, **predict_params: Any) -> Any:
+        """Predicts the probability of each class.
+
+        Args:
+            X: Rows, as for `fit`.
+            **predict_params: Arguments of `keras.Model.predict` for this call.
+
+        Returns:
+            Shape `(n, n_classes)`, float64, in the order of `classes_`, each row adding up to 1; for several labels
+            the probability of each label, for several targets a list of arrays.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        raw = self._raw(X, **predict_params)
+        return self.head_.probabilities(raw)
+
+    def predict_log_proba(self, X: Any, **predict_params: Any) -> Any:
+        """Predicts the logarithm of the probability of each class; see `predict_proba`."""
+        probabilities = self.predict_proba(X, **predict_params)
+        with np.errstate(divide="ignore"):
+            if isinstance(probabilities, list):
+                return [np.log(part) for part in probabilities]
+            return np.log(probabilities)
+
+    def decision_function(self, X: Any, **predict_params: Any) -> Any:
+        """Scores each class: logits or margins of a model that puts them out, else log-odds of its probabilities.
+
+        Args:
+            X: Rows, as for `fit`.
+            **predict_params: Arguments of `keras.Model.predict` for this call.
+
+        Returns:
+            Shape `(n,)` for two classes, positive where the second is predicted; else `(n, n_classes)`. There is
+            none for several targets.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        raw = self._raw(X, **predict_params)
+        return self.head_.scores(raw)
+
+    predict_proba = available_if(_has_probabilities)(predict_proba)
+    predict_log_proba = available_if(_has_probabilities)(predict_log_proba)
+    decision_function = available_if(_single_target)(decision_function)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean accuracy; for several labels or targets a row counts when all of it is right.
+
+        Args:
+            X: Rows, as for `fit`; a data set brings its own `y`.
+            y: True labels.
+            sample_weight: Weights, shape `(n,)`. Defaults to `None`.
+
+        Returns:
+            Fraction of 1.
+        """
+        if _inputs.kind_of(X) == "dataset":
+            X, y = self._gathered(X)
+        if isinstance(getattr(self, "head_", None), HeadGroup):
+            predicted, true = self.predict(X), y
+            if isinstance(predicted, Mapping):
+                pairs = [np.asarray(true[name]) == column for name, column in predicted.items()]
+            else:
+                pairs = list((np.asarray(true) == predicted).T)
+            return float(np.average(np.all(pairs, axis=0), weights=sample_weight))
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def _after_build(self, head: Head | HeadGroup) -> None:
+        self.classes_ = head.classes
+        self.n_classes_ = head.n_classes
+
+    def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
+        if classes is None:
+            _inputs.refuse_endless(dataset)
+            targets = [y for _, y in _inputs.batches(dataset)]
+            if isinstance(targets[0], (Mapping, list, tuple)):
+                raise DataError(
+                    "The data set has several targets. KerasClassifier reads one from a data set; give arrays, a dict "
+                    "of targets as `y`, for several."
+                )
+            labels = np.concatenate(targets)
+            if labels.ndim == 2 and labels.shape[1] > 1:
+                return builders.head(labels, task="classification")
+            classes = np.unique(labels)
+        classes = np.unique(np.asarray(classes))
+        if not np.issubdtype(classes.dtype, np.number) or not np.array_equal(classes, np.arange(len(classes))):
+            raise DataError(
+                f"A data set goes to Keras as it is, so its labels must be the numbers 0, 1, 2, ...; found "
+                f"{classes[:10].tolist()}. Encode them in the data set, or fit on arrays."
+            )
+        return builders.head(classes.astype(int), task="classification")
+
+    def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
+        if class_weight is None:
+            return weights
+        if isinstance(class_weight, Mapping) and isinstance(self.head_, Head) and not self.head_.one_hot:
+            known = np.asarray(self.head_.classes).tolist()
+            unknown = [label for label in class_weight if label not in known]
+            if unknown:
+                raise ParameterError(f"`class_weight` has weights for {unknown}; the classes are {known}.")
+        target = np.argmax(y, axis=1) if getattr(self.head_, "one_hot", False) else y
+        target = np.column_stack(list(target.values())) if isinstance(target, Mapping) else target
+        by_class = compute_sample_weight(class_weight, target)
+        return by_class if weights is None else weights * by_class
+
+    def _numbered(self, class_weight: Any) -> Any:
+        if class_weight == "balanced":
+            raise ParameterError("`class_weight='balanced'` needs all labels at once; give a dict for a data set.")
+        return class_weight
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

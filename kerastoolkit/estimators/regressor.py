@@ -1,0 +1,80 @@
+"""`KerasRegressor`: what regression adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+
+from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators._base import KerasEstimator
+
+
+class KerasRegressor(RegressorMixin, KerasEstimator):
+    """A Keras model as a scikit-learn regressor.
+
+    Example:
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> KerasRegressor(hidden=(16,), epochs=20, random_state=0).fit(X, y).predict(X[:2]).shape
+    (2,)
+
+    A builder of kerastoolkit trains on `(y - mean) / standard deviation`, so that targets of any unit can be learned
+    at the default size and rate: its `history_` speaks of those, `predict` and `score` of `y` as it is. A model of
+    yours trains on `y` itself.
+
+    Args:
+        model: As for `KerasClassifier`.
+        build_fn: As for `KerasClassifier`.
+        optimizer: As for `KerasClassifier`.
+        loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or mean
+            squared error.
+        metrics: A metric or a list or dict of them. Defaults to `None`: what the model was compiled with, or R2.
+        epochs: As for `KerasClassifier`.
+        batch_size: As for `KerasClassifier`.
+        validation_batch_size: As for `KerasClassifier`.
+        validation_split: Fraction of the rows held out at random to watch while training. Defaults to `0.0`.
+        shuffle: As for `KerasClassifier`.
+        callbacks: As for `KerasClassifier`.
+        warm_start: As for `KerasClassifier`.
+        random_state: As for `KerasClassifier`.
+        verbose: As for `KerasClassifier`.
+        **params: As for `KerasClassifier`.
+
+    Attributes:
+        model_: The trained `keras.Model`.
+        history_: Losses and metrics by name, one number an epoch.
+        n_iter_: Epochs trained.
+        n_features_in_: Features a row, for `X` of one array.
+        feature_names_in_: Names of the features, for tables with string column names.
+        head_: The `Head` that encodes `y` and decodes the output of `model_`.
+        callbacks_: The callbacks of the last fit, not kept by pickling.
+    """
+
+    _task = "regression"
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Coefficient of determination, R2.
+
+        Args:
+            X: Rows, as for `fit`; a data set brings its own `y`.
+            y: True targets.
+            sample_weight: Weights, shape `(n,)`. Defaults to `None`.
+
+        Returns:
+            1 for perfect predictions, 0 for those of the mean, negative for worse.
+        """
+        if _inputs.kind_of(X) == "dataset":
+            X, y = self._gathered(X)
+        predicted = self.predict(X)
+        if isinstance(predicted, dict):
+            y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
+
+    def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
+        y = next(_inputs.batches(dataset))[1]
+        return Head.regression(1 if y.ndim == 1 else int(np.prod(y.shape[1:])))

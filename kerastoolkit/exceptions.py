@@ -1,0 +1,54 @@
+"""Every exception and warning of kerastoolkit, in one tree.
+
+KerasToolkitError
+├── ParameterError (ValueError)        a parameter that could reach nothing, or a value that cannot be
+├── DataError (ValueError)             data that cannot be learned from: shapes, types, targets, tables
+├── ModelMismatchError (ValueError)    a model that does not fit its target: units, activation, loss
+├── SavedFileError (ValueError)        a saved file that is damaged, foreign or too new
+└── MissingPackageError (ImportError)  an optional package that is not installed
+
+KerasToolkitWarning (UserWarning)      something the user should know; the work goes on
+
+Each error is also the builtin that callers of scikit-learn catch, so that `except ValueError` goes on working.
+Every message says what is wrong, which argument, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataError",
+    "KerasToolkitError",
+    "KerasToolkitWarning",
+    "MissingPackageError",
+    "ModelMismatchError",
+    "ParameterError",
+    "SavedFileError",
+]
+
+
+class KerasToolkitError(Exception):
+    """Root of every error raised by kerastoolkit on purpose."""
+
+
+class ParameterError(KerasToolkitError, ValueError):
+    """A parameter that could reach nothing, or whose value cannot be used."""
+
+
+class DataError(KerasToolkitError, ValueError):
+    """Data that cannot be learned from as it is."""
+
+
+class ModelMismatchError(KerasToolkitError, ValueError):
+    """A model whose outputs, activation or loss do not fit the target."""
+
+
+class SavedFileError(KerasToolkitError, ValueError):
+    """A saved file that is damaged, of another kind, or written by a newer version."""
+
+
+class MissingPackageError(KerasToolkitError, ImportError):
+    """An optional package is not installed."""
+
+
+class KerasToolkitWarning(UserWarning):
+    """Something the user should know; the work goes on."""

@@ -1,0 +1,145 @@
+"""What Keras keeps for the whole process, lent to one fit and put back after.
+
+A fit that sets seeds the usual way (`keras.utils.set_random_seed`) changes what every later random number in the
+process will be; one that does not cannot be repeated. `isolated` does both: inside the block every generator that
+Keras draws from starts at the seed, after it every generator stands where it stood before.
+
+The same goes for automatic names. The third `AUC()` of a process is called `auc_2`, so that a callback watching
+`val_auc` works in the first fold of a search and fails in the others. Inside the block metrics are numbered from the
+start. Layers are not: a build function may use layers made outside, whose names must not be given twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["isolated"]
+
+# Keras builds and trains on global generators; two seeded fits in two threads would draw from each other's.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextlib.contextmanager
+def isolated(seed: int | None) -> Iterator[None]:
+    """Runs a block on generators and automatic names of its own.
+
+    One block runs at a time in a process; others wait. On a GPU, repeating a run exactly also needs deterministic
+    kernels, which are a choice for the whole process and therefore left to the user
+    (`keras.config`/`tf.config.experimental.enable_op_determinism()`).
+
+    Example:
+
+    >>> import random
+    >>> with isolated(0):
+    ...     first = random.random()
+    >>> with isolated(0):
+    ...     first == random.random()
+    True
+
+    Args:
+        seed: Seed for Python, numpy and the backend, from 0 to 2**32 - 1. `None` leaves the generators alone: the
+            block draws from the process' own, which goes on from there.
+    """
+    with _ONE_AT_A_TIME, _metric_names_from_the_start():
+        if seed is None:
+            yield
+            return
+        with _python_and_numpy(seed), _keras(seed), _tensorflow(seed), _torch(seed):
+            yield
+
+
+@contextlib.contextmanager
+def _python_and_numpy(seed: int) -> Iterator[None]:
+    before = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+@contextlib.contextmanager
+def _keras(seed: int) -> Iterator[None]:
+    with _keras_globals({"global_random_seed": seed, "global_seed_generator": None}):
+        yield
+
+
+@contextlib.contextmanager
+def _metric_names_from_the_start() -> Iterator[None]:
+    import keras
+
+    metrics = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in dir(keras.metrics)}
+    metrics |= {name.lower() for name in dir(keras.metrics)}
+    names = _keras_state().get_global_attribute("object_name_uids")
+    if names is None:
+        yield
+        return
+    fresh = type(names)(names.default_factory) if hasattr(names, "default_factory") else type(names)()
+    fresh.update({name: count for name, count in names.items() if name not in metrics})
+    with _keras_globals({"object_name_uids": fresh}):
+        yield
+
+
+@contextlib.contextmanager
+def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
+    state = _keras_state()
+    before = {name: state.get_global_attribute(name) for name in values}
+    for name, value in values.items():
+        state.set_global_attribute(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            state.set_global_attribute(name, value)
+
+
+def _keras_state() -> Any:
+    # The public keras.utils.set_random_seed sets these and imports TensorFlow under every backend; there is no
+    # public way to read them, and so none to put them back.
+    from keras.src.backend.common import global_state
+
+    return global_state
+
+
+@contextlib.contextmanager
+def _tensorflow(seed: int) -> Iterator[None]:
+    if "tensorflow" not in sys.modules:
+        yield
+        return
+    import tensorflow as tf
+    from tensorflow.python.eager import context as eager
+
+    context = eager.context()
+    # `tf.random.set_seed` keeps the seed and a generator of operation seeds, and has no counterpart that reads them.
+    before = context._seed, getattr(context, "_rng", None)  # there is no generator before the first operation
+    tf.random.set_seed(seed)
+    try:
+        yield
+    finally:
+        context._seed, context._rng = before
+        if before[1] is None:
+            del context._rng
+
+
+@contextlib.contextmanager
+def _torch(seed: int) -> Iterator[None]:
+    import keras
+
+    if keras.config.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
