@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import builders
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators._encoders import EncoderHead, metadata
 from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training import isolated
 
@@ -46,6 +48,16 @@ class KerasEstimator(BaseEstimator):
     model_: Any
     head_: Any
     _input_shape: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keeps routed parameters that a subclass names in its constructor, as `optimizer__learning_rate=0.001`."""
+        self = super().__new__(cls)
+        routed = _routed_arguments(cls)  # type: ignore[arg-type]
+        if routed is not None:
+            bound = routed.bind_partial(self, *args, **kwargs)
+            bound.apply_defaults()
+            self._params = {name: value for name, value in bound.arguments.items() if "__" in name}
+        return self
 
     def __init__(
         self,
@@ -82,7 +94,7 @@ class KerasEstimator(BaseEstimator):
         self.verbose = verbose
         # Undeclared and routed parameters live together in one place: as attributes they would be taken for the
         # estimator's own. `__getattr__` reads them.
-        self._params = params
+        self._params = {**self.__dict__.get("_params", {}), **params}
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -156,16 +168,15 @@ class KerasEstimator(BaseEstimator):
             f"{model!r}."
         )
 
-    def _check_values(self) -> None:
+    def _check_values(self, split: Any) -> None:
         """Checks every parameter that can be checked before there is data."""
         problems = []
         for name in ("epochs", "batch_size", "validation_batch_size"):
             value = getattr(self, name)
-            if value is None or (name == "batch_size" and _is_whole(value) and value == -1):
+            if value is None or (name != "epochs" and _is_whole(value) and value == -1):
                 continue
             if not _is_whole(value) or value < 1:
                 problems.append(f"`{name}` must be a whole number of at least 1, or None; got {value!r}.")
-        split = self.validation_split
         if isinstance(split, (bool, str)) or split is None or not 0 <= split < 1:
             problems.append(f"`validation_split` must be a fraction from 0 up to, not including, 1; got {split!r}.")
         if problems:
@@ -217,9 +228,36 @@ class KerasEstimator(BaseEstimator):
         Raises:
             The same as `fit`.
         """
-        fit_params = {"epochs": 1, **fit_params}
+        # Epochs count on, so that schedules and checkpoints by epoch do.
+        first = self.current_epoch
+        fit_params = {"initial_epoch": first, **fit_params, "epochs": first + fit_params.get("epochs", 1)}
         continuing = self.__sklearn_is_fitted__()
-        return self._fit(X, y, sample_weight, None, fit_params, continuing=continuing, warm=True)
+        return self._fit(X, y, sample_weight, None, fit_params, continuing=continuing)
+
+    def initialize(self: Self, X: Any, y: Any) -> Self:
+        """Builds the model and learns the form of the data, without training: for a model that is trained already.
+
+        Args:
+            X: Rows, as for `fit`.
+            y: Targets, as for `fit`.
+
+        Returns:
+            The estimator itself, ready to predict.
+
+        Raises:
+            The same as `fit`.
+        """
+        return self._fit(X, y, None, None, {}, continuing=False, train=False)
+
+    @property
+    def initialized_(self) -> bool:
+        """Whether there is a model to predict with."""
+        return self.__sklearn_is_fitted__()
+
+    @property
+    def current_epoch(self) -> int:
+        """Epochs trained so far, 0 before `fit`."""
+        return int(self.__dict__.get("n_iter_", 0))
 
     def _fit(
         self: Self,
@@ -230,18 +268,19 @@ class KerasEstimator(BaseEstimator):
         fit_params: dict[str, Any],
         *,
         continuing: bool,
-        warm: bool = False,
+        train: bool = True,
         classes: Any = None,
     ) -> Self:
         build = self._build_function(self.model, self.build_fn)
         self._check_names(self._params, build)
-        self._check_values()
+        self._check_values(self._validation_split(fit_params))
         classes = fit_params.pop("classes", classes)
         class_weight = fit_params.pop("class_weight", getattr(self, "class_weight", None))
         self._check_fit_params(fit_params)
         with self._unchanged_by_errors():
             if _inputs.kind_of(X) == "dataset":
-                data = self._read_dataset(X, y, sample_weight, reset=not continuing)
+                split = self._validation_split(fit_params)
+                data = self._read_dataset(X, y, sample_weight, split, reset=not continuing)
                 head = self.head_ if continuing else self._dataset_head(X, classes)
             else:
                 data = self._read(X, y, sample_weight, reset=not continuing)
@@ -252,12 +291,14 @@ class KerasEstimator(BaseEstimator):
             seed = None if self._generator is None else int(self._generator.randint(2**31 - 1))
             with isolated(seed):
                 if not continuing:
+                    self._learn(data, head)
                     self.model_ = self._make_model(build, data, head)
                     self.head_ = head.bind(self.model_)
                     self.history_: dict[str, list[float]] = {}
+                    self.n_iter_ = 0
                     self._after_build(self.head_)
-                arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
-                self._train(arguments)
+                if train:
+                    self._train(self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed))
         return self
 
     def _train(self, arguments: dict[str, Any]) -> None:
@@ -299,7 +340,21 @@ class KerasEstimator(BaseEstimator):
         X = self._read_X(X, reset=reset, length=length)
         y = _inputs.read_target(y, X, numeric=self._task == "regression", owner=type(self).__name__)
         weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
-        return _Data(X, y, weights)
+        if reset:
+            self.X_shape_, self.X_dtype_ = getattr(X, "shape", None), getattr(X, "dtype", None)
+            self._fit_feature_encoder(X)
+        return _Data(self._encoded(X), y, weights)
+
+    def _fit_feature_encoder(self, X: Any) -> None:
+        self.__dict__.pop("feature_encoder_", None)
+        encoder = getattr(self, "feature_encoder", None)
+        if encoder is not None:
+            self.feature_encoder_ = encoder.fit(X)
+            self.__dict__.update(metadata(self.feature_encoder_))
+
+    def _encoded(self, X: Any) -> Any:
+        """What the model gets of checked rows: themselves, or what a subclass' `feature_encoder` makes of them."""
+        return self.feature_encoder_.transform(X) if "feature_encoder_" in self.__dict__ else X
 
     def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
         if _inputs.kind_of(X, length) == "array":
@@ -315,13 +370,13 @@ class KerasEstimator(BaseEstimator):
             self._input_shape = _inputs.shapes_of(X)
         return X
 
-    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
+    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> _Data:
         if y is not None or sample_weight is not None:
             raise DataError(
                 "X is a data set, which brings its own targets and weights in batches of (x, y) or (x, y, weight); "
                 "leave `y` and `sample_weight` out."
             )
-        if self.validation_split:
+        if validation_split:
             raise ParameterError(
                 "`validation_split` cannot divide a data set; give fit(dataset, validation_data=another_dataset)."
             )
@@ -340,6 +395,10 @@ class KerasEstimator(BaseEstimator):
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
         ours = build is not None and build in map(builders.get, builders.list_builders())
+        encoder = getattr(self, "target_encoder", None)
+        if encoder is not None:
+            self.target_encoder_ = encoder.fit(data.y)
+            return EncoderHead(self.target_encoder_, self._task)  # type: ignore[return-value]
         if classes is not None:
             known = np.unique(np.concatenate([np.asarray(classes), np.unique(np.asarray(data.y))]))
             if len(known) > len(np.unique(np.asarray(classes))):
@@ -351,6 +410,10 @@ class KerasEstimator(BaseEstimator):
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         raise NotImplementedError  # abstract
+
+    def _learn(self, data: _Data, head: Head | HeadGroup) -> None:
+        """Sets what is known of the data before there is a model: under scikeras' names, for a build function."""
+        self.__dict__.update({name: value for name, value in self._meta(data, head).items() if value is not None})
 
     def _after_build(self, head: Head | HeadGroup) -> None:
         """Sets what a subclass learns from its head."""
@@ -378,7 +441,7 @@ class KerasEstimator(BaseEstimator):
                     "meta": lambda: self._meta(data, head),
                     "compile_kwargs": compile_kwargs,
                     "params": self.get_params,
-                    "input_shape": lambda: self._input_shape,
+                    "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
                     "head": lambda: head,
                 },
             )
@@ -436,24 +499,38 @@ class KerasEstimator(BaseEstimator):
 
     def _meta(self, data: _Data, head: Head | HeadGroup) -> dict[str, Any]:
         """What scikeras tells a build function about the data, under scikeras' names."""
-        parts = head.heads if isinstance(head, HeadGroup) else None
-        columns = head.units if head.kind in ("multilabel", "regression") else 1
+        n_outputs: Any
+        if isinstance(head, EncoderHead):
+            n_outputs, expected, kind = 1, head.n_outputs or 1, type_of_target(data.y)
+        elif isinstance(head, HeadGroup):
+            n_outputs, expected, kind = len(head.heads), len(head.heads), _target_type(head)
+        else:
+            n_outputs = head.units if head.kind in ("multilabel", "regression") else 1
+            expected, kind = 1, _target_type(head)
         meta: dict[str, Any] = {
-            "X_shape_": getattr(data.X, "shape", None),
-            "X_dtype_": getattr(data.X, "dtype", None),
+            "X_shape_": self.__dict__.get("X_shape_"),
+            "X_dtype_": self.__dict__.get("X_dtype_"),
             "y_dtype_": getattr(data.y, "dtype", None),
             "y_ndim_": getattr(data.y, "ndim", None),
             "n_features_in_": getattr(self, "n_features_in_", None),
-            "n_outputs_": columns if parts is None else len(parts),
-            "n_outputs_expected_": 1 if parts is None else len(parts),
-            "target_type_": _target_type(head),
+            "n_outputs_": n_outputs,
+            "n_outputs_expected_": expected,
+            "target_type_": kind,
         }
         if self._task == "classification":
             meta |= {"classes_": head.classes, "n_classes_": head.n_classes}
         names = getattr(self, "feature_names_in_", None)
-        return meta if names is None else {**meta, "feature_names_in_": names}
+        meta |= {} if names is None else {"feature_names_in_": names}
+        for encoder in ("feature_encoder_", "target_encoder_"):
+            meta |= metadata(self.__dict__[encoder]) if encoder in self.__dict__ else {}
+        return meta
 
     # -- arguments of Model.fit -----------------------------------------------------------------------------------
+
+    def _validation_split(self, fit_params: Mapping[str, Any]) -> Any:
+        """The fraction to hold out: of the call, else routed to fit, else the parameter."""
+        given = {**_parameters.below(self._params, "fit"), **fit_params}
+        return given.get("validation_split", self.validation_split)
 
     def _check_fit_params(self, fit_params: Mapping[str, Any]) -> None:
         accepted = _parameters.keras_arguments("fit")
@@ -464,6 +541,14 @@ class KerasEstimator(BaseEstimator):
                     f"y, sample_weight, validation_data, {', '.join(sorted(accepted))}. "
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
+
+    @staticmethod
+    def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
+        """Makes the callbacks of `fit__callbacks` or `predict__callbacks`, and takes them out of `routed`."""
+        made = _parameters.make_callbacks(routed.pop("callbacks", None), _parameters.below(routed, "callbacks"))
+        for name in [name for name in routed if name.startswith("callbacks__")]:
+            del routed[name]
+        return made
 
     def _fit_arguments(
         self,
@@ -486,13 +571,14 @@ class KerasEstimator(BaseEstimator):
             if name in accepted and name not in taken_by_build
         }
         routed = _parameters.below(self._params, "fit")
+        validation_split = self._validation_split(fit_params)
         callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
-        callbacks += _parameters.make_callbacks(routed.pop("callbacks", None), {})
+        callbacks += self._routed_callbacks(routed)
         given = fit_params.get("callbacks")
         callbacks += given if isinstance(given, list) else [] if given is None else [given]
         arguments |= routed
         arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
-        arguments |= {"callbacks": callbacks}
+        arguments |= {"callbacks": callbacks, "validation_split": 0.0}
 
         if data.y is None:
             arguments["x"] = data.X
@@ -503,21 +589,29 @@ class KerasEstimator(BaseEstimator):
             arguments["class_weight"] = self._numbered(class_weight)
             data_rows = None
         else:
-            data_rows = self._array_arguments(arguments, data, validation_data, class_weight, seed)
+            data_rows = self._array_arguments(arguments, data, validation_data, validation_split, class_weight, seed)
         if arguments["epochs"] is None:
             arguments["epochs"] = self._default_epochs(build, data_rows, arguments.get("batch_size"))
         return arguments
 
     def _array_arguments(
-        self, arguments: dict[str, Any], data: _Data, validation_data: Any, class_weight: Any, seed: int | None
+        self,
+        arguments: dict[str, Any],
+        data: _Data,
+        validation_data: Any,
+        validation_split: float,
+        class_weight: Any,
+        seed: int | None,
     ) -> int:
+        import keras
+
         X, y, weights = data.X, data.y, data.weights
         weights = self._with_class_weight(class_weight, y, weights)
         if weights is not None and np.any(weights == 0):  # a row of weight 0 is a row that is not there
             kept = np.flatnonzero(weights)
             X, y, weights = _inputs.rows(X, kept), _target_rows(y, kept), weights[kept]
-        if self.validation_split and validation_data is None:
-            train, held_out = self._split(y, _inputs.n_rows(X), seed)
+        if validation_split and validation_data is None:
+            train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed)
             validation_data = (
                 _inputs.rows(X, held_out),
                 self.head_.encode(_target_rows(y, held_out)),
@@ -528,8 +622,9 @@ class KerasEstimator(BaseEstimator):
         elif validation_data is not None:
             validation_data = self._validation(validation_data)
         n_rows = _inputs.n_rows(X)
-        if arguments["batch_size"] == -1:  # scikeras' spelling of "all rows at once"
-            arguments["batch_size"] = n_rows
+        for name in ("batch_size", "validation_batch_size"):
+            if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
+                arguments[name] = n_rows
         y = self.head_.encode(y)
         weights = None if weights is None else _with_mean_one(weights)
         if hasattr(X, "toarray"):
@@ -538,18 +633,23 @@ class KerasEstimator(BaseEstimator):
             arguments["shuffle"] = False
         else:
             arguments |= {"x": X, "y": y, "sample_weight": weights}
+            if keras.config.backend() == "tensorflow" and "steps_per_epoch" not in arguments:
+                # Not told the number of steps, Keras makes the iterator over the data twice an epoch, which is
+                # 40 % of the time of a small fit.
+                arguments["batch_size"] = arguments["batch_size"] or 32
+                arguments["steps_per_epoch"] = -(-n_rows // arguments["batch_size"])
         if validation_data is not None and hasattr(validation_data[0], "toarray"):
             batch_size = arguments.pop("validation_batch_size") or 32
             validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
         arguments["validation_data"] = validation_data
         return n_rows
 
-    def _split(self, y: Any, n_rows: int, seed: int | None) -> tuple[Any, Any]:
+    def _split(self, y: Any, n_rows: int, validation_split: float, seed: int | None) -> tuple[Any, Any]:
         stratify = None
         if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass"):
             stratify = self.head_.class_numbers(y)
         # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
-        return holdout_indices(n_rows, self.validation_split, stratify=stratify, random_state=seed)
+        return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed)
 
     def _validation(self, validation_data: Any) -> Any:
         if _inputs.kind_of(validation_data) == "dataset":
@@ -605,7 +705,9 @@ class KerasEstimator(BaseEstimator):
         import keras
 
         check_is_fitted(self)
-        arguments = {**_parameters.below(self._params, "predict"), **predict_params}
+        routed = _parameters.below(self._params, "predict")
+        callbacks = self._routed_callbacks(routed)
+        arguments = {**({"callbacks": callbacks} if callbacks else {}), **routed, **predict_params}
         accepted = _parameters.keras_arguments("predict")
         for name in arguments:
             if name not in accepted:
@@ -615,7 +717,7 @@ class KerasEstimator(BaseEstimator):
         if _inputs.kind_of(X) == "dataset":
             raw = self.model_.predict(X, **{"verbose": 0, **arguments})
             return keras.tree.map_structure(np.asarray, raw)
-        X = self._read_X(X, reset=False)
+        X = self._encoded(self._read_X(X, reset=False))
         batch_size = arguments.pop("batch_size", None) or _parameters.plain(self.batch_size)
         if batch_size in (None, -1):
             batch_size = _batch_rows(X)
@@ -724,7 +826,8 @@ def _declared_names(cls: Any) -> tuple[str, ...]:
         if "__init__" not in vars(parent) or parent is object:
             continue
         parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
-        names |= {p.name: None for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
+        own = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+        names |= {name: None for name in own if "__" not in name}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return tuple(sorted(names))
@@ -732,6 +835,13 @@ def _declared_names(cls: Any) -> tuple[str, ...]:
 
 def _is_whole(value: Any) -> bool:
     return np.ndim(value) == 0 and not isinstance(value, (bool, str)) and value == int(value)
+
+
+@functools.cache
+def _routed_arguments(cls: type) -> inspect.Signature | None:
+    """The constructor's signature, if it names routed parameters."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    return signature if any("__" in name for name in signature.parameters) else None
 
 
 def _is_built(model: Any) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 
 from kerastoolkit.exceptions import ParameterError
 
-DESTINATIONS = ("model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile")
+DESTINATIONS = ("model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile", "score")
 
 # What an estimator hands to a build function that names it. The first three are scikeras' and always handed over;
 # the others only where the function has no default of its own.
@@ -33,7 +33,7 @@ _OFFERED_IF_REQUIRED = ("input_shape", "head")
 _OLD_NAMES = {"lr": "learning_rate", "learn_rate": "learning_rate", "nb_epoch": "epochs", "decay": "weight_decay"}
 
 # Arguments of fit that the estimator fills in itself.
-_NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_data", "validation_split"}
+_NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_data"}
 
 
 # -- names ----------------------------------------------------------------------------------------------------------
@@ -229,7 +229,8 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     Args:
         spec: A callback or a list or dict of them; each an instance or a class, `None` to leave one out.
         options: By name: `early_stopping__patience` (the class in snake case, the place in the list, or the key in
-            the dict); a bare `patience` reaches every callback that has it; a bare `early_stopping` replaces one.
+            the dict); a bare `patience` reaches every callback that has it; a bare `early_stopping` replaces one; a
+            number is a positional argument of a class that stands alone.
 
     Raises:
         ParameterError: Something is not a callback, or an option reaches none of them.
@@ -238,6 +239,10 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
 
     entries = _named(spec)
     nested = _nested(options)
+    positional: dict[str, Any] = {}
+    if inspect.isclass(spec):
+        numbers = [name for name, value in nested.items() if name.isdigit() and not _is_options_or_callback(value)]
+        positional = {name: nested.pop(name) for name in numbers}
     for name, value in list(nested.items()):
         given = value.value if isinstance(value, _Options) and value.given else value
         if _is_callback(given) or (name in entries and not isinstance(given, _Options)):
@@ -253,7 +258,7 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
             )
     made, reached = [], set()
     for name, entry in entries.items():
-        own: dict[str, Any] = {}
+        own = dict(positional)
         for option, value in nested.items():
             if option in _aliases(name, entry, entries) and isinstance(value, _Options):
                 own |= _nested(value.below)
@@ -441,6 +446,10 @@ def _is_callback(value: Any) -> bool:
     if inspect.isclass(value):
         return issubclass(value, keras.callbacks.Callback)
     return isinstance(value, keras.callbacks.Callback)
+
+
+def _is_options_or_callback(value: Any) -> bool:
+    return isinstance(value, _Options) or _is_callback(value)
 
 
 def _has_argument(entry: Any, name: str) -> bool:

@@ -14,7 +14,7 @@ from sklearn.utils.metaestimators import available_if
 
 from kerastoolkit import builders
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -210,14 +210,29 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         """
         if _inputs.kind_of(X) == "dataset":
             X, y = self._gathered(X)
-        if isinstance(getattr(self, "head_", None), HeadGroup):
+        options = _parameters.below(self._params, "score")
+        if isinstance(getattr(self, "head_", None), HeadGroup) and type(self).scorer is KerasClassifier.scorer:
             predicted, true = self.predict(X), y
             if isinstance(predicted, Mapping):
                 pairs = [np.asarray(true[name]) == column for name, column in predicted.items()]
             else:
                 pairs = list((np.asarray(true) == predicted).T)
             return float(np.average(np.all(pairs, axis=0), weights=sample_weight))
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+        return float(self.scorer(y, self.predict(X), sample_weight=sample_weight, **options))
+
+    @staticmethod
+    def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:
+        """What `score` computes; override it to score otherwise. `score__` parameters are its options.
+
+        Args:
+            y_true: True labels.
+            y_pred: Predicted labels.
+            **options: Arguments of `sklearn.metrics.accuracy_score`.
+
+        Returns:
+            Accuracy, fraction of 1.
+        """
+        return float(accuracy_score(y_true, y_pred, **options))
 
     def _after_build(self, head: Head | HeadGroup) -> None:
         self.classes_ = head.classes

@@ -9,7 +9,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
 
 
@@ -73,7 +73,22 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         predicted = self.predict(X)
         if isinstance(predicted, dict):
             y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))
-        return float(r2_score(y, predicted, sample_weight=sample_weight))
+        options = _parameters.below(self._params, "score")
+        return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
+
+    @staticmethod
+    def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:
+        """What `score` computes; override it to score otherwise. `score__` parameters are its options.
+
+        Args:
+            y_true: True targets.
+            y_pred: Predictions.
+            **options: Arguments of `sklearn.metrics.r2_score`.
+
+        Returns:
+            R2, 1 for perfect predictions.
+        """
+        return float(r2_score(y_true, y_pred, **options))
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         y = next(_inputs.batches(dataset))[1]

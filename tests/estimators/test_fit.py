@@ -228,7 +228,7 @@ def test_class_weights_work_on_one_hot_rows_and_in_the_call_of_fit(iris: Any) ->
 
 
 def test_a_weight_for_no_class_is_refused(iris: Any) -> None:
-    with pytest.raises(ParameterError, match=r"weights for \['setosa'\], which are not among the classes \[0, 1, 2\]"):
+    with pytest.raises(ParameterError, match=r"weights for \['setosa'\]; the classes are \[0, 1, 2\]"):
         KerasClassifier(class_weight={"setosa": 2}, epochs=1).fit(*iris)
 
 

@@ -1,0 +1,83 @@
+"""Encoders of a subclass: scikeras' way of changing data between the estimator and its model.
+
+A subclass may define the properties `feature_encoder` and `target_encoder`, each returning a transformer of
+scikit-learn's kind. The first changes checked rows into what the model takes (one array into several inputs, flat rows
+into pictures); the second takes the place of the `Head`: it encodes `y` for Keras and decodes the model's output.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def metadata(encoder: Any) -> dict[str, Any]:
+    """What an encoder tells the estimator and the build function: its `get_metadata()`, if it has one."""
+    return dict(encoder.get_metadata()) if hasattr(encoder, "get_metadata") else {}
+
+
+class EncoderHead:
+    """A target encoder, under the names by which an estimator knows a `Head`.
+
+    Args:
+        encoder: A fitted transformer with `transform` and `inverse_transform`; for probabilities its
+            `inverse_transform` takes `return_proba=True`.
+        task: `"classification"` or `"regression"`.
+    """
+
+    one_hot = False
+    output = "probability"
+    # Only the user knows what fits: the model must be compiled, or the estimator told.
+    loss = None
+    metrics = None
+
+    def __init__(self, encoder: Any, task: str) -> None:
+        known = metadata(encoder)
+        self.encoder = encoder
+        self.kind = task
+        self.classes = known.get("classes_")
+        self.n_classes = known.get("n_classes_")
+        self.n_outputs = known.get("n_outputs_expected_")
+
+    def bind(self, model: keras.Model) -> EncoderHead:
+        """Holds the number of outputs against what the encoder expects.
+
+        Raises:
+            ModelMismatchError: They differ, or the model has no loss; the message says which.
+        """
+        if self.n_outputs is not None and len(model.outputs) != self.n_outputs:
+            raise ModelMismatchError(
+                f"The model has {len(model.outputs)} outputs, but `target_encoder` expects {self.n_outputs}."
+            )
+        if not model.loss:
+            raise ModelMismatchError(
+                "With a `target_encoder` of your own the loss must be named: compile the model, or give `loss`."
+            )
+        return self
+
+    def encode(self, y: Any) -> Any:
+        """What Keras gets of `y`."""
+        return self.encoder.transform(y)
+
+    def decode(self, raw: Any) -> Any:
+        """Predictions from the model's output."""
+        return self.encoder.inverse_transform(raw)
+
+    def probabilities(self, raw: Any) -> Any:
+        """Probabilities from the model's output."""
+        return self.encoder.inverse_transform(raw, return_proba=True)
+
+    def get_config(self) -> dict[str, Any]:
+        """Refuses: an encoder is Python code, which a saved file does not hold.
+
+        Raises:
+            SavedFileError: Always.
+        """
+        raise SavedFileError(
+            f"An estimator with a `target_encoder` of its own ({type(self.encoder).__name__}) cannot be saved without "
+            "pickle. Save `model_` by Keras, or pickle the estimator."
+        )
