@@ -881,9 +881,17 @@ def ending(units: int, activation: str | None, loss: Any) -> keras.Model:
     ("end", "classes", "message"),
     [
         ((1, "sigmoid", "binary_crossentropy"), 3, "ends in 1 unit, but `y` is a multiclass target with 3 classes"),
-        ((2, "softmax", "sparse_categorical_crossentropy"), 3, "ends in 2 units.*needs 3.*Dense.3, activation='softmax'"),
+        (
+            (2, "softmax", "sparse_categorical_crossentropy"),
+            3,
+            "ends in 2 units.*needs 3.*Dense.3, activation='softmax'",
+        ),
         ((1, "softmax", "binary_crossentropy"), 2, "one unit with a softmax, which is 1.0 for every row"),
-        ((1, None, "binary_crossentropy"), 2, "no activation, but the loss 'binary_crossentropy' expects probabilities"),
+        (
+            (1, None, "binary_crossentropy"),
+            2,
+            "no activation, but the loss 'binary_crossentropy' expects probabilities",
+        ),
         ((3, None, "sparse_categorical_crossentropy"), 3, "no activation.*activation='softmax'.*from_logits=True"),
         ((1, "sigmoid", keras.losses.BinaryCrossentropy(from_logits=True)), 2, "already applies a sigmoid"),
         ((3, "softmax", "binary_crossentropy"), 3, "treats the 3 units of the last layer as 3 separate questions"),

@@ -758,7 +758,7 @@ def test_pickling_keeps_the_training_state() -> None:
 
 
 def test_ensembles_hold_networks_of_their_own() -> None:
-    member = MLPClassifier(hidden_layer_sizes=(3,), epochs=1, random_state=0)
+    member = MLPClassifier(hidden_layer_sizes=(8,), epochs=8, optimizer__learning_rate=0.05, random_state=0)
     for ensemble in (AdaBoostClassifier(member, n_estimators=2), BaggingClassifier(member, n_estimators=2)):
         ensemble.set_params(random_state=0).fit(X, y)
         first, second = (part.model_.get_weights()[0] for part in ensemble.estimators_)

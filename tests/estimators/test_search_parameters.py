@@ -166,7 +166,11 @@ def test_the_optimizer_is_searched_as_name_class_and_instance(iris: Any) -> None
     assert int(instance.iterations) == 0  # what trained was a copy
 
 
-@pytest.mark.parametrize("optimizer", [None, "sgd", keras.optimizers.SGD, keras.optimizers.SGD(0.3)], ids=str)
+@pytest.mark.parametrize(
+    "optimizer",
+    [None, "sgd", keras.optimizers.SGD, keras.optimizers.SGD(0.3)],
+    ids=["default", "name", "class", "instance"],
+)
 def test_the_learning_rate_is_searched_over_any_optimizer(iris: Any, optimizer: Any) -> None:
     model = KerasClassifier(optimizer=optimizer, epochs=1)
     for parameters, trained in searched(model, {"optimizer__learning_rate": np.array([0.5, 0.125])}, *iris):
@@ -420,7 +424,9 @@ def test_an_explicit_optimizer_replaces_that_of_a_compiled_model(iris: Any, opti
 
 
 def test_a_routed_learning_rate_changes_the_optimizer_that_the_model_was_compiled_with(iris: Any) -> None:
-    for parameters, trained in searched(KerasClassifier(compiled, epochs=1), {"optimizer__learning_rate": [0.5, 0.25]}, *iris):
+    for parameters, trained in searched(
+        KerasClassifier(compiled, epochs=1), {"optimizer__learning_rate": [0.5, 0.25]}, *iris
+    ):
         assert isinstance(trained.model_.optimizer, keras.optimizers.RMSprop)
         assert_allclose([rate(trained), trained.model_.optimizer.rho], [parameters["optimizer__learning_rate"], 0.8])
 

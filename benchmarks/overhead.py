@@ -1,0 +1,118 @@
+"""What an estimator costs beside the training itself: time of a fit, time of a clone, memory of many fits.
+
+    python benchmarks/overhead.py [--fits N]
+
+Time of a fit: that of the whole `fit` less that of `Model.fit` inside it and of making and compiling the model, which a
+user of plain Keras would pay as well. Memory: resident bytes of the process after many fits of a small network, less
+those after the first few, beside the same loop in plain Keras. The exit status is 1 if a limit is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from typing import Any
+
+LIMITS = {"fit, outside training": 3.0, "clone": 0.1, "growth": 50.0}  # ms, ms, MB
+
+
+def resident() -> float:
+    """Resident memory of this process, MB."""
+    import psutil
+
+    gc.collect()
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+class Spent:
+    """Counts the time spent inside some methods."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._depth = 0
+
+    def around(self, function: Any) -> Any:
+        """The same function, its time counted once however deep it calls itself."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._depth += 1
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self.seconds += time.perf_counter() - start
+
+        return timed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Cost of an estimator beside training.")
+    parser.add_argument("--fits", type=int, default=200, help="fits whose memory is watched (default: %(default)s)")
+    fits = parser.parse_args().fits
+
+    import keras
+    from sklearn.base import clone
+    from sklearn.datasets import load_breast_cancer
+
+    from kerastoolkit import KerasClassifier
+
+    X, y = load_breast_cancer(return_X_y=True)
+    spent = Spent()
+
+    def build(units: int = 8) -> Any:
+        model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(units), keras.layers.Dense(1, activation="sigmoid")])
+        model.compile("adam", "binary_crossentropy")
+        return model
+
+    class Watched(KerasClassifier):
+        def _make_model(self, *args: Any) -> Any:
+            model = spent.around(super()._make_model)(*args)
+            model.fit = spent.around(model.fit)
+            return model
+
+    estimator = Watched(build, units=8, epochs=1, random_state=0)
+    estimator.fit(X, y)
+    outside = []
+    for _ in range(20):
+        spent.seconds, start = 0.0, time.perf_counter()
+        estimator.fit(X, y)
+        outside.append((time.perf_counter() - start - spent.seconds) * 1e3)
+
+    plain = KerasClassifier(build, units=8, epochs=1)
+    clones = []
+    for _ in range(50):
+        start = time.perf_counter()
+        for _ in range(20):
+            clone(plain)
+        clones.append((time.perf_counter() - start) / 20 * 1e3)
+
+    def growth(one_fit: Any) -> float:
+        for _ in range(10):
+            one_fit()
+        before = resident()
+        for _ in range(fits):
+            one_fit()
+        return resident() - before
+
+    grown = growth(lambda: KerasClassifier(build, units=8, epochs=1, random_state=0).fit(X, y).predict(X))
+    plainly = growth(lambda: build().fit(X, y, verbose=0))
+
+    figures = {
+        "fit, outside training": statistics.median(outside),
+        "clone": statistics.median(clones),
+        "growth": grown,
+    }
+    units = {"fit, outside training": "ms", "clone": "ms", "growth": f"MB in {fits} fits"}
+    for name, value in figures.items():
+        print(f"{name:24}{value:9.3f} {units[name]} (limit {LIMITS[name]:g})")
+    print(f"{'growth, plain Keras':24}{plainly:9.3f} MB in {fits} fits")
+    return int(any(figures[name] > limit for name, limit in LIMITS.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

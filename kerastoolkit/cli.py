@@ -1,0 +1,285 @@
+"""The main job from a shell: `kerastoolkit search` and `kerastoolkit predict`.
+
+A thin door: what it does is in `kerastoolkit.experiment`, which is imported only once a command runs, so that `--help`
+answers at once. Exit status: 0 done, 2 something about the input is wrong (one message on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from kerastoolkit._version import __version__
+from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWarning, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kerastoolkit.experiment import Experiment, Progress
+
+__all__ = ["main"]
+
+_DEMOS = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Words of the command line, without the program's name. Defaults to `None`, those of the process.
+
+    Returns:
+        The exit status.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except KerasToolkitError as error:
+        print(f"kerastoolkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kerastoolkit: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kerastoolkit",
+        description="From a table to a tuned Keras network, with an honest report.",
+        epilog="Try it: kerastoolkit search --demo",
+    )
+    parser.add_argument("--version", action="version", version=f"kerastoolkit {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    search = commands.add_parser(
+        "search",
+        help="search a network for a table and write a folder with the report",
+        description="Search a Keras network that predicts one column of a table from the others. Writes a folder: "
+        "report.html to read, the fitted model for `kerastoolkit predict`, results.csv and run.json.",
+    )
+    search.add_argument("table", nargs="?", metavar="TABLE", help="a CSV or Parquet file")
+    search.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    search.add_argument(
+        "--demo",
+        nargs="?",
+        const=_DEMOS[0],
+        choices=_DEMOS,
+        metavar="NAME",
+        help=f"in place of TABLE and --target, data of scikit-learn: {', '.join(_DEMOS)} (default: {_DEMOS[0]})",
+    )
+    search.add_argument("--out", metavar="FOLDER", help="a new folder to write (default: kerastoolkit-NAME)")
+    search.add_argument(
+        "--task", choices=("classification", "regression"), help="default: inferred from the target, and said"
+    )
+    search.add_argument("--metric", metavar="NAME", help="a scikit-learn scorer name (default: chosen, and said)")
+    search.add_argument("--cv", type=int, metavar="N", help="number of folds (default: 3)")
+    search.add_argument(
+        "--grid",
+        default="small",
+        metavar="small|wide|FILE",
+        help='8 or 48 candidates, or a JSON file such as {"hidden": [[64], [128, 64]], "dropout": [0, 0.3]}',
+    )
+    search.add_argument("--seed", type=int, default=0, metavar="N", help="seed of splits and fits (default: 0)")
+    search.add_argument(
+        "--time-budget", type=float, metavar="SECONDS", help="begin no further candidate after so many seconds"
+    )
+    search.set_defaults(command=_search)
+
+    predict = commands.add_parser(
+        "predict",
+        help="predict new rows with the model of a folder",
+        description="Predict new rows with the model that a search has written. Writes the table with the "
+        "predictions added as columns.",
+    )
+    predict.add_argument("folder", metavar="FOLDER", help="the folder of a search")
+    predict.add_argument("table", metavar="NEW", help="a CSV or Parquet file with the same columns")
+    predict.add_argument(
+        "--out", metavar="FILE", help="a new .csv or .parquet file to write (default: NAME-predictions.csv)"
+    )
+    predict.set_defaults(command=_predict)
+    return parser
+
+
+# ----------------------------------------------------------------------------------------------------------- search
+
+
+def _search(options: argparse.Namespace) -> int:
+    if options.demo is None and (options.table is None or options.target is None):
+        lacking = "TABLE" if options.table is None else "--target COLUMN"
+        raise ParameterError(f"{lacking} is missing. Give a table and its target, or --demo to try it without.")
+    if options.demo is not None and (options.table is not None or options.target is not None):
+        raise ParameterError("--demo brings its own table and target: leave TABLE and --target away.")
+    if options.table is not None and not Path(options.table).exists():
+        # Said before anything is imported; `read_table` adds near misses.
+        raise DataError(_no_such_file(options.table))
+
+    from kerastoolkit.experiment import plan_experiment
+
+    table, target, name = (options.table, options.target, None) if options.demo is None else _demo(options.demo)
+    folder = Path(options.out) if options.out else _unused(f"kerastoolkit-{options.demo or Path(options.table).stem}")
+    plan = plan_experiment(
+        table,
+        target,
+        task=options.task,
+        metric=options.metric,
+        cv=options.cv,
+        grid=options.grid,
+        seed=options.seed,
+        time_budget=options.time_budget,
+        out=folder,
+        name=name,
+    )
+    print(plan.describe(), flush=True)
+    print(flush=True)
+    line = _ProgressLine(sys.stderr, metric=plan.metric, n_folds=plan.n_folds)
+    try:
+        experiment = plan.run(progress=line)
+    except KeyboardInterrupt:
+        line.close()
+        print(f"Interrupted. What there is so far: {folder / 'report.html'}", file=sys.stderr)
+        return 130
+    line.close()
+    print(_conclusion(experiment, folder), flush=True)
+    return 0
+
+
+def _conclusion(experiment: Experiment, folder: Path) -> str:
+    test = experiment.test
+    chosen = ", ".join(f"{name}={value}" for name, value in experiment.best_params.items())
+    lines = [str(scores) for scores in experiment.baselines]
+    if experiment.best_index is not None:
+        best = experiment.candidates()[experiment.best_index][1]
+        lines.append(f"Best network: {best.metric} {best.mean:.3f} ± {best.std:.3f} over {len(best.scores)} folds")
+    lines += ["", f"Winner: {chosen}", experiment.verdict()]
+    if experiment.left_out:
+        lines.append(f"Left out for want of time: {len(experiment.left_out)} candidates (see the report).")
+    if experiment.failed:
+        lines.append(f"Could not be trained: {len(experiment.failed)} candidates (see the report).")
+    if test is not None:
+        lines.append(f"On {len(test.y_true)} rows never used before: {test.scores[experiment.metric]}")
+    lines += ["", f"Report:  {folder / 'report.html'}", f"Predict: kerastoolkit predict {folder} NEW.csv"]
+    return "\n".join(lines)
+
+
+class _ProgressLine:
+    """One line that is written over in a terminal; elsewhere a line a candidate."""
+
+    def __init__(self, stream: TextIO, *, metric: str, n_folds: int) -> None:
+        self.stream, self.metric, self.n_folds = stream, metric, n_folds
+        self.is_terminal = stream.isatty()
+        self.width = 0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage == "done":
+            return
+        text = self._text(progress)
+        if self.is_terminal:
+            self.stream.write("\r" + text.ljust(self.width))
+            self.width = len(text)
+        elif progress.stage != "candidates" or progress.done % self.n_folds == 0:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Ends the line."""
+        if self.is_terminal and self.width:
+            self.stream.write("\r" + " " * self.width + "\r")
+            self.stream.flush()
+
+    def _text(self, progress: Progress) -> str:
+        if progress.stage != "candidates":
+            return f"{progress.stage}: {progress.message}"
+        filled = round(20 * progress.done / max(progress.total, 1))
+        parts = [f"[{'#' * filled}{'-' * (20 - filled)}] {progress.done} of {progress.total} fits"]
+        if progress.best is not None:
+            parts.append(f"best {self.metric} {progress.best:.3f}")
+        parts.append(progress.message if progress.seconds_left is None else f"{_spell(progress.seconds_left)} left")
+        return ", ".join(parts)
+
+
+def _spell(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _demo(name: str) -> tuple[pd.DataFrame, str, str]:
+    import sklearn.datasets
+
+    data: Any = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
+    frame = data.frame.copy()
+    # Words say more than numbers, where the classes have names of their own.
+    if name in ("breast_cancer", "iris", "wine"):
+        frame["target"] = [str(data.target_names[label]) for label in data.target]
+    return frame, "target", name
+
+
+# ---------------------------------------------------------------------------------------------------------- predict
+
+
+def _predict(options: argparse.Namespace) -> int:
+    if not Path(options.table).exists():
+        raise DataError(_no_such_file(options.table))
+
+    from kerastoolkit.data.tables import read_table
+    from kerastoolkit.experiment import load_experiment
+
+    out = _checked_output(options)
+    frame = read_table(options.table).frame
+    experiment = load_experiment(options.folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", KerasToolkitWarning)
+        predicted = experiment.predict(frame)
+    for warning in caught:
+        if issubclass(warning.category, KerasToolkitWarning):
+            print(f"kerastoolkit: {warning.message}", file=sys.stderr)
+    # A column of that name in the new table (predictions of an earlier run) gives way.
+    table = frame.drop(columns=[name for name in predicted.columns if name in frame.columns]).join(predicted)
+    if out.suffix == ".parquet":
+        from kerastoolkit._optional import require
+
+        require("pyarrow", "Writing a Parquet file")
+        table.to_parquet(out, index=False)
+    else:
+        table.to_csv(out, index=False)
+    print(f"{len(table)} rows predicted: {out}")
+    return 0
+
+
+def _checked_output(options: argparse.Namespace) -> Path:
+    if options.out is None:
+        return _unused(f"{Path(options.table).stem}-predictions", ".csv")
+    out = Path(options.out)
+    if out.suffix not in (".csv", ".parquet"):
+        raise ParameterError(f"--out must end in .csv or .parquet. Got '{out.name}'.")
+    if out.exists():
+        raise ParameterError(f"'{out}' is there already, and nothing is overwritten. Name a new file as --out.")
+    if not out.absolute().parent.is_dir():
+        raise ParameterError(f"There is no folder '{out.parent}' to write '{out.name}' into.")
+    return out
+
+
+def _no_such_file(table: str) -> str:
+    import difflib
+
+    path = Path(table)
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"No such file: '{table}'." + (f" Did you mean '{near[0]}'?" if near else "")
+
+
+def _unused(name: str, ending: str = "") -> Path:
+    """The name, or the first of name-2, name-3 that is not taken."""
+    path, number = Path(name + ending), 1
+    while path.exists():
+        number += 1
+        path = Path(f"{name}-{number}{ending}")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

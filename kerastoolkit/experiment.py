@@ -1,0 +1,1185 @@
+"""The main job: from a table to a tuned network, an honest score, and a folder that tells how.
+
+`plan_experiment` reads, describes and decides; whatever can be refused is refused there, within seconds and before
+Keras is loaded. `Plan.run` trains: the models to beat and every candidate on the same folds of the training rows, then
+the winner once on the test rows. `run_experiment` is both. An `Experiment` is what comes out; saved, it is a folder:
+
+    report.html            to read: data, models to beat, candidates, learning curves, test, what was done
+    run.json               to repeat: versions, seed, arguments, digest of the data, what was chosen and why
+    results.csv            every candidate's scores and times
+    test_predictions.csv   the held-out rows: true and predicted
+    preprocessing.skops    imputing, scaling, encoding as fitted on the training rows; no pickle
+    network.zip            the network, as `kerastoolkit.load` reads it; no pickle
+
+scikit-learn owns folds, scoring and `cv_results_`: the search is its `GridSearchCV`, fed one candidate at a time, so
+that progress can be told, a time budget kept, and an interrupted search leaves what it has.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import json
+import logging
+import math
+import os
+import platform
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.pipeline import Pipeline
+
+from kerastoolkit._version import __version__
+from kerastoolkit.data.splits import Holdout, holdout
+from kerastoolkit.data.tables import (
+    Column,
+    Table,
+    Target,
+    as_features,
+    category_names,
+    describe_columns,
+    near_misses,
+    read_table,
+    read_target,
+    unread_entries,
+)
+from kerastoolkit.evaluation import (
+    Evaluation,
+    FoldScores,
+    Score,
+    baselines,
+    choose_metric,
+    evaluate,
+    metric_scorer,
+    score_on_folds,
+)
+from kerastoolkit.exceptions import (
+    DataError,
+    KerasToolkitError,
+    KerasToolkitWarning,
+    ParameterError,
+    SavedFileError,
+)
+
+__all__ = ["Experiment", "Plan", "Progress", "load_experiment", "plan_experiment", "run_experiment"]
+
+Task = Literal["classification", "regression"]
+
+_FORMAT = "kerastoolkit experiment"
+_FORMAT_VERSION = 1
+_TEST_FRACTION = 0.2
+_FEWEST_ROWS = 20
+_MOST_CATEGORIES = 30
+_REPORT, _RUN, _RESULTS = "report.html", "run.json", "results.csv"
+_TEST_PREDICTIONS, _PREPROCESSING, _NETWORK = "test_predictions.csv", "preprocessing.skops", "network.zip"
+
+_GRIDS: dict[str, dict[str, list[Any]]] = {
+    "small": {
+        "hidden": [(64,), (128, 64)],
+        "dropout": [0.0, 0.3],
+        "optimizer__learning_rate": [0.001, 0.005],
+    },
+    "wide": {
+        "hidden": [(32,), (128,), (128, 64), (256, 128, 64)],
+        "dropout": [0.0, 0.2, 0.4],
+        "optimizer__learning_rate": [0.0003, 0.001, 0.003, 0.01],
+    },
+}
+# What skops does not trust by itself and a preprocessing of ours holds. Nothing that a file says is added to it.
+_TRUSTED_TYPES = ("numpy.dtype",)
+# Scored on the test rows beside the metric that chose.
+_ALSO_SCORED = {
+    "classification": ("accuracy", "balanced_accuracy", "roc_auc", "neg_log_loss"),
+    "regression": ("r2", "neg_root_mean_squared_error", "neg_mean_absolute_error"),
+}
+
+
+# -------------------------------------------------------------------------------------------------------- the doors
+
+
+def run_experiment(
+    table: str | Path | pd.DataFrame,
+    target: str,
+    *,
+    task: Task | None = None,
+    metric: str | None = None,
+    cv: int | None = None,
+    grid: str | Path | Mapping[str, Sequence[Any]] = "small",
+    seed: int = 0,
+    time_budget: float | None = None,
+    out: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    name: str | None = None,
+) -> Experiment:
+    """Searches a Keras network for a table, and tells how good it is beside simple models.
+
+    A fifth of the rows is held out before anything is learned, by class or by quantile of the target. On the other
+    rows, candidates and models to beat are cross-validated on the same folds; imputing, scaling and encoding are part
+    of every model and learned from its own training rows. The best candidate is fitted on all training rows and scored
+    once on the held-out ones.
+
+    Example:
+
+    >>> from sklearn.datasets import load_iris
+    >>> experiment = run_experiment(load_iris(as_frame=True).frame, "target")  # doctest: +SKIP
+    >>> print(experiment.test.scores["accuracy"])  # doctest: +SKIP
+    accuracy 0.967 (95% interval 0.900 to 1.000)
+
+    Args:
+        table: Path of a CSV or Parquet file, or a DataFrame.
+        target: Name of the column to predict.
+        task: `"classification"` or `"regression"`. Defaults to `None`, inferred from the target.
+        metric: A scikit-learn scorer name. Defaults to `None`, chosen for the task.
+        cv: Number of folds, at least 2. Defaults to `None`: 3, or 2 where a class is too small for 3.
+        grid: `"small"` (8 candidates), `"wide"` (48), the path of a JSON file, or a dict: values to try by parameter
+            of `KerasClassifier` or `KerasRegressor`, such as `{"hidden": [[64], [128, 64]]}`.
+            Defaults to `"small"`.
+        seed: Seed of the splits and of every fit. Defaults to `0`.
+        time_budget: Seconds after which no further candidate is begun; at least one is evaluated. With a budget the
+            candidates come in a shuffled order. Defaults to `None`, no limit.
+        out: Folder to write, new or empty. Defaults to `None`: nothing is written until `Experiment.save`.
+        progress: A function that is called with a `Progress` after each step. Defaults to `None`.
+        name: Name of the data in the report. Defaults to the file name.
+
+    Returns:
+        An `Experiment`.
+
+    Raises:
+        ParameterError: If an argument cannot be used; the message names near misses.
+        DataError: If the table cannot be read or learned from.
+        KeyboardInterrupt: If interrupted; with `out`, what is there so far has been written.
+    """
+    plan = plan_experiment(
+        table,
+        target,
+        task=task,
+        metric=metric,
+        cv=cv,
+        grid=grid,
+        seed=seed,
+        time_budget=time_budget,
+        out=out,
+        name=name,
+    )
+    return plan.run(progress=progress)
+
+
+def plan_experiment(
+    table: str | Path | pd.DataFrame,
+    target: str,
+    *,
+    task: Task | None = None,
+    metric: str | None = None,
+    cv: int | None = None,
+    grid: str | Path | Mapping[str, Sequence[Any]] = "small",
+    seed: int = 0,
+    time_budget: float | None = None,
+    out: str | Path | None = None,
+    name: str | None = None,
+) -> Plan:
+    """Reads the table, decides what is to be done, and refuses what cannot be; nothing is trained.
+
+    Args:
+        table: As for `run_experiment`, and so are the others.
+        target: Name of the column to predict.
+        task: `"classification"` or `"regression"`. Defaults to `None`, inferred.
+        metric: A scikit-learn scorer name. Defaults to `None`, chosen for the task.
+        cv: Number of folds. Defaults to `None`: 3, or 2.
+        grid: What to try. Defaults to `"small"`.
+        seed: Seed of the splits and fits. Defaults to `0`.
+        time_budget: Seconds. Defaults to `None`, no limit.
+        out: Folder to write, new or empty. Defaults to `None`.
+        name: Name of the data in the report. Defaults to the file name.
+
+    Returns:
+        A `Plan`, which can be read (`describe`) and carried out (`run`).
+
+    Raises:
+        ParameterError: If an argument cannot be used.
+        DataError: If the table cannot be read or learned from.
+    """
+    arguments = {
+        "target": target,
+        "task": task,
+        "metric": metric,
+        "cv": cv,
+        "grid": dict(grid) if isinstance(grid, Mapping) else str(grid),
+        "seed": seed,
+        "time_budget": time_budget,
+    }
+    _check_numbers(cv, seed, time_budget)
+    folder = _checked_folder(out)
+    read = read_table(table, name=name)
+    found = read_target(read.frame, target, task=task)
+    columns = describe_columns(read.frame.drop(columns=target))
+    if not any(column.is_used for column in columns):
+        raise DataError(_nothing_to_learn_from(target, columns))
+    if len(found.kept) < _FEWEST_ROWS:
+        raise DataError(f"'{read.name}' has {len(found.kept)} rows with a target; at least {_FEWEST_ROWS} are needed.")
+    chosen_metric, metric_why = choose_metric(found.values, found.task, metric)
+    held_out = holdout(found.values, _TEST_FRACTION, task=found.task, random_state=seed)
+    n_folds, cv_why = _choose_folds(found, held_out, cv)
+    grids = _read_grid(grid)
+    _check_grid(grids, found.task)
+    X = as_features(read.frame, columns).iloc[found.kept].reset_index(drop=True)
+    return Plan(
+        table=Table(read.frame.head(0), read.name, read.sha256, read.notes),
+        columns=columns,
+        target=found,
+        metric=chosen_metric,
+        metric_why=metric_why,
+        held_out=held_out,
+        n_folds=n_folds,
+        cv_why=cv_why,
+        grids=grids,
+        seed=seed,
+        time_budget=time_budget,
+        out=folder,
+        arguments=arguments,
+        X=X,
+    )
+
+
+def load_experiment(folder: str | Path) -> Experiment:
+    """Reads the folder that an experiment wrote.
+
+    Nothing in it is executed: the preprocessing may hold no type but scikit-learn's and numpy's own, and the network
+    is read in Keras' safe mode.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The `Experiment`, able to predict if its search was completed.
+
+    Raises:
+        SavedFileError: If it is no such folder, is damaged, or was written by a newer version.
+    """
+    folder = Path(folder)
+    record = _read_record(folder)
+    try:
+        experiment = _from_record(record, folder)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, KerasToolkitError):
+            raise
+        raise SavedFileError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+    return experiment
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an experiment is.
+
+    Attributes:
+        stage: `"models to beat"`, `"candidates"`, `"final fit"`, `"test"` or `"done"`.
+        done: Fits finished in this stage.
+        total: Fits of this stage.
+        seconds: Seconds since the experiment began.
+        seconds_left: Seconds it will probably still take; None while unknown.
+        best: Best mean score so far; None while unknown.
+        message: The step in words.
+    """
+
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    seconds_left: float | None
+    best: float | None
+    message: str
+
+
+# --------------------------------------------------------------------------------------------------------- the plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment decided on and not yet carried out.
+
+    Attributes:
+        table: Name, digest and notes of the table; its rows are in `X`.
+        columns: What each column but the target holds.
+        target: The target of the rows that have one.
+        metric: Scorer name.
+        metric_why: Why this metric, as a clause.
+        held_out: Which rows are trained on and which are tested on, as positions in `X`.
+        n_folds: Number of folds.
+        cv_why: Why so many, as a clause.
+        grids: Values to try, by parameter, as scikit-learn's `ParameterGrid` takes them.
+        seed: Seed of the splits and fits.
+        time_budget: Seconds; None without limit.
+        out: Folder to write; None to write nothing.
+        arguments: The arguments as given.
+        X: Typed features of the rows that have a target, shape `(n_rows, n_features)`; blanks are NaN.
+    """
+
+    table: Table
+    columns: list[Column]
+    target: Target
+    metric: str
+    metric_why: str
+    held_out: Holdout
+    n_folds: int
+    cv_why: str
+    grids: list[dict[str, list[Any]]]
+    seed: int
+    time_budget: float | None
+    out: Path | None
+    arguments: dict[str, Any]
+    X: pd.DataFrame
+
+    @property
+    def n_candidates(self) -> int:
+        """Number of candidates of the grid."""
+        return len(ParameterGrid(self.grids))
+
+    def describe(self, *, most_columns: int = 40) -> str:
+        """What was found and what will be done, as lines of text.
+
+        Args:
+            most_columns: How many columns to list. Defaults to `40`.
+
+        Returns:
+            The text, without a final line break.
+        """
+        lines = [f"{self.table.name}: {len(self.X) + self.target.n_blank} rows, {len(self.columns) + 1} columns"]
+        lines += [f"  note: {note}" for note in self.table.notes]
+        shown = self.columns[:most_columns]
+        width = min(max(len(column.name) for column in shown), 32)
+        for column in shown:
+            blanks = f"{column.n_blank} blank" if column.n_blank else ""
+            words = "; ".join(part for part in (column.detail, column.note, blanks) if part)
+            lines.append(f"  {column.name[:32]:<{width}}  {column.kind:<8}  {words}")
+        if len(self.columns) > most_columns:
+            lines.append(f"  and {len(self.columns) - most_columns} more columns")
+        return "\n".join(lines + [f"{title}: {text}" for title, text in self.decisions()])
+
+    def decisions(self) -> list[tuple[str, str]]:
+        """What was decided and why, as pairs of a title and a sentence."""
+        n_train, n_test = len(self.held_out.train), len(self.held_out.test)
+        decided = [
+            ("Task", f"{self.target.task}, because {self.target.why}"),
+            ("Metric", f"{self.metric} ({self.metric_why})"),
+            ("Test set", f"{n_test} of {n_train + n_test} rows held out {self.held_out.how}: {self.held_out.why}"),
+            ("Folds", f"{self.n_folds} on the {n_train} training rows ({self.cv_why})"),
+            ("Candidates", f"{self.n_candidates} networks, {self.n_candidates * self.n_folds} fits"),
+        ]
+        if self.target.n_blank:
+            decided.insert(1, ("Left out", f"{self.target.n_blank} rows without a target"))
+        if self.time_budget is not None:
+            decided.append(("Time budget", f"no candidate is begun after {self.time_budget:g} s"))
+        return decided
+
+    def run(self, *, progress: Callable[[Progress], None] | None = None) -> Experiment:
+        """Carries the plan out.
+
+        Args:
+            progress: A function that is called with a `Progress` after each step. Defaults to `None`.
+
+        Returns:
+            An `Experiment`.
+
+        Raises:
+            KeyboardInterrupt: If interrupted; with `out`, what is there so far has been written.
+        """
+        return _Run(self, progress).carry_out()
+
+
+def _check_numbers(cv: int | None, seed: int, time_budget: float | None) -> None:
+    if cv is not None and (not isinstance(cv, (int, np.integer)) or cv < 2):
+        raise ParameterError(f"`cv` must be a whole number of folds, at least 2. Got {cv!r}.")
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise ParameterError(f"`seed` must be a whole number from 0 to 2**32 - 1. Got {seed!r}.")
+    if time_budget is not None and not (time_budget > 0 and math.isfinite(time_budget)):
+        raise ParameterError(f"`time_budget` must be a number of seconds above 0. Got {time_budget!r}.")
+
+
+def _checked_folder(out: str | Path | None) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ParameterError(f"`out` must be a folder, and '{folder}' is a file.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ParameterError(
+            f"The folder '{folder}' is not empty, and nothing is overwritten. Name a new one as `out`."
+        )
+    standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise ParameterError(f"The folder '{folder}' cannot be made: '{standing}' cannot be written to.")
+    return folder
+
+
+def _nothing_to_learn_from(target: str, columns: list[Column]) -> str:
+    if not columns:
+        return f"The table has no column but the target '{target}', so there is nothing to predict it from."
+    seen = "; ".join(f"'{column.name}' ({column.kind})" for column in columns[:10])
+    return f"No column is left to predict '{target}' from: {seen}."
+
+
+def _choose_folds(target: Target, held_out: Holdout, cv: int | None) -> tuple[int, str]:
+    n_train = len(held_out.train)
+    if target.task == "regression":
+        if cv is not None and cv > n_train // 2:
+            raise ParameterError(f"`cv` of {cv} is too much for {n_train} training rows. Take at most {n_train // 2}.")
+        return (cv, "asked for") if cv is not None else (3, "the usual number here")
+    classes, counts = np.unique(target.values[held_out.train], return_counts=True)
+    label, smallest = classes[np.argmin(counts)], int(counts.min())
+    if smallest < 2 or len(classes) < len(np.unique(target.values)):
+        lacking = label if len(classes) == len(np.unique(target.values)) else None
+        which = f"'{lacking}'" if lacking is not None else "the smallest"
+        raise DataError(
+            f"The class {which} of the target '{target.name}' has too few rows: at least 3 are needed, two to train "
+            "on in turn and one to test on. Add some, or remove the class."
+        )
+    if cv is not None:
+        if cv > smallest:
+            raise ParameterError(
+                f"`cv` of {cv} is more than the {smallest} training rows of the class '{label}'. "
+                f"Take at most {smallest}."
+            )
+        return cv, "asked for"
+    if smallest < 3:
+        return 2, f"the class '{label}' has {smallest} training rows"
+    return 3, "the usual number here"
+
+
+# --------------------------------------------------------------------------------------------------------- the grid
+
+
+def _read_grid(grid: str | Path | Mapping[str, Sequence[Any]]) -> list[dict[str, list[Any]]]:
+    if isinstance(grid, Mapping):
+        return [_checked_values(grid, "`grid`")]
+    if str(grid) in _GRIDS:
+        return [_GRIDS[str(grid)]]
+    path = Path(grid)
+    if not path.is_file():
+        found = near_misses(str(grid), _GRIDS)
+        hint = f" Did you mean {found[0]!r}?" if found else ""
+        raise ParameterError(f"`grid` must be 'small', 'wide' or a JSON file; there is no file {str(grid)!r}.{hint}")
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ParameterError(f"The grid '{path.name}' is not JSON: {error}.") from error
+    grids = read if isinstance(read, list) else [read]
+    if not grids:
+        raise ParameterError(f"The grid '{path.name}' is empty.")
+    return [_checked_values(one, f"The grid '{path.name}'") for one in grids]
+
+
+def _checked_values(grid: Any, source: str) -> dict[str, list[Any]]:
+    if not isinstance(grid, Mapping) or not grid:
+        raise ParameterError(
+            f'{source} must map parameters to lists of values, such as {{"hidden": [[64], [128, 64]]}}. Got {grid!r}.'
+        )
+    checked = {}
+    for key, values in grid.items():
+        if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)) or len(values) == 0:
+            raise ParameterError(f"{source} must give a list of values to try for '{key}'. Got {values!r}.")
+        # JSON has no tuples, and a list is what a grid unpacks.
+        checked[str(key)] = [tuple(value) if isinstance(value, list) else value for value in values]
+    return checked
+
+
+def _check_grid(grids: list[dict[str, list[Any]]], task: Task) -> None:
+    """Refuses parameters that could reach nothing, naming near misses."""
+    estimator = _estimator_class(task)()
+    for grid in grids:
+        try:
+            estimator.set_params(**{key: values[0] for key, values in grid.items()})
+        except ParameterError as error:
+            raise ParameterError(f"The grid cannot be used. {error}") from error
+
+
+# ------------------------------------------------------------------------------------------------------- the models
+
+
+def _estimator_class(task: Task) -> Any:
+    from kerastoolkit.estimators import KerasClassifier, KerasRegressor
+
+    return KerasClassifier if task == "classification" else KerasRegressor
+
+
+def _preparation(columns: Sequence[Column], X: pd.DataFrame) -> BaseEstimator:
+    """Imputes, scales and encodes; blanks and categories never seen have a place."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    categories = category_names(columns)
+    numbers = [name for name in X.columns if name not in set(categories)]
+    # A column that is blank in one fold alone must keep its place, or the networks' inputs would differ.
+    impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    encode = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=_MOST_CATEGORIES, sparse_output=False, dtype=np.float32
+    )
+    fill = SimpleImputer(strategy="constant", fill_value="(blank)", keep_empty_features=True)
+    return ColumnTransformer(
+        [
+            ("numbers", make_pipeline(impute, StandardScaler()), numbers),
+            ("categories", make_pipeline(fill, encode), categories),
+        ],
+        verbose_feature_names_out=False,
+        sparse_threshold=0.0,
+    )
+
+
+def _network(task: Task, n_rows: int, seed: int) -> Any:
+    """The estimator that the grid varies: sized for the number of rows, stopped when validation rows say so."""
+    import keras
+
+    batch_size, epochs, patience = _training_size(n_rows)
+    stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
+    estimator = _estimator_class(task)(
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_split=0.15,
+        callbacks={"early_stopping": stop},
+        random_state=seed,
+    )
+    if task == "classification":
+        return estimator
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.preprocessing import StandardScaler
+
+    # A network starts near 0; a target in the hundreds would take it most of its epochs to reach.
+    return TransformedTargetRegressor(regressor=estimator, transformer=StandardScaler())
+
+
+def _training_size(n_rows: int) -> tuple[int, int, int]:
+    """Batch size, most epochs and patience: small tables many epochs of small batches, large ones the reverse.
+
+    An epoch costs some 40 ms however few its rows, so that steps are cheaper in longer epochs: hence small batches.
+    """
+    batch_size = int(min(max(2 ** round(math.log2(max(n_rows, 1) / 30)), 16), 512))
+    steps_per_epoch = max(n_rows // batch_size, 1)
+    epochs = int(min(max(4000 // steps_per_epoch, 15), 40))
+    return batch_size, epochs, max(epochs // 6, 3)
+
+
+def _prefix(task: Task) -> str:
+    return "network__" if task == "classification" else "network__regressor__"
+
+
+# ---------------------------------------------------------------------------------------------------------- the run
+
+
+class _Run:
+    """One plan being carried out: keeps the time, tells progress, and holds what there is so far."""
+
+    def __init__(self, plan: Plan, progress: Callable[[Progress], None] | None) -> None:
+        self.plan = plan
+        self.tell = progress or (lambda progress: None)
+        self.began = time.monotonic()
+        self.experiment = Experiment(
+            name=plan.table.name,
+            target=plan.target.name,
+            task=plan.target.task,
+            metric=plan.metric,
+            columns=plan.columns,
+            decisions=plan.decisions(),
+            record=_first_record(plan),
+        )
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def carry_out(self) -> Experiment:
+        if self.plan.out is not None:
+            self.plan.out.mkdir(parents=True, exist_ok=True)
+        try:
+            with _without_expected_warnings():
+                self._train()
+        except KeyboardInterrupt:
+            self.experiment.status = "interrupted"
+            raise
+        except Exception:
+            self.experiment.status = "failed"
+            raise
+        finally:
+            self.experiment.seconds = self.seconds
+            if self.plan.out is not None:
+                self.experiment.save(self.plan.out)
+        self.report("done", 1, 1, 0.0, "done")
+        return self.experiment
+
+    def _train(self) -> None:
+        plan, experiment = self.plan, self.experiment
+        X, y = plan.X.iloc[plan.held_out.train].reset_index(drop=True), plan.target.values[plan.held_out.train]
+        folds = _folds(X, y, plan)
+        classes = np.unique(y) if plan.target.task == "classification" else None
+        scorer = metric_scorer(plan.metric, classes)
+        prepare = _preparation(plan.columns, X)
+        self._score_baselines(X, y, folds, scorer, prepare)
+
+        self.report("candidates", 0, plan.n_candidates * plan.n_folds, None, "loading Keras")
+        network = _network(plan.target.task, int(len(X) * (1 - 1 / plan.n_folds)), plan.seed)
+        search = _OneByOne(
+            Pipeline([("prepare", prepare), ("network", network)]),
+            [{_prefix(plan.target.task) + key: values for key, values in grid.items()} for grid in plan.grids],
+            scoring=scorer,
+            cv=folds,
+            refit=True,
+        )
+        watch = _Watch(self)
+        search.watch = watch
+        search.scoring = watch.counting(scorer)
+        search.fit(X, y)
+        experiment.best_index = int(search.best_index_)
+        experiment._take_model(search.best_estimator_)
+
+        self.report("test", 0, 1, None, "scoring the test rows")
+        X_test, y_test = plan.X.iloc[plan.held_out.test], plan.target.values[plan.held_out.test]
+        experiment.test = evaluate(
+            search.best_estimator_,
+            X_test,
+            y_test,
+            _test_scorers(plan.metric, plan.target.task, classes),
+            n_resamples=int(np.clip(2_000_000 // len(y_test), 100, 500)),
+            seed=plan.seed,
+        )
+        experiment.test_rows = plan.target.kept[plan.held_out.test]
+        experiment.status = "complete"
+
+    def _score_baselines(
+        self, X: pd.DataFrame, y: np.ndarray, folds: list[Any], scorer: Callable[..., float], prepare: BaseEstimator
+    ) -> None:
+        plan = self.plan
+        models = baselines(plan.target.task, prepare, categories=category_names(plan.columns), seed=plan.seed)
+        for done, (name, model) in enumerate(models.items()):
+            self.report("models to beat", done, len(models), None, name)
+            scores = score_on_folds(name, model, X, y, folds=folds, metric=plan.metric, scorer=scorer)
+            self.experiment.baselines.append(scores)
+
+    def report(self, stage: str, done: int, total: int, left: float | None, message: str) -> None:
+        self.tell(Progress(stage, done, total, self.seconds, left, self.experiment.best_score, message))
+
+
+class _OneByOne(GridSearchCV):
+    """scikit-learn's grid search, asking before each candidate whether to go on."""
+
+    watch: _Watch
+
+    def _run_search(self, evaluate_candidates: Callable[..., dict[str, Any]]) -> None:
+        candidates = self.watch.in_order(list(ParameterGrid(self.param_grid)))
+        for position, candidate in enumerate(candidates):
+            if not self.watch.may_begin(position, len(candidates)):
+                self.watch.leave_out(candidates[position:])
+                break
+            with self.watch.one_candidate(candidate):
+                self.watch.keep(evaluate_candidates([candidate]))
+        self.watch.final_fit()
+
+
+class _Watch:
+    """What the search reports to: counts fits, keeps the budget, saves results as they come."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run, self.plan, self.experiment = run, run.plan, run.experiment
+        self.fits_done, self.fits_left = 0, run.plan.n_candidates * run.plan.n_folds
+        self.began = time.monotonic()
+        self.last_error: Exception | None = None
+
+    def in_order(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.plan.time_budget is None:
+            return candidates
+        # In the order of the grid, a budget would always cut off the same corner of it.
+        order = np.random.RandomState(self.plan.seed).permutation(len(candidates))
+        return [candidates[position] for position in order]
+
+    def may_begin(self, position: int, n_candidates: int) -> bool:
+        if self.plan.time_budget is None or self.experiment.n_evaluated == 0:
+            return True
+        # A candidate costs its folds, and the winner one fit more.
+        expected = (time.monotonic() - self.began) / position * (1 + 1 / self.plan.n_folds)
+        return self.run.seconds + expected <= self.plan.time_budget
+
+    def leave_out(self, candidates: list[dict[str, Any]]) -> None:
+        self.experiment.left_out = [_bare(candidate) for candidate in candidates]
+
+    @contextlib.contextmanager
+    def one_candidate(self, candidate: dict[str, Any]) -> Iterator[None]:
+        """A candidate that cannot be trained is noted and passed over: the others may still be good."""
+        done_before = self.fits_done
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            self.last_error = error
+            cause = _last_line(error)
+            self.experiment.failed.append({"params": _bare(candidate), "error": cause})
+        finally:
+            self.fits_left -= self.plan.n_folds
+            self.fits_done = done_before + self.plan.n_folds
+
+    def keep(self, results: dict[str, Any]) -> None:
+        self.experiment.results = _results_table(results)
+        if self.plan.out is not None:
+            self.experiment.results.to_csv(self.plan.out / _RESULTS, index=False)
+
+    def final_fit(self) -> None:
+        if self.experiment.n_evaluated == 0:
+            raise DataError(
+                f"No candidate could be trained; the last one ended with: {_last_line(self.last_error)}"
+            ) from self.last_error
+        seconds = (time.monotonic() - self.began) / max(self.fits_done, 1)
+        self.run.report("final fit", 0, 1, seconds, "fitting the winner on all training rows")
+
+    def counting(self, scorer: Callable[..., float]) -> Callable[..., float]:
+        """The scorer, called once a fit, so that its calls tell how many fits are done."""
+
+        def score(estimator: Any, X: Any, y: Any) -> float:
+            value = scorer(estimator, X, y)
+            self.fits_done += 1
+            total = self.plan.n_candidates * self.plan.n_folds
+            per_fit = (time.monotonic() - self.began) / self.fits_done
+            left = per_fit * (total - self.fits_done + 1)
+            if self.plan.time_budget is not None:
+                left = min(left, max(self.plan.time_budget - self.run.seconds, per_fit))
+            self.run.report("candidates", self.fits_done, total, left, "searching")
+            return value
+
+        return score
+
+
+def _folds(X: pd.DataFrame, y: np.ndarray, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    kind = StratifiedKFold if plan.target.task == "classification" else KFold
+    return list(kind(plan.n_folds, shuffle=True, random_state=plan.seed).split(X, y))
+
+
+def _test_scorers(metric: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
+    names = [metric]
+    for name in _ALSO_SCORED[task]:
+        name = "roc_auc_ovr" if name == "roc_auc" and classes is not None and len(classes) > 2 else name
+        if name not in names:
+            names.append(name)
+    return {name: metric_scorer(name, classes) for name in names}
+
+
+def _results_table(results: dict[str, Any]) -> pd.DataFrame:
+    """`cv_results_` with the pipeline's prefixes taken off the parameters, and without the column that repeats them."""
+    table = pd.DataFrame({key: list(values) for key, values in results.items() if key != "params"})
+    return table.rename(columns=lambda name: re.sub(r"^param_network__(regressor__)?", "param_", name))
+
+
+def _bare(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    return {re.sub(r"^network__(regressor__)?", "", key): value for key, value in candidate.items()}
+
+
+def _last_line(error: BaseException | None) -> str:
+    # scikit-learn wraps a candidate's error into a report that ends with it.
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _without_expected_warnings() -> Iterator[None]:
+    """Silence about what is expected: a linear model that could go on, a candidate that fails, many models."""
+    log = logging.getLogger("tensorflow")
+    level = log.level
+    # TensorFlow takes many small models for a mistake, and says so at each.
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", FitFailedWarning)
+            yield
+    finally:
+        log.setLevel(level)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes out
+
+
+@dataclass
+class Experiment:
+    """An experiment carried out: what was found, what was tried, what won, and how good it is.
+
+    Attributes:
+        name: Name of the data.
+        target: Name of the target column.
+        task: `"classification"` or `"regression"`.
+        metric: Name of the scorer that chose the winner.
+        columns: What each column but the target holds.
+        decisions: What was decided and why, as pairs of a title and a sentence.
+        record: What `run.json` says of the data, the arguments and the versions.
+        status: `"complete"`, `"interrupted"` or `"failed"`.
+        seconds: How long it took.
+        baselines: Scores of the models to beat, on the same folds as the candidates.
+        results: scikit-learn's `cv_results_`, a row a candidate.
+        best_index: Row of the winner in `results`; None if the search was not completed.
+        left_out: Candidates for which there was no time.
+        failed: Candidates that could not be trained, with their errors.
+        history: The winner's training, values by epoch.
+        test: The winner on the held-out rows; None if there is no winner.
+        test_rows: Positions of the held-out rows in the table, shape `(n_test,)`.
+        prepare: The fitted transformer of the winner: typed features to the network's inputs.
+        network: The fitted `KerasClassifier` or `KerasRegressor`.
+        target_scale: The fitted scaler of a regression target; None for classification.
+    """
+
+    name: str
+    target: str
+    task: Task
+    metric: str
+    columns: list[Column]
+    decisions: list[tuple[str, str]]
+    record: dict[str, Any]
+    status: Literal["complete", "interrupted", "failed"] = "interrupted"
+    seconds: float = 0.0
+    baselines: list[FoldScores] = field(default_factory=list)
+    results: pd.DataFrame = field(default_factory=pd.DataFrame)
+    best_index: int | None = None
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    test: Evaluation | None = None
+    test_rows: np.ndarray | None = None
+    prepare: Any = None
+    network: Any = None
+    target_scale: Any = None
+
+    @property
+    def n_evaluated(self) -> int:
+        """Number of candidates that were evaluated."""
+        return len(self.results)
+
+    @property
+    def best_score(self) -> float | None:
+        """Best mean score of a candidate over the folds; None without any."""
+        if self.results.empty:
+            return None
+        best = float(self.results["mean_test_score"].max())
+        return best if math.isfinite(best) else None
+
+    @property
+    def best_params(self) -> dict[str, Any]:
+        """The winner's values by parameter; empty if there is no winner."""
+        return {} if self.best_index is None else self.candidates()[self.best_index][0]
+
+    def candidates(self) -> list[tuple[dict[str, Any], FoldScores]]:
+        """The candidates in the order of `results`: their parameters, and their scores over the folds."""
+        splits = [name for name in self.results.columns if re.fullmatch(r"split\d+_test_score", name)]
+        names = [name for name in self.results.columns if name.startswith("param_")]
+        found = []
+        for row in self.results.to_dict("records"):
+            params = {name.removeprefix("param_"): row[name] for name in names if not _is_masked(row[name])}
+            scores = tuple(float(row[split]) for split in splits)
+            found.append((params, FoldScores(_spelt(params), self.metric, scores, float(row["mean_fit_time"]))))
+        return found
+
+    def verdict(self) -> str:
+        """Whether the best network is ahead of the best model to beat, in a sentence, fold by fold."""
+        if self.best_score is None or not self.baselines:
+            return "There is nothing to compare yet."
+        scored = self.candidates()
+        best = (
+            scored[self.best_index][1]
+            if self.best_index is not None
+            else max((scores for _, scores in scored), key=lambda scores: scores.mean)
+        )
+        rival = max(self.baselines, key=lambda scores: scores.mean if math.isfinite(scores.mean) else -math.inf)
+        gaps = np.subtract(best.scores, rival.scores)
+        mean, spread = float(gaps.mean()), float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
+        told = f"{abs(mean):.3g} in {self.metric} (fold by fold, ± {spread:.3g})"
+        if mean > spread:
+            return f"The best network is ahead of {rival.name.lower()}, the best simple model, by {told}."
+        if mean < -spread:
+            return f"{rival.name} is ahead of the best network by {told}: prefer it, unless a network is needed."
+        return f"The best network and {rival.name.lower()}, the best simple model, are level; they differ by {told}."
+
+    def predict(self, table: str | Path | pd.DataFrame) -> pd.DataFrame:
+        """Predicts the target of new rows.
+
+        Categories never seen and blanks are fine; columns that were not used may be missing.
+
+        Args:
+            table: Path of a CSV or Parquet file, or a DataFrame, with the columns that are used.
+
+        Returns:
+            A table of the same length and index: the prediction, named after the target, and for classification the
+            probability of each class.
+
+        Warns:
+            KerasToolkitWarning: If entries could not be read as their column's kind, such as words among numbers.
+
+        Raises:
+            DataError: If the table cannot be read, or lacks a column.
+            SavedFileError: If the experiment has no model, having been interrupted.
+        """
+        if self.network is None:
+            raise SavedFileError(f"This experiment has no model to predict with: it was {self.status}. Run it again.")
+        index = table.index if isinstance(table, pd.DataFrame) else None
+        frame = read_table(table).frame
+        features = as_features(frame, self.columns)
+        self._warn_of_unread(unread_entries(frame, features, self.columns), len(frame))
+        inputs = self.prepare.transform(features)
+        index = frame.index if index is None else index
+        predicted = self.network.predict(inputs)
+        if self.task == "regression":
+            values = self.target_scale.inverse_transform(np.reshape(predicted, (-1, 1)))[:, 0]
+            return pd.DataFrame({f"predicted_{self.target}": values}, index=index)
+        probabilities = self.network.predict_proba(inputs)
+        named = {f"probability_{label}": probabilities[:, at] for at, label in enumerate(self.network.classes_)}
+        return pd.DataFrame({f"predicted_{self.target}": predicted, **named}, index=index)
+
+    def _warn_of_unread(self, unread: Mapping[str, int], n_rows: int) -> None:
+        if not unread:
+            return
+        kinds = {column.name: column.kind for column in self.columns}
+        told = ", ".join(f"{n} of {n_rows} in '{name}' ({kinds[name]})" for name, n in unread.items())
+        warnings.warn(
+            f"Entries that are not of their column's kind were taken as blanks: {told}.",
+            KerasToolkitWarning,
+            stacklevel=3,
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the folder that `load_experiment` reads, with the report; files of an earlier save are replaced.
+
+        Args:
+            folder: Where to write; it is made if need be.
+
+        Returns:
+            The folder.
+        """
+        from kerastoolkit.report import render_report
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.results.empty:
+            self.results.to_csv(folder / _RESULTS, index=False)
+        if self.network is not None:
+            import skops.io
+
+            skops.io.dump({"features": self.prepare, "target": self.target_scale}, folder / _PREPROCESSING)
+            self.network.save(folder / _NETWORK)
+        if self.test is not None:
+            self._test_table().to_csv(folder / _TEST_PREDICTIONS, index=False)
+        (folder / _RUN).write_text(json.dumps(self.as_dict(), indent=2, default=_plain) + "\n", encoding="utf-8")
+        (folder / _REPORT).write_text(render_report(self), encoding="utf-8")
+        return folder
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain values: what `run.json` holds."""
+        best = None if self.best_index is None else self.candidates()[self.best_index][1]
+        chosen = None
+        if best is not None:
+            chosen = {
+                "params": self.best_params,
+                "why": f"greatest mean {self.metric} over the folds among {self.n_evaluated} candidates",
+                "folds": best.as_dict(),
+                "index": self.best_index,
+            }
+        return {
+            **self.record,
+            "status": self.status,
+            "seconds": round(self.seconds, 1),
+            "name": self.name,
+            "target": self.target,
+            "task": self.task,
+            "metric": self.metric,
+            "decisions": dict(self.decisions),
+            "verdict": self.verdict(),
+            "chosen": chosen,
+            "test": None if self.test is None else [score.as_dict() for score in self.test.scores.values()],
+            "baselines": [scores.as_dict() for scores in self.baselines],
+            "n_evaluated": self.n_evaluated,
+            "left_out": self.left_out,
+            "failed": self.failed,
+            "history": self.history,
+            "columns": [column.as_dict() for column in self.columns],
+        }
+
+    def _take_model(self, pipeline: Pipeline) -> None:
+        network = pipeline.named_steps["network"]
+        if self.task == "regression":
+            self.target_scale, network = network.transformer_, network.regressor_
+        self.prepare, self.network = pipeline.named_steps["prepare"], network
+        self.history = {name: [float(value) for value in values] for name, values in network.history_.items()}
+
+    def _test_table(self) -> pd.DataFrame:
+        test = self.test
+        if test is None:
+            return pd.DataFrame()
+        table: dict[str, Any] = {"row": self.test_rows, "true": test.y_true, "predicted": test.y_pred}
+        if test.y_proba is not None and test.classes is not None:
+            table.update({f"probability_{label}": test.y_proba[:, at] for at, label in enumerate(test.classes)})
+        return pd.DataFrame(table)
+
+
+def _first_record(plan: Plan) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "format_version": _FORMAT_VERSION,
+        "began": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "arguments": plan.arguments,
+        "data": {
+            "name": plan.table.name,
+            "sha256": plan.table.sha256,
+            "n_rows": len(plan.X) + plan.target.n_blank,
+            "n_columns": len(plan.columns) + 1,
+            "n_blank_targets": plan.target.n_blank,
+            "notes": list(plan.table.notes),
+        },
+        "split": {
+            "train": len(plan.held_out.train),
+            "test": len(plan.held_out.test),
+            "how": plan.held_out.how,
+            "why": plan.held_out.why,
+            "folds": plan.n_folds,
+        },
+        "grid": plan.grids,
+        "n_candidates": plan.n_candidates,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import importlib.metadata
+
+    versions = {"kerastoolkit": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("keras", "tensorflow", "jax", "torch", "scikit-learn", "numpy", "pandas", "skops"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / _RUN
+    if not folder.is_dir():
+        raise SavedFileError(f"There is no folder '{folder}'.")
+    if not path.is_file():
+        raise SavedFileError(f"'{folder}' is not the folder of an experiment: it has no {_RUN}.")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SavedFileError(f"'{path}' is damaged: it is not JSON ({error}).") from error
+    if not isinstance(record, dict) or record.get("format") != _FORMAT:
+        raise SavedFileError(f"'{path}' was not written by an experiment of kerastoolkit.")
+    if record.get("format_version", 0) > _FORMAT_VERSION:
+        raise SavedFileError(
+            f"'{folder}' was written by a newer kerastoolkit ({record.get('versions', {}).get('kerastoolkit')}); "
+            f"this is {__version__}. Upgrade to read it."
+        )
+    return record
+
+
+def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
+    own = ("format", "format_version", "began", "arguments", "data", "split", "grid", "n_candidates", "versions")
+    experiment = Experiment(
+        name=record["name"],
+        target=record["target"],
+        task=record["task"],
+        metric=record["metric"],
+        columns=[Column.from_dict(column) for column in record["columns"]],
+        decisions=list(record["decisions"].items()),
+        record={key: record[key] for key in own},
+        status=record["status"],
+        seconds=record["seconds"],
+        baselines=[_fold_scores(scores) for scores in record["baselines"]],
+        best_index=record["chosen"]["index"] if record["chosen"] else None,
+        left_out=record["left_out"],
+        failed=record["failed"],
+        history=record["history"],
+    )
+    if (folder / _RESULTS).is_file():
+        experiment.results = _with_tuples(pd.read_csv(folder / _RESULTS))
+    if record["chosen"]:
+        _load_model(experiment, folder)
+    if record["test"]:
+        _load_test(experiment, record["test"], folder)
+    return experiment
+
+
+def _with_tuples(results: pd.DataFrame) -> pd.DataFrame:
+    """A file has only text where a parameter was a tuple."""
+    for name in results.filter(regex="^param_"):
+        results[name] = [
+            ast.literal_eval(value) if isinstance(value, str) and re.fullmatch(r"\([\d., ]*\)", value) else value
+            for value in results[name].astype("object")
+        ]
+    return results
+
+
+def _load_model(experiment: Experiment, folder: Path) -> None:
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    from kerastoolkit.estimators import load
+
+    path = folder / _PREPROCESSING
+    if not path.is_file():
+        raise SavedFileError(f"'{folder}' is incomplete: it has no {_PREPROCESSING}.")
+    try:
+        parts = skops.io.load(path, trusted=list(_TRUSTED_TYPES))
+    except UntrustedTypesFoundException as error:
+        raise SavedFileError(
+            f"'{path}' holds types that a preprocessing of kerastoolkit never has, so it was not loaded: "
+            f"{_last_line(error)}"
+        ) from error
+    except Exception as error:
+        # skops raises whatever the zip, the JSON or a type's constructor raise on a damaged file.
+        raise SavedFileError(f"'{path}' is damaged: {type(error).__name__}: {_last_line(error)}") from error
+    if not isinstance(parts, dict) or set(parts) != {"features", "target"}:
+        raise SavedFileError(f"'{path}' was not written by an experiment of kerastoolkit.")
+    experiment.prepare, experiment.target_scale = parts["features"], parts["target"]
+    experiment.network = load(folder / _NETWORK)
+
+
+def _load_test(experiment: Experiment, scores: list[dict[str, Any]], folder: Path) -> None:
+    classes = getattr(experiment.network, "classes_", None)
+    table = pd.read_csv(folder / _TEST_PREDICTIONS, keep_default_na=False)
+    kind = np.asarray(classes).dtype if classes is not None else np.float64
+    proba = table.filter(regex="^probability_").to_numpy() if classes is not None else None
+    experiment.test_rows = table["row"].to_numpy()
+    experiment.test = Evaluation(
+        scores={score["metric"]: Score(**score) for score in scores},
+        y_true=table["true"].to_numpy().astype(kind),
+        y_pred=table["predicted"].to_numpy().astype(kind),
+        classes=classes,
+        y_proba=proba,
+    )
+
+
+def _fold_scores(record: dict[str, Any]) -> FoldScores:
+    known = inspect.signature(FoldScores).parameters
+    return FoldScores(**{**{key: record[key] for key in known}, "scores": tuple(record["scores"])})
+
+
+def _spelt(params: Mapping[str, Any]) -> str:
+    """A candidate's parameters for people to read: `hidden 64-32, learning rate 0.001`."""
+    words = []
+    for key, value in params.items():
+        name = key.rsplit("__", 1)[-1].replace("_", " ")
+        shown = "-".join(map(str, value)) if isinstance(value, tuple) else value
+        words.append(f"{name} {shown:g}" if isinstance(value, float) else f"{name} {shown}")
+    return ", ".join(words)
+
+
+def _is_masked(value: Any) -> bool:
+    return value is np.ma.masked or (isinstance(value, float) and math.isnan(value))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numpy's numbers and arrays, and objects by their repr."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return repr(value)

@@ -1,0 +1,479 @@
+"""Pictures of results: learning curves, confusion, predictions beside the truth, candidates beside baselines.
+
+Each picture is computed first, as a small record of numbers that can be tested and read, and drawn second. This is the
+only file that imports matplotlib. `as_svg` draws without pyplot, so that no window system and no global figure is
+involved, and hands the colours to the page: text and axes follow its light or dark scheme.
+
+The colours are those of Okabe and Ito, told apart with any kind of colour vision; where two series meet, they also
+differ in line style or shape.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "CandidateScores",
+    "Confusion",
+    "LearningCurves",
+    "Predictions",
+    "as_svg",
+    "candidate_scores",
+    "confusion",
+    "learning_curves",
+    "plot_candidate_scores",
+    "plot_confusion",
+    "plot_learning_curves",
+    "plot_predictions",
+    "predictions",
+]
+
+BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+# Stand-ins that `as_svg` replaces by the page's own variables; by themselves they read well on white.
+_INK, _MUTED, _LINE = "#1f2a36", "#5b6876", "#c9d1da"
+_PAGE_COLOURS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)",
+                 BLUE: "var(--blue)", ORANGE: "var(--orange)", GREEN: "var(--green)"}  # fmt: skip
+_MOST_LABELLED_CLASSES = 20
+_MOST_POINTS = 2000
+
+
+# -------------------------------------------------------------------------------------------------- learning curves
+
+
+class LearningCurves(NamedTuple):
+    """What to draw of a training: the curves over the epochs, and the epoch whose weights were kept.
+
+    Attributes:
+        epochs: Epoch numbers from 1, shape `(n_epochs,)`.
+        train: Values on the training rows, shape `(n_epochs,)`.
+        validation: Values on the validation rows, shape `(n_epochs,)`; None without any.
+        best_epoch: Epoch with the least validation loss; None without validation.
+        quantity: Name of what is drawn, such as `"loss"`.
+    """
+
+    epochs: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray | None
+    best_epoch: int | None
+    quantity: str
+
+
+def learning_curves(history: Mapping[str, Sequence[float]], quantity: str = "loss") -> LearningCurves:
+    """Computes the curves of one quantity from a fitted estimator's `history_`.
+
+    Args:
+        history: Values of each quantity by epoch, as in `history_`.
+        quantity: Which quantity. Defaults to `"loss"`.
+
+    Returns:
+        A `LearningCurves`.
+    """
+    train = np.asarray(history[quantity], dtype=float)
+    val_loss = np.asarray(history.get("val_loss", ()), dtype=float)
+    best = int(np.nanargmin(val_loss)) + 1 if len(val_loss) and np.isfinite(val_loss).any() else None
+    validation = history.get(f"val_{quantity}")
+    return LearningCurves(
+        epochs=np.arange(1, len(train) + 1),
+        train=train,
+        validation=None if validation is None else np.asarray(validation, dtype=float),
+        best_epoch=best,
+        quantity=quantity,
+    )
+
+
+def plot_learning_curves(
+    history: Mapping[str, Sequence[float]], quantity: str = "loss", *, ax: Axes | None = None
+) -> Axes:
+    """Draws how one quantity went over the epochs, on training and on validation rows.
+
+    Args:
+        history: Values of each quantity by epoch, as in `history_`.
+        quantity: Which quantity. Defaults to `"loss"`.
+        ax: Axes to draw on. Defaults to `None`, new ones.
+
+    Returns:
+        The axes.
+    """
+    curves = learning_curves(history, quantity)
+    ax = _axes(ax)
+    ax.plot(curves.epochs, curves.train, color=BLUE, linewidth=1.8, label="training rows")
+    if curves.validation is not None:
+        ax.plot(curves.epochs, curves.validation, color=ORANGE, linewidth=1.8, linestyle=(0, (5, 2)),
+                label="validation rows")  # fmt: skip
+    if curves.best_epoch is not None:
+        ax.axvline(
+            curves.best_epoch, color=_MUTED, linewidth=1, linestyle=":", label=f"kept: epoch {curves.best_epoch}"
+        )
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(curves.quantity.replace("_", " "))
+    ax.locator_params(axis="x", integer=True)
+    ax.legend(frameon=False, labelcolor=_INK)
+    return _dress(ax, grid="y")
+
+
+# -------------------------------------------------------------------------------------------------------- confusion
+
+
+class Confusion(NamedTuple):
+    """Which class was taken for which.
+
+    Attributes:
+        counts: Rows by true class (first axis) and predicted class, shape `(n_classes, n_classes)`.
+        shares: The same as a fraction of each true class, shape `(n_classes, n_classes)`.
+        classes: Names of the classes.
+    """
+
+    counts: np.ndarray
+    shares: np.ndarray
+    classes: tuple[str, ...]
+
+
+def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[Any] | np.ndarray) -> Confusion:
+    """Counts which class was taken for which.
+
+    Args:
+        y_true: True classes, shape `(n_rows,)`.
+        y_pred: Predicted classes, shape `(n_rows,)`.
+        classes: All classes, in the order to show.
+
+    Returns:
+        A `Confusion`.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(y_true, y_pred, labels=list(classes))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return Confusion(counts, shares, tuple(str(label) for label in classes))
+
+
+def plot_confusion(
+    y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[Any] | np.ndarray, *, ax: Axes | None = None
+) -> Axes:
+    """Draws which class was taken for which; a darker cell is a larger share of the true class.
+
+    Args:
+        y_true: True classes, shape `(n_rows,)`.
+        y_pred: Predicted classes, shape `(n_rows,)`.
+        classes: All classes, in the order to show.
+        ax: Axes to draw on. Defaults to `None`, new ones.
+
+    Returns:
+        The axes.
+    """
+    found = confusion(y_true, y_pred, classes)
+    n_classes = len(found.classes)
+    ax = _axes(ax)
+    edges = np.arange(n_classes + 1) - 0.5
+    # Each cell is the same blue, more or less see-through: so it reads on a light page and on a dark one.
+    for row in range(n_classes):
+        for column in range(n_classes):
+            share = found.shares[row, column]
+            colour = BLUE if row == column else ORANGE
+            ax.fill(*_square(row, column), color=colour, alpha=0.06 + 0.8 * share if share else 0.0, linewidth=0)
+            if n_classes <= _MOST_LABELLED_CLASSES and found.counts[row, column]:
+                _cell_text(ax, row, column, found)
+    ax.hlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
+    ax.vlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
+    ax.set(xlim=(-0.5, n_classes - 0.5), ylim=(n_classes - 0.5, -0.5), xlabel="predicted", ylabel="true")
+    ax.set_aspect("equal")
+    step = math.ceil(n_classes / _MOST_LABELLED_CLASSES)
+    ticks = np.arange(0, n_classes, step)
+    names = [_shortened(found.classes[tick], 16) for tick in ticks]
+    tilted = sum(len(name) for name in names) > 48
+    ax.set_xticks(ticks, names, rotation=40 if tilted else 0, ha="right" if tilted else "center")
+    ax.set_yticks(ticks, names)
+    return _dress(ax, grid=None, frame=False)
+
+
+def _cell_text(ax: Axes, row: int, column: int, found: Confusion) -> None:
+    n_classes = len(found.classes)
+    share = found.shares[row, column]
+    size = 11 if n_classes <= 4 else 9 if n_classes <= 10 else 7
+    text = f"{found.counts[row, column]}"
+    if n_classes <= 6:
+        text += f"\n{share:.0%}"
+    ax.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if share > 0.5 else _INK)
+
+
+def _square(row: int, column: int) -> tuple[list[float], list[float]]:
+    return (
+        [column - 0.5, column + 0.5, column + 0.5, column - 0.5],
+        [row - 0.5, row - 0.5, row + 0.5, row + 0.5],
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ predictions
+
+
+class Predictions(NamedTuple):
+    """Predicted values beside the true ones, at most two thousand of them.
+
+    Attributes:
+        y_true: True values, shape `(n_points,)`.
+        y_pred: Predicted values, shape `(n_points,)`.
+        residuals: True minus predicted, shape `(n_points,)`.
+        span: Least and greatest value of either, for a square picture.
+        n_rows: Number of rows the points were drawn from.
+    """
+
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    residuals: np.ndarray
+    span: tuple[float, float]
+    n_rows: int
+
+
+def predictions(y_true: np.ndarray, y_pred: np.ndarray) -> Predictions:
+    """Sets predicted values beside true ones; of many rows, a fixed sample.
+
+    Args:
+        y_true: True values, shape `(n_rows,)`.
+        y_pred: Predicted values, shape `(n_rows,)`.
+
+    Returns:
+        A `Predictions`.
+    """
+    y_true, y_pred = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
+    n_rows = len(y_true)
+    if n_rows > _MOST_POINTS:
+        rows = np.sort(np.random.RandomState(0).permutation(n_rows)[:_MOST_POINTS])
+        y_true, y_pred = y_true[rows], y_pred[rows]
+    span = float(min(y_true.min(), y_pred.min())), float(max(y_true.max(), y_pred.max()))
+    return Predictions(y_true, y_pred, y_true - y_pred, span, n_rows)
+
+
+def plot_predictions(
+    y_true: np.ndarray, y_pred: np.ndarray, *, residuals: bool = False, ax: Axes | None = None
+) -> Axes:
+    """Draws predicted values against true ones, or the residuals against the predictions.
+
+    Args:
+        y_true: True values, shape `(n_rows,)`.
+        y_pred: Predicted values, shape `(n_rows,)`.
+        residuals: Whether to draw true minus predicted. Defaults to `False`.
+        ax: Axes to draw on. Defaults to `None`, new ones.
+
+    Returns:
+        The axes.
+    """
+    found = predictions(y_true, y_pred)
+    ax = _axes(ax)
+    alpha = 0.7 if len(found.y_true) <= 300 else 0.35
+    points: dict[str, Any] = {"s": 16, "color": BLUE, "alpha": alpha, "linewidth": 0}
+    if residuals:
+        ax.scatter(found.y_pred, found.residuals, **points)
+        ax.axhline(0, color=ORANGE, linewidth=1.4, linestyle=(0, (5, 2)))
+        ax.set(xlabel="predicted", ylabel="true minus predicted")
+    else:
+        ax.scatter(found.y_true, found.y_pred, **points)
+        ax.plot(found.span, found.span, color=ORANGE, linewidth=1.4, linestyle=(0, (5, 2)), label="exact")
+        ax.set(xlabel="true", ylabel="predicted")
+        ax.legend(frameon=False, labelcolor=_INK, loc="upper left")
+    return _dress(ax, grid="both")
+
+
+# ------------------------------------------------------------------------------------------------------- candidates
+
+
+class CandidateScores(NamedTuple):
+    """Models in the order of their mean score over the folds, the best first.
+
+    Attributes:
+        names: Name of each model.
+        scores: Score of each fold of each model.
+        means: Mean of each model, shape `(n_models,)`.
+        is_baseline: Whether each model is one to beat, not a candidate.
+        n_left_out: Number of candidates below those kept.
+    """
+
+    names: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+    means: np.ndarray
+    is_baseline: tuple[bool, ...]
+    n_left_out: int
+
+
+def candidate_scores(
+    candidates: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, Sequence[float]],
+    *,
+    most: int = 16,
+    lower_is_better: bool = False,
+) -> CandidateScores:
+    """Orders candidates and baselines by their mean score.
+
+    Args:
+        candidates: Fold scores of each candidate by name.
+        baselines: Fold scores of each model to beat by name.
+        most: How many candidates to keep, the best ones. Defaults to `16`.
+        lower_is_better: Whether the scores are errors. Defaults to `False`.
+
+    Returns:
+        A `CandidateScores`; models that could not be scored are not in it.
+    """
+    scored = {name: tuple(scores) for name, scores in candidates.items() if np.isfinite(scores).all()}
+    sign = 1 if lower_is_better else -1
+    kept = sorted(scored, key=lambda name: sign * float(np.mean(scored[name])))[:most]
+    models = [(name, scored[name], False) for name in kept]
+    models += [(name, tuple(scores), True) for name, scores in baselines.items() if np.isfinite(scores).all()]
+    models.sort(key=lambda model: sign * float(np.mean(model[1])))
+    return CandidateScores(
+        names=tuple(name for name, _, _ in models),
+        scores=tuple(scores for _, scores, _ in models),
+        means=np.array([np.mean(scores) for _, scores, _ in models]),
+        is_baseline=tuple(is_baseline for _, _, is_baseline in models),
+        n_left_out=len(scored) - len(kept),
+    )
+
+
+def plot_candidate_scores(
+    candidates: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, Sequence[float]],
+    *,
+    metric: str = "score",
+    most: int = 16,
+    lower_is_better: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draws the fold scores of candidates and baselines, one line a model: a dot a fold, a bar for the mean.
+
+    Args:
+        candidates: Fold scores of each candidate by name.
+        baselines: Fold scores of each model to beat by name.
+        metric: Name of the score. Defaults to `"score"`.
+        most: How many candidates to draw, the best ones. Defaults to `16`.
+        lower_is_better: Whether the scores are errors. Defaults to `False`.
+        ax: Axes to draw on. Defaults to `None`, new ones.
+
+    Returns:
+        The axes.
+    """
+    found = candidate_scores(candidates, baselines, most=most, lower_is_better=lower_is_better)
+    ax = _axes(ax)
+    limits = _close_view(found)
+    for position, scores in enumerate(found.scores):
+        is_baseline = found.is_baseline[position]
+        colour, marker = (ORANGE, "D") if is_baseline else (BLUE, "o")
+        ax.plot([min(scores), max(scores)], [position, position], color=colour, alpha=0.35, linewidth=5,
+                solid_capstyle="round")  # fmt: skip
+        ax.scatter(scores, [position] * len(scores), s=14, color=colour, marker=marker, alpha=0.65, linewidth=0)
+        ax.plot([found.means[position]] * 2, [position - 0.3, position + 0.3], color=colour, linewidth=2.4)
+    for colour, marker, label in ((BLUE, "o", "networks"), (ORANGE, "D", "models to beat")):
+        ax.scatter([], [], s=22, color=colour, marker=marker, label=label)
+    ax.set_yticks(range(len(found.names)), [_shortened(name, 60) for name in found.names])
+    ax.set_ylim(len(found.names) - 0.4, -0.6)
+    if limits is not None:
+        ax.set_xlim(limits)
+        _mark_far_away(ax, found, limits, lower_is_better)
+    ax.set_xlabel(f"{metric.replace('_', ' ')}: one dot a fold, bar at the mean")
+    ax.legend(frameon=False, labelcolor=_INK, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    return _dress(ax, grid="x")
+
+
+def _close_view(found: CandidateScores) -> tuple[float, float] | None:
+    """Limits that leave out models far worse than the rest, where they would press the rest into one line."""
+    if len(found.names) < 4:
+        return None
+    # In the order of their means; the last one or two may be far off.
+    for n_kept in (len(found.names) - 2, len(found.names) - 1):
+        kept = np.concatenate(found.scores[:n_kept])
+        span = float(kept.max() - kept.min())
+        if span and abs(found.means[n_kept] - found.means[0]) > 4 * span:
+            return float(kept.min()) - 0.25 * span, float(kept.max()) + 0.1 * span
+    return None
+
+
+def _mark_far_away(ax: Axes, found: CandidateScores, limits: tuple[float, float], lower_is_better: bool) -> None:
+    edge, side = (limits[1], "right") if lower_is_better else (limits[0], "left")
+    for position, mean in enumerate(found.means):
+        if limits[0] <= mean <= limits[1]:
+            continue
+        words = f"{mean:.3g} →" if lower_is_better else f"← {mean:.3g}"
+        ax.annotate(words, (edge, position), xytext=(-4 if lower_is_better else 4, 0), textcoords="offset points",
+                    ha=side, va="center", color=ORANGE if found.is_baseline[position] else BLUE)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- drawing
+
+
+def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str) -> str:
+    """Draws a picture as inline SVG for a page, in the page's colours.
+
+    The page is to set the variables `--ink`, `--muted`, `--line`, `--blue`, `--orange` and `--green`.
+
+    Args:
+        draw: A function that draws on the axes it is given.
+        size: Width and height, in inches of 72 points.
+        label: What the picture shows, for those who do not see it.
+
+    Returns:
+        An `<svg>` element that refers to nothing outside itself.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": label,  # the same picture gives the same text, and two on one page share no ids
+        "font.size": 10,
+        "axes.unicode_minus": True,
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _for_page(buffer.getvalue(), label)
+
+
+def _for_page(svg: str, label: str) -> str:
+    import html
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) xmlns:xlink="[^"]*"', r"\1", svg)
+    svg = svg.replace("xlink:href", "href")
+    # matplotlib names its own fonts; the page's are to be taken.
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for stand_in, variable in _PAGE_COLOURS.items():
+        svg = svg.replace(stand_in, variable)
+    # As wide as the page allows, up to the size it was drawn for.
+    svg = re.sub(r'(<svg[^>]*?) width="([^"]*)"', r'\1 style="max-width: \2"', svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label, quote=True)}"', 1)
+
+
+def _axes(ax: Axes | None) -> Axes:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot.subplots(layout="constrained")[1]
+
+
+def _dress(ax: Axes, *, grid: str | None, frame: bool = True) -> Axes:
+    for side, spine in ax.spines.items():
+        spine.set_visible(frame and side in ("left", "bottom"))
+        spine.set_color(_LINE)
+    ax.tick_params(colors=_MUTED, length=3 if frame else 0)
+    for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        tick.set_color(_INK)
+    ax.xaxis.label.set_color(_MUTED)
+    ax.yaxis.label.set_color(_MUTED)
+    if grid is not None:
+        ax.grid(axis=grid, color=_LINE, linewidth=0.6)  # type: ignore[arg-type]
+        ax.set_axisbelow(True)
+    return ax
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

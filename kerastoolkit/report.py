@@ -1,0 +1,504 @@
+"""The report of an experiment: one HTML page that needs nothing else.
+
+No script, no font, no picture is fetched: figures are inline SVG in the page's own colours, so the page works offline,
+in mail, on paper, and in light or dark. Whatever came from the data is escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Iterable, Sequence
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerastoolkit import plotting
+from kerastoolkit.evaluation import FoldScores, Score
+
+if TYPE_CHECKING:
+    from kerastoolkit.experiment import Experiment
+
+__all__ = ["render_report"]
+
+_MOST_COLUMNS_OPEN = 12
+_MOST_CANDIDATES_OPEN = 10
+
+
+def render_report(experiment: Experiment) -> str:
+    """Tells an experiment as one self-contained HTML page.
+
+    Args:
+        experiment: The experiment, whether complete or not.
+
+    Returns:
+        The page.
+    """
+    sections = [
+        _answer(experiment),
+        _data(experiment),
+        _candidates(experiment),
+        _training(experiment),
+        _test(experiment),
+        _decisions(experiment),
+        _use(experiment),
+        _record(experiment),
+    ]
+    return _PAGE.substitute(
+        title=_text(f"Predicting {experiment.target} from {experiment.name}"),
+        target=_text(experiment.target),
+        name=_text(experiment.name),
+        subtitle=_text(_subtitle(experiment)),
+        style=_STYLE,
+        sections="\n".join(section for section in sections if section),
+        version=_text(experiment.record["versions"]["kerastoolkit"]),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- the parts
+
+
+def _subtitle(experiment: Experiment) -> str:
+    data = experiment.record["data"]
+    began = str(experiment.record["began"]).replace("T", " ")[:16]
+    return (
+        f"{experiment.task.capitalize()} on {data['n_rows']:,} rows and {data['n_columns']} columns · "
+        f"{began} · {_duration(experiment.seconds)}"
+    )
+
+
+def _answer(experiment: Experiment) -> str:
+    cards = []
+    if experiment.test is not None:
+        score = experiment.test.scores[experiment.metric]
+        words = f"{_title(score.metric)}, {_interval(score)}"
+        cards.append(_card("Winner on the test rows", _score_value(score), words, leading=True))
+    scored = experiment.candidates()
+    if scored:
+        best = scored[experiment.best_index][1] if experiment.best_index is not None else _best([s for _, s in scored])
+        cards.append(_card("Best network", _folds_value(best), f"over the folds: {best.name}"))
+    if experiment.baselines:
+        rival = _best(experiment.baselines)
+        cards.append(_card("Best simple model", _folds_value(rival), f"over the folds: {rival.name}"))
+    notices = [_notice(text) for text in _warnings(experiment)]
+    verdict = f'<p class="verdict">{_text(experiment.verdict())}</p>' if scored else ""
+    return f'<section>{"".join(notices)}<div class="cards">{"".join(cards)}</div>{verdict}</section>'
+
+
+def _warnings(experiment: Experiment) -> Iterable[str]:
+    total = experiment.record["n_candidates"]
+    if experiment.status == "interrupted":
+        yield (
+            f"This run was interrupted after {experiment.n_evaluated} of {total} candidates. No winner was fitted or "
+            "tested; what follows is what there was."
+        )
+    if experiment.status == "failed":
+        yield "This run ended with an error before a winner was fitted. What follows is what there was."
+    if experiment.left_out:
+        yield (
+            f"The time budget was spent: {len(experiment.left_out)} of {total} candidates were left out. They are "
+            "listed below the table of candidates."
+        )
+    if experiment.failed:
+        yield f"{len(experiment.failed)} of {total} candidates could not be trained; the reasons are below."
+
+
+def _data(experiment: Experiment) -> str:
+    columns = experiment.columns
+    data = experiment.record["data"]
+    used = sum(column.is_used for column in columns)
+    lead = f"{used} of {len(columns)} columns are used to predict <b>{_text(experiment.target)}</b>."
+    if data["n_blank_targets"]:
+        lead += f" {data['n_blank_targets']} rows without a target were left out."
+    lead += "".join(f" {_text(note.capitalize())}." for note in data["notes"])
+    rows = [
+        [
+            f"<b>{_text(column.name)}</b>",
+            f'<span class="kind{"" if column.is_used else " unused"}">{column.kind}</span>',
+            f"{column.n_distinct:,}",
+            _blanks(column.n_blank, column.n_rows),
+            _text(column.detail),
+            _text(column.note),
+        ]
+        for column in columns
+    ]
+    headings = ["Column", "Kind", "#Distinct", "#Blank", "Holds", "Note"]
+    if not any(column.note for column in columns):
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    table = _table(headings, rows, open_rows=_MOST_COLUMNS_OPEN)
+    return _section("Data", f"<p>{lead}</p>{table}")
+
+
+def _decisions(experiment: Experiment) -> str:
+    items = "".join(f"<dt>{_text(title)}</dt><dd>{_text(words)}.</dd>" for title, words in experiment.decisions)
+    items += (
+        "<dt>Numbers</dt><dd>Blanks filled by the median, with a mark that says so; then scaled to mean 0 and standard "
+        "deviation 1.</dd><dt>Categories</dt><dd>One input for each of the 30 most frequent; the rest, and those never "
+        "seen, share a place, and a blank is a category.</dd><dt>Fitting</dt><dd>15% of the rows of each fit are "
+        "watched; training stops when their loss no longer falls, and the best epoch's weights are kept.</dd>"
+    )
+    return _section("What was done", f"<dl>{items}</dl>")
+
+
+def _candidates(experiment: Experiment) -> str:
+    scored = experiment.candidates()
+    if not scored and not experiment.baselines:
+        return ""
+    figure = _candidates_figure(experiment, [scores for _, scores in scored])
+    order = sorted(range(len(scored)), key=lambda row: -_sortable(scored[row][1].mean))
+    names = list(dict.fromkeys(name for params, _ in scored for name in params))
+    rows = [
+        [
+            str(rank),
+            *(_text(_param(scored[row][0].get(name))) for name in names),
+            _folds_value(scored[row][1]),
+            f"{scored[row][1].fit_seconds:.1f} s",
+        ]
+        for rank, row in enumerate(order, 1)
+    ]
+    headings = ["#Rank", *(_text(name.rsplit("__", 1)[-1].replace("_", " ")) for name in names),
+                f"#{_title(experiment.metric)} over the folds", "#A fit"]  # fmt: skip
+    parts = [figure]
+    if experiment.baselines:
+        simple = [[_text(s.name), _folds_value(s), f"{s.fit_seconds:.1f} s"] for s in experiment.baselines]
+        parts.append("<h3>Models to beat</h3>")
+        parts.append(_table(["Model", f"#{_title(experiment.metric)} over the folds", "#A fit"], simple))
+    if rows:
+        parts.append(f"<h3>Networks</h3>{_table(headings, rows, open_rows=_MOST_CANDIDATES_OPEN)}")
+        parts.append(
+            '<p class="fine">Mean ± standard deviation over the folds. The best of many candidates is a little lucky: '
+            "its score over the folds flatters it, the score on the test rows does not.</p>"
+        )
+    parts.append(_list_of("Left out for want of time", [_spelt(params) for params in experiment.left_out]))
+    parts.append(_list_of("Could not be trained", [f"{_spelt(f['params'])}: {f['error']}" for f in experiment.failed]))
+    return _section("Candidates and models to beat", "".join(parts))
+
+
+def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> str:
+    sign = _sign(experiment.metric)
+    networks = {scores.name: [sign * score for score in scores.scores] for scores in scored}
+    simple = {scores.name: [sign * score for score in scores.scores] for scores in experiment.baselines}
+    n_rows = min(len(networks), 16) + len(simple)
+    return _figure(
+        lambda ax: plotting.plot_candidate_scores(
+            networks, simple, metric=_title(experiment.metric), lower_is_better=sign < 0, ax=ax
+        ),
+        size=(8.6, 1.2 + 0.3 * n_rows),
+        label="Scores of candidates and models to beat over the folds",
+        caption="All were trained and scored on the same folds of the training rows.",
+    )
+
+
+def _training(experiment: Experiment) -> str:
+    if "loss" not in experiment.history:
+        return ""
+    n_epochs = len(experiment.history["loss"])
+    figure = _figure(
+        lambda ax: plotting.plot_learning_curves(experiment.history, ax=ax),
+        size=(8.0, 3.2),
+        label="Learning curves of the winner",
+        caption=f"The winner, fitted again on all training rows: {n_epochs} epochs.",
+    )
+    return _section("Learning curves", figure)
+
+
+def _test(experiment: Experiment) -> str:
+    test = experiment.test
+    if test is None:
+        return ""
+    rows = [[_text(_title(score.metric)), _score_value(score), _interval(score)] for score in test.scores.values()]
+    first = next(iter(test.scores.values()))
+    lead = (
+        f"<p>The winner, scored once on {first.n_rows:,} rows that no choice was made by. Intervals hold "
+        f"{first.level:.0%} of {first.n_resamples} resamples of these rows.</p>"
+    )
+    scores = _table(["Metric", "#Score", "Interval"], rows)
+    figures = _confusion_figure(test) if test.classes is not None else _residual_figures(test)
+    per_class = _per_class(test) if test.classes is not None else ""
+    return _section("Test", f'{lead}{scores}<div class="figures">{figures}</div>{per_class}')
+
+
+def _confusion_figure(test: Any) -> str:
+    side = float(np.clip(1.8 + 0.5 * len(test.classes), 3.2, 7.5))
+    return _figure(
+        lambda ax: plotting.plot_confusion(test.y_true, test.y_pred, test.classes, ax=ax),
+        size=(side + 0.8, side),
+        label="Confusion of classes on the test rows",
+        caption="Rows by true and predicted class; shares are of the true class. Blue is right, orange is wrong.",
+    )
+
+
+def _residual_figures(test: Any) -> str:
+    shown = min(len(test.y_true), 2000)
+    note = "" if shown == len(test.y_true) else f" {shown:,} of {len(test.y_true):,} rows are drawn."
+    first = _figure(
+        lambda ax: plotting.plot_predictions(test.y_true, test.y_pred, ax=ax),
+        size=(4.4, 3.6),
+        label="Predicted against true values on the test rows",
+        caption=f"Predicted against true values.{note}",
+    )
+    second = _figure(
+        lambda ax: plotting.plot_predictions(test.y_true, test.y_pred, residuals=True, ax=ax),
+        size=(4.4, 3.6),
+        label="Residuals on the test rows",
+        caption="What the prediction missed; a pattern here is something left to learn.",
+    )
+    return first + second
+
+
+def _per_class(test: Any) -> str:
+    found = plotting.confusion(test.y_true, test.y_pred, test.classes)
+    right = np.diag(found.counts)
+    n_true, n_predicted = found.counts.sum(axis=1), found.counts.sum(axis=0)
+    rows = [
+        [
+            _text(name),
+            f"{n_true[at]:,}",
+            f"{n_predicted[at]:,}",
+            f"{right[at] / n_true[at]:.1%}" if n_true[at] else "–",
+            f"{right[at] / n_predicted[at]:.1%}" if n_predicted[at] else "–",
+        ]
+        for at, name in enumerate(found.classes)
+    ]
+    headings = ["Class", "#Rows", "#Predicted", "#Found (recall)", "#Right when predicted (precision)"]
+    return _table(headings, rows, open_rows=_MOST_COLUMNS_OPEN)
+
+
+def _use(experiment: Experiment) -> str:
+    if experiment.network is None:
+        return ""
+    return _section(
+        "Using it",
+        "<p>In a shell, where this folder is called FOLDER and NEW is a table with the same columns:</p>"
+        "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
+        "<pre>from kerastoolkit import load_experiment\n\n"
+        'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
+        "<p>Blanks and categories never seen before are fine. "
+        "Columns that were not used may be missing.</p>",
+    )
+
+
+def _record(experiment: Experiment) -> str:
+    record = experiment.record
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    arguments = json.dumps(record["arguments"], ensure_ascii=False, default=str)
+    items = (
+        f"<dt>Data</dt><dd>{_text(record['data']['name'])}, SHA-256 <code>{record['data']['sha256']}</code></dd>"
+        f"<dt>Arguments</dt><dd><code>{_text(arguments)}</code></dd><dt>Versions</dt><dd>{_text(versions)}</dd>"
+    )
+    if experiment.best_params:
+        items = f"<dt>Chosen</dt><dd><code>{_text(_spelt(experiment.best_params))}</code></dd>" + items
+    return _section("To repeat it", f"<dl>{items}</dl>")
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+
+def _title(metric: str) -> str:
+    return metric.removeprefix("neg_").replace("_", " ").replace("roc auc", "ROC AUC").replace("r2", "R²")
+
+
+def _sign(metric: str) -> int:
+    """scikit-learn turns errors into scores by a minus; people read them without."""
+    return -1 if metric.startswith("neg_") else 1
+
+
+def _score_value(score: Score) -> str:
+    return _figures(_sign(score.metric) * score.value)
+
+
+def _interval(score: Score) -> str:
+    ends = sorted((_sign(score.metric) * score.low, _sign(score.metric) * score.high))
+    return f"{score.level:.0%} interval {_figures(ends[0])} to {_figures(ends[1])}"
+
+
+def _folds_value(scores: FoldScores) -> str:
+    if not math.isfinite(scores.mean):
+        return "not scored"
+    return f"{_figures(_sign(scores.metric) * scores.mean)} ± {_figures(scores.std)}"
+
+
+def _figures(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _best(scores: Sequence[FoldScores]) -> FoldScores:
+    return max(scores, key=lambda one: _sortable(one.mean))
+
+
+def _sortable(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
+def _param(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _spelt(params: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_param(value)}" for name, value in params.items())
+
+
+def _blanks(n_blank: int, n_rows: int) -> str:
+    return f"{n_blank:,} ({n_blank / n_rows:.0%})" if n_blank else "–"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+# ------------------------------------------------------------------------------------------------------------- HTML
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _card(title: str, value: str, words: str, *, leading: bool = False) -> str:
+    kind = "card leading" if leading else "card"
+    return f'<div class="{kind}"><h3>{_text(title)}</h3><p class="value">{_text(value)}</p><p>{_text(words)}</p></div>'
+
+
+def _notice(words: str) -> str:
+    return f'<p class="notice" role="note">{_text(words)}</p>'
+
+
+def _figure(draw: Any, *, size: tuple[float, float], label: str, caption: str) -> str:
+    return f"<figure>{plotting.as_svg(draw, size=size, label=label)}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _list_of(title: str, entries: Sequence[str]) -> str:
+    if not entries:
+        return ""
+    items = "".join(f"<li>{_text(entry)}</li>" for entry in entries)
+    return f"<details><summary>{_text(title)}: {len(entries)}</summary><ul>{items}</ul></details>"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, open_rows: int | None = None) -> str:
+    """A table of cells that are HTML already; a heading that begins with # is one of numbers. The rest folds away."""
+    numeric = [heading.startswith("#") for heading in headings]
+    head = "".join(
+        f'<th scope="col"{_right(is_number)}>{heading.lstrip("#")}</th>'
+        for heading, is_number in zip(headings, numeric, strict=True)
+    )
+    lines = [
+        "<tr>" + "".join(f"<td{_right(n)}>{cell}</td>" for cell, n in zip(row, numeric, strict=True)) + "</tr>"
+        for row in rows
+    ]
+    shown = len(lines) if open_rows is None or len(lines) <= open_rows + 3 else open_rows
+    parts = [f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines[:shown])}</tbody></table>"]
+    if shown < len(lines):
+        rest = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines[shown:])}</tbody></table>"
+        parts.append(f"<details><summary>{len(lines) - shown} more</summary>{rest}</details>")
+    return f'<div class="wide">{"".join(parts)}</div>'
+
+
+def _right(is_number: bool) -> str:
+    return ' class="number"' if is_number else ""
+
+
+_STYLE = """
+:root {
+  color-scheme: light dark;
+  --page: #f6f7f9; --paper: #ffffff; --ink: #1f2a36; --muted: #5b6876; --line: #d9dfe6;
+  --blue: #0072b2; --orange: #d55e00; --green: #009e73; --wash: #eef4f9; --warn: #fff4e0; --warn-line: #e0a030;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #101418; --paper: #181e24; --ink: #e7ebef; --muted: #9dabb9; --line: #343f4a;
+    --blue: #4aa8e0; --orange: #f08c3c; --green: #35c79b; --wash: #1b2833; --warn: #33280f; --warn-line: #a87a20;
+  }
+}
+@media print {
+  :root {
+    --page: #fff; --paper: #fff; --ink: #000; --muted: #444; --line: #bbb; --wash: #f3f6f9; --warn: #fff;
+    --blue: #0072b2; --orange: #d55e00; --green: #009e73;
+  }
+  body { font-size: 10pt; }
+  main { max-width: none !important; padding: 0 !important; }
+  section { border: 0 !important; padding: 0 !important; }
+  figure, tr, .card { break-inside: avoid; }
+  h2 { break-after: avoid; }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+}
+main { max-width: 60rem; margin: 0 auto; padding: 2.5rem 1.25rem 3rem; }
+header p { margin: 0; color: var(--muted); }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .35rem; letter-spacing: -.01em; overflow-wrap: anywhere; }
+h1 .from { color: var(--muted); font-weight: 400; }
+h2 { font-size: 1.2rem; margin: 0 0 .8rem; }
+h3 { font-size: .95rem; margin: 1.4rem 0 .5rem; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 1.4rem 1.5rem;
+  margin-top: 1.25rem; }
+section > p:first-child { margin-top: 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; }
+.card { border: 1px solid var(--line); border-radius: 8px; padding: .9rem 1.1rem; }
+.card.leading { background: var(--wash); border-color: var(--blue); }
+.card h3 { margin: 0; font-weight: 500; color: var(--muted); }
+.card p { margin: 0; color: var(--muted); font-size: .88rem; }
+.card p.value { font-size: 1.75rem; font-weight: 600; color: var(--ink); line-height: 1.35;
+  font-variant-numeric: tabular-nums; }
+.verdict { margin: 1.1rem 0 0; font-size: 1.05rem; }
+.notice { margin: 0 0 1rem; padding: .7rem 1rem; background: var(--warn); border-left: 4px solid var(--warn-line);
+  border-radius: 4px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; margin: .4rem 0; }
+th { text-align: left; font-weight: 600; color: var(--muted); }
+th, td { padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+  overflow-wrap: anywhere; }
+th { overflow-wrap: normal; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; padding-right: 1.3rem; }
+th.number { white-space: normal; }
+.kind { display: inline-block; padding: 0 .5rem; border-radius: 99px; background: var(--wash); color: var(--blue);
+  font-size: .8rem; }
+.kind.unused { background: transparent; color: var(--muted); border: 1px dashed var(--line); }
+dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .35rem 1.2rem; margin: 0; }
+dt { color: var(--muted); }
+dd { margin: 0; overflow-wrap: anywhere; }
+figure { margin: .5rem 0 0; }
+figure svg { width: 100%; height: auto; display: block; }
+figcaption, .fine { color: var(--muted); font-size: .85rem; }
+.figures { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0; }
+.figures figure { flex: 1 1 20rem; }
+pre, code { font: .85rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre { background: var(--wash); border-radius: 6px; padding: .7rem 1rem; overflow-x: auto; }
+details { margin-top: .5rem; }
+summary { cursor: pointer; color: var(--blue); font-size: .9rem; }
+footer { margin-top: 1.5rem; color: var(--muted); font-size: .85rem; text-align: center; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
+"""
+
+_PAGE = Template(
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+<header>
+<h1>Predicting $target <span class="from">from $name</span></h1>
+<p>$subtitle</p>
+</header>
+$sections
+<footer>Written by kerastoolkit $version. This page needs no network.</footer>
+</main>
+</body>
+</html>
+"""
+)

@@ -1,0 +1,195 @@
+"""The shell's door: quick help, one clear message for bad input with exit status 2, Ctrl-C, predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+from kerastoolkit import __version__
+from kerastoolkit.cli import main
+
+_Run = Callable[..., subprocess.CompletedProcess[str]]
+
+GOOD = "x,group,y\n" + "\n".join(f"{n},{'uv'[n % 2]},{'ab'[n // 3 % 2]}" for n in range(60))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.csv").write_text(GOOD)
+    return tmp_path
+
+
+def test_help_and_version_answer_without_heavy_imports(run_python: _Run) -> None:
+    program = """
+import sys, time
+began = time.perf_counter()
+from kerastoolkit.cli import main
+for words in (["--help"], ["search", "--help"], ["--version"]):
+    try:
+        main(words)
+    except SystemExit as stop:
+        assert stop.code == 0
+assert time.perf_counter() - began < 0.5, time.perf_counter() - began
+for heavy in ("numpy", "pandas", "sklearn", "keras", "tensorflow", "matplotlib"):
+    assert heavy not in sys.modules, heavy
+"""
+    said = run_python(program).stdout
+    assert "search" in said and "--time-budget" in said
+    assert f"kerastoolkit {__version__}" in said
+
+
+# The words after `search`, what else there is beside good.csv, and what is said.
+REFUSED: dict[str, tuple[list[str], dict[str, bytes], str]] = {
+    "no file": (["god.csv", "--target", "y"], {}, "No such file: 'god.csv'. Did you mean 'good.csv'?"),
+    "no table": ([], {}, "TABLE is missing. Give a table and its target, or --demo"),
+    "no target": (["good.csv"], {}, "--target COLUMN is missing"),
+    "demo and table": (["good.csv", "--demo", "iris"], {}, "--demo brings its own table"),
+    "no such column": (["good.csv", "--target", "Y "], {}, "The table has no column 'Y '. Did you mean 'y'?"),
+    "target is an id": (["good.csv", "--target", "x"], {}, "The target 'x' looks like an id: 60 distinct values"),
+    "empty file": (["t.csv", "--target", "y"], {"t.csv": b""}, "'t.csv' is empty (0 bytes)"),
+    "header only": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n"}, "header of 2 columns and no rows"),
+    "binary": (["t.csv", "--target", "y"], {"t.csv": bytes(range(256))}, "is a binary file"),
+    "ending": (["t.xlsx", "--target", "y"], {"t.xlsx": b"PK\x03\x04"}, "unknown ending"),
+    "encoding": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,\xfc\n"}, "not UTF-8 text: line 2 has the byte 0xfc"),
+    "delimiter": (["t.csv", "--target", "y"], {"t.csv": b"x y\n1 2\n3 4\n"}, "read as one column, 'x y'"),
+    "ragged": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,2\n1,2,3\n"}, "line 3 has 3 fields, the header has 2"),
+    "duplicates": (["t.csv", "--target", "y"], {"t.csv": b"x,y,x\n1,2,3\n"}, "duplicate column names: 'x'"),
+    "two headers": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,2\nx,y\n"}, "repeats its header in line 3"),
+    "empty target": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,\n2,\n"}, "The target 'y' is empty"),
+    "constant target": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,5\n2,5\n"}, "The target 'y' is constant"),
+    "lone class": (["t.csv", "--target", "y"], {"t.csv": GOOD.encode() + b"\n7,u,c\n"}, "has one row only: 'c'"),
+    "infinite target": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,1.5\n2,inf\n3,2.5\n"}, "infinite in 1 row"),
+    "metric": (["good.csv", "--target", "y", "--metric", "f11"], {}, "no `metric` 'f11' for one target. Did you mean"),
+    "folds": (["good.csv", "--target", "y", "--cv", "50"], {}, "`cv` of 50 is more than the 24 training rows"),
+    "grid": (["good.csv", "--target", "y", "--grid", "wid"], {}, "Did you mean 'wide'"),
+    "grid key": (["good.csv", "--target", "y", "--grid", "g.json"], {"g.json": b'{"hiden": [8]}'}, "hidden"),
+    "folder": (["good.csv", "--target", "y", "--out", "full"], {"full/mine": b""}, "'full' is not empty"),
+    "budget": (["good.csv", "--target", "y", "--time-budget", "-5"], {}, "`time_budget` must be a number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_gets_one_message_and_exit_status_2(
+    case: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, files, message = REFUSED[case]
+    for name, content in files.items():
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_bytes(content)
+    before = sorted(here.rglob("*"))
+    assert main(["search", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("kerastoolkit: ") and message in said.err
+    assert sorted(here.rglob("*")) == before
+
+
+def test_bad_input_is_told_before_tensorflow_is_loaded(run_python: _Run, here: Path) -> None:
+    program = """
+import sys
+from kerastoolkit.cli import main
+assert main(["search", "good.csv", "--target", "y", "--metric", "accurac"]) == 2
+assert main(["search", "good.csv", "--target", "y", "--cv", "30"]) == 2
+assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+"""
+    assert run_python(program).stderr.count("kerastoolkit: ") == 2
+
+
+@pytest.mark.parametrize("words", [["search", "--cv", "many"], ["search", "--task", "ranking"], ["serch"], []])
+def test_words_that_cannot_be_read_end_with_2_as_well(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+
+
+def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = load_breast_cancer(as_frame=True)
+    frame = data.frame.iloc[:, [0, 1, 2, 3, -1]].assign(target=data.target_names[data.target])
+    frame.to_csv("cells.csv", index=False)
+    (here / "grid.json").write_text('{"hidden": [[8], [4]], "epochs": [10]}')
+    command = ["search", "cells.csv", "--target", "target", "--grid", "grid.json", "--cv", "2", "--metric", "f1"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    for line in (
+        "cells.csv: 569 rows, 5 columns",
+        "mean radius     number",
+        "Task: classification, because 'target' holds 2 different words",
+        "Metric: f1 (asked for)",
+        "Logistic regression: f1 0.",
+        "Winner: epochs=10, hidden=(",
+        "On 114 rows never used before: f1 0.",
+        f"Report:  {Path('kerastoolkit-cells') / 'report.html'}",
+    ):
+        assert line in said.out
+    assert "4 of 4 fits, best f1 0." in said.err and "s left" in said.err
+    assert "tensorflow" not in (said.out + said.err).lower()
+
+    new = frame.drop(columns="target").head(7)
+    new.loc[3, "mean radius"] = np.nan
+    new = new.astype({"mean area": object})
+    new.loc[4, "mean area"] = "much"
+    new.to_csv("new.csv", index=False)
+    for expected in ("new-predictions.csv", "new-predictions-2.csv"):
+        assert main(["predict", "kerastoolkit-cells", "new.csv"]) == 0
+        said = capsys.readouterr()
+        assert f"7 rows predicted: {expected}" in said.out
+        assert "taken as blanks: 1 of 7 in 'mean area' (number)" in said.err
+    predicted = pd.read_csv("new-predictions.csv")
+    assert list(predicted.columns) == [
+        *new.columns, "predicted_target", "probability_benign", "probability_malignant"
+    ]  # fmt: skip
+    assert set(predicted["predicted_target"]) <= {"benign", "malignant"}
+
+    # What cannot be predicted is told alike.
+    new.drop(columns="mean area").to_csv("less.csv", index=False)
+    for words, message in (
+        (["kerastoolkit-cells", "less.csv"], "lacks 1 column: 'mean area'"),
+        (["kerastoolkit-cell", "new.csv"], "There is no folder 'kerastoolkit-cell'"),
+        (["kerastoolkit-cells", "nw.csv"], "No such file: 'nw.csv'. Did you mean 'new.csv'?"),
+        (["kerastoolkit-cells", "new.csv", "--out", "new.csv"], "is there already, and nothing is overwritten"),
+        (["kerastoolkit-cells", "new.csv", "--out", "new.txt"], "must end in .csv or .parquet"),
+    ):
+        assert main(["predict", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_second_search_takes_a_folder_of_its_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kerastoolkit import experiment
+
+    asked: list[Path] = []
+    monkeypatch.setattr(experiment.Plan, "run", lambda plan, progress: asked.append(plan.out) or 1 / 0)
+    (here / "kerastoolkit-good").mkdir()
+    with pytest.raises(ZeroDivisionError):
+        main(["search", "good.csv", "--target", "y"])
+    assert asked == [Path("kerastoolkit-good-2")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+def test_ctrl_c_ends_with_130_and_a_readable_folder(here: Path) -> None:
+    command = [sys.executable, "-m", "kerastoolkit.cli", "search", "--demo", "iris", "--out", "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 200
+        while not (here / "out" / "results.csv").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+            assert process.poll() is None, process.communicate()[1]
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Interrupted. What there is so far: out" in said and "Traceback" not in said
+    assert json.loads((here / "out" / "run.json").read_text())["status"] == "interrupted"
+    assert "This run was interrupted after" in (here / "out" / "report.html").read_text()

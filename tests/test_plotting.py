@@ -1,0 +1,84 @@
+"""Pictures: the numbers below them, and SVG that stands alone."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kerastoolkit import plotting
+
+HISTORY = {"loss": [1.0, 0.5, 0.4, 0.3], "val_loss": [1.1, 0.6, 0.7, 0.8]}
+CANDIDATES = {"hidden 8": (0.9, 0.92, 0.91), "hidden 16": (0.93, 0.95, 0.94), "broken": (np.nan,) * 3}
+BASELINES = {"Most frequent class": (0.5, 0.5, 0.51), "Logistic regression": (0.91, 0.92, 0.93)}
+
+DRAWINGS: dict[str, Callable[[Any], Any]] = {
+    "curves": lambda ax: plotting.plot_learning_curves(HISTORY, ax=ax),
+    "curves without validation": lambda ax: plotting.plot_learning_curves({"loss": [1.0, 0.5]}, ax=ax),
+    "confusion": lambda ax: plotting.plot_confusion(["a", "b", "b"], ["a", "b", "a"], ["a", "b"], ax=ax),
+    "confusion of many": lambda ax: plotting.plot_confusion(range(40), range(40), range(40), ax=ax),
+    "predictions": lambda ax: plotting.plot_predictions(np.arange(9.0), np.arange(9.0) + 1, ax=ax),
+    "residuals": lambda ax: plotting.plot_predictions(np.arange(9.0), np.arange(9.0) + 1, residuals=True, ax=ax),
+    "candidates": lambda ax: plotting.plot_candidate_scores(CANDIDATES, BASELINES, metric="accuracy", ax=ax),
+    "only baselines": lambda ax: plotting.plot_candidate_scores({}, BASELINES, ax=ax),
+}
+
+
+def test_the_kept_epoch_has_the_least_validation_loss() -> None:
+    curves = plotting.learning_curves(HISTORY)
+    assert curves.best_epoch == 2
+    assert curves.epochs.tolist() == [1, 2, 3, 4]
+    assert plotting.learning_curves({"loss": [1.0]}).best_epoch is None
+    assert plotting.learning_curves({"loss": [1.0], "val_loss": [np.nan]}).best_epoch is None
+
+
+def test_confusion_counts_true_by_predicted() -> None:
+    found = plotting.confusion(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]), ["a", "b", "c"])
+    assert found.counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert found.shares[0].tolist() == [0.5, 0.5, 0.0]
+    assert found.shares[2].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_many_points_are_thinned_and_said() -> None:
+    found = plotting.predictions(np.arange(10_000.0), np.arange(10_000.0))
+    assert (len(found.y_true), found.n_rows) == (2000, 10_000)
+    assert np.array_equal(found.residuals, found.y_true - found.y_pred)
+
+
+def test_models_come_best_first_and_failures_are_left_out() -> None:
+    found = plotting.candidate_scores(CANDIDATES, BASELINES)
+    assert found.names == ("hidden 16", "Logistic regression", "hidden 8", "Most frequent class")
+    assert found.is_baseline == (False, True, False, True)
+    only_one = plotting.candidate_scores(CANDIDATES, BASELINES, most=1)
+    assert only_one.n_left_out == 1 and "hidden 8" not in only_one.names
+    errors = plotting.candidate_scores(CANDIDATES, BASELINES, lower_is_better=True)
+    assert errors.names == found.names[::-1]
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_a_picture_for_a_page_is_xml_that_refers_to_nothing_outside(drawing: str) -> None:
+    svg = plotting.as_svg(DRAWINGS[drawing], size=(4, 3), label=f'{drawing} "<&>"')
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == f'{drawing} "<&>"'
+    assert not re.findall(r'(?:href|src)="(?!#)', svg)
+    assert set(re.findall(r"https?://[^\s\"']+", svg)) <= {"http://www.w3.org/2000/svg"}
+    # In the page's own colours, light or dark.
+    assert "var(--ink)" in svg
+    assert "#0072b2" not in svg
+
+
+def test_the_same_picture_gives_the_same_text() -> None:
+    once, again = (plotting.as_svg(DRAWINGS["curves"], size=(4, 3), label="curves") for _ in range(2))
+    assert once == again
+
+
+def test_without_axes_new_ones_are_made() -> None:
+    import matplotlib.pyplot
+
+    axes = plotting.plot_learning_curves(HISTORY)
+    assert [line.get_label() for line in axes.get_lines()] == ["training rows", "validation rows", "kept: epoch 2"]
+    matplotlib.pyplot.close("all")
