@@ -49,15 +49,10 @@ class KerasEstimator(BaseEstimator):
     head_: Any
     _input_shape: Any
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Keeps routed parameters that a subclass names in its constructor, as `optimizer__learning_rate=0.001`."""
-        self = super().__new__(cls)
-        routed = _routed_arguments(cls)  # type: ignore[arg-type]
-        if routed is not None:
-            bound = routed.bind_partial(self, *args, **kwargs)
-            bound.apply_defaults()
-            self._params = {name: value for name, value in bound.arguments.items() if "__" in name}
-        return self
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls) and any("__" in name for name in inspect.signature(cls).parameters):
+            cls.__init__ = _keeping_routed(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -94,7 +89,7 @@ class KerasEstimator(BaseEstimator):
         self.verbose = verbose
         # Undeclared and routed parameters live together in one place: as attributes they would be taken for the
         # estimator's own. `__getattr__` reads them.
-        self._params = {**self.__dict__.get("_params", {}), **params}
+        self._params = params
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
@@ -837,11 +832,19 @@ def _is_whole(value: Any) -> bool:
     return np.ndim(value) == 0 and not isinstance(value, (bool, str)) and value == int(value)
 
 
-@functools.cache
-def _routed_arguments(cls: type) -> inspect.Signature | None:
-    """The constructor's signature, if it names routed parameters."""
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    return signature if any("__" in name for name in signature.parameters) else None
+def _keeping_routed(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that keeps the routed parameters it names, as `optimizer__learning_rate=0.001`."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def keeping(self: KerasEstimator, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        routed = {name: value for name, value in bound.arguments.items() if "__" in name}
+        self._params = {**routed, **self._params}
+
+    return keeping
 
 
 def _is_built(model: Any) -> bool:

@@ -29,9 +29,6 @@ from sklearn.preprocessing import StandardScaler
 from kerastoolkit import KerasClassifier, KerasRegressor
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
 
-# Keras turns tensors of torch into arrays by an old spelling; `pytest.warns` would make that an error.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 # One step an epoch over all rows, in their order: what is trained does not depend on how rows fall into batches.
 WHOLE = {"batch_size": -1, "shuffle": False, "optimizer": "sgd", "optimizer__learning_rate": 0.1, "random_state": 0}
 

@@ -25,9 +25,6 @@ from sklearn.preprocessing import StandardScaler
 from kerastoolkit import KerasClassifier, KerasRegressor
 from kerastoolkit.exceptions import ParameterError
 
-# Keras turns tensors of torch into arrays by an old spelling; `pytest.warns` would make that an error.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-
 SPLIT = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)  # iris: 120 rows to train on
 
 
