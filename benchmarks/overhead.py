@@ -65,7 +65,8 @@ def main() -> int:
     spent = Spent()
 
     def build(units: int = 8) -> Any:
-        model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(units), keras.layers.Dense(1, activation="sigmoid")])
+        layers = keras.layers
+        model = keras.Sequential([keras.Input((30,)), layers.Dense(units), layers.Dense(1, activation="sigmoid")])
         model.compile("adam", "binary_crossentropy")
         return model
 

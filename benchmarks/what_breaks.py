@@ -35,7 +35,8 @@ def iris_model():
     return model
 
 def cancer_model(units=8):
-    model = keras.Sequential([keras.layers.Dense(units, activation="relu"), keras.layers.Dense(1, activation="sigmoid")])
+    layers = keras.layers
+    model = keras.Sequential([layers.Dense(units, activation="relu"), layers.Dense(1, activation="sigmoid")])
     model.compile("adam", "binary_crossentropy")
     return model
 
@@ -144,7 +145,8 @@ def main() -> int:
         if markdown:
             print(f"| {case} | {' | '.join(f'`{answer}`' for answer in answers)} |", flush=True)
         else:
-            print(case, *(f"    {wrapper:26}{answer}" for wrapper, answer in zip(WRAPPERS, answers, strict=True)), sep="\n")
+            lines = (f"    {wrapper:26}{answer}" for wrapper, answer in zip(WRAPPERS, answers, strict=True))
+            print(case, *lines, sep="\n", flush=True)
     return 0
 
 

@@ -1,0 +1,187 @@
+"""What every estimator promises of its file: it predicts the same anywhere, has no pickle, is refused when spoilt."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.preprocessing import scale
+
+from kerastoolkit import KerasClassifier, KerasRegressor, estimators, load
+from kerastoolkit.exceptions import ParameterError, SavedFileError
+
+ESTIMATORS = [kind for _, kind in inspect.getmembers(estimators, inspect.isclass)]
+BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # by the module it needs
+
+
+def _data(kind: type) -> tuple[Any, Any]:
+    X, y = (load_breast_cancer if issubclass(kind, KerasClassifier) else load_diabetes)(return_X_y=True)
+    return scale(X).astype("float32"), y
+
+
+@pytest.fixture(params=ESTIMATORS, ids=lambda kind: kind.__name__)
+def fitted(request: pytest.FixtureRequest) -> Any:
+    X, y = _data(request.param)
+    return request.param(hidden=(8,), dropout=0.1, epochs=3, random_state=0).fit(X, y), X, y
+
+
+def test_a_file_predicts_the_same_and_goes_on_training(fitted: Any, tmp_path: Path) -> None:
+    estimator, X, y = fitted
+    again = load(estimator.save(tmp_path / "one.zip"))
+    np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
+    assert again.get_params() == estimator.get_params()
+    assert again.history_ == estimator.history_
+    assert again.partial_fit(X, y).n_iter_ == estimator.n_iter_ + 1
+    # The optimizer's moments and the generator of seeds came over too.
+    losses = [one.history_["loss"][-1] for one in (again, estimator.partial_fit(X, y))]
+    np.testing.assert_allclose(*losses, rtol=1e-5 if keras.config.backend() != "torch" else 0.2)
+
+
+def test_a_file_holds_no_pickle(fitted: Any, tmp_path: Path) -> None:
+    path = fitted[0].save(tmp_path / "one.zip")
+    with zipfile.ZipFile(path) as file:
+        assert sorted(file.namelist()) == ["estimator.json", "model.keras"]
+        assert json.loads(file.read("estimator.json"))["versions"]["keras"] == keras.__version__
+        file.extract("model.keras", tmp_path)
+    with zipfile.ZipFile(tmp_path / "model.keras") as file:
+        assert sorted(file.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
+
+
+@pytest.mark.parametrize("other", BACKENDS)
+def test_a_file_predicts_the_same_under_another_backend(fitted: Any, tmp_path: Path, other: str) -> None:
+    if importlib.util.find_spec(BACKENDS[other]) is None:
+        pytest.skip(f"needs {other}: pip install {other}")
+    estimator, X, _ = fitted
+    estimator.save(tmp_path / "one.zip")
+    np.save(tmp_path / "X.npy", X)
+    program = (
+        "import sys, numpy as np, keras, kerastoolkit\n"
+        "folder = sys.argv[1]\n"
+        "estimator = kerastoolkit.load(folder + '/one.zip')\n"
+        "X = np.load(folder + '/X.npy')\n"
+        "raw = estimator.predict_proba(X) if hasattr(estimator, 'predict_proba') else estimator.predict(X)\n"
+        "np.save(folder + '/raw.npy', raw)\n"
+        "print(keras.config.backend())\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": other}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.split() == [other]
+    expected = estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else estimator.predict(X)
+    np.testing.assert_allclose(np.load(tmp_path / "raw.npy"), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        (lambda y: np.array(["one", "two", "three"])[y], ["one", "three", "two"]),
+        (lambda y: np.array(["one", "two", "three"], dtype=object)[y], ["one", "three", "two"]),
+        (lambda y: y > 0, [False, True]),
+        (lambda y: np.eye(3, dtype=int)[y], [0, 1, 2]),
+    ],
+    ids=["strings", "objects", "bools", "one-hot"],
+)
+def test_labels_of_any_kind_come_back(target: Any, names: list[Any], tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    estimator = KerasClassifier(hidden=(4,), epochs=1).fit(X, target(y))
+    again = load(estimator.save(tmp_path / "one.zip"))
+    assert again.classes_.tolist() == names
+    assert again.predict(X).dtype == estimator.predict(X).dtype
+    np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
+
+
+def test_a_function_of_the_users_is_found_if_its_module_is_imported_and_asked_for_if_not(tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    path = KerasClassifier(three_classes, epochs=1).fit(X, y).save(tmp_path / "one.zip")
+    description = json.loads(zipfile.ZipFile(path).read("estimator.json"))
+    _rewrite(path, description | {"parameters": description["parameters"] | {"model": {"reference": "nowhere:build"}}})
+    again = load(path)
+    assert again.predict(X).shape == (150,)
+    with pytest.raises(ParameterError, match="was nowhere:build, which its file holds only by name. Import its module"):
+        again.fit(X, y)
+    assert again.set_params(model=three_classes).fit(X, y).n_iter_ == 1
+
+
+def three_classes(input_shape: tuple[int, ...], head: Any) -> Any:
+    return keras.Sequential([keras.Input(input_shape), head.output_layer()])
+
+
+def _rewrite(path: Path, description: dict[str, Any]) -> None:
+    with zipfile.ZipFile(path) as file:
+        model = file.read("model.keras")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("estimator.json", json.dumps(description))
+        file.writestr("model.keras", model)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _text(path: Path) -> None:
+    path.write_text("nothing of ours")
+
+
+def _other_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme.txt", "nothing of ours")
+
+
+def _keras_file(path: Path) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.save(path.with_suffix(".keras"))
+    path.write_bytes(path.with_suffix(".keras").read_bytes())
+
+
+def _newer(path: Path) -> None:
+    description = json.loads(zipfile.ZipFile(path).read("estimator.json"))
+    _rewrite(path, description | {"format": 99, "versions": description["versions"] | {"kerastoolkit": "9.0"}})
+
+
+def _no_json(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("estimator.json", "{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_cut, "is damaged or was not written by an estimator's `save`"),
+        (_flip, "is damaged"),
+        (_text, "is damaged or was not written by an estimator's `save`"),
+        (_other_zip, "was not written by an estimator's `save`"),
+        (_keras_file, "was not written by an estimator's `save`.*keras.saving.load_model"),
+        (_newer, "written by kerastoolkit 9.0 in format 99.*Upgrade kerastoolkit"),
+        (_no_json, "is damaged: estimator.json cannot be read"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_spoilt_file_is_refused_with_the_reason(spoil: Any, message: str, tmp_path: Path) -> None:
+    X, y = load_diabetes(return_X_y=True)
+    path = KerasRegressor(hidden=(4,), epochs=1).fit(X, y).save(tmp_path / "one.zip")
+    spoil(path)
+    with pytest.raises(SavedFileError, match=message):
+        load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing.zip"):
+        load(tmp_path / "nothing.zip")
