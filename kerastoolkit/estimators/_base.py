@@ -27,7 +27,7 @@ from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, metadata
 from kerastoolkit.exceptions import DataError, ParameterError
-from kerastoolkit.training import isolated
+from kerastoolkit.training import isolated, order_of_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -293,20 +293,22 @@ class KerasEstimator(BaseEstimator):
                     self.n_iter_ = 0
                     self._after_build(self.head_)
                 if train:
-                    self._train(self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed))
+                    arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+                    self._train(arguments, seed)
         return self
 
-    def _train(self, arguments: dict[str, Any]) -> None:
+    def _train(self, arguments: dict[str, Any], seed: int | None) -> None:
         history = None
+        callbacks = arguments["callbacks"]
         try:
-            history = self.model_.fit(**arguments).history
+            history = self.model_.fit(**{**arguments, "callbacks": order_of_rows(seed) + callbacks}).history
         except KeyboardInterrupt:
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
             history = getattr(getattr(self.model_, "history", None), "history", {})
             raise
         finally:
             if history is not None:
-                self._remember(history, arguments["callbacks"])
+                self._remember(history, callbacks)
 
     def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
         kept = dict(self.history_)

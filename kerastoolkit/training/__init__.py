@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kerastoolkit.training.seeds import isolated
+from kerastoolkit.training.seeds import isolated, order_of_rows
 
-__all__ = ["isolated"]
+__all__ = ["isolated", "order_of_rows"]

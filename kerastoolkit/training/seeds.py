@@ -12,6 +12,7 @@ start. Layers are not: a build function may use layers made outside, whose names
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import re
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["isolated"]
+__all__ = ["isolated", "order_of_rows"]
 
 # Keras builds and trains on global generators; two seeded fits in two threads would draw from each other's.
 _ONE_AT_A_TIME = threading.RLock()
@@ -54,6 +55,41 @@ def isolated(seed: int | None) -> Iterator[None]:
             return
         with _python_and_numpy(seed), _keras(seed), _tensorflow(seed), _torch(seed):
             yield
+
+
+def order_of_rows(seed: int | None) -> list[Any]:
+    """A callback, in a list, by which the order of the rows depends on the seed alone.
+
+    Keras draws the order from the generators of numpy (JAX) and torch after it has drawn from them to build a model's
+    metrics, which it does in the first fit of a model and again in the first fit of a copy. A copy that went on
+    training would otherwise see other batches than the model it was copied from.
+
+    Args:
+        seed: The seed of the fit, `None` for none.
+
+    Returns:
+        Callbacks to put before all others; none without a seed.
+    """
+    return [] if seed is None else [_order_of_rows()(seed)]
+
+
+@functools.cache
+def _order_of_rows() -> Any:
+    import keras
+
+    class OrderOfRows(keras.callbacks.Callback):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self._seed = seed
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            np.random.seed(self._seed)
+            if keras.config.backend() == "torch":
+                import torch
+
+                torch.manual_seed(self._seed)
+
+    return OrderOfRows
 
 
 @contextlib.contextmanager

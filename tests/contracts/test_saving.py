@@ -33,7 +33,8 @@ def _data(kind: type) -> tuple[Any, Any]:
 @pytest.fixture(params=ESTIMATORS, ids=lambda kind: kind.__name__)
 def fitted(request: pytest.FixtureRequest) -> Any:
     X, y = _data(request.param)
-    return request.param(hidden=(8,), dropout=0.1, epochs=3, random_state=0).fit(X, y), X, y
+    # No dropout: Keras' file does not hold how far the generator of its masks has come.
+    return request.param(hidden=(8,), epochs=3, random_state=0).fit(X, y), X, y
 
 
 def test_a_file_predicts_the_same_and_goes_on_training(fitted: Any, tmp_path: Path) -> None:
@@ -43,9 +44,9 @@ def test_a_file_predicts_the_same_and_goes_on_training(fitted: Any, tmp_path: Pa
     assert again.get_params() == estimator.get_params()
     assert again.history_ == estimator.history_
     assert again.partial_fit(X, y).n_iter_ == estimator.n_iter_ + 1
-    # The optimizer's moments and the generator of seeds came over too.
+    # The optimizer's moments and the generator of seeds came over too, so that both see the same batches.
     losses = [one.history_["loss"][-1] for one in (again, estimator.partial_fit(X, y))]
-    np.testing.assert_allclose(*losses, rtol=1e-5 if keras.config.backend() != "torch" else 0.2)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_a_file_holds_no_pickle(fitted: Any, tmp_path: Path) -> None:
