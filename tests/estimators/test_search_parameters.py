@@ -6,6 +6,7 @@ trained models, at their layers, optimizer, steps and weights.
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -582,7 +583,7 @@ def test_a_build_function_that_lacks_an_argument_says_how_to_give_it(iris: Any) 
         ({"model": towers, "build_fn": towers}, "`model` and `build_fn` are both given"),
         ({"model": lambda: None}, "returned None, not a keras.Model"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_a_value_that_cannot_be_is_refused_with_the_value(iris: Any, parameters: Any, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
