@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,6 +64,16 @@ def mlp(
         raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {normalization!r}.")
     if l2 < 0:
         raise ParameterError(f"`l2` must not be negative; got {l2!r}.")
+    if not isinstance(head, (Head, HeadGroup)):
+        raise ParameterError(
+            f"`head` must be a Head, from head(y) or Head.binary(), Head.multiclass(n), ...; got {head!r}."
+        )
+    try:
+        keras.activations.get(activation)
+    except ValueError:
+        close = difflib.get_close_matches(str(activation), dir(keras.activations), n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        raise ParameterError(f"`activation` is {activation!r}, which Keras does not know.{meant}") from None
 
     inputs = keras.Input(tuple(input_shape))
     x: Any = inputs

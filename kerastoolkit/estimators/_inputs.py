@@ -211,6 +211,11 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
         raise DataError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, Mapping):
         return {name: read_target(target, X, numeric=numeric, owner=owner) for name, target in y.items()}
+    if numeric and np.asarray(y).dtype.kind in "US":
+        raise DataError(
+            f"`y` holds text, such as {np.asarray(y).ravel()[0].item()!r}, but {owner} predicts numbers. For labels "
+            "use KerasClassifier."
+        )
     y = check_array(
         y, ensure_2d=False, allow_nd=True, dtype="numeric" if numeric else None, input_name="y",
         ensure_min_samples=0, estimator=owner,

@@ -262,6 +262,11 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
         if class_weight is None:
             return weights
+        if not isinstance(class_weight, (Mapping, list)) and class_weight != "balanced":
+            raise ParameterError(
+                f"`class_weight` must be a dict of weights by label, a list of them for several targets, 'balanced' or "
+                f"None; got {class_weight!r}."
+            )
         if isinstance(class_weight, Mapping) and isinstance(self.head_, Head) and not self.head_.one_hot:
             known = np.asarray(self.head_.classes).tolist()
             unknown = [label for label in class_weight if label not in known]
