@@ -691,11 +691,8 @@ class KerasEstimator(BaseEstimator):
             NotFittedError: `fit` was not called.
             DataError: `X` has other features or shapes than in `fit`.
         """
-        return self.head_.decode(self._raw(X, **predict_params)) if self._fitted() else None
-
-    def _fitted(self) -> bool:
-        check_is_fitted(self)
-        return True
+        raw = self._raw(X, **predict_params)
+        return self.head_.decode(raw)
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:
         """Output of the model as numpy: an array, or a list or dict of arrays."""
