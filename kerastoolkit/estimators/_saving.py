@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import zipfile
@@ -74,9 +75,26 @@ def save(estimator: KerasEstimator, path: str | Path) -> Path:
             file.writestr(_DESCRIPTION, description)
             for name, model in models.items():
                 model.save(Path(folder) / name)
+                _without_backend(Path(folder) / name)
                 file.write(Path(folder) / name, name)
         os.replace(archive, path)
     return path
+
+
+def _without_backend(path: Path) -> None:
+    """Names optimizers in a .keras file by their public names.
+
+    Under torch Keras writes the module of its own torch optimizers into the file, which then asks for torch wherever it
+    is read.
+    """
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["config.json"] = re.sub(
+        rb'"keras\.src\.backend\.\w+\.optimizers\.\w+"', b'"keras.optimizers"', members["config.json"]
+    )
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
 
 
 def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:

@@ -57,6 +57,7 @@ def test_a_file_holds_no_pickle(fitted: Any, tmp_path: Path) -> None:
         file.extract("model.keras", tmp_path)
     with zipfile.ZipFile(tmp_path / "model.keras") as file:
         assert sorted(file.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
+        assert b"keras.src.backend" not in file.read("config.json")  # would ask for this backend wherever it is read
 
 
 @pytest.mark.parametrize("other", BACKENDS)
