@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
 import warnings
@@ -27,7 +28,9 @@ from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, metadata
 from kerastoolkit.exceptions import DataError, ParameterError
-from kerastoolkit.training import isolated, order_of_rows
+from kerastoolkit.training import Fit, isolated
+from kerastoolkit.training.fused import train as train_model
+from kerastoolkit.training.network import Network, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,8 +48,8 @@ class KerasEstimator(BaseEstimator):
 
     _task = ""
 
-    model_: Any
     head_: Any
+    _network: Network
     _input_shape: Any
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -284,31 +287,45 @@ class KerasEstimator(BaseEstimator):
                 generator = None if self.random_state is None else check_random_state(self.random_state)
                 self._generator = generator
             seed = None if self._generator is None else int(self._generator.randint(2**31 - 1))
-            with isolated(seed):
+            with isolated(None):
                 if not continuing:
                     self._learn(data, head)
-                    self.model_ = self._make_model(build, data, head)
-                    self.head_ = head.bind(self.model_)
+                    self._network = Network(self._recipe(build, data, head), seed)
+                    self.head_ = head.bind(self._network.example)
                     self.history_: dict[str, list[float]] = {}
                     self.n_iter_ = 0
                     self._after_build(self.head_)
-                if train:
-                    arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
-                    self._train(arguments, seed)
+                arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+            if train:
+                self._train(arguments, seed)
         return self
 
     def _train(self, arguments: dict[str, Any], seed: int | None) -> None:
         history = None
-        callbacks = arguments["callbacks"]
+        own = {name: arguments.pop(name) for name in _FIT_FIELDS if name in arguments}
+        own = {name: value for name, value in own.items() if value is not None}
+        arguments = {name: value for name, value in arguments.items() if not _is_default_of_fit(name, value)}
         try:
-            history = self.model_.fit(**{**arguments, "callbacks": order_of_rows(seed) + callbacks}).history
+            history = train_model(Fit(self._network, **own, seed=seed, options=arguments)).history
         except KeyboardInterrupt:
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
-            history = getattr(getattr(self.model_, "history", None), "history", {})
+            history = getattr(self._network.history, "history", {})
             raise
         finally:
             if history is not None:
-                self._remember(history, callbacks)
+                self._remember(history, own["callbacks"])
+
+    @property
+    def model_(self) -> keras.Model:
+        """The trained `keras.Model`, made when it is first asked for."""
+        network = self.__dict__.get("_network")
+        if network is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
+        return network.model  # type: ignore[no-any-return]
+
+    @model_.setter
+    def model_(self, model: keras.Model) -> None:
+        self._network = Network(model)
 
     def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
         kept = dict(self.history_)
@@ -402,7 +419,10 @@ class KerasEstimator(BaseEstimator):
                 raise DataError(f"`y` holds labels that are not among `classes`, {np.asarray(classes).tolist()}.")
             return builders.head(known, task="classification")
         return builders.head(
-            data.y, task=self._task, standardize=ours, sample_weight=data.weights  # type: ignore[arg-type]
+            data.y,
+            task=self._task,
+            standardize=ours,
+            sample_weight=data.weights,  # type: ignore[arg-type]
         )
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
@@ -417,43 +437,70 @@ class KerasEstimator(BaseEstimator):
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _make_model(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> keras.Model:
-        consumed: set[str] = set()
+    def _recipe(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
+        """How the model is made; what goes into it is made anew for each model."""
         handed_over: dict[str, Any] = {}
+        consumed: set[str] = set()
 
         def compile_kwargs() -> dict[str, Any]:
+            handed_over.clear()
             handed_over.update(self._compile_arguments(head, defaults=True))
             return dict(handed_over)
 
-        if build is None:
-            model = _copied(self.model if self.model is not None else self.build_fn)
-        else:
-            names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
-            model, consumed = _parameters.call_build(
-                build,
-                routed=_parameters.below(self._params, "model"),
-                undeclared={name: value for name, value in self._params.items() if "__" not in name},
-                declared={name: self._maker(name) for name in names if getattr(self, name) is not None},
-                offered={
-                    "meta": lambda: self._meta(data, head),
-                    "compile_kwargs": compile_kwargs,
-                    "params": self.get_params,
-                    "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
-                    "head": lambda: head,
-                },
-            )
-        if not _is_built(model):
-            raise ParameterError(
-                f"{_parameters.describe(build)} returned {model!r}, not a keras.Model. "
-                "Does it end in `return model`?"
-            )
-        if not model.built:
-            model(_sample(data))
-        if not model.compiled:
-            model.compile(**(handed_over or self._compile_arguments(head, defaults=True)))
-        elif not handed_over:
-            self._compile_again(model, head, consumed)
-        return model
+        def arguments() -> dict[str, Any]:
+            found = self._build_arguments(build, data, head, compile_kwargs)  # type: ignore[arg-type]
+            consumed.update(found)
+            return found
+
+        def make() -> keras.Model:
+            if build is None:
+                return _copied(self.model if self.model is not None else self.build_fn)
+            model = build(**arguments())
+            if not _is_built(model):
+                raise ParameterError(
+                    f"{_parameters.describe(build)} returned {model!r}, not a keras.Model. "
+                    "Does it end in `return model`?"
+                )
+            if not model.built:
+                model(_sample(data))
+            return model
+
+        def compile(model: keras.Model) -> None:
+            if not model.compiled:
+                model.compile(**(handed_over or self._compile_arguments(head, defaults=True)))
+            elif not handed_over:
+                self._compile_again(model, head, consumed)
+
+        def compile_arguments(compiled: bool) -> Mapping[str, Any]:
+            if handed_over:
+                return {}
+            if not compiled:
+                return self._compile_arguments(head, defaults=True)
+            # What a compiled model is compiled with anew is known by the parameters that ask for it.
+            named = {*_MAKERS, "compile", *_parameters.keras_arguments("compile")}
+            routed = {name: value for name, value in self._params.items() if name.split("__")[0] in named}
+            return {"parameters": {**routed, **{name: getattr(self, name) for name in _MAKERS}}}
+
+        function = None if build is None else (build, arguments())
+        return Recipe(make, compile, function=function, compile_arguments=compile_arguments)
+
+    def _build_arguments(
+        self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
+    ) -> dict[str, Any]:
+        names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
+        return _parameters.call_arguments(
+            build,
+            routed=_parameters.below(self._params, "model"),
+            undeclared={name: value for name, value in self._params.items() if "__" not in name},
+            declared={name: self._maker(name) for name in names if getattr(self, name) is not None},
+            offered={
+                "meta": lambda: self._meta(data, head),
+                "compile_kwargs": compile_kwargs,
+                "params": self.get_params,
+                "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
+                "head": lambda: head,
+            },
+        )
 
     def _compile_again(self, model: keras.Model, head: Head | HeadGroup, consumed: set[str]) -> None:
         """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""
@@ -630,11 +677,6 @@ class KerasEstimator(BaseEstimator):
             arguments["shuffle"] = False
         else:
             arguments |= {"x": X, "y": y, "sample_weight": weights}
-            if keras.config.backend() == "tensorflow" and "steps_per_epoch" not in arguments:
-                # Not told the number of steps, Keras makes the iterator over the data twice an epoch, which is
-                # 40 % of the time of a small fit.
-                arguments["batch_size"] = arguments["batch_size"] or 32
-                arguments["steps_per_epoch"] = -(-n_rows // arguments["batch_size"])
         if validation_data is not None and hasattr(validation_data[0], "toarray"):
             batch_size = arguments.pop("validation_batch_size") or 32
             validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
@@ -715,7 +757,7 @@ class KerasEstimator(BaseEstimator):
         batch_size = arguments.pop("batch_size", None) or _parameters.plain(self.batch_size)
         if batch_size in (None, -1):
             batch_size = _batch_rows(X)
-        ordinary = type(self.model_).predict_step is keras.Model.predict_step and not arguments
+        ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
         if not ordinary and not hasattr(X, "toarray"):
             return self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})
         return self._raw_by_rows(X, batch_size)
@@ -723,23 +765,17 @@ class KerasEstimator(BaseEstimator):
     def _raw_by_rows(self, X: Any, batch_size: int) -> Any:
         """Output for the rows of `X`, each the same whatever rows stand around it.
 
-        `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU, which pays only for many
-        batches; what is left of a batch calls the model. Rows are filled up to a multiple of 32, because matrix
-        products of other shapes add up in another order: a row alone would differ in the seventh digit.
+        `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU; all models of a structure
+        share one here. Rows are filled up to a multiple of 32, because matrix products of other shapes add up in
+        another order: a row alone would differ in the seventh digit.
         """
         import keras
 
-        n_rows = _inputs.n_rows(X)
-        whole = 0 if hasattr(X, "toarray") else n_rows // batch_size * batch_size
         parts = []
-        if whole > batch_size:
-            parts.append(self.model_.predict(_inputs.rows(X, slice(0, whole)), batch_size=batch_size, verbose=0))
-        else:
-            whole = 0
-        for start in range(whole, n_rows, batch_size):
+        for start in range(0, _inputs.n_rows(X), batch_size):
             batch = _inputs.rows(X, slice(start, start + batch_size))
             length = _inputs.n_rows(batch)
-            output = self.model_(_inputs.filled(batch, -length % 32), training=False)
+            output = self._network.predict(_inputs.filled(batch, -length % 32))
             parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
         return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
 
@@ -757,7 +793,7 @@ class KerasEstimator(BaseEstimator):
     # -- the estimator as an object -------------------------------------------------------------------------------
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "model_" in self.__dict__
+        return "_network" in self.__dict__
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -776,7 +812,14 @@ class KerasEstimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         # Callbacks hold on to the model and to whatever they opened; the history is in `history_`.
-        return {name: value for name, value in state.items() if name != "callbacks_"}
+        state = {name: value for name, value in state.items() if name not in ("callbacks_", "_network")}
+        return {**state, "model_": self.model_} if self.__sklearn_is_fitted__() else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state.pop("model_", None)
+        super().__setstate__(state)
+        if model is not None:
+            self.model_ = model
 
     def save(self, path: str | Path) -> Path:
         """Writes the fitted estimator to one file, without pickle.
@@ -805,6 +848,9 @@ class _Data:
         self.X, self.y, self.weights, self.sample = X, y, weights, sample
 
 
+# Arguments of `Model.fit` that a `Fit` names; the others go to Keras.
+_FIT_FIELDS = tuple(field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "options"))
+
 _MAKERS: dict[str, Callable[..., Any]] = {
     "optimizer": _parameters.make_optimizer,
     "loss": _parameters.make_loss,
@@ -825,6 +871,13 @@ def _declared_names(cls: Any) -> tuple[str, ...]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return tuple(sorted(names))
+
+
+def _is_default_of_fit(name: str, value: Any) -> bool:
+    import keras
+
+    default = inspect.signature(keras.Model.fit).parameters[name].default
+    return value is default or value == default or value is None
 
 
 def _is_whole(value: Any) -> bool:

@@ -137,15 +137,15 @@ def plain(value: Any) -> Any:
 # -- the build function ---------------------------------------------------------------------------------------------
 
 
-def call_build(
+def call_arguments(
     build: Callable[..., Any],
     *,
     routed: Mapping[str, Any],
     undeclared: Mapping[str, Any],
     declared: Mapping[str, Callable[[], Any]],
     offered: Mapping[str, Callable[[], Any]],
-) -> tuple[Any, set[str]]:
-    """Calls a build function with every parameter it names.
+) -> dict[str, Any]:
+    """The arguments for a call of a build function: every parameter that it names.
 
     Args:
         build: The build function.
@@ -155,7 +155,7 @@ def call_build(
         offered: What the estimator can hand over (`meta`, `input_shape`, ...), made only when asked for.
 
     Returns:
-        What the function returned, and the names of the arguments it was given.
+        Values by name.
 
     Raises:
         ParameterError: An argument without default got no value.
@@ -184,7 +184,7 @@ def call_build(
             f"{describe(build)} needs {', '.join(f'`{name}`' for name in missing)}, which got no value. Pass it to "
             f"the estimator ({missing[0]}=... or model__{missing[0]}=...), or give the argument a default."
         )
-    return build(**arguments), set(arguments)
+    return arguments
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

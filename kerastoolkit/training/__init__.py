@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from kerastoolkit.training.seeds import isolated, order_of_rows
+from kerastoolkit.training.fused import Fit, Trained, explain, fit_many
+from kerastoolkit.training.seeds import isolated
 
-__all__ = ["isolated", "order_of_rows"]
+__all__ = ["Fit", "Trained", "explain", "fit_many", "isolated"]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["isolated", "order_of_rows"]
+__all__ = ["isolated"]
 
 # Keras builds and trains on global generators; two seeded fits in two threads would draw from each other's.
 _ONE_AT_A_TIME = threading.RLock()
@@ -57,41 +57,6 @@ def isolated(seed: int | None) -> Iterator[None]:
             yield
 
 
-def order_of_rows(seed: int | None) -> list[Any]:
-    """A callback, in a list, by which the order of the rows depends on the seed alone.
-
-    Keras draws the order from the generators of numpy (JAX) and torch after it has drawn from them to build a model's
-    metrics, which it does in the first fit of a model and again in the first fit of a copy. A copy that went on
-    training would otherwise see other batches than the model it was copied from.
-
-    Args:
-        seed: The seed of the fit, `None` for none.
-
-    Returns:
-        Callbacks to put before all others; none without a seed.
-    """
-    return [] if seed is None else [_order_of_rows()(seed)]
-
-
-@functools.cache
-def _order_of_rows() -> Any:
-    import keras
-
-    class OrderOfRows(keras.callbacks.Callback):
-        def __init__(self, seed: int) -> None:
-            super().__init__()
-            self._seed = seed
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            np.random.seed(self._seed)
-            if keras.config.backend() == "torch":
-                import torch
-
-                torch.manual_seed(self._seed)
-
-    return OrderOfRows
-
-
 @contextlib.contextmanager
 def _python_and_numpy(seed: int) -> Iterator[None]:
     before = random.getstate(), np.random.get_state()
@@ -112,10 +77,7 @@ def _keras(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _metric_names_from_the_start() -> Iterator[None]:
-    import keras
-
-    metrics = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in dir(keras.metrics)}
-    metrics |= {name.lower() for name in dir(keras.metrics)}
+    metrics = _names_of_metrics()
     names = _keras_state().get_global_attribute("object_name_uids")
     if names is None:
         yield
@@ -124,6 +86,14 @@ def _metric_names_from_the_start() -> Iterator[None]:
     fresh.update({name: count for name, count in names.items() if name not in metrics})
     with _keras_globals({"object_name_uids": fresh}):
         yield
+
+
+@functools.cache
+def _names_of_metrics() -> frozenset[str]:
+    import keras
+
+    snake = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in dir(keras.metrics)}
+    return frozenset(snake | {name.lower() for name in dir(keras.metrics)})
 
 
 @contextlib.contextmanager

@@ -1,0 +1,321 @@
+"""A joblib backend under which the fits of any scikit-learn tool are trained together.
+
+Every task of a search is a thread, and one thread at a time holds the baton and runs. A task that comes to the training
+of its network hands the fit in, gives the baton back and sleeps. When no task can run any more, all fits handed in are
+trained together (`training.fit_many`), and the tasks wake one by one to score. Because one task runs at a time, in the
+order of the search, what they draw from the generators of the process does not depend on luck.
+
+A task that starts a search of its own (nested cross-validation, an ensemble inside a search) waits for its subtasks
+without the baton, and their fits are handed in like all others.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import joblib
+from joblib._parallel_backends import ParallelBackendBase
+
+from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
+
+__all__ = ["FusedBackend", "fused"]
+
+# Tasks in flight at once. More of them make larger groups, and each keeps its rows in memory while it waits.
+_MOST_TASKS = 256
+
+
+@contextlib.contextmanager
+def fused(*, memory: float | None = None) -> Iterator[Report]:
+    """Trains the fits of everything that scikit-learn does inside the block together.
+
+    Searches, cross-validation, learning curves, ensembles and whatever else hands its work to joblib gather their Keras
+    fits; estimators of other kinds are fitted as ever. `n_jobs` makes no difference.
+
+    Example:
+
+    >>> with fused() as report:
+    ...     scores = cross_val_score(KerasClassifier(), X, y, cv=10)
+    >>> print(report.explain())
+    10 fits trained together, as one program.
+
+    Args:
+        memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
+
+    Yields:
+        A `Report` of what was trained, and how.
+    """
+    backend = FusedBackend(memory=memory)
+    with joblib.parallel_config(backend=backend):
+        yield backend.report
+
+
+class Report:
+    """What was trained under a backend, and how.
+
+    Attributes:
+        trained: Every fit, a `training.Trained` each, in the order of training.
+        seconds: Time spent training, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.trained: list[Trained] = []
+        self.seconds = 0.0
+
+    def explain(self) -> str:
+        """Says in words which fits were trained together, which were not, and why."""
+        from kerastoolkit.training import explain
+
+        return explain(self.trained)
+
+
+class Cancelled(BaseException):
+    """The search was given up while a task slept. Not an Exception: an estimator's error score must not swallow it."""
+
+
+class _Task:
+    """A call that joblib wants done, in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.call, self.done = call, done
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.wakes = threading.Event()
+        self.finished = threading.Event()
+        self.fit: Fit | None = None
+        self.trained: Trained | None = None
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The result, for joblib."""
+        if not self.finished.wait(timeout):
+            raise TimeoutError("the task did not end in time")
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class _Conductor:
+    """Lets tasks run one at a time, gathers their fits, trains them when nobody can run."""
+
+    def __init__(self, memory: float | None, report: Report) -> None:
+        self._memory, self.report = memory, report
+        self._lock = threading.Lock()
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._new: collections.deque[_Task] = collections.deque()
+        self._awake: collections.deque[_Task] = collections.deque()  # may go on: trained, or back from subtasks
+        self._asleep: list[_Task] = []
+        self._local = threading.local()
+        self._thread: threading.Thread | None = None
+        self._users = 0
+        self._cancelled = False
+
+    # -- what joblib calls ---------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._thread is None:
+                self._cancelled = False
+                self._thread = threading.Thread(target=self._conduct, name="kerastoolkit-search", daemon=True)
+                self._thread.start()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+        self._news.put(None)
+
+    def add(self, task: _Task) -> None:
+        self._new.append(task)
+        self._news.put(None)
+
+    def cancel(self, tasks: set[_Task]) -> None:
+        """Gives up tasks that have not ended."""
+        self._cancelled = True
+        self._news.put(None)
+
+    @contextlib.contextmanager
+    def without_baton(self) -> Iterator[None]:
+        """While a task waits for its subtasks, others run."""
+        task: _Task | None = getattr(self._local, "task", None)
+        if task is None:
+            yield
+            return
+        task.wakes.clear()
+        self._baton_back()
+        try:
+            yield
+        finally:
+            self._awake.append(task)
+            self._news.put(None)
+            task.wakes.wait()
+
+    # -- inside a task's thread ----------------------------------------------------------------------------------
+
+    def _run(self, task: _Task) -> None:
+        self._local.task = task
+        try:
+            with gathering(self._hand_in):
+                task.result = task.call()
+        except BaseException as error:
+            task.error = error
+        finally:
+            task.finished.set()
+            try:
+                task.done(task)
+            finally:
+                self._baton_back()
+
+    def _hand_in(self, fit: Fit) -> Trained:
+        task: _Task = self._local.task
+        task.fit = fit
+        task.wakes.clear()
+        self._asleep.append(task)
+        self._baton_back()
+        task.wakes.wait()
+        task.fit = None
+        if self._cancelled or task.trained is None:
+            raise Cancelled
+        trained, task.trained = task.trained, None
+        return trained
+
+    def _baton_back(self) -> None:
+        self._baton.set()
+
+    # -- inside the conductor's thread ---------------------------------------------------------------------------
+
+    def _conduct(self) -> None:
+        self._baton = threading.Event()
+        while True:
+            if self._awake:
+                task = self._awake.popleft()
+                self._hand_baton(task.wakes.set)
+            elif self._new and not self._cancelled and self._has_room():
+                task = self._new.popleft()
+                thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
+                self._hand_baton(thread.start)
+            elif self._asleep:
+                self._train()
+            else:
+                with self._lock:
+                    if not self._users and not self._new and not self._awake:
+                        self._thread = None
+                        return
+                with contextlib.suppress(queue.Empty):
+                    self._news.get(timeout=1.0)
+
+    def _hand_baton(self, to: Callable[[], None]) -> None:
+        self._baton.clear()
+        to()
+        self._baton.wait()
+
+    def _has_room(self) -> bool:
+        if len(self._asleep) >= _MOST_TASKS:
+            return False
+        if not self._asleep:
+            return True
+        # Every task that sleeps keeps its rows. Those of the last are the best guess at those of the next.
+        held = sum(_bytes_of(task.fit) for task in self._asleep)
+        return held + _bytes_of(self._asleep[-1].fit) < free_memory() / 4 + held / 4
+
+    def _train(self) -> None:
+        tasks, self._asleep = self._asleep, []
+        begun = time.perf_counter()
+        if not self._cancelled:
+            try:
+                trained = fit_many([task.fit for task in tasks], memory=self._memory)  # type: ignore[misc]
+            except BaseException as error:
+                for task in tasks:
+                    task.trained = Trained.failed(error)
+            else:
+                for task, one in zip(tasks, trained, strict=True):
+                    task.trained = one
+                self.report.trained += trained
+                self.report.seconds += time.perf_counter() - begun
+        self._awake.extend(tasks)
+
+
+def _bytes_of(fit: Fit | None) -> int:
+    import keras
+
+    parts = [] if fit is None else keras.tree.flatten([fit.x, fit.y, fit.sample_weight, fit.validation_data])
+    return sum(int(getattr(part, "nbytes", 0)) for part in parts)
+
+
+class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
+    """The joblib backend behind `fused`, known to joblib as `"kerastoolkit"`.
+
+    Args:
+        memory: As for `fused`.
+
+    Attributes:
+        report: What was trained, and how.
+    """
+
+    supports_retrieve_callback = True
+    supports_sharedmem = True
+    uses_threads = True
+    default_n_jobs = _MOST_TASKS
+
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        *,
+        memory: float | None = None,
+        conductor: _Conductor | None = None,
+        **options: Any,
+    ) -> None:
+        if options:
+            raise ParameterError(f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `memory`.")
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
+        self.report = Report() if conductor is None else conductor.report
+        self._conductor = conductor or _Conductor(memory, self.report)
+        self._tasks: set[_Task] = set()
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Tasks in flight: the same whatever is asked for, since they wait for one another."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        return _MOST_TASKS
+
+    def start_call(self) -> None:
+        """joblib begins to hand over tasks."""
+        self._conductor.enter()
+
+    def stop_call(self) -> None:
+        """joblib has all results."""
+        self._conductor.leave()
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
+        """Takes a task; it runs when its turn comes."""
+        task = _Task(func, callback or (lambda task: None))
+        self._conductor.add(task)
+        return task
+
+    def retrieve_result_callback(self, out: _Task) -> Any:
+        """The result of a task that has ended."""
+        return out.get()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Gives up what has not ended: a task failed, or the user pressed Ctrl-C."""
+        self._conductor.cancel(self._tasks)
+
+    def get_nested_backend(self) -> tuple[Any, int | None]:
+        """Searches inside tasks hand their fits to the same conductor."""
+        nested = FusedBackend(nesting_level=(self.nesting_level or 0) + 1, conductor=self._conductor)
+        return nested, None
+
+    @contextlib.contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """joblib waits for results: if it is a task that waits, others may run."""
+        with self._conductor.without_baton():
+            yield
+
+
+joblib.register_parallel_backend("kerastoolkit", FusedBackend)

@@ -1,0 +1,845 @@
+"""One step of training as a pure function, and an epoch of it as one program, for one model or for many at once.
+
+A Keras model keeps its state in variables, and Keras traces a new program for every model. Here the state goes in and
+comes out, so that one trace serves all models of a structure, one after another or, with a leading axis on every part of
+the state, all of them in one step. What a step does is what `Model.train_step` does, in the same order.
+
+Whatever Keras does not promise (names that begin with an underscore) is used in this module alone. `unsupported` says
+in words why a model must be trained by `Model.fit`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+# Tracing goes through the template's own layers and Keras' global scopes.
+_ONE_TRACE_AT_A_TIME = threading.RLock()
+
+
+class State(NamedTuple):
+    """Everything that a step of training reads and writes: lists of tensors, in Keras' order of the variables.
+
+    Between trainings there are no metrics in it.
+    """
+
+    trainable: list[Any]
+    others: list[Any]
+    optimizer: list[Any]
+    metrics: list[Any]
+
+
+class Rows(NamedTuple):
+    """Rows of data, each part an array or a structure of arrays; `weights` is None without weights."""
+
+    x: Any
+    y: Any
+    weights: Any
+
+
+class Forward:
+    """The output of models of one structure, in the mode of inference.
+
+    Args:
+        template: A built model of the structure.
+    """
+
+    def __init__(self, template: keras.Model) -> None:
+        self._template = template
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
+        """Output of a model with these variables for a batch of rows."""
+        form = form_of(x)
+        with _ONE_TRACE_AT_A_TIME:
+            if form not in self._compiled:
+                self._compiled[form] = _backend().predict(self._output, trainable, others, x)
+            return self._compiled[form](trainable, others, x)
+
+    def _output(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
+        model = self._template
+        pairs = [*zip(model.trainable_variables, trainable), *zip(model.non_trainable_variables, others)]
+        with _scope(pairs):
+            return model(x, training=False) if model._call_has_training_arg else model(x)
+
+
+class Program:
+    """The programs of one structure: train an epoch, evaluate, predict; alone or stacked.
+
+    Args:
+        template: A built and compiled model of the structure. Its variables are read for their shapes; the programs
+            never change them.
+        slots: Where the values stand that may differ between models of the structure: `(object, attribute)`.
+    """
+
+    def __init__(self, template: keras.Model, slots: Sequence[tuple[Any, str]]) -> None:
+        self.template = template
+        self.slots = list(slots)
+        self.optimizer = _pure_optimizer(template)
+        # What is lifted must be what the step uses, which is not the optimizer that the template was compiled with.
+        self._lifts = [(self.optimizer if owner is template.optimizer else owner, name) for owner, name in slots]
+        self._fresh_metrics: list[Any] | None = None
+        self.forward = Forward(template)
+        self._backend = _backend()
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    @property
+    def place_of_rate(self) -> int | None:
+        """Where the learning rate stands among the optimizer's variables; None for a schedule."""
+        rate = self.optimizer._learning_rate
+        places = [place for place, variable in enumerate(self.optimizer.variables) if variable is rate]
+        return places[0] if places else None
+
+    @property
+    def steps_a_call(self) -> int:
+        """Steps that one call should begin with; it cannot be interrupted."""
+        return int(self._backend.steps_a_call)
+
+    # -- what the outside calls ----------------------------------------------------------------------------------
+
+    def state_of(self, model: keras.Model) -> State:
+        """The state of a model of this structure, as numpy arrays."""
+        return State(
+            _values(model.trainable_variables),
+            _values(model.non_trainable_variables),
+            _values(model.optimizer.variables),
+            [],
+        )
+
+    def fresh_optimizer(self, given: Any) -> list[Any]:
+        """The optimizer's state before training, with the learning rate of the optimizer that is given."""
+        state = _values(self.optimizer.variables)
+        if self.place_of_rate is not None:
+            state[self.place_of_rate] = _numpy(given._learning_rate.value)
+        return state
+
+    def values_with(self, values: Sequence[float], optimizer: Any) -> list[float]:
+        """The numbers for the slots of a model like one with these, but with another optimizer."""
+        return [
+            float(getattr(optimizer, name)) if owner is self.template.optimizer else value
+            for (owner, name), value in zip(self.slots, values, strict=True)
+        ]
+
+    def fresh_metrics(self) -> list[Any]:
+        """The metrics' state before an epoch, as numpy arrays."""
+        if self._fresh_metrics is None:
+            variables = self.template.metrics_variables
+            with _scope(list(zip(variables, [v.value for v in variables], strict=True))) as scope:
+                self.template.reset_metrics()
+            self._fresh_metrics = [_numpy(scope.get_current_value(v)) for v in variables]
+        return self._fresh_metrics
+
+    def epoch(self, state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows, *, stacked: bool) -> Any:
+        """Trains on batches of rows.
+
+        Args:
+            state: The state; with a leading axis of models when `stacked`.
+            lifted: A value for each slot; the same.
+            data: All rows, shared by all models.
+            order: Row numbers of each batch, shape `(steps, rows)`; `(models, steps, rows)` when stacked.
+            starts: Number added to the row numbers for each part of the data, scalar; `(models,)` when stacked.
+            stacked: Whether there are many models.
+
+        Returns:
+            The new state and the results of the metrics by name.
+        """
+        run = self._program("train", stacked, data)
+        with _ONE_TRACE_AT_A_TIME:
+            return run(state, lifted, data, order, starts)
+
+    def evaluation(
+        self, state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows, *, stacked: bool
+    ) -> Any:
+        """Evaluates; as `epoch`, but the state does not change and only the results are returned."""
+        run = self._program("test", stacked, data)
+        with _ONE_TRACE_AT_A_TIME:
+            return run(state, lifted, data, order, starts)
+
+    # -- arrays and tensors --------------------------------------------------------------------------------------
+
+    def tensor(self, value: Any) -> Any:
+        """An array as a tensor of the backend."""
+        return self._backend.tensor(value)
+
+    def tensors(self, values: Any) -> Any:
+        """Every array of a structure as a tensor."""
+        return mapped(self._backend.tensor, values)
+
+    def arrays(self, values: Any) -> Any:
+        """Every tensor of a structure as an array."""
+        return mapped(_numpy, values)
+
+    def take(self, values: Any, members: Any) -> Any:
+        """Some models out of stacked tensors."""
+        return mapped(lambda value: self._backend.take(value, members), values)
+
+    def put(self, values: Any, members: Any, part: Any) -> Any:
+        """Stacked tensors with some models replaced."""
+        return mapped(lambda value, new: self._backend.put(value, members, new), values, part)
+
+    # -- what a search asks --------------------------------------------------------------------------------------
+
+    def weight_places(self) -> list[tuple[str, int]]:
+        """Where each of `Model.weights` stands in a state."""
+        model = self.template
+        places = {id(v): ("trainable", number) for number, v in enumerate(model.trainable_variables)}
+        places |= {id(v): ("others", number) for number, v in enumerate(model.non_trainable_variables)}
+        return [places[id(v)] for v in model.weights]
+
+    def finalized(self, state: State) -> list[Any] | None:
+        """Trainable weights after the optimizer's last word (averages of them); None if it has none."""
+        optimizer = self.optimizer
+        if not optimizer.use_ema:
+            return None
+        places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
+        averages = [places.get(id(average)) for average in optimizer._model_variables_moving_average]
+        return [
+            value if place is None else state.optimizer[place]
+            for value, place in zip(state.trainable, averages, strict=True)
+        ]
+
+    def bytes_of_a_step(self, batch_size: int) -> int:
+        """About how much memory one model more takes in a stacked step."""
+        import keras
+
+        model = self.template
+        weights = sum(int(np.prod(v.shape)) for v in model.variables)
+        outputs = 0
+        for layer in model._flatten_layers(include_self=False):
+            try:
+                shapes = [tuple(part.shape) for part in keras.tree.flatten(layer.output)]
+            except (AttributeError, ValueError):
+                continue
+            outputs += sum(int(np.prod([size or 1 for size in shape[1:]])) for shape in shapes)
+        return 4 * (8 * weights + 4 * outputs * batch_size)
+
+    def is_worth_fusing(self, n_models: int, batch_size: int) -> bool:
+        """Whether a stacked step is quicker than as many single ones."""
+        return True
+
+    # -- the steps -----------------------------------------------------------------------------------------------
+
+    def _program(self, kind: str, stacked: bool, data: Rows) -> Callable[..., Any]:
+        key = (kind, stacked, form_of(data))
+        if key not in self._compiled:
+            step = self._train_step if kind == "train" else self._test_step
+            self._compiled[key] = self._backend.epoch(
+                step, self._results, self._example(), data, len(self.slots), stacked=stacked
+            )
+        return self._compiled[key]
+
+    def _example(self) -> State:
+        return State(
+            self.template.trainable_variables,
+            self.template.non_trainable_variables,
+            self.optimizer.variables,
+            self.template.metrics_variables,
+        )
+
+    def _train_step(self, state: State, lifted: list[Any], rows: Rows) -> State:
+        with self._lifted(lifted):
+
+            def loss_of(trainable: list[Any]) -> tuple[Any, Any]:
+                output, loss, others, metrics = self._loss(State(trainable, *state[1:]), rows, training=True)
+                return self.optimizer.scale_loss(loss), (output, loss, others, metrics)
+
+            gradients, (output, loss, others, metrics) = self._backend.gradients(loss_of, state.trainable)
+            trainable, optimizer = self.optimizer.stateless_apply(state.optimizer, gradients, state.trainable)
+        metrics = self._count(State(trainable, others, optimizer, metrics), rows, output, loss)
+        return State(list(trainable), others, list(optimizer), metrics)
+
+    def _test_step(self, state: State, lifted: list[Any], rows: Rows) -> State:
+        with self._lifted(lifted):
+            output, loss, others, metrics = self._loss(state, rows, training=False)
+        state = State(state.trainable, others, state.optimizer, metrics)
+        return state._replace(metrics=self._count(state, rows, output, loss))
+
+    def _loss(self, state: State, rows: Rows, *, training: bool) -> tuple[Any, Any, list[Any], list[Any]]:
+        model = self.template
+        with _scope(self._mapping(state), collect_losses=True) as scope:
+            output = model(rows.x, training=training) if model._call_has_training_arg else model(rows.x)
+            loss = model._compute_loss(x=rows.x, y=rows.y, y_pred=output, sample_weight=rows.weights, training=training)
+            model._clear_losses()
+        others = _updated(scope, model.non_trainable_variables, state.others)
+        return output, loss, others, _updated(scope, model.metrics_variables, state.metrics)
+
+    def _count(self, state: State, rows: Rows, output: Any, loss: Any) -> list[Any]:
+        import keras
+
+        model = self.template
+        with _scope(self._mapping(state)) as scope:
+            first = next(part for part in keras.tree.flatten(rows.x) if part is not None)
+            model._loss_tracker.update_state(loss, sample_weight=keras.ops.shape(first)[0])
+            model.compute_metrics(rows.x, rows.y, output, sample_weight=rows.weights)
+        return _updated(scope, model.metrics_variables, state.metrics)
+
+    def _results(self, state: State) -> dict[str, Any]:
+        with _scope(self._mapping(state)):
+            return dict(self.template.get_metrics_result())
+
+    def _mapping(self, state: State) -> list[tuple[Any, Any]]:
+        model = self.template
+        return [
+            *zip(model.trainable_variables, state.trainable),
+            *zip(model.non_trainable_variables, state.others),
+            *zip(model.metrics_variables, state.metrics),
+        ]
+
+    @contextlib.contextmanager
+    def _lifted(self, values: list[Any]) -> Iterator[None]:
+        """Puts tensors in the place of the numbers that differ between models, while a step is traced."""
+        before = [getattr(owner, name) for owner, name in self._lifts]
+        for (owner, name), value, number in zip(self._lifts, values, before, strict=True):
+            if name == "rate":  # Keras' dropout takes a number only
+                _set(owner, "call", self._dropout(owner, value))
+            else:
+                _set(owner, name, _Lifted(value, number, self._backend.convert))
+        try:
+            yield
+        finally:
+            for (owner, name), number in zip(self._lifts, before, strict=True):
+                if name == "rate":
+                    object.__delattr__(owner, "call")
+                else:
+                    _set(owner, name, number)
+
+    def _dropout(self, layer: Any, rate: Any) -> Callable[..., Any]:
+        """`Dropout.call` of the same random numbers, for a rate that is a tensor."""
+
+        def call(inputs: Any, training: bool = False) -> Any:
+            if not training:
+                return inputs
+            seed = layer.seed_generator.next()
+            return self._backend.dropout(inputs, self._backend.convert(rate, inputs.dtype), seed)
+
+        return call
+
+
+class _Lifted:
+    """A number that differs between models: compares as the template's own, computes as a tensor.
+
+    Keras asks `if self.momentum != 0` in Python, which every model of a group answers alike. Arithmetic with Python
+    numbers stays in double precision, as it is for the Python number that this stands for: `1 - beta_2` in single
+    precision would be wrong in the fifth digit.
+    """
+
+    def __init__(self, value: Any, number: float, convert: Callable[..., Any]) -> None:
+        self._value, self._number, self._convert = value, number, convert
+
+    def _with(self, value: Any, number: float) -> _Lifted:
+        return _Lifted(value, number, self._convert)
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self._convert(self._value, dtype)
+
+    def __jax_array__(self) -> Any:
+        return self._convert(self._value, None)
+
+    def __float__(self) -> float:
+        raise TypeError("a number that differs between models was asked for as one number")
+
+    def __bool__(self) -> bool:
+        return bool(self._number)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _operator(name: str, *, reflected: bool) -> Callable[..., Any]:
+    import operator
+
+    function = getattr(operator, name)
+
+    def compute(self: _Lifted, other: Any) -> Any:
+        if isinstance(other, _Lifted):
+            other_value, other_number = other._value, other._number
+        elif isinstance(other, (int, float)):
+            other_value = other_number = other
+        else:
+            mine = self._convert(self._value, other.dtype)
+            return function(other, mine) if reflected else function(mine, other)
+        if reflected:
+            return self._with(function(other_value, self._value), function(other_number, self._number))
+        return self._with(function(self._value, other_value), function(self._number, other_number))
+
+    return compute
+
+
+def _comparison(name: str) -> Callable[..., Any]:
+    import operator
+
+    function = getattr(operator, name)
+    return lambda self, other: function(self._number, other)
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow"):
+    setattr(_Lifted, f"__{_name}__", _operator(_name, reflected=False))
+    setattr(_Lifted, f"__r{_name}__", _operator(_name, reflected=True))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(_Lifted, f"__{_name}__", _comparison(_name))
+_Lifted.__neg__ = lambda self: self._with(-self._value, -self._number)  # type: ignore[attr-defined]
+
+
+class NotPure(Exception):
+    """A model cannot be trained by a shared program; the message says why."""
+
+
+# -- what is private to Keras ---------------------------------------------------------------------------------------
+
+
+def _scope(mapping: list[tuple[Any, Any]], *, collect_losses: bool = False) -> Any:
+    import keras
+
+    return keras.StatelessScope(state_mapping=mapping, collect_losses=collect_losses)
+
+
+def _updated(scope: Any, variables: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+    after = [scope.get_current_value(variable) for variable in variables]
+    return [old if new is None else new for old, new in zip(before, after, strict=True)]
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    # Not setattr: optimizers and layers track what they are given, and would take a tensor for a weight.
+    object.__setattr__(owner, name, value)
+
+
+@functools.cache
+def _pure(kind: type) -> type:
+    """An optimizer class with the same rule of update, without what a backend adds for devices.
+
+    TensorFlow's optimizers refuse `stateless_apply`, and torch's work in place. The class of the user comes first in the
+    order of resolution, so that an optimizer which overrides one of these methods itself keeps its own.
+    """
+    import keras
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+    names = [
+        "_apply_weight_decay",
+        "_backend_increment_gradient_accumulators",
+        "_backend_reset_gradient_accumulators",
+        "_backend_update_step",
+        "_clip_by_norm",
+        "_overwrite_model_variables_with_average_value",
+        "_var_key",
+        "add_variable_from_reference",
+        "assign",
+        "assign_add",
+        "assign_sub",
+        "stateless_apply",
+    ]
+    methods = {name: getattr(BaseOptimizer, name) for name in names if hasattr(BaseOptimizer, name)}
+    plain = type("Plain", (keras.optimizers.Optimizer,), methods)
+    return type(kind.__name__, (kind, plain), {"__module__": kind.__module__})
+
+
+def _pure_optimizer(model: keras.Model) -> Any:
+    import keras
+
+    optimizer = model.optimizer
+    if keras.config.backend() == "jax":
+        return optimizer
+    kind = type(optimizer)
+    if keras.config.backend() == "torch" and kind.__module__.startswith("keras.src.backend.torch"):
+        kind = next(base for base in kind.__mro__ if base.__module__.startswith("keras.src.optimizers."))
+    pure = _pure(kind).from_config(optimizer.get_config())  # type: ignore[attr-defined]
+    pure.build(model.trainable_variables)
+    return pure
+
+
+def unsupported(model: keras.Model) -> str | None:
+    """Why `Model.fit` must train a model, in words; None if a shared program can."""
+    import keras
+
+    kind, backend = type(model), keras.config.backend()
+    if not hasattr(_Backends, backend):
+        return f"there is no shared program for the backend {backend}"
+    if not _keras_is_known():
+        return f"Keras {keras.__version__} is built otherwise inside"
+    if not model.compiled or model.optimizer is None:
+        return "the model is not compiled with an optimizer"
+    for name in ("train_step", "test_step", "fit", "evaluate", "make_train_function", "make_test_function"):
+        if getattr(kind, name) is not getattr(keras.Model, name):
+            return f"{kind.__name__} has a `{name}` of its own"
+    if model.run_eagerly:
+        return "the model runs eagerly"
+    if model.jit_compile and backend == "tensorflow":
+        return "the model is compiled with jit_compile"
+    optimizer = model.optimizer
+    if type(optimizer).__name__ in ("LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW"):
+        return f"{type(optimizer).__name__} is more than a rule of update"
+    if optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency:
+        return "the optimizer does something else in some steps"
+    if not model.trainable_variables:
+        return "the model has nothing to train"
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy() or model._distribute_strategy is not None:
+            return "the model is distributed over devices"
+    elif keras.distribution.distribution() is not None:
+        return "the model is distributed over devices"
+    if backend == "torch" and any(isinstance(g, keras.random.SeedGenerator) for g in _seed_generators(model)):
+        return "torch draws random numbers from generators of the process"
+    return None
+
+
+def _seed_generators(model: keras.Model) -> list[Any]:
+    return [generator for layer in model._flatten_layers() for generator in getattr(layer, "_seed_generators", ())]
+
+
+@functools.cache
+def _keras_is_known() -> bool:
+    """Whether this Keras has all that is private to it and used here; checked once."""
+    import keras
+    from keras.src.optimizers import base_optimizer
+
+    of_model = ("_call_has_training_arg", "_clear_losses", "_compute_loss", "_flatten_layers", "_symbolic_build")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    of_optimizer = ("stateless_apply", "_backend_update_step", "_var_key")
+    return (
+        all(hasattr(model, name) for name in (*of_model, "_loss_tracker", "_compile_config"))
+        and all(hasattr(base_optimizer.BaseOptimizer, name) for name in of_optimizer)
+        and hasattr(model.optimizer, "_learning_rate")
+    )
+
+
+def build_like(model: keras.Model, batch: Any) -> None:
+    """Builds what Keras builds when it first sees data: metrics, loss, optimizer."""
+    x, y, weights = batch
+    model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
+
+
+def is_built(model: keras.Model) -> bool:
+    """Whether Keras has built what it builds when it first sees data."""
+    return bool(model.optimizer.built)
+
+
+def assign(model: keras.Model, state: State) -> None:
+    """Sets the variables of a model; those of the optimizer if there is a state of it."""
+    if state.optimizer and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    pairs = [
+        *zip(model.trainable_variables, state.trainable, strict=True),
+        *zip(model.non_trainable_variables, state.others, strict=True),
+        *zip(model.optimizer.variables if state.optimizer else [], state.optimizer, strict=True),
+    ]
+    for variable, value in pairs:
+        variable.assign(value)
+
+
+def clone(model: keras.Model) -> keras.Model:
+    """A compiled model of the same structure, with other weights."""
+    import keras
+
+    copy = type(model).from_config(model.get_config())
+    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+    copy.compile(**{**model._compile_config.config, "optimizer": optimizer})
+    return copy
+
+
+def keras_generators() -> Any:
+    """The state of Keras' and TensorFlow's generators for the whole process."""
+    import keras
+    from keras.src.backend.common import global_state
+
+    generator = global_state.get_global_attribute("global_seed_generator")
+    states = [
+        None if generator is None else _numpy(generator.state.value).tolist(),
+        global_state.get_global_attribute("global_random_seed"),
+    ]
+    if keras.config.backend() == "tensorflow":
+        from tensorflow.python.eager import context
+
+        rng = getattr(context.context(), "_rng", None)
+        states.append((context.context()._seed, None if rng is None else rng.getstate()))
+    return states
+
+
+def array(variable: Any) -> Any:
+    """The value of a variable, as an array."""
+    return _numpy(variable.value)
+
+
+def _values(variables: Sequence[Any]) -> list[Any]:
+    return [_numpy(variable.value) for variable in variables]
+
+
+def _numpy(value: Any) -> Any:
+    import keras
+
+    return keras.ops.convert_to_numpy(value)
+
+
+def mapped(function: Callable[..., Any], *structures: Any) -> Any:
+    """A function of each part of data; what is None stays None."""
+    import keras
+
+    return keras.tree.map_structure(lambda part, *more: None if part is None else function(part, *more), *structures)
+
+
+def form_of(data: Any) -> Any:
+    """Dtypes, row shapes and structure of data: what a program is made for."""
+    import keras
+
+    leaves = [None if part is None else (str(part.dtype), tuple(part.shape[1:])) for part in keras.tree.flatten(data)]
+    return str(keras.tree.map_structure(lambda part: 0, data)), tuple(leaves)
+
+
+# -- backends -------------------------------------------------------------------------------------------------------
+
+
+class _TensorFlow:
+    """Graphs: a loop over the steps around the step, or around the step vectorised over the models."""
+
+    steps_a_call = 64  # at first: a call cannot be interrupted, so that it should not take long
+
+    def tensor(self, value: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(value)
+
+    def take(self, value: Any, members: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.gather(value, members)
+
+    def put(self, value: Any, members: Any, part: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.tensor_scatter_nd_update(value, members[:, None], part)
+
+    def convert(self, value: Any, dtype: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.cast(value, dtype or tf.float32)
+
+    def dropout(self, inputs: Any, rate: Any, seed: Any) -> Any:
+        import tensorflow as tf
+
+        seed = tf.cast(tf.math.floormod(seed, tf.int32.max - 1), "int32")  # as Keras does
+        return tf.nn.experimental.stateless_dropout(inputs, rate=rate, seed=seed)
+
+    def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
+        import tensorflow as tf
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(trainable)
+            loss, rest = loss_of(trainable)
+        gradients = tape.gradient(loss, trainable)
+        for gradient, value in zip(gradients, trainable, strict=True):
+            if isinstance(gradient, tf.Tensor):  # a batch of unknown size makes TensorFlow forget the shape
+                gradient.set_shape(value.shape)
+        return gradients, rest
+
+    def epoch(
+        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
+    ) -> Callable[..., Any]:
+        import tensorflow as tf
+
+        lead = [None] if stacked else []
+
+        def spec(variable: Any) -> Any:
+            return tf.TensorSpec([*lead, *variable.shape], variable.dtype)
+
+        state_spec = State(*([spec(variable) for variable in part] for part in example))
+        lifted_spec = [tf.TensorSpec(lead, tf.float64)] * n_lifted
+        data_spec = mapped(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), data)
+        starts_spec = mapped(lambda part: tf.TensorSpec(lead, tf.int32), data)
+        order_spec = tf.TensorSpec([*lead, None, None], tf.int32)
+
+        template = Rows(*data)
+
+        def one(arguments: Any) -> Any:
+            state, lifted, parts = arguments
+            return step(state, lifted, _filled(template, parts))
+
+        def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+            def body(number: Any, state: State) -> Any:
+                batch = order[:, number] if stacked else order[number]
+
+                def take(part: Any, start: Any) -> Any:
+                    return tf.gather(part, batch + (start[:, None] if stacked else start))
+
+                arguments = (state, lifted, _present(mapped(take, data, starts)))
+                return number + 1, tf.vectorized_map(one, arguments) if stacked else one(arguments)
+
+            steps = tf.shape(order)[-2]
+            _, state = tf.while_loop(
+                lambda number, _: number < steps,
+                body,
+                (tf.constant(0), state),
+                maximum_iterations=steps,
+                parallel_iterations=1,
+            )
+            return state, tf.vectorized_map(results, state) if stacked else results(state)
+
+        return _traced(run, [state_spec, lifted_spec, data_spec, order_spec, starts_spec])
+
+    def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
+        import tensorflow as tf
+
+        weights_spec = [[tf.TensorSpec(value.shape, value.dtype) for value in part] for part in (trainable, others)]
+        x_spec = mapped(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x)
+        return _traced(forward, [*weights_spec, x_spec])
+
+
+def _traced(function: Callable[..., Any], specs: list[Any]) -> Callable[..., Any]:
+    """A TensorFlow function traced once for arguments of these forms, in which None may stand for a part."""
+    import tensorflow as tf
+
+    def flat(*tensors: Any) -> Any:
+        return function(*_filled(specs, tensors))
+
+    traced = tf.function(flat, input_signature=_present(specs), autograph=False)
+    return lambda *arguments: traced(*_present(list(arguments)))
+
+
+def _present(structure: Any) -> list[Any]:
+    """The parts of a structure that are not None, in order."""
+    import keras
+
+    return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
+
+
+def _filled(structure: Any, parts: Sequence[Any]) -> Any:
+    """A structure like this one, None where it has None, of these parts."""
+    following = iter(parts)
+    return mapped(lambda _: next(following), structure)
+
+
+class _Jax:
+    """One compiled scan over the steps, around the step or around the step vectorised over the models."""
+
+    steps_a_call = 10**9  # another number of steps would be compiled anew
+
+    def tensor(self, value: Any) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.asarray(value)
+
+    def take(self, value: Any, members: Any) -> Any:
+        return value[members]
+
+    def put(self, value: Any, members: Any, part: Any) -> Any:
+        return value.at[members].set(part)
+
+    def convert(self, value: Any, dtype: Any) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.asarray(value, dtype or jnp.float32)
+
+    def dropout(self, inputs: Any, rate: Any, seed: Any) -> Any:
+        import jax
+
+        kept = 1 - rate
+        mask = jax.random.bernoulli(seed, p=kept, shape=inputs.shape)
+        return jax.lax.select(mask, inputs / kept, jax.numpy.zeros_like(inputs))
+
+    def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
+        import jax
+
+        (_, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        return gradients, rest
+
+    def epoch(
+        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
+    ) -> Callable[..., Any]:
+        import jax
+
+        def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+            def body(state: State, batch: Any) -> tuple[State, None]:
+                def take(part: Any, start: Any) -> Any:
+                    return part[batch + (start[:, None] if stacked else start)]
+
+                one = jax.vmap(step) if stacked else step
+                return one(state, lifted, mapped(take, data, starts)), None
+
+            state, _ = jax.lax.scan(body, state, order.swapaxes(0, 1) if stacked else order)
+            return state, jax.vmap(results)(state) if stacked else results(state)
+
+        return jax.jit(run)  # type: ignore[no-any-return]
+
+    def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
+        import jax
+
+        return jax.jit(forward)  # type: ignore[no-any-return]
+
+
+class _Torch:
+    """A loop of Python over the steps; stacked, each step is vectorised over the models."""
+
+    steps_a_call = 64
+
+    def tensor(self, value: Any) -> Any:
+        import keras
+
+        return keras.ops.convert_to_tensor(value)
+
+    def take(self, value: Any, members: Any) -> Any:
+        return value[members]
+
+    def put(self, value: Any, members: Any, part: Any) -> Any:
+        value = value.clone()
+        value[members] = part
+        return value
+
+    def convert(self, value: Any, dtype: Any) -> Any:
+        return value.to(dtype)
+
+    def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
+        import torch
+
+        gradients, (_, rest) = torch.func.grad_and_value(loss_of, has_aux=True)(trainable)
+        return gradients, rest
+
+    def epoch(
+        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
+    ) -> Callable[..., Any]:
+        import torch
+
+        template = data
+
+        def one(state: State, lifted: list[Any], parts: list[Any]) -> State:
+            return step(state, lifted, _filled(template, parts))  # type: ignore[no-any-return]
+
+        def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+            with torch.no_grad():
+                for number in range(order.shape[-2]):
+                    batch = order[..., number, :].long()
+
+                    def take(part: Any, start: Any, batch: Any = batch) -> Any:
+                        return part[batch + (start[:, None] if stacked else start)]
+
+                    rows = _present(mapped(take, data, starts))
+                    state = (torch.func.vmap(one) if stacked else one)(state, lifted, rows)
+                return state, torch.func.vmap(results)(state) if stacked else results(state)
+
+        return run
+
+    def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
+        import torch
+
+        return torch.no_grad()(forward)  # type: ignore[no-any-return]
+
+
+class _Backends:
+    """A class for each backend of Keras that has one."""
+
+    tensorflow = _TensorFlow
+    jax = _Jax
+    torch = _Torch
+
+
+@functools.cache
+def _backend() -> Any:
+    import keras
+
+    return getattr(_Backends, keras.config.backend())()

@@ -1,0 +1,358 @@
+"""When two things are sure to be the same: values, functions, models.
+
+A program traced for one model is right for another only if both are of one structure, and a model need not be built
+again only if the function that builds it would do the same. Guessing wrong would be a silent wrong result, so the
+question here is always what can be proved: `fingerprint` gives equal keys to what is equal for certain, and refuses
+(`Unknown`) whatever may depend on something that it cannot see.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+# Modules whose functions depend on their arguments and on seeds alone, as far as the names below are not used.
+_KNOWN_MODULES = {"functools", "itertools", "jax", "keras", "kerastoolkit", "math", "numpy", "tensorflow", "torch"}
+
+# What reads files, clocks or the state of the process. `from_config` and `get_layer` and their like are harmless.
+_READS_THE_WORLD = {
+    "eval", "exec", "environ", "fromfile", "genfromtxt", "get_file", "getenv", "globals", "input", "load", "load_model",
+    "load_weights", "loadtxt", "locals", "memmap", "now", "open", "perf_counter", "read", "time", "today", "vars",
+}  # fmt: skip
+
+# Floats of an optimizer that Keras only multiplies with and compares. The others it subtracts from 1 as well, which is
+# exact to the last digit only where a tensor can be of double precision.
+_PLAIN_FACTORS = {"clipnorm", "clipvalue", "epsilon", "global_clipnorm", "momentum", "weight_decay"}
+
+_MOST_ELEMENTS = 100_000  # of an array that is a part of a key
+
+
+class Unknown(Exception):
+    """It cannot be proved what this is; the message says why."""
+
+
+class Structure(NamedTuple):
+    """What two models must share to share a program, and where they may differ.
+
+    Attributes:
+        kind: How the structure is known: by Keras' `"config"`, by the `"origin"` of the model, or `"itself"` alone.
+        key: Equal for models of one structure.
+        slots: Numbers that may differ: `(object, attribute)`.
+        values: Those numbers.
+    """
+
+    kind: str
+    key: Any
+    slots: list[tuple[Any, str]]
+    values: list[float]
+
+
+# -- values and functions -------------------------------------------------------------------------------------------
+
+
+def fingerprint(value: Any) -> Any:
+    """A hashable key that is equal only for values that do the same.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The key; it holds on to functions and classes, so that no other can take their identity.
+
+    Raises:
+        Unknown: What the value does may depend on something that cannot be seen.
+    """
+    if value is None or isinstance(value, (bool, int, str, bytes)):
+        return type(value).__name__, value
+    if isinstance(value, float):
+        return "float", value.hex()
+    if isinstance(value, np.generic):
+        return fingerprint(value.item())
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, tuple(map(fingerprint, value))
+    if isinstance(value, (set, frozenset)):
+        return "set", frozenset(map(fingerprint, value))
+    if isinstance(value, Mapping):
+        return "dict", tuple((fingerprint(key), fingerprint(item)) for key, item in value.items())
+    if isinstance(value, np.dtype):
+        return "dtype", str(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype == object or value.size > _MOST_ELEMENTS:
+            return "array", tuple(map(fingerprint, value.tolist())) if value.size <= _MOST_ELEMENTS else _refuse(value)
+        return "array", value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, functools.partial):
+        return "partial", fingerprint(value.func), fingerprint(value.args), fingerprint(value.keywords)
+    if isinstance(value, types.FunctionType):
+        return _of_function(value, set())
+    if inspect.isclass(value) or isinstance(value, types.BuiltinFunctionType):
+        return value if _is_known(getattr(value, "__module__", "") or "") else _refuse(value)
+    if _is_known(type(value).__module__) and hasattr(value, "get_config"):
+        return _of_configured(value)
+    return _refuse(value)
+
+
+def _refuse(value: Any) -> Any:
+    name = getattr(value, "__qualname__", None) or type(value).__qualname__
+    raise Unknown(f"it is not known what {name} depends on")
+
+
+def _is_known(module: str) -> bool:
+    return module.partition(".")[0] in _KNOWN_MODULES or module == "builtins"
+
+
+def _of_configured(thing: Any) -> Any:
+    import keras
+
+    kind = type(thing)
+    if isinstance(thing, (keras.layers.Layer, keras.random.SeedGenerator)):
+        raise Unknown(f"a {kind.__name__} has a state, which changes")
+    # An initializer without a seed has drawn one when it was made, and keeps it.
+    seed = getattr(thing, "seed", None) if isinstance(thing, keras.initializers.Initializer) else None
+    return "configured", kind, _of_config(thing.get_config()), fingerprint(seed)
+
+
+def _of_config(config: Any) -> Any:
+    """Key of a Keras config, in which what is not Keras' own is known by name only."""
+    if isinstance(config, Mapping):
+        module = config.get("module")
+        if isinstance(module, str) and "class_name" in config and not _is_known(module):
+            raise Unknown(f"it holds {config['class_name']}, which is not Keras' own")
+        if config.get("class_name") == "function" and module not in (None, "keras.activations"):
+            raise Unknown(f"it holds the function {config.get('config')!r}")
+        if config.get("class_name") == "Lambda":
+            raise Unknown("it holds a Lambda layer, whose function may depend on anything")
+        return "dict", tuple((key, _of_config(item)) for key, item in config.items())
+    if isinstance(config, (list, tuple)):
+        return type(config).__name__, tuple(map(_of_config, config))
+    return fingerprint(config)
+
+
+def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
+    """A function, and the values of everything outside it that its code names."""
+    if function.__module__.partition(".")[0] in _KNOWN_MODULES:
+        return function
+    if function in seen:
+        return "itself"
+    seen = seen | {function}
+    names = _names_in(function.__code__)
+    if names & _READS_THE_WORLD:
+        raise Unknown(f"`{function.__name__}` reads {sorted(names & _READS_THE_WORLD)[0]!r}")
+    outside = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        outside[name] = cell.cell_contents
+    return (
+        "function",
+        function.__code__,
+        tuple((name, _of_outside(function, name, value, seen)) for name, value in sorted(outside.items())),
+        fingerprint(function.__defaults__),
+        fingerprint(function.__kwdefaults__),
+    )
+
+
+def _of_outside(function: types.FunctionType, name: str, value: Any, seen: set[Any]) -> Any:
+    if isinstance(value, types.ModuleType):
+        if not _is_known(value.__name__):
+            raise Unknown(f"`{function.__name__}` uses the module {value.__name__!r}")
+        return "module", value.__name__
+    if isinstance(value, types.FunctionType):
+        return _of_function(value, seen)
+    if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
+        raise Unknown(f"`{function.__name__}` uses {name!r}, which it may change")
+    try:
+        return fingerprint(value)
+    except Unknown:
+        raise Unknown(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
+
+
+@functools.cache
+def _names_in(code: types.CodeType) -> frozenset[str]:
+    """Every global, attribute and module named in code and in the code inside it."""
+    names = set(code.co_names)
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME" and not _is_known(str(instruction.argval)):
+            raise Unknown(f"`{code.co_name}` imports {instruction.argval!r}")
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names_in(constant)
+    return frozenset(names)
+
+
+# -- models ---------------------------------------------------------------------------------------------------------
+
+
+def structure_of(model: keras.Model, origin: Any = None) -> Structure:
+    """What a compiled and built model must share with another to share a program with it.
+
+    Args:
+        model: The model.
+        origin: Key of the function call that made the model (not of how it was compiled), where that is known: models
+            of one origin are of one structure even if Keras' configs do not say all about them. Defaults to `None`.
+
+    Returns:
+        The structure. A model about which too little is known is of a structure of its own.
+    """
+    try:
+        compiled = _compile_key_of(model)
+        kind, known = "config", (type(model), _model_key(model))
+    except Unknown:
+        kind, known = "origin", origin
+        if origin is not None:
+            try:
+                compiled = _compile_key_of(model)
+            except Unknown:
+                origin = None
+        if origin is None:
+            return Structure("itself", _ById(model), [], [])
+    slots: list[tuple[Any, str]] = []
+    lifted = [*_optimizer_slots(model.optimizer), *_layer_slots(model)]
+    for slot in lifted:
+        if not any(owner is slot[0] and name == slot[1] for owner, name in slots):
+            slots.append(slot)
+    shapes = tuple((tuple(v.shape), str(v.dtype), v.trainable) for v in model.variables)
+    pattern = tuple((type(owner).__name__, name) for owner, name in slots)
+    frozen = tuple(layer.trainable for layer in model._flatten_layers())
+    key = (kind, known, compiled, _optimizer_key(model.optimizer), shapes, pattern, frozen)
+    return Structure(kind, key, slots, [float(getattr(owner, name)) for owner, name in slots])
+
+
+class _ById:
+    """A key equal to itself alone, which keeps its object alive."""
+
+    def __init__(self, thing: Any) -> None:
+        self.thing = thing
+
+
+def _model_key(model: keras.Model) -> Any:
+    for layer in model._flatten_layers():
+        kind = type(layer)
+        if not _is_known(kind.__module__):
+            raise Unknown(f"{kind.__name__} is not Keras' own")
+        if kind.__name__ == "Lambda":
+            raise Unknown("it holds a Lambda layer, whose function may depend on anything")
+    config = model.get_config()
+    lifted = _layer_slots(model)
+    # Numbers are left out of the key only if each of them was found in the layers, and so is passed in.
+    free = {
+        "rate": sum(name == "rate" for _, name in lifted) == _count(config, _is_rate),
+        "l2": sum(name != "rate" for _, name in lifted) == _count(config, _is_penalty),
+    }
+    # Names that Keras counted up say nothing; those of several outputs stand in the history.
+    kept = model.output_names if len(model.outputs) > 1 else ()
+    names: dict[str, int] = {}
+    for layer in model._flatten_layers(include_self=False):
+        if layer.name not in kept:
+            names.setdefault(layer.name, len(names))
+    config = {name: value for name, value in config.items() if name != "name"}
+    return _of_config(_without_state(config, names, free))
+
+
+def _is_rate(config: Mapping[str, Any], name: str) -> bool:
+    return name == "rate" and config.get("noise_shape", ()) is None and _is_nonzero(config[name])
+
+
+def _is_penalty(config: Mapping[str, Any], name: str) -> bool:
+    return name in ("l1", "l2") and _is_nonzero(config[name])
+
+
+def _is_nonzero(value: Any) -> bool:
+    return isinstance(value, float) and bool(value)
+
+
+def _count(config: Any, found: Callable[[Mapping[str, Any], str], bool]) -> int:
+    if isinstance(config, Mapping):
+        return sum(found(config, name) + _count(value, found) for name, value in config.items())
+    return sum(_count(item, found) for item in config) if isinstance(config, (list, tuple)) else 0
+
+
+def _without_state(config: Any, names: Mapping[str, int], free: Mapping[str, bool]) -> Any:
+    """A config without what is state (starting weights, seeds), what may differ, and automatic names."""
+    if isinstance(config, Mapping):
+        result = {}
+        for name, value in config.items():
+            if name.endswith("_initializer") or name == "seed":
+                continue
+            if (free["rate"] and _is_rate(config, name)) or (free["l2"] and _is_penalty(config, name)):
+                value = "a number"
+            result[name] = _without_state(value, names, free)
+        return result
+    if isinstance(config, (list, tuple)):
+        return [_without_state(item, names, free) for item in config]
+    if isinstance(config, str) and config in names:
+        return f"layer {names[config]}"
+    return config
+
+
+def compile_key(arguments: Mapping[str, Any]) -> Any:
+    """Key of arguments of `Model.compile`, without the numbers of the optimizer that may differ.
+
+    Raises:
+        Unknown: It cannot be proved what they do.
+    """
+    others = tuple((name, _of_compiled(value)) for name, value in arguments.items() if name != "optimizer")
+    return others, _optimizer_key(arguments["optimizer"]) if arguments.get("optimizer") is not None else None
+
+
+def _compile_key_of(model: keras.Model) -> Any:
+    config = getattr(model, "_compile_config", None)
+    if config is None:
+        raise Unknown("it was compiled in a way of its own")
+    return compile_key({name: value for name, value in config.config.items() if name != "optimizer"})
+
+
+def _of_compiled(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value).__name__, tuple(map(_of_compiled, value))
+    if isinstance(value, Mapping) and "class_name" not in value:
+        return "dict", tuple((name, _of_compiled(item)) for name, item in value.items())
+    return _of_config(value) if isinstance(value, Mapping) else fingerprint(value)
+
+
+def _optimizer_key(optimizer: Any) -> Any:
+    kind = type(optimizer)
+    if not _is_known(kind.__module__):
+        return "one of its kind", _ById(optimizer)
+    lifted = {name for owner, name in _optimizer_slots(optimizer) if owner is optimizer}
+    config = {name: value for name, value in optimizer.get_config().items() if name not in lifted | {"name"}}
+    rate = config.pop("learning_rate", None)
+    return kind, _of_config(config), _of_config(rate) if isinstance(rate, Mapping) else None
+
+
+def _optimizer_slots(optimizer: Any) -> list[tuple[Any, str]]:
+    import keras
+
+    if not _is_known(type(optimizer).__module__) or keras.config.backend() == "torch":
+        return []  # torch mixes tensors with nothing else
+    single = keras.config.backend() == "jax"
+    return [
+        (optimizer, name)
+        for name, value in optimizer.get_config().items()
+        if name != "learning_rate"
+        and isinstance(value, float)
+        and value
+        and isinstance(getattr(optimizer, name, None), float)
+        and (not single or name in _PLAIN_FACTORS)
+    ]
+
+
+def _layer_slots(model: keras.Model) -> list[tuple[Any, str]]:
+    import keras
+
+    slots: list[tuple[Any, str]] = []
+    if keras.config.backend() == "torch":
+        return slots
+    for layer in model._flatten_layers():
+        if type(layer) is keras.layers.Dropout and layer.noise_shape is None and _is_nonzero(layer.rate):
+            slots.append((layer, "rate"))
+        for part in vars(layer).values():
+            if type(part) in (keras.regularizers.L2, keras.regularizers.L1L2):
+                slots += [(part, name) for name in ("l1", "l2") if getattr(part, name, 0)]
+    return slots

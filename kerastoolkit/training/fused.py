@@ -1,0 +1,910 @@
+"""Many fits as one program: the engine under every search.
+
+`fit_many` trains a list of models as if `Model.fit` had been called for each, and gives each its model and history. Fits
+of one structure (same layers, same kind of optimizer, same batch size) become one program: their weights, optimizer
+states and metric states are stacked along a leading axis, and one step trains all of them. What differs between them
+(learning rate, dropout rate, penalties, rows, weights of rows, epochs, callbacks) goes in as data.
+
+A fit on its own runs the same program for one model, which is traced once for all models of the structure. What no
+program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
+result says so.
+
+On every path the rows of an epoch come in an order drawn from the seed of the fit alone, so that a fit is the same
+whatever is trained beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import threading
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training import _program
+from kerastoolkit.training.network import Network, Recipe
+from kerastoolkit.training._program import Program, Rows, State, mapped
+from kerastoolkit.training.seeds import isolated
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Fit", "Trained", "explain", "fit_many"]
+
+How = Literal["fused", "alone", "Model.fit"]
+
+# A call of a program cannot be interrupted, so that one should not take much longer than this.
+_SECONDS_A_CALL = 1.0
+
+
+@dataclasses.dataclass(eq=False)
+class Fit:
+    """One fit: a model, its data, and what `Model.fit` takes.
+
+    Example:
+
+    >>> fits = [Fit(build(rate), X, y, epochs=30, seed=0) for rate in (0.001, 0.01)]
+    >>> best = min(fit_many(fits), key=lambda trained: trained.history["loss"][-1])
+
+    Args:
+        model: A compiled `keras.Model`, which is trained in place, or a function without arguments that returns one.
+        x: Inputs: an array of shape `(n, ...)`, or a list or dict of them; or a data set of batches.
+        y: Targets, shape `(n, ...)`, or a list or dict of them. Defaults to `None`.
+        sample_weight: Weights of the rows, shape `(n,)`. Defaults to `None`.
+        batch_size: Rows a step. Defaults to `None`: 32.
+        epochs: Number of the last epoch, as in Keras. Defaults to `1`.
+        initial_epoch: Number of the first epoch, less one. Defaults to `0`.
+        validation_data: `(x, y)` or `(x, y, sample_weight)`, or a data set. Defaults to `None`.
+        validation_batch_size: Rows a step of validation. Defaults to `None`: `batch_size`.
+        validation_freq: Epochs from one validation to the next, or the numbers of the epochs with one. Defaults to
+            `1`.
+        callbacks: Callbacks. Defaults to none.
+        shuffle: Whether the rows come in a new order each epoch. Defaults to `True`.
+        seed: Seed of that order and of all that is random while training. Defaults to `None`: one is drawn.
+        verbose: Keras' verbosity. Defaults to `0`; anything else is left to `Model.fit`.
+        options: Other arguments of `Model.fit`, with which the fit is left to it. Defaults to none.
+    """
+
+    model: Any
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+    batch_size: int | None = None
+    epochs: int = 1
+    initial_epoch: int = 0
+    validation_data: Any = None
+    validation_batch_size: int | None = None
+    validation_freq: Any = 1
+    callbacks: Sequence[Any] = ()
+    shuffle: Any = True
+    seed: int | None = None
+    verbose: int | str = 0
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Trained:
+    """What became of a fit.
+
+    Attributes:
+        history: Losses and metrics by name, one number an epoch.
+        how: `"fused"` with others in one program, `"alone"` in a program of its own, or by `"Model.fit"`.
+        together: Fits in its program, itself among them.
+        reason: Why it was not fused, in words; None if it was.
+        error: What it raised; None if it was trained. Other fits are not touched by it.
+    """
+
+    def __init__(self, network: Network | None) -> None:
+        self.network = network
+        self.history: dict[str, list[Any]] = {}
+        self.how: How = "alone"
+        self.together = 1
+        self.reason: str | None = None
+        self.error: BaseException | None = None
+
+    @classmethod
+    def failed(cls, error: BaseException) -> Trained:
+        """A fit that raised."""
+        trained = cls(None)
+        trained.error = error
+        return trained
+
+    @property
+    def model(self) -> keras.Model:
+        """The trained model."""
+        if self.network is None:
+            raise self.error or RuntimeError("there is no model")
+        return self.network.model
+
+
+def fit_many(fits: Sequence[Fit], *, memory: float | None = None) -> list[Trained]:
+    """Trains many models, those of one structure as one program.
+
+    Each ends as `Model.fit` with the same order of rows would end it: on a CPU weights differ by rounding, about 1e-6.
+
+    Args:
+        fits: The fits. Models and callbacks must not be shared between them.
+        memory: Bytes that stacked models may take; more of them than fit in there are trained in turns. Defaults to
+            `None`: half of what is free.
+
+    Returns:
+        One `Trained` for each fit, in their order. What one of them raised is in its `error`.
+
+    Raises:
+        ParameterError: Two fits share a model.
+    """
+    shared = [
+        fit.model for fit in fits if not callable(getattr(fit.model, "__func__", fit.model)) or _is_model(fit.model)
+    ]
+    if len({id(model) for model in shared}) < len(shared):
+        raise ParameterError(
+            "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
+        )
+    runs = [_Run(fit) for fit in fits]
+    groups: dict[Any, list[_Run]] = {}
+    for run in runs:
+        if run.trained.error is None:
+            groups.setdefault(run.group, []).append(run)
+    for group, members in groups.items():
+        if group[0] == "Model.fit":
+            for run in members:
+                _by_keras(run)
+        else:
+            _train_group(members, memory)
+    return [run.trained for run in runs]
+
+
+def explain(trained: Sequence[Trained]) -> str:
+    """Says in words which fits were trained together, which were not, and why.
+
+    Args:
+        trained: What `fit_many` returned.
+
+    Returns:
+        A few lines.
+    """
+    counts: dict[tuple[str, str | None], int] = {}
+    for one in trained:
+        how = f"failed: {type(one.error).__name__}" if one.error is not None else one.how
+        key = (how, one.reason)
+        counts[key] = counts.get(key, 0) + 1
+    lines = []
+    for (how, reason), count in counts.items():
+        words = {
+            "fused": "trained together, as one program",
+            "alone": "trained one by one, each by a program shared with all models of its structure",
+            "Model.fit": "trained one by one by Model.fit",
+        }.get(how, how)
+        lines.append(f"{count} fit{'s' * (count != 1)} {words}{f': {reason}' if reason else ''}.")
+    return "\n".join(lines) or "No fits."
+
+
+_gathering = threading.local()
+
+
+@contextlib.contextmanager
+def gathering(gather: Callable[[Fit], Trained]) -> Iterator[None]:
+    """Lets every `train` of this thread go to a function, which may wait for others to train together with.
+
+    Args:
+        gather: Trains a fit.
+    """
+    before = getattr(_gathering, "gather", None)
+    _gathering.gather = gather
+    try:
+        yield
+    finally:
+        _gathering.gather = before
+
+
+def train(fit: Fit) -> Trained:
+    """Trains one model, by itself or with whatever else this thread's `gathering` finds to train with it.
+
+    Raises:
+        Exception: Whatever training raised.
+    """
+    gather = getattr(_gathering, "gather", None)
+    trained = gather(fit) if gather is not None else fit_many([fit])[0]
+    if trained.error is not None:
+        raise trained.error
+    return trained
+
+
+# -- one fit --------------------------------------------------------------------------------------------------------
+
+
+class _Run:
+    """A fit on its way: its data, its callbacks, its history."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
+        self.trained = Trained(None)
+        self.seed = int(np.random.randint(2**31 - 1)) if fit.seed is None else fit.seed
+        self.group: Any = ("Model.fit",)
+        try:
+            self._prepare()
+        except Exception as error:
+            self.trained.error = error
+
+    def _prepare(self) -> None:
+        fit = self.fit
+        reason = _not_for_a_program(fit)
+        rows = None
+        if reason is None:
+            try:
+                rows = _rows(fit.x, fit.y, fit.sample_weight)
+                self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data))
+            except _NotArrays as error:
+                reason = str(error)
+        network = fit.model if isinstance(fit.model, Network) else None
+        network = network or Network(_source(fit.model), fit.seed)
+        if rows is not None:
+            network.ready(mapped(lambda part: part[:1], rows))
+            reason = network.reason
+        self.trained.network, self.trained.reason = network, reason
+        if reason is not None or rows is None:
+            self.trained.how = "Model.fit"
+            return
+        self.rows, self.network, self.program = rows, network, network.program
+        self.n_rows = _length(rows.x)
+        self.batch_size = min(fit.batch_size or 32, self.n_rows)
+        validation_size = fit.validation_batch_size or fit.batch_size or 32
+        self.validation_size = 0 if self.validation is None else min(validation_size, _length(self.validation.x))
+        form = _program.form_of(rows), self.validation and _program.form_of(self.validation)
+        self.group = (id(self.program), form, fit.batch_size or 32, validation_size if self.validation else None)
+
+    # -- callbacks -----------------------------------------------------------------------------------------------
+
+    def begin(self, stack: _Stack, place: int) -> None:
+        import keras
+
+        fit = self.fit
+        self.history = keras.callbacks.History()
+        self.callbacks = [*fit.callbacks, self.history]
+        # What Keras' own callbacks touch of a model is little; others get the model itself.
+        self.whole = not all(type(callback) in _content_with_a_view() for callback in fit.callbacks)
+        self.view: Any = self.network.model if self.whole else _View(self, stack, place)
+        self.view.stop_training = False
+        params = {"verbose": 0, "epochs": fit.epochs, "steps": -(-self.n_rows // self.batch_size)}
+        for callback in self.callbacks:
+            callback.set_params(params)
+            callback.set_model(self.view)
+        self.orders = np.random.default_rng((self.seed, fit.initial_epoch))
+        self.epoch = fit.initial_epoch
+        self.call("on_train_begin", {})
+        self.epoch = max(self.epoch, getattr(self.view, "_initial_epoch", None) or 0)
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            if callback is self.history or not _is_default(callback, hook):
+                getattr(callback, hook)(*arguments)
+
+    def order(self) -> Any:
+        """Row numbers of the next epoch."""
+        return self.orders.permutation(self.n_rows) if self.fit.shuffle else np.arange(self.n_rows)
+
+    def watches_for_nan(self) -> bool:
+        return any(map(_is_for_nan, self.callbacks))
+
+    def is_validated(self) -> bool:
+        every = self.fit.validation_freq
+        if self.validation is None:
+            return False
+        return (self.epoch + 1) % every == 0 if isinstance(every, int) else self.epoch + 1 in every
+
+
+class _View:
+    """What Keras' own callbacks see of a model that exists as rows of a stack."""
+
+    def __init__(self, run: _Run, stack: _Stack, place: int) -> None:
+        self._run, self._stack, self.place = run, stack, place
+        self.stop_training = False
+        self.optimizer = _ViewOfOptimizer(self)
+        self.metrics = run.program.template.metrics
+        self._weights = run.program.weight_places()
+
+    def get_weights(self) -> list[Any]:
+        state = self._stack.read(self.place)
+        return [np.array(getattr(state, part)[number]) for part, number in self._weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        for (part, number), value in zip(self._weights, weights, strict=True):
+            self._stack.write(self.place, part, number, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._run.network.model, name)
+
+
+class _ViewOfOptimizer:
+    def __init__(self, view: _View) -> None:
+        self._view = view
+
+    @property
+    def learning_rate(self) -> Any:
+        view = self._view
+        place = view._run.program.place_of_rate
+        if place is None:
+            raise AttributeError("the learning rate follows a schedule")
+        return view._stack.read(view.place).optimizer[place]
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        view = self._view
+        place = view._run.program.place_of_rate
+        if place is None:
+            raise TypeError("This optimizer was made with a schedule; its learning rate cannot be set.")
+        view._stack.write(view.place, "optimizer", place, np.asarray(value))
+
+
+def _content_with_a_view() -> tuple[type, ...]:
+    import keras
+
+    callbacks = keras.callbacks
+    return (
+        callbacks.CSVLogger,
+        callbacks.EarlyStopping,
+        callbacks.History,
+        callbacks.LearningRateScheduler,
+        callbacks.ReduceLROnPlateau,
+        callbacks.TerminateOnNaN,
+    )
+
+
+def _is_default(callback: Any, hook: str) -> bool:
+    import keras
+
+    return getattr(getattr(callback, hook), "__func__", None) is getattr(keras.callbacks.Callback, hook)
+
+
+def _is_for_nan(callback: Any) -> bool:
+    import keras
+
+    return type(callback) is keras.callbacks.TerminateOnNaN
+
+
+def _looks_at_batches(callback: Any) -> bool:
+    import keras
+
+    if _is_for_nan(callback):
+        return False  # `_train_together` calls it where the loss is lost
+    if type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore):
+        return callback.save_freq != "epoch"
+    hooks = ("on_batch_begin", "on_batch_end")
+    hooks += tuple(f"on_{kind}_batch_{end}" for kind in ("train", "test") for end in ("begin", "end"))
+    return not all(_is_default(callback, hook) for hook in hooks)
+
+
+def _not_for_a_program(fit: Fit) -> str | None:
+    import keras
+
+    for callback in fit.callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            return f"{callback!r} is no Keras callback"
+        if _looks_at_batches(callback):
+            return f"{type(callback).__name__} looks at every batch"
+    if fit.verbose not in (0, None, False):
+        return f"verbose={fit.verbose!r} shows progress by batch"
+    if fit.options:
+        return f"{', '.join(f'`{name}`' for name in fit.options)} is left to Keras"
+    if fit.shuffle not in (True, False, 0, 1):
+        return f"shuffle={fit.shuffle!r} is left to Keras"
+    return None
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+
+class _NotArrays(Exception):
+    """The data is not made of arrays; the message says what it is."""
+
+
+def _rows(x: Any, y: Any, weights: Any) -> Rows:
+    """Data as Keras passes it to a step: floats in Keras' own precision, weights for each output."""
+    import keras
+
+    rows = Rows(mapped(_array, x), mapped(_array, y), mapped(_array, weights))
+    if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
+        rows = rows._replace(weights=keras.tree.map_structure(lambda _: rows.weights, rows.y))
+    lengths = {len(part) for part in keras.tree.flatten(rows) if part is not None}
+    if len(lengths) != 1:
+        raise ValueError(f"Data must have the same number of rows in all its parts; found {sorted(lengths)}.")
+    return rows
+
+
+def _array(part: Any) -> Any:
+    import keras
+
+    if not isinstance(part, np.ndarray):
+        raise _NotArrays(f"data of {type(part).__name__} is left to Keras")
+    if part.dtype.kind == "f" and part.dtype != keras.config.floatx():
+        return part.astype(keras.config.floatx())
+    if part.dtype.kind not in "fiub":
+        raise _NotArrays(f"data of {part.dtype} is left to Keras")
+    return part
+
+
+def _length(x: Any) -> int:
+    import keras
+
+    return len(next(part for part in keras.tree.flatten(x) if part is not None))
+
+
+def _three(data: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        raise _NotArrays("validation data that is a data set is left to Keras")
+    x, y, *weights = data
+    return x, y, weights[0] if weights else None
+
+
+def _source(model: Any) -> Any:
+    if _is_model(model):
+        return model
+    if callable(model):
+        return Recipe(model, function=(model, {}))
+    raise ParameterError(f"`model` must be a compiled keras.Model or a function that returns one; got {model!r}.")
+
+
+def _is_model(model: Any) -> bool:
+    import keras
+
+    return isinstance(model, keras.Model)
+
+
+class _Pool:
+    """The data of many fits, each different array once: `data`, and for each fit the number of its first row in it."""
+
+    def __init__(self, program: Program, rows: Sequence[Rows]) -> None:
+        import keras
+
+        columns = list(zip(*[keras.tree.flatten(part) for part in rows], strict=True))
+        parts, starts = [], []
+        for column in columns:
+            part, start = (None, None) if column[0] is None else self._once(column)
+            parts.append(None if part is None else program.tensor(part))
+            starts.append(start)
+        pack = keras.tree.pack_sequence_as
+        self.data = pack(rows[0], parts)
+        self.starts = pack(rows[0], starts)
+
+    @staticmethod
+    def _once(arrays: Sequence[Any]) -> tuple[Any, Any]:
+        distinct: dict[Any, list[tuple[Any, int]]] = {}
+        known: dict[int, int] = {}
+        kept: list[Any] = []
+        end, starts = 0, []
+        for array in arrays:
+            if id(array) in known:
+                starts.append(known[id(array)])
+                continue
+            key = (array.shape, zlib.crc32(np.ascontiguousarray(array)))
+            same = [start for other, start in distinct.get(key, ()) if np.array_equal(other, array)]
+            if not same:
+                distinct.setdefault(key, []).append((array, end))
+                kept.append(array)
+                same = [end]
+                end += len(array)
+            known[id(array)] = same[0]
+            starts.append(same[0])
+        return kept[0] if len(kept) == 1 else np.concatenate(kept), np.array(starts, "int32")
+
+
+# -- training by a program ------------------------------------------------------------------------------------------
+
+
+class _Stack:
+    """The states of the models in training: stacked along a leading axis, or one alone without it."""
+
+    def __init__(self, program: Program, networks: Sequence[Network], *, stacked: bool) -> None:
+        self.program, self.stacked = program, stacked
+        states = [network.state[:3] for network in networks]  # metrics start afresh in each epoch
+        values: Any = [network.values for network in networks]
+        fresh: Any = program.fresh_metrics()
+        parts: Any = states[0]
+        if stacked:
+            parts = [[np.stack(same) for same in zip(*part, strict=True)] for part in zip(*states, strict=True)]
+            values = [np.array(same) for same in zip(*values, strict=True)]
+            fresh = [np.stack([value] * len(states)) for value in fresh]
+        else:
+            values = [np.float64(value) for value in values[0]]
+        self.lifted, self.fresh = program.tensors(values), program.tensors(fresh)
+        self.state = State(*program.tensors(list(parts)), self.fresh)
+        self._read: State | None = None
+        self._writes: list[tuple[int, str, int, Any]] = []
+
+    def advance(self, members: Any, change: Callable[..., tuple[State, Any]]) -> Any:
+        """Replaces the state of some models (all: None) by what a function makes of it."""
+        self.flush()
+        program = self.program
+        if members is None:
+            self.state, results = change(self.state, self.lifted)
+        else:
+            part, results = change(program.take(self.state, members), program.take(self.lifted, members))
+            self.state = program.put(self.state, members, part)
+        self._read = None
+        return results
+
+    def reset_metrics(self) -> None:
+        self.state = self.state._replace(metrics=self.fresh)
+
+    def read(self, place: int) -> State:
+        """The state of one model, as arrays."""
+        self.flush()
+        if self._read is None:
+            self._read = self.program.arrays(self.state)
+        if not self.stacked:
+            return self._read
+        return State(*[[value[place] for value in part] for part in self._read])
+
+    def write(self, place: int, part: str, number: int, value: Any) -> None:
+        """Sets one variable of one model, before the next step."""
+        self._writes.append((place, part, number, value))
+
+    def flush(self) -> None:
+        if not self._writes:
+            return
+        writes, self._writes = self._writes, []
+        parts = {name: list(getattr(self.state, name)) for name in State._fields}
+        copies: dict[tuple[str, int], Any] = {}
+        for place, part, number, value in writes:
+            if (part, number) not in copies:
+                copies[part, number] = np.array(self.program.arrays(parts[part][number]))
+            if self.stacked:
+                copies[part, number][place] = value
+            else:
+                copies[part, number][...] = value
+        for (part, number), value in copies.items():
+            parts[part][number] = self.program.tensor(value)
+        self.state = State(**parts)
+        self._read = None
+
+    def put(self, source: State, place: int) -> State:
+        """The state, with that of one model as it is in another state."""
+        if not self.stacked:
+            return source
+        index = np.array([place], "int32")
+        return self.program.put(self.state, index, self.program.take(source, index))  # type: ignore[no-any-return]
+
+    def keep(self, members: Any) -> None:
+        """Goes on with some of the models only."""
+        self.flush()
+        self.state = self.program.take(self.state, members)
+        self.lifted = self.program.take(self.lifted, members)
+        self.fresh = self.program.take(self.fresh, members)
+        self._read = None
+
+
+def _train_group(runs: list[_Run], memory: float | None) -> None:
+    program = runs[0].program
+    turns = _turns(runs, memory)
+    for turn in turns:
+        fused = len(turn) > 1 and program.is_worth_fusing(len(turn), turn[0].batch_size)
+        for run in turn:
+            run.trained.how = "fused" if fused else "alone"
+            run.trained.together = len(turn) if fused else 1
+            if not fused:
+                run.trained.reason = (
+                    "nothing else to train has its structure" if len(turn) == 1 else "its steps are long"
+                )
+        if fused:
+            try:
+                _train_together(turn, stacked=True)
+            except _program.NotPure as error:
+                for run in turn:
+                    run.trained.how, run.trained.reason, run.trained.together = "alone", str(error), 1
+                fused = False
+        if not fused:
+            for run in turn:
+                try:
+                    _train_together([run], stacked=False)
+                except _program.NotPure as error:
+                    run.trained.how, run.trained.reason = "Model.fit", str(error)
+                    _by_keras(run)
+
+
+def _turns(runs: list[_Run], memory: float | None) -> list[list[_Run]]:
+    """The runs in as many parts as do not fit in memory together."""
+    budget = memory if memory is not None else free_memory() / 2
+    each = runs[0].program.bytes_of_a_step(runs[0].batch_size)
+    most = max(1, int(budget // max(each, 1)))
+    n_turns = -(-len(runs) // most)
+    size = -(-len(runs) // n_turns)
+    return [runs[start : start + size] for start in range(0, len(runs), size)]
+
+
+def free_memory() -> float:
+    """Memory that is free, in bytes; half of all where that cannot be read."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return float(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1_000_000
+        return float(pages * 4096 / 2)
+
+
+def _train_together(runs: list[_Run], *, stacked: bool) -> None:
+    program = runs[0].program
+    stack = _Stack(program, [run.network for run in runs], stacked=stacked)
+    training = _Pool(program, [run.rows for run in runs])
+    validation = _Pool(program, [run.validation for run in runs]) if runs[0].validation is not None else None
+    places = {run: place for place, run in enumerate(runs)}
+    numbers_of = dict(places)
+    active: list[_Run] = []
+    for place, run in enumerate(runs):
+        if _guarded(run, lambda run=run, place=place: _begin(run, stack, place)):  # type: ignore[misc]
+            active.append(run)
+    everyone = list(runs)  # those in the stack, in order
+    steps_a_call = program.steps_a_call
+    orders: dict[_Run, Any] = {}
+
+    def take_steps(chosen: list[_Run], order: Any, pool: _Pool, step: Any) -> dict[_Run, Any]:
+        """Takes runs through batches of theirs; `order` has the shape (runs, steps, rows)."""
+        index = np.array([places[run] for run in chosen], "int32")
+        numbers = np.array([numbers_of[run] for run in chosen])
+        if stacked and len(chosen) == 1:  # some operations are not vectorised over one
+            order, index, numbers = np.repeat(order, 2, axis=0), np.repeat(index, 2), np.repeat(numbers, 2)
+        starts = mapped(lambda start: start[numbers if stacked else 0], pool.starts)
+        order = program.tensor(order if stacked else order[0])
+        results = stack.advance(
+            None if not stacked or len(chosen) == len(everyone) > 1 else index,
+            lambda state, lifted: step(state, lifted, pool.data, order, program.tensors(starts), stacked=stacked),
+        )
+        results = program.arrays(results)
+        if not stacked:
+            return {chosen[0]: results}
+        return {run: {name: value[place] for name, value in results.items()} for place, run in enumerate(chosen)}
+
+    def sweep(
+        kind: str, members: list[_Run], pool: _Pool, size: int, order_of: Callable[[_Run], Any]
+    ) -> dict[_Run, Any]:
+        """Takes every run through all its batches: what is common to many at once, then the rest of each."""
+        nonlocal steps_a_call
+        logs: dict[_Run, Any] = {}
+        orders.clear()
+        orders.update({run: order_of(run).astype("int32") for run in members})
+        step = program.epoch if kind == "train" else program.evaluation
+
+        def advance(chosen: list[_Run], first: int, last: int, rows: int) -> None:
+            batches = [orders[run][first * size : first * size + (last - first) * rows] for run in chosen]
+            order = np.stack(batches).reshape(len(chosen), last - first, rows)
+            logs.update(take_steps(chosen, order, pool, step))
+
+        done = 0
+        full = {run: len(order) // size for run, order in orders.items()}
+        for until in sorted(set(full.values())):
+            while done < until:
+                last = min(until, done + steps_a_call)
+                begun = time.perf_counter()
+                advance([run for run in members if full[run] >= until], done, last, size)
+                if last - done == steps_a_call and time.perf_counter() - begun < _SECONDS_A_CALL / 2:
+                    steps_a_call *= 2
+                done = last
+        for rest in sorted({len(order) % size for order in orders.values()} - {0}):
+            chosen = [run for run in members if len(orders[run]) % size == rest]
+            for same in sorted({full[run] for run in chosen}):
+                advance([run for run in chosen if full[run] == same], same, same + 1, rest)
+        return logs
+
+    def stop_at_nan(run: _Run, before: State) -> dict[str, Any]:
+        """Goes through the epoch again, step by step, up to the one in which the loss is lost."""
+        stack.state = stack.put(before, places[run])
+        for step, first in enumerate(range(0, len(orders[run]), size)):
+            rows = orders[run][first : first + size]
+            logs = take_steps([run], rows[None, None], training, program.epoch)[run]
+            for callback in run.callbacks:
+                if _is_for_nan(callback):
+                    callback.on_batch_end(step, _plain(logs))
+            if run.view.stop_training:
+                break
+        return logs
+
+    size, validation_size = runs[0].fit.batch_size or 32, 0
+    if validation is not None:
+        validation_size = runs[0].fit.validation_batch_size or size
+    try:
+        while active := [run for run in active if run.trained.error is None and not _is_done(run)]:
+            if len(active) < len(everyone) and stacked:
+                stack.keep(np.array([places[run] for run in active], "int32"))
+                everyone = list(active)
+                places = {run: place for place, run in enumerate(active)}
+                for run in active:
+                    if isinstance(run.view, _View):
+                        run.view.place = places[run]
+            for run in active:
+                _guarded(run, lambda run=run: _with_state(run, stack, places[run], "on_epoch_begin", run.epoch, {}))
+            stack.flush()
+            stack.reset_metrics()
+            before = stack.state
+            logs = sweep("train", active, training, size, _Run.order)
+            for run in active:
+                if not np.isfinite(logs[run]["loss"]) and run.watches_for_nan():
+                    logs[run] = stop_at_nan(run, before)
+            del before
+            validated = [run for run in active if run.is_validated()]
+            if validated and validation is not None:
+                stack.reset_metrics()
+                for run in validated:
+                    _guarded(run, lambda run=run: _with_state(run, stack, places[run], "on_test_begin", {}))
+                found = sweep(
+                    "test", validated, validation, validation_size, lambda run: np.arange(_length(run.validation.x))
+                )
+                for run in validated:
+                    _guarded(
+                        run, lambda run=run: _with_state(run, stack, places[run], "on_test_end", _plain(found[run]))
+                    )
+                    logs[run] = {**logs[run], **{f"val_{name}": value for name, value in found[run].items()}}
+            for run in active:
+                _guarded(run, lambda run=run: _end_epoch(run, stack, places[run], _plain(logs[run])))
+            for run in [run for run in active if _is_done(run) or run.trained.error is not None]:
+                _finish(run, stack, places[run])
+    except KeyboardInterrupt:
+        for run in active:
+            _finish(run, stack, places[run])
+        raise
+
+
+def _guarded(run: _Run, action: Callable[[], None]) -> bool:
+    """Whether an action of one run succeeded; what it raised is its own affair."""
+    if run.trained.error is not None:
+        return False
+    try:
+        action()
+    except Exception as error:
+        run.trained.error = error
+        return False
+    return True
+
+
+def _is_done(run: _Run) -> bool:
+    return bool(run.view.stop_training) or run.epoch >= run.fit.epochs
+
+
+def _begin(run: _Run, stack: _Stack, place: int) -> None:
+    run.begin(stack, place)
+    if run.whole:
+        _read_back(run, stack, place)
+    if run.epoch >= run.fit.epochs:
+        _finish(run, stack, place)
+
+
+def _with_state(run: _Run, stack: _Stack, place: int, hook: str, *arguments: Any) -> None:
+    """Calls a hook of the callbacks; a callback that gets the model itself finds its weights in it."""
+    if not run.whole:
+        run.call(hook, *arguments)
+        return
+    if all(_is_default(callback, hook) for callback in run.fit.callbacks):
+        run.history.on_epoch_end(*arguments) if hook == "on_epoch_end" else None
+        return
+    run.network.state = stack.read(place)
+    run.call(hook, *arguments)
+    _read_back(run, stack, place)
+
+
+def _read_back(run: _Run, stack: _Stack, place: int) -> None:
+    """Takes over what a callback changed in the model."""
+    old, new = stack.read(place), run.network.state
+    for part in ("trainable", "others", "optimizer"):
+        for number, (before, after) in enumerate(zip(getattr(old, part), getattr(new, part), strict=True)):
+            if not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
+                stack.write(place, part, number, after)
+
+
+def _end_epoch(run: _Run, stack: _Stack, place: int, logs: dict[str, Any]) -> None:
+    _with_state(run, stack, place, "on_epoch_end", run.epoch, logs)
+    run.logs = logs
+    run.epoch += 1
+
+
+def _finish(run: _Run, stack: _Stack, place: int) -> None:
+    if getattr(run, "finished", False):
+        return
+    run.finished = True
+    if run.trained.error is None:
+        _guarded(run, lambda: _end(run, stack, place))
+    if run.trained.error is None:
+        run.network.state = stack.read(place)
+    run.trained.history = dict(run.history.history)
+    run.network.history = run.history
+
+
+def _end(run: _Run, stack: _Stack, place: int) -> None:
+    averaged = run.program.finalized(stack.read(place))
+    if averaged is not None:
+        for number, value in enumerate(averaged):
+            stack.write(place, "trainable", number, value)
+    _with_state(run, stack, place, "on_train_end", getattr(run, "logs", {}))
+
+
+def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: float(value) if np.ndim(value) == 0 else np.array(value) for name, value in logs.items()}
+
+
+# -- training by Keras ----------------------------------------------------------------------------------------------
+
+
+def _by_keras(run: _Run) -> None:
+    """`Model.fit`, with the rows in the order of the seed."""
+    fit, trained = run.fit, run.trained
+    trained.how = "Model.fit"
+    history = None
+    try:
+        model = trained.network.model  # type: ignore[union-attr]
+        arguments = _arguments(fit, run.seed, type(model).fit)
+        with isolated(run.seed):
+            try:
+                history = model.fit(**arguments)
+            finally:
+                trained.network.history = history or getattr(model, "history", None)  # type: ignore[union-attr]
+                trained.history = dict(getattr(trained.network.history, "history", {}))  # type: ignore[union-attr]
+    except Exception as error:
+        trained.error = error
+
+
+def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
+    import keras
+
+    arguments: dict[str, Any] = {
+        "epochs": fit.epochs,
+        "initial_epoch": fit.initial_epoch,
+        "validation_data": fit.validation_data,
+        "validation_batch_size": fit.validation_batch_size,
+        "validation_freq": fit.validation_freq,
+        "callbacks": list(fit.callbacks),
+        "verbose": fit.verbose,
+        **fit.options,
+    }
+    try:
+        rows = _rows(fit.x, fit.y, fit.sample_weight)
+    except _NotArrays:
+        rows = None
+    if (
+        rows is None
+        or fit.shuffle not in (True, 1)
+        or fit.options.get("steps_per_epoch")
+        or method is not keras.Model.fit
+    ):
+        given = {"x": fit.x, "y": fit.y, "sample_weight": fit.sample_weight, "shuffle": fit.shuffle}
+        return {**arguments, **given, "batch_size": fit.batch_size}
+    if fit.validation_batch_size is None and fit.validation_data is not None:
+        arguments["validation_batch_size"] = fit.batch_size or 32
+    batches = _batches()(rows, fit.batch_size or 32, np.random.default_rng((seed, fit.initial_epoch)))
+    # Keras' adapters ask for a new order at moments that differ between backends; the begin of an epoch does not.
+    reorder = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs=None: batches.reorder())
+    return {**arguments, "x": batches, "shuffle": False, "callbacks": [reorder, *arguments["callbacks"]]}
+
+
+@functools.cache
+def _batches() -> Any:
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        """Batches of arrays in a new order each epoch, the order that a program would take them in."""
+
+        def __init__(self, rows: Rows, size: int, orders: Any) -> None:
+            super().__init__()
+            self._rows, self._size, self._orders = rows, size, orders
+            self._n_rows = _length(rows.x)
+            self._order = np.arange(self._n_rows)
+
+        def __len__(self) -> int:
+            return -(-self._n_rows // self._size)
+
+        def reorder(self) -> None:
+            self._order = self._orders.permutation(self._n_rows)
+
+        def __getitem__(self, number: int) -> Any:
+            chosen = self._order[number * self._size : (number + 1) * self._size]
+            x, y, weights = mapped(lambda part: part[chosen], self._rows)
+            return (x, y) if weights is None else (x, y, weights)
+
+    return Batches

@@ -1,0 +1,394 @@
+"""A model as its structure and its state; the `keras.Model` itself is made when somebody asks for it.
+
+Building a small Keras model takes longer than training it, and every built model leaves memory behind that Keras never
+gives back. A search makes hundreds of models of which nobody ever looks at the layers: for those the state is enough.
+
+Starting weights are drawn as a build would draw them. Keras takes the seed of every initializer from Python's generator
+at the moment the initializer is made, so that from one build it can be read which variable hangs on which draw. That is
+trusted only after it has foretold another build of the same function to the bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import random
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from kerastoolkit.training import _program
+from kerastoolkit.training._program import Program, State
+from kerastoolkit.training._structure import Structure, Unknown, compile_key, fingerprint, structure_of
+from kerastoolkit.training.seeds import isolated
+
+if TYPE_CHECKING:
+    import keras
+
+# Programs and blueprints hold a model each. A search over more structures than this begins to trace again.
+_MOST_KEPT = 64
+_MOST_DRAWS = 10_000
+_SEED_OF_TEMPLATES = 20_240_229  # any number: nobody sees the weights of a template
+
+
+class _Kept(collections.OrderedDict[Any, Any]):
+    """What was used last, up to a number."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most, self._lock = most, threading.Lock()
+
+    def find(self, key: Any) -> Any:
+        with self._lock:
+            if key in self:
+                self.move_to_end(key)
+                return self[key]
+            return None
+
+    def keep(self, key: Any, value: Any) -> Any:
+        with self._lock:
+            value = self.setdefault(key, value)
+            self.move_to_end(key)
+            while len(self) > self._most:
+                self.popitem(last=False)
+            return value
+
+
+_PROGRAMS, _BLUEPRINTS, _EXAMPLES, _STARTS = (_Kept(_MOST_KEPT) for _ in range(4))
+
+
+class Recipe:
+    """How a compiled model is made.
+
+    Args:
+        build: Makes a model; called anew for each.
+        compile: Compiles it, with new optimizer, loss and metrics for each call; None if `build` does. Defaults to
+            `None`.
+        function: The function behind `build` and its arguments, by which it is known that two builds do the same;
+            None if that cannot be known. Defaults to `None`.
+        compile_arguments: From whether `build` compiles to what `compile` will pass to `Model.compile`, an optimizer
+            among it if there is a new one. Defaults to nothing.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], keras.Model],
+        compile: Callable[[keras.Model], None] | None = None,
+        *,
+        function: tuple[Callable[..., Any], Mapping[str, Any]] | None = None,
+        compile_arguments: Callable[[bool], Mapping[str, Any]] = lambda compiled: {},
+    ) -> None:
+        self._build, self._compile, self._compile_arguments = build, compile, compile_arguments
+        self.origin = None if function is None else _origin(*function)
+
+    def make(self) -> keras.Model:
+        """Builds and compiles a model."""
+        blueprint = self.blueprint()
+        model = self._build() if blueprint is None else blueprint.make(self._build)
+        if self._compile is not None:
+            self._compile(model)
+        return model
+
+    def blueprint(self) -> Blueprint | None:
+        """What is known of the build function for these arguments; None where nothing can be known."""
+        if self.origin is None:
+            return None
+        return _BLUEPRINTS.find(self.origin) or _BLUEPRINTS.keep(self.origin, Blueprint())
+
+    def key(self) -> tuple[Any, Any]:
+        """Key of the compiled models that this makes, None if unknown, and their optimizer, None if `build` makes it."""
+        blueprint = self.blueprint()
+        if blueprint is None or blueprint.compiles is None:
+            return None, None
+        arguments = self._compile_arguments(blueprint.compiles)
+        try:
+            return (self.origin, compile_key(arguments)), arguments.get("optimizer")
+        except Unknown:
+            return None, None
+
+
+def _origin(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    import keras
+
+    surroundings = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name
+    try:
+        return fingerprint(function), fingerprint(dict(arguments)), surroundings
+    except Unknown:
+        return None
+
+
+class Blueprint:
+    """What a build function makes of certain arguments: which variable hangs on which draw from the generator."""
+
+    def __init__(self) -> None:
+        self.compiles: bool | None = None  # whether the function compiles its models
+        self.foretold = False  # whether the plan has been right about a build that it was not made from
+        self._plan: list[Callable[[list[int]], Any]] | None = None
+        self._n_draws = 0
+
+    def make(self, build: Callable[[], keras.Model]) -> keras.Model:
+        """Builds a model, and learns from it how the next could be drawn."""
+        before = _generators()
+        model = build()
+        self.compiles = bool(getattr(model, "compiled", False))
+        draws = _draws_between(before, _generators())
+        if draws is None or not getattr(model, "built", False):
+            return model
+        if self._plan is None:
+            self._n_draws = len(draws)
+            self._plan = _plan(model, draws)
+        elif not self.foretold:
+            self.foretold = len(draws) == self._n_draws and _equal([maker(draws) for maker in self._plan], model)
+        return model
+
+    def draw(self, seed: int | None) -> list[Any]:
+        """Starting values of a model's variables, as a build with Python's generator at this seed would draw them."""
+        generator: Any = random if seed is None else random.Random(seed)
+        draws = [generator.randint(1, 10**9) for _ in range(self._n_draws)]
+        return [maker(draws) for maker in self._plan or ()]
+
+
+class _Start(NamedTuple):
+    """What a network needs to begin training."""
+
+    reason: str | None
+    program: Program | None
+    values: list[float]
+
+
+class Network:
+    """A compiled model: its structure, its state, and the `keras.Model` when it is asked for.
+
+    Args:
+        source: A compiled model, or a recipe for one.
+        seed: Seed for building it and drawing its weights; None to draw from the generators of the process. Defaults
+            to `None`.
+
+    Attributes:
+        reason: Why `Model.fit` must train it, in words; None if a shared program can.
+        program: The program, once the network is `ready`; None if there is a reason.
+        values: The numbers in which it differs from other models of its structure.
+        history: The `keras.callbacks.History` of its last fit.
+    """
+
+    def __init__(self, source: keras.Model | Recipe, seed: int | None = None) -> None:
+        self.reason: str | None = None
+        self.program: Program | None = None
+        self.values: list[float] = []
+        self.history: Any = None
+        self._recipe = source if isinstance(source, Recipe) else None
+        self._forward: _program.Forward | None = None
+        # Either a model, or a state and an example: a model of the same structure that nobody outside can change.
+        self._model: Any = None if isinstance(source, Recipe) else source
+        self._state: Any = None
+        self._example: Any = None
+        self._key: Any = None
+        self._optimizer: Any = None
+        if self._recipe is not None:
+            self._begin(self._recipe, seed)
+
+    def _begin(self, recipe: Recipe, seed: int | None) -> None:
+        """Draws the starting weights without building, where that is known to be the same."""
+        blueprint = recipe.blueprint()
+        self._key, self._optimizer = recipe.key()
+        example = _EXAMPLES.find(self._key) if self._key is not None else None
+        if blueprint is not None and blueprint.foretold and example is not None:
+            self._example = example
+            self._state = _state_of(example, blueprint.draw(seed))
+            return
+        with isolated(seed):
+            model = recipe.make()
+        self._key, self._optimizer = recipe.key()
+        if self._key is None or example is not None or not model.built:
+            self._model = model
+            return
+        self._example = _EXAMPLES.keep(self._key, model)
+        self._state = _state_of(model, [_program.array(variable) for variable in model.variables])
+
+    @property
+    def example(self) -> keras.Model:
+        """A model of the structure, to look at: the model itself, or one with other weights."""
+        return self._model if self._model is not None else self._example  # type: ignore[no-any-return]
+
+    def ready(self, batch: Any) -> None:
+        """Finds or makes the program that trains it.
+
+        Args:
+            batch: Rows `(x, y, weights)` as they will be trained on, to build what Keras builds when it sees data.
+        """
+        form = _program.form_of(batch)
+        self._forward = None
+        if self._model is not None:
+            self.reason, self.program, self.values = self._start(self._model, batch, form, private=False)
+            return
+        start = _STARTS.find((self._key, form))
+        if start is None:
+            example = self._example
+            if _program.is_built(example):  # for data of another form
+                with isolated(_SEED_OF_TEMPLATES):
+                    example = self._recipe.make()  # type: ignore[union-attr]
+            start = _STARTS.keep((self._key, form), self._start(example, batch, form, private=True))
+        self.reason, self.program, self.values = start
+        if self.program is None:
+            return
+        if self._optimizer is not None:
+            self.values = self.program.values_with(self.values, self._optimizer)
+        if not self._state.optimizer:
+            given = self._example.optimizer if self._optimizer is None else self._optimizer
+            self._state = self._state._replace(optimizer=self.program.fresh_optimizer(given))
+
+    def _start(self, model: keras.Model, batch: Any, form: Any, *, private: bool) -> _Start:
+        reason = _program.unsupported(model)
+        if reason is not None:
+            return _Start(reason, None, [])
+        _program.build_like(model, batch)
+        origin = None if self._recipe is None else self._recipe.origin
+        structure = structure_of(model, origin)
+        key = (structure.key, form)
+        program = _PROGRAMS.find(key)
+        if program is None and private:
+            program = _PROGRAMS.keep(key, Program(model, structure.slots))
+        elif program is None:
+            template = self._template(model, batch, structure, origin)
+            program = Program(*template) if template else Program(model, structure.slots)
+            if template:
+                program = _PROGRAMS.keep(key, program)
+        return _Start(None, program, structure.values)
+
+    def _template(self, model: keras.Model, batch: Any, structure: Structure, origin: Any) -> Any:
+        """Another model of the structure, which nobody outside can change, and its slots."""
+        with isolated(_SEED_OF_TEMPLATES):
+            if origin is not None:
+                template = self._recipe.make()  # type: ignore[union-attr]
+            elif structure.kind == "config":
+                template = _program.clone(model)
+            else:
+                return None
+        _program.build_like(template, batch)
+        own = structure_of(template, origin)
+        return (template, own.slots) if own.key == structure.key else None  # None: it does not do the same twice
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """All that training reads and writes, as arrays."""
+        if self._model is None:
+            return self._state  # type: ignore[no-any-return]
+        return self.program.state_of(self._model)  # type: ignore[union-attr]
+
+    @state.setter
+    def state(self, state: State) -> None:
+        if self._model is None:
+            self._state = state
+        else:
+            _program.assign(self._model, state)
+
+    @property
+    def model(self) -> keras.Model:
+        """The `keras.Model`, made now if it has not been made before."""
+        if self._model is None:
+            with isolated(_SEED_OF_TEMPLATES):
+                model = self._recipe.make()  # type: ignore[union-attr]
+            _program.assign(model, self._state)
+            if self.history is not None:
+                model.history = self.history
+            self._model, self._state, self._example = model, None, None
+        return self._model  # type: ignore[no-any-return]
+
+    def predict(self, x: Any) -> Any:
+        """Output for a batch of rows, in the mode of inference."""
+        if self._forward is None:
+            self._forward = self.program.forward if self.program is not None else _program.Forward(self.model)
+        if self._model is not None:
+            trainable = [v.value for v in self._model.trainable_variables]
+            others = [v.value for v in self._model.non_trainable_variables]
+            return self._forward(trainable, others, x)
+        return self._forward(self._state.trainable, self._state.others, x)
+
+
+def _state_of(model: keras.Model, values: list[Any]) -> State:
+    """The state before training, of values for the variables of a model."""
+    # What Keras adds to the variables for metrics comes last, and is not among the values.
+    by_variable = dict(zip(map(id, model.variables), values, strict=False))
+    trainable = [by_variable[id(variable)] for variable in model.trainable_variables]
+    return State(trainable, [by_variable[id(variable)] for variable in model.non_trainable_variables], [], [])
+
+
+# -- drawing starting weights ---------------------------------------------------------------------------------------
+
+
+def _plan(model: keras.Model, draws: list[int]) -> list[Callable[[list[int]], Any]]:
+    import keras
+
+    places = {seed: place for place, seed in enumerate(draws)}
+    initializers: dict[int, list[Any]] = {}
+    for layer in model._flatten_layers():
+        own = [part for part in vars(layer).values() if isinstance(part, keras.initializers.Initializer)]
+        for variable in layer._trainable_variables + layer._non_trainable_variables:
+            initializers[id(variable)] = own
+    return [_maker(variable, initializers.get(id(variable), []), places, draws) for variable in model.variables]
+
+
+def _maker(
+    variable: Any, initializers: list[Any], places: Mapping[int, int], draws: list[int]
+) -> Callable[[list[int]], Any]:
+    """A function from the draws to the starting value of a variable; what hangs on no draw is taken for constant."""
+    import keras
+
+    value = keras.ops.convert_to_numpy(variable.value)
+    if value.shape == (2,) and value.dtype.kind in "iu" and int(value[1]) == 0 and int(value[0]) in places:
+        place = places[int(value[0])]
+        return lambda draws: np.array([draws[place], 0], value.dtype)
+    for initializer in initializers:
+        seed = getattr(initializer, "seed", None)
+        if not isinstance(seed, int) or seed not in places:
+            continue
+        redrawn, shape, dtype = copy.copy(initializer), variable.shape, variable.dtype
+
+        def drawn(draws: list[int], redrawn: Any = redrawn, place: int = places[seed]) -> Any:
+            redrawn.seed = draws[place]
+            return keras.ops.convert_to_numpy(redrawn(shape, dtype=dtype))
+
+        try:
+            if np.array_equal(drawn(draws), value):
+                return drawn
+        except ValueError:  # an initializer for variables of another rank
+            continue
+    return lambda draws: value
+
+
+def _equal(values: list[Any], model: keras.Model) -> bool:
+    import keras
+
+    built = [keras.ops.convert_to_numpy(variable.value) for variable in model.variables]
+    return len(values) == len(built) and all(map(np.array_equal, values, built))
+
+
+def _generators() -> Any:
+    """The state of every generator that a build could draw from, Python's first."""
+    import keras
+
+    state = np.random.get_state()
+    others: list[Any] = [state[1].tobytes(), state[2:], _program.keras_generators()]  # type: ignore[index, union-attr]
+    if keras.config.backend() == "torch":
+        import torch
+
+        others.append(torch.get_rng_state().numpy().tobytes())
+    return random.getstate(), others
+
+
+def _draws_between(before: Any, after: Any) -> list[int] | None:
+    """The seeds that Keras drew between two states of the generators; None if anything else was drawn."""
+    if before[1] != after[1]:
+        return None
+    generator = random.Random()
+    generator.setstate(before[0])
+    draws: list[int] = []
+    while generator.getstate() != after[0]:
+        if len(draws) == _MOST_DRAWS:
+            return None
+        draws.append(generator.randint(1, 10**9))
+    return draws

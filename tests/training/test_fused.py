@@ -1,0 +1,494 @@
+"""Fits in one program end as `Model.fit` would end them, one by one.
+
+The reference is `Model.fit` itself, on the same starting weights and with the rows in the same order. A callback that
+looks at batches sends a fit there.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+
+from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training import Fit, Trained, explain, fit_many
+
+layers = keras.layers
+TOLERANCE = 2e-5  # relative; rounding, grown over the steps of a few epochs
+
+
+def table() -> tuple[Any, Any]:
+    X, y = load_wine(return_X_y=True)
+    return ((X - X.mean(axis=0)) / X.std(axis=0)).astype("float32"), y.astype("int32")
+
+
+def network(hidden: Callable[[], list[Any]], rate: float = 0.01, **compiled: Any) -> keras.Model:
+    X, _ = table()
+    model = keras.Sequential([keras.Input(X.shape[1:]), *hidden(), layers.Dense(3, activation="softmax")])
+    arguments = {"optimizer": keras.optimizers.Adam(rate), "loss": "sparse_categorical_crossentropy", **compiled}
+    model.compile(**arguments)
+    return model
+
+
+def dense() -> list[Any]:
+    return [layers.Dense(8, activation="relu")]
+
+
+def watched_batches() -> Any:
+    """A callback that looks at batches and does nothing: it leaves the fit to `Model.fit`."""
+    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: None)
+
+
+def three_ways(make: Callable[[int], Fit], n: int = 3, together: bool = True) -> list[tuple[Trained, Trained]]:
+    """The same fits together and by `Model.fit`, in pairs."""
+
+    def fits(by_keras: bool) -> list[Fit]:
+        made = []
+        for number in range(n):
+            random.seed(number)
+            fit = make(number)
+            if by_keras:
+                fit.callbacks = [*fit.callbacks, watched_batches()]
+            made.append(fit)
+        return made
+
+    ours = fit_many(fits(False))
+    theirs = fit_many(fits(True))
+    for one in [*ours, *theirs]:
+        if one.error is not None:
+            raise one.error
+    assert {one.how for one in theirs} == {"Model.fit"}
+    if together:
+        assert {one.how for one in ours} == {"fused"}, explain(ours)
+    return list(zip(ours, theirs, strict=True))
+
+
+def assert_equal(pairs: list[tuple[Trained, Trained]], x: Any, tolerance: float = TOLERANCE) -> None:
+    for ours, theirs in pairs:
+        assert ours.history.keys() == theirs.history.keys()
+        for name, values in theirs.history.items():
+            np.testing.assert_allclose(ours.history[name], values, rtol=tolerance, atol=tolerance, err_msg=name)
+        expected = keras.tree.flatten(theirs.model.predict(x, verbose=0))
+        found = keras.tree.flatten(ours.model.predict(x, verbose=0))
+        for a, b in zip(found, expected, strict=True):
+            assert np.isfinite(a).all()
+            np.testing.assert_allclose(a, b, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def simple(number: int, **options: Any) -> Fit:
+    """Fits that differ in rate, rows and seed."""
+    X, y = table()
+    kept = np.arange(len(X)) % 3 != number % 3
+    given = {"epochs": 3, "seed": number, **options}
+    return Fit(network(dense, rate=0.01 * (number + 1)), X[kept], y[kept], **given)
+
+
+def test_fused_fits_end_as_model_fit() -> None:
+    X, _ = table()
+    assert_equal(three_ways(simple), X)
+
+
+def test_a_fit_alone_ends_as_model_fit() -> None:
+    X, _ = table()
+    pairs = three_ways(simple, n=1, together=False)
+    assert pairs[0][0].how == "alone"
+    assert_equal(pairs, X)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("batch_size", [16, 59, 1000])
+def test_batches_that_are_not_whole(batch_size: int, shuffle: bool) -> None:
+    X, _ = table()
+    assert_equal(three_ways(lambda number: simple(number, batch_size=batch_size, shuffle=shuffle)), X)
+
+
+def test_folds_of_very_unequal_size() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        n = (50, 51, 130, 20)[number]
+        return Fit(network(dense), X[:n], y[:n], epochs=3, seed=number)
+
+    assert_equal(three_ways(make, n=4), X)
+
+
+def test_epochs_that_differ() -> None:
+    X, _ = table()
+    pairs = three_ways(lambda number: simple(number, epochs=1 + 2 * number))
+    assert [len(ours.history["loss"]) for ours, _ in pairs] == [1, 3, 5]
+    assert_equal(pairs, X)
+
+
+def test_weights_of_rows_that_differ() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        weights = np.random.default_rng(number).uniform(0.1, 2, len(X)).astype("float32")
+        model = network(dense, metrics=["accuracy"], weighted_metrics=["accuracy"])
+        return Fit(model, X, y, weights, epochs=3, seed=0)
+
+    assert_equal(three_ways(make), X)
+
+
+def test_validation_each_epoch_and_every_second() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        options = {"validation_data": (X[::3], y[::3]), "validation_batch_size": 7, "validation_freq": 1 + number % 2}
+        return Fit(network(dense, metrics=["accuracy"]), X, y, epochs=4, seed=number, **options)
+
+    pairs = three_ways(make, n=4)
+    assert [len(ours.history["val_loss"]) for ours, _ in pairs] == [4, 2, 4, 2]
+    assert_equal(pairs, X)
+
+
+OPTIMIZERS: dict[str, Callable[[float], Any]] = {
+    "adadelta": lambda rate: keras.optimizers.Adadelta(100 * rate),
+    "adafactor": lambda rate: keras.optimizers.Adafactor(rate),
+    "adagrad": lambda rate: keras.optimizers.Adagrad(rate),
+    "adam": lambda rate: keras.optimizers.Adam(rate),
+    "adam amsgrad": lambda rate: keras.optimizers.Adam(rate, amsgrad=True),
+    "adam betas": lambda rate: keras.optimizers.Adam(0.01, beta_1=0.9 - rate, beta_2=0.99 + rate / 10),
+    "adam epsilon": lambda rate: keras.optimizers.Adam(0.01, epsilon=rate),
+    "adam ema": lambda rate: keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.9),
+    "adam weight decay": lambda rate: keras.optimizers.Adam(0.01, weight_decay=rate),
+    "adam clipnorm": lambda rate: keras.optimizers.Adam(0.01, clipnorm=10 * rate),
+    "adam clipvalue": lambda rate: keras.optimizers.Adam(0.01, clipvalue=rate),
+    "adam global clipnorm": lambda rate: keras.optimizers.Adam(0.01, global_clipnorm=10 * rate),
+    "adam schedule": lambda rate: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)),
+    "adamax": lambda rate: keras.optimizers.Adamax(rate),
+    "adamw": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.1 * rate),
+    "ftrl": lambda rate: keras.optimizers.Ftrl(10 * rate),
+    "lamb": lambda rate: keras.optimizers.Lamb(rate),
+    "lion": lambda rate: keras.optimizers.Lion(0.1 * rate),
+    "muon": lambda rate: keras.optimizers.Muon(rate),
+    "nadam": lambda rate: keras.optimizers.Nadam(rate),
+    "rmsprop": lambda rate: keras.optimizers.RMSprop(rate),
+    "rmsprop centered": lambda rate: keras.optimizers.RMSprop(rate, rho=0.9 - rate, momentum=0.5, centered=True),
+    "sgd": lambda rate: keras.optimizers.SGD(rate),
+    "sgd momentum": lambda rate: keras.optimizers.SGD(0.01, momentum=0.5 + rate),
+    "sgd nesterov": lambda rate: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers(name: str) -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        model = network(dense, optimizer=OPTIMIZERS[name](0.01 * (number + 1)))
+        return Fit(model, X, y, epochs=3, seed=number)
+
+    together = keras.config.backend() == "tensorflow" or " " not in name
+    assert_equal(three_ways(make, together=together), X)
+
+
+LAYERS: dict[str, Callable[[], list[Any]]] = {
+    "activations": lambda: [layers.Dense(8), layers.LeakyReLU(), layers.Dense(8), layers.PReLU()],
+    "batch normalization": lambda: [layers.Dense(8), layers.BatchNormalization(), layers.Activation("relu")],
+    "layer normalization": lambda: [layers.Dense(8), layers.LayerNormalization(), layers.Activation("relu")],
+    "unit normalization": lambda: [layers.Dense(8), layers.UnitNormalization()],
+    "convolution 1-d": lambda: [layers.Reshape((13, 1)), layers.Conv1D(4, 3), layers.GlobalMaxPooling1D()],
+    "convolution 2-d": lambda: [
+        layers.Dense(16),
+        layers.Reshape((4, 4, 1)),
+        layers.Conv2D(4, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+    ],
+    "separable": lambda: [layers.Dense(16), layers.Reshape((4, 4, 1)), layers.SeparableConv2D(4, 3), layers.Flatten()],
+    "gru": lambda: [layers.Reshape((13, 1)), layers.GRU(4)],
+    "lstm": lambda: [layers.Reshape((13, 1)), layers.LSTM(4)],
+    "attention": lambda: [layers.Reshape((13, 1)), layers.Dense(4), SelfAttention(), layers.Flatten()],
+    "activity penalty": lambda: [layers.Dense(8, activity_regularizer="l2")],
+    "constraint": lambda: [layers.Dense(8, kernel_constraint=keras.constraints.MaxNorm(0.5))],
+}
+
+
+class SelfAttention(layers.Layer):
+    """A layer of a user's: nothing about it is known to the toolkit."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 2)
+
+    def build(self, shape: Any) -> None:
+        self.attention.build(shape, shape)
+
+    def call(self, inputs: Any) -> Any:
+        return self.attention(inputs, inputs)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name: str) -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        build = functools.partial(network, LAYERS[name])
+        return Fit(build if name != "attention" else build(), X, y, epochs=2, seed=number)
+
+    assert_equal(three_ways(make, together=name != "attention"), X, tolerance=1e-4)
+
+
+@pytest.mark.backend("tensorflow", "jax")
+def test_numbers_of_layers_that_differ() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        penalty = keras.regularizers.L2(0.01 * (number + 1))
+        hidden = [layers.Dropout(0.1 + number / 10), layers.Dense(8, kernel_regularizer=penalty)]
+        return Fit(network(lambda: hidden), X, y, epochs=3, seed=number)
+
+    assert_equal(three_ways(make), X)
+
+
+LOSSES = ["mse", "mae", "huber", "log_cosh", "poisson", "mape"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_of_regression(loss: str) -> None:
+    X, y = table()
+    target = (y + 1 + X[:, :1].T[0] ** 2).astype("float32")[:, None]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential([keras.Input((13,)), *dense(), layers.Dense(1, activation="softplus")])
+        model.compile(keras.optimizers.Adam(0.01), loss, metrics=["mae", "r2_score", "root_mean_squared_error"])
+        return Fit(model, X, target, epochs=2, seed=number)
+
+    assert_equal(three_ways(make), X, tolerance=1e-4)
+
+
+def test_metrics_with_a_state_of_their_own() -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype("float32")
+    y = y.astype("float32")[:, None]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential([keras.Input((30,)), layers.Dense(4), layers.Dense(1, activation="sigmoid")])
+        metrics = [keras.metrics.AUC(name="auc"), keras.metrics.F1Score(threshold=0.5, name="f1"), "accuracy"]
+        metrics += [keras.metrics.Precision(name="precision"), keras.metrics.Recall(name="recall")]
+        model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", metrics=metrics)
+        return Fit(model, X, y, epochs=2, seed=number, validation_data=(X[::4], y[::4]))
+
+    assert_equal(three_ways(make), X)
+
+
+def test_several_inputs_and_outputs() -> None:
+    X, y = table()
+    data = {"left": X[:, :6], "right": X[:, 6:]}
+    target = {"kind": y, "size": X[:, :1] * 2}
+
+    def make(number: int) -> Fit:
+        left, right = keras.Input((6,), name="left"), keras.Input((7,), name="right")
+        joined = layers.concatenate([layers.Dense(4)(left), layers.Dense(4)(right)])
+        outputs = {
+            "kind": layers.Dense(3, activation="softmax", name="kind")(joined),
+            "size": layers.Dense(1, name="size")(joined),
+        }
+        model = keras.Model({"left": left, "right": right}, outputs)
+        losses = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
+        model.compile(keras.optimizers.Adam(0.01 * (number + 1)), losses, loss_weights={"kind": 1.0, "size": 0.5})
+        return Fit(model, data, target, epochs=2, seed=number)
+
+    assert_equal(three_ways(make), data)
+
+
+def test_embeddings_with_rows_seen_often() -> None:
+    words = np.random.default_rng(0).integers(0, 20, (100, 6))
+    target = (words.sum(axis=1) % 2).astype("float32")[:, None]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential(
+            [keras.Input((6,), dtype="int64"), layers.Embedding(20, 4), layers.Flatten(), layers.Dense(1)]
+        )
+        model.compile(keras.optimizers.Adam(0.01 * (number + 1)), "mse")
+        return Fit(model, words, target, epochs=3, seed=number)
+
+    assert_equal(three_ways(make), words)
+
+
+def test_early_stopping_restores_its_own_best_weights() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        stop = keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=number, restore_best_weights=True, start_from_epoch=1
+        )
+        model = network(dense, rate=0.3 * (number + 1))
+        return Fit(model, X[::2], y[::2], epochs=12, seed=number, callbacks=[stop], validation_data=(X[1::2], y[1::2]))
+
+    pairs = three_ways(make, n=4)
+    assert len({len(ours.history["loss"]) for ours, _ in pairs}) > 1  # some stopped before others
+    assert_equal(pairs, X, tolerance=1e-3)
+
+
+CALLBACKS: dict[str, Callable[[int], Any]] = {
+    "plateau": lambda number: keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=10.0),
+    "scheduler": lambda number: keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * (0.9 - number / 10)),
+    "of a user": lambda number: HalvesWeights(),
+}
+
+
+class HalvesWeights(keras.callbacks.Callback):
+    """Looks at the model itself, and changes it."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.layers[0].set_weights([weight / 2 for weight in self.model.layers[0].get_weights()])
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_callbacks(name: str) -> None:
+    X, _ = table()
+    assert_equal(three_ways(lambda number: simple(number, epochs=4, callbacks=[CALLBACKS[name](number)])), X)
+
+
+def test_a_schedule_reports_its_rate() -> None:
+    trained = fit_many([simple(0, callbacks=[CALLBACKS["scheduler"](0)])])[0]
+    np.testing.assert_allclose(trained.history["learning_rate"], [0.009, 0.0081, 0.00729], rtol=1e-6)
+    np.testing.assert_allclose(float(trained.model.optimizer.learning_rate), 0.00729, rtol=1e-6)
+
+
+def test_a_checkpoint_holds_the_weights_of_its_own_model(tmp_path: Any) -> None:
+    fits = []
+    for number in range(2):
+        path = tmp_path / f"{number}.weights.h5"
+        fits.append(simple(number, callbacks=[keras.callbacks.ModelCheckpoint(path, save_weights_only=True)]))
+    for number, trained in enumerate(fit_many(fits)):
+        saved = network(dense)
+        saved.optimizer.build(saved.trainable_variables)
+        saved.load_weights(tmp_path / f"{number}.weights.h5")
+        for ours, theirs in zip(trained.model.get_weights(), saved.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_fit_goes_on_where_another_stopped() -> None:
+    X, _ = table()
+    model = simple(0).model
+    keras.utils.set_random_seed(0)
+    other = keras.models.clone_model(model)
+    other.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    other.set_weights(model.get_weights())
+    for by_keras, network_ in ((False, model), (True, other)):
+        for first in (0, 2):
+            fit = simple(0, initial_epoch=first, epochs=first + 2, callbacks=[watched_batches()] if by_keras else [])
+            fit.model = network_
+            fit_many([fit])
+    np.testing.assert_allclose(model.predict(X, verbose=0), other.predict(X, verbose=0), rtol=1e-4, atol=1e-5)
+    assert int(model.optimizer.iterations) == int(other.optimizer.iterations)
+
+
+# -- what fails, fails alone ----------------------------------------------------------------------------------------
+
+
+def test_one_that_raises_leaves_the_others_unharmed() -> None:
+    class Raises(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            raise ZeroDivisionError("of the user")
+
+    X, _ = table()
+    alone = fit_many([simple(0), simple(2)])
+    random.seed(0)
+    fits = [simple(0), simple(1, callbacks=[Raises()]), simple(2)]
+    for fit, one in zip((fits[0], fits[2]), alone, strict=True):
+        fit.model.set_weights(simple(0).model.get_weights())
+        del one
+    trained = fit_many(fits)
+    assert isinstance(trained[1].error, ZeroDivisionError)
+    assert trained[0].error is None
+    assert trained[2].error is None
+    assert len(trained[0].history["loss"]) == len(trained[2].history["loss"]) == 3
+    assert "failed: ZeroDivisionError" in explain(trained)
+
+
+def test_one_that_turns_nan_leaves_the_others_unharmed() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        model = network(dense, optimizer=keras.optimizers.SGD(1e30 if number == 1 else 0.01))
+        return Fit(model, X, y, epochs=3, seed=number, callbacks=[keras.callbacks.TerminateOnNaN()])
+
+    pairs = three_ways(make)
+    assert np.isnan(pairs[1][0].history["loss"]).any()
+    assert len(pairs[1][0].history["loss"]) == len(pairs[1][1].history["loss"]) == 1
+    assert_equal([pairs[0], pairs[2]], X)
+
+
+def test_rows_that_do_not_fit_the_model_are_refused_for_that_fit_alone() -> None:
+    X, y = table()
+    trained = fit_many([simple(0), Fit(network(dense), X[:, :5], y), simple(1)])
+    assert isinstance(trained[1].error, ValueError)
+    assert [one.how for one in trained if one.error is None] == ["fused", "fused"]
+
+
+def test_two_fits_cannot_share_a_model() -> None:
+    X, y = table()
+    model = network(dense)
+    with pytest.raises(ParameterError, match="a model each"):
+        fit_many([Fit(model, X, y), Fit(model, X, y)])
+
+
+# -- what is fused, what not ----------------------------------------------------------------------------------------
+
+
+def test_a_train_step_of_the_users_is_left_to_keras() -> None:
+    class Own(keras.Sequential):
+        def train_step(self, *arguments: Any) -> Any:
+            return super().train_step(*arguments)
+
+    X, y = table()
+    fits = []
+    for seed in range(2):
+        model = Own([keras.Input((13,)), layers.Dense(3, activation="softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        fits.append(Fit(model, X, y, seed=seed))
+    trained = fit_many([*fits, simple(0), simple(1)])
+    assert [one.how for one in trained] == ["Model.fit", "Model.fit", "fused", "fused"]
+    assert "Own has a `train_step` of its own" in explain(trained)
+
+
+def test_structures_are_kept_apart() -> None:
+    X, y = table()
+    relu = [simple(number) for number in range(2)]
+    tanh = [Fit(network(lambda: [layers.Dense(8, activation="tanh")]), X, y, seed=s) for s in range(2)]
+    wide = Fit(network(lambda: [layers.Dense(9, activation="relu")]), X, y)
+    trained = fit_many([relu[0], tanh[0], wide, relu[1], tanh[1]])
+    assert [one.together for one in trained] == [2, 2, 1, 2, 2]
+    assert trained[2].reason == "nothing else to train has its structure"
+
+
+def test_groups_that_do_not_fit_in_memory_are_trained_in_turns() -> None:
+    X, _ = table()
+    whole = fit_many([simple(number) for number in range(4)])
+    random.seed(0)
+    trained = fit_many([simple(number) for number in range(4)], memory=20_000)
+    assert {one.together for one in whole} == {4}
+    assert {one.together for one in trained} < {1, 2, 3}
+
+
+def test_images() -> None:
+    images, y = load_digits(return_X_y=True)
+    images = (images[:200] / 16).reshape(-1, 8, 8, 1).astype("float32")
+    y = y[:200]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                layers.Conv2D(4, 3, activation="relu"),
+                layers.BatchNormalization(),
+                layers.Flatten(),
+                layers.Dense(10, activation="softmax"),
+            ]
+        )
+        model.compile(
+            keras.optimizers.SGD(0.01 * (number + 1)), "sparse_categorical_crossentropy", metrics=["accuracy"]
+        )
+        return Fit(model, images, y, epochs=2, seed=number)
+
+    assert_equal(three_ways(make, n=2), images, tolerance=1e-4)
