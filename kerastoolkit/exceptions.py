@@ -5,6 +5,7 @@ KerasToolkitError
 ├── DataError (ValueError)             data that cannot be learned from: shapes, types, targets, tables
 ├── ModelMismatchError (ValueError)    a model that does not fit its target: units, activation, loss
 ├── SavedFileError (ValueError)        a saved file that is damaged, foreign or too new
+├── JournalError (OSError)             a journal that cannot be read or written: locked, full, read-only
 └── MissingPackageError (ImportError)  an optional package that is not installed
 
 KerasToolkitWarning (UserWarning)      something the user should know; the work goes on
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 __all__ = [
     "DataError",
+    "JournalError",
     "KerasToolkitError",
     "KerasToolkitWarning",
     "MissingPackageError",
@@ -44,6 +46,10 @@ class ModelMismatchError(KerasToolkitError, ValueError):
 
 class SavedFileError(KerasToolkitError, ValueError):
     """A saved file that is damaged, of another kind, or written by a newer version."""
+
+
+class JournalError(KerasToolkitError, OSError):
+    """The journal of a search cannot be read or written: it is locked, or the disk is full or read-only."""
 
 
 class MissingPackageError(KerasToolkitError, ImportError):

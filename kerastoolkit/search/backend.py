@@ -103,8 +103,8 @@ class _Task:
 class _Conductor:
     """Lets tasks run one at a time, gathers their fits, trains them when nobody can run."""
 
-    def __init__(self, memory: float | None, report: Report) -> None:
-        self._memory, self.report = memory, report
+    def __init__(self, memory: float | None, report: Report, watch: Callable[[int, int], None] | None) -> None:
+        self._memory, self.report, self._watch = memory, report, watch
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[_Task] = collections.deque()
@@ -187,6 +187,12 @@ class _Conductor:
     def _baton_back(self) -> None:
         self._baton.set()
 
+    def _after_epoch(self, done: int, epochs: int) -> None:
+        if self._cancelled:
+            raise Cancelled
+        if self._watch is not None:
+            self._watch(done, epochs)
+
     # -- inside the conductor's thread ---------------------------------------------------------------------------
 
     def _conduct(self) -> None:
@@ -228,7 +234,8 @@ class _Conductor:
         begun = time.perf_counter()
         if not self._cancelled:
             try:
-                trained = fit_many([task.fit for task in tasks], memory=self._memory)  # type: ignore[misc]
+                fits: Any = [task.fit for task in tasks]
+                trained = fit_many(fits, memory=self._memory, watch=self._after_epoch)
             except BaseException as error:
                 for task in tasks:
                     task.trained = Trained.failed(error)
@@ -252,6 +259,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     Args:
         memory: As for `fused`.
+        watch: Called after each epoch with the epochs done and the epochs of all fits in training. Defaults to `None`.
 
     Attributes:
         report: What was trained, and how.
@@ -268,6 +276,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
         inner_max_num_threads: int | None = None,
         *,
         memory: float | None = None,
+        watch: Callable[[int, int], None] | None = None,
         conductor: _Conductor | None = None,
         **options: Any,
     ) -> None:
@@ -275,7 +284,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
             raise ParameterError(f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `memory`.")
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self.report = Report() if conductor is None else conductor.report
-        self._conductor = conductor or _Conductor(memory, self.report)
+        self._conductor = conductor or _Conductor(memory, self.report, watch)
         self._tasks: set[_Task] = set()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
+import random
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,19 +86,21 @@ class Program:
     def __init__(self, template: keras.Model, slots: Sequence[tuple[Any, str]]) -> None:
         self.template = template
         self.slots = list(slots)
-        self.optimizer = _pure_optimizer(template)
+        self._rule = _Rule(template)
         # What is lifted must be what the step uses, which is not the optimizer that the template was compiled with.
-        self._lifts = [(self.optimizer if owner is template.optimizer else owner, name) for owner, name in slots]
+        self._lifts = [(self._rule.optimizer if owner is template.optimizer else owner, name) for owner, name in slots]
         self._fresh_metrics: list[Any] | None = None
         self.forward = Forward(template)
         self._backend = _backend()
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._ran: set[Any] = set()
+        self._refused: dict[Any, str] = {}
 
     @property
     def place_of_rate(self) -> int | None:
-        """Where the learning rate stands among the optimizer's variables; None for a schedule."""
-        rate = self.optimizer._learning_rate
-        places = [place for place, variable in enumerate(self.optimizer.variables) if variable is rate]
+        """Where the learning rate stands in the optimizer's state; None for a schedule."""
+        rate = self._rule.optimizer._learning_rate
+        places = [place for place, variable in enumerate(self._rule.variables) if variable is rate]
         return places[0] if places else None
 
     @property
@@ -110,13 +115,17 @@ class Program:
         return State(
             _values(model.trainable_variables),
             _values(model.non_trainable_variables),
-            _values(model.optimizer.variables),
+            self._rule.packed(_values(model.optimizer.variables)),
             [],
         )
 
+    def assign(self, model: keras.Model, state: State) -> None:
+        """Sets the variables of a model of this structure."""
+        assign(model, state._replace(optimizer=self._rule.unpacked(state.optimizer)))
+
     def fresh_optimizer(self, given: Any) -> list[Any]:
         """The optimizer's state before training, with the learning rate of the optimizer that is given."""
-        state = _values(self.optimizer.variables)
+        state = _values(self._rule.variables)
         if self.place_of_rate is not None:
             state[self.place_of_rate] = _numpy(given._learning_rate.value)
         return state
@@ -150,18 +159,17 @@ class Program:
 
         Returns:
             The new state and the results of the metrics by name.
+
+        Raises:
+            NotPure: The step cannot be a program, or the program failed. The template is as it was before.
         """
-        run = self._program("train", stacked, data)
-        with _ONE_TRACE_AT_A_TIME:
-            return run(state, lifted, data, order, starts)
+        return self._call("train", stacked, (state, lifted, data, order, starts))
 
     def evaluation(
         self, state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows, *, stacked: bool
     ) -> Any:
         """Evaluates; as `epoch`, but the state does not change and only the results are returned."""
-        run = self._program("test", stacked, data)
-        with _ONE_TRACE_AT_A_TIME:
-            return run(state, lifted, data, order, starts)
+        return self._call("test", stacked, (state, lifted, data, order, starts))
 
     # -- arrays and tensors --------------------------------------------------------------------------------------
 
@@ -196,7 +204,7 @@ class Program:
 
     def finalized(self, state: State) -> list[Any] | None:
         """Trainable weights after the optimizer's last word (averages of them); None if it has none."""
-        optimizer = self.optimizer
+        optimizer = self._rule.optimizer
         if not optimizer.use_ema:
             return None
         places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
@@ -225,7 +233,31 @@ class Program:
         """Whether a stacked step is quicker than as many single ones."""
         return True
 
+    def unstackable(self) -> str | None:
+        """Why the models cannot be trained in one step, in words; None unless that is known beforehand."""
+        return next((reason for (kind, stacked, _), reason in self._refused.items() if stacked), None)
+
     # -- the steps -----------------------------------------------------------------------------------------------
+
+    def _call(self, kind: str, stacked: bool, arguments: tuple[State, list[Any], Rows, Any, Rows]) -> Any:
+        key = (kind, stacked, form_of(arguments[2]))
+        with _ONE_TRACE_AT_A_TIME:
+            if key in self._refused:
+                raise NotPure(self._refused[key])
+            try:
+                if key in self._ran:
+                    return self._program(*key[:2], arguments[2])(*arguments)
+                # The first call runs all code of the model; what else it changes would be lost, or shared by all models.
+                with _nothing_else_changes(self.template):
+                    result = self._program(*key[:2], arguments[2])(*arguments)
+            except Exception as error:
+                self._compiled.pop(key, None)
+                reason = _reason(error, stacked=stacked)
+                if key not in self._ran and self._backend.is_of_the_program(error):
+                    self._refused[key] = reason
+                raise NotPure(reason) from error
+            self._ran.add(key)
+            return result
 
     def _program(self, kind: str, stacked: bool, data: Rows) -> Callable[..., Any]:
         key = (kind, stacked, form_of(data))
@@ -240,7 +272,7 @@ class Program:
         return State(
             self.template.trainable_variables,
             self.template.non_trainable_variables,
-            self.optimizer.variables,
+            self._rule.variables,
             self.template.metrics_variables,
         )
 
@@ -249,10 +281,10 @@ class Program:
 
             def loss_of(trainable: list[Any]) -> tuple[Any, Any]:
                 output, loss, others, metrics = self._loss(State(trainable, *state[1:]), rows, training=True)
-                return self.optimizer.scale_loss(loss), (output, loss, others, metrics)
+                return self._rule.optimizer.scale_loss(loss), (output, loss, others, metrics)
 
             gradients, (output, loss, others, metrics) = self._backend.gradients(loss_of, state.trainable)
-            trainable, optimizer = self.optimizer.stateless_apply(state.optimizer, gradients, state.trainable)
+            trainable, optimizer = self._rule.apply(state.optimizer, gradients, state.trainable)
         metrics = self._count(State(trainable, others, optimizer, metrics), rows, output, loss)
         return State(list(trainable), others, list(optimizer), metrics)
 
@@ -264,7 +296,7 @@ class Program:
 
     def _loss(self, state: State, rows: Rows, *, training: bool) -> tuple[Any, Any, list[Any], list[Any]]:
         model = self.template
-        with _scope(self._mapping(state), collect_losses=True) as scope:
+        with _scope(self._mapping(state), collect_losses=True) as scope, self._only_these_change(scope):
             output = model(rows.x, training=training) if model._call_has_training_arg else model(rows.x)
             loss = model._compute_loss(x=rows.x, y=rows.y, y_pred=output, sample_weight=rows.weights, training=training)
             model._clear_losses()
@@ -275,7 +307,7 @@ class Program:
         import keras
 
         model = self.template
-        with _scope(self._mapping(state)) as scope:
+        with _scope(self._mapping(state)) as scope, self._only_these_change(scope):
             first = next(part for part in keras.tree.flatten(rows.x) if part is not None)
             model._loss_tracker.update_state(loss, sample_weight=keras.ops.shape(first)[0])
             model.compute_metrics(rows.x, rows.y, output, sample_weight=rows.weights)
@@ -284,6 +316,19 @@ class Program:
     def _results(self, state: State) -> dict[str, Any]:
         with _scope(self._mapping(state)):
             return dict(self.template.get_metrics_result())
+
+    @contextlib.contextmanager
+    def _only_these_change(self, scope: Any) -> Iterator[None]:
+        """Sees to it that a block assigns to no other variables than those it returns."""
+        before = dict(scope.state_mapping)
+        yield
+        model = self.template
+        returned = {id(variable) for variable in (*model.non_trainable_variables, *model.metrics_variables)}
+        for key, value in scope.state_mapping.items():
+            if key not in returned and before.get(key) is not value:
+                known = [variable for variable in model.trainable_variables if id(variable) == key]
+                name = f"the weight {known[0].path!r}" if known else "a variable that is not among its own"
+                raise NotPure(f"a step of it assigns to {name}")
 
     def _mapping(self, state: State) -> list[tuple[Any, Any]]:
         model = self.template
@@ -301,7 +346,7 @@ class Program:
             if name == "rate":  # Keras' dropout takes a number only
                 _set(owner, "call", self._dropout(owner, value))
             else:
-                _set(owner, name, _Lifted(value, number, self._backend.convert))
+                _set(owner, name, _kind_of_lifted()(value, number, self._backend.convert))
         try:
             yield
         finally:
@@ -335,7 +380,7 @@ class _Lifted:
         self._value, self._number, self._convert = value, number, convert
 
     def _with(self, value: Any, number: float) -> _Lifted:
-        return _Lifted(value, number, self._convert)
+        return type(self)(value, number, self._convert)
 
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
         return self._convert(self._value, dtype)
@@ -353,8 +398,6 @@ class _Lifted:
 
 
 def _operator(name: str, *, reflected: bool) -> Callable[..., Any]:
-    import operator
-
     function = getattr(operator, name)
 
     def compute(self: _Lifted, other: Any) -> Any:
@@ -373,8 +416,6 @@ def _operator(name: str, *, reflected: bool) -> Callable[..., Any]:
 
 
 def _comparison(name: str) -> Callable[..., Any]:
-    import operator
-
     function = getattr(operator, name)
     return lambda self, other: function(self._number, other)
 
@@ -387,8 +428,151 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
 _Lifted.__neg__ = lambda self: self._with(-self._value, -self._number)  # type: ignore[attr-defined]
 
 
+@functools.cache
+def _kind_of_lifted() -> type[_Lifted]:
+    """The class of lifted numbers for the backend."""
+    import keras
+
+    if keras.config.backend() == "tensorflow":
+        return _Lifted
+
+    class LiftedVariable(_Lifted, keras.Variable):  # type: ignore[misc]
+        """A lifted number that Keras takes for one of its variables: it knows no other way to a tensor."""
+
+        @property
+        def value(self) -> Any:
+            return self._convert(self._value, None)
+
+        @property
+        def dtype(self) -> str:
+            return str(keras.config.floatx())
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            return ()
+
+    return LiftedVariable
+
+
 class NotPure(Exception):
     """A model cannot be trained by a shared program; the message says why."""
+
+
+def _reason(error: Exception, *, stacked: bool) -> str:
+    """An error of a program, as the reason why models are trained in another way."""
+    if isinstance(error, NotPure):
+        return str(error)
+    # Keras puts the layer before the error, in colours, and what the layer received after it.
+    lines = [line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
+    where = re.match(r"Exception encountered when calling (\w+)", lines[0]) if lines else None
+    said = lines[1 if where and len(lines) > 1 else 0][:200] if lines else ""
+    what = "models of it cannot take a step together" if stacked else "a step of it cannot be a program"
+    return f"{what} ({f'{where[1]}: ' if where else ''}{type(error).__name__}{f': {said}' if said else ''})"
+
+
+@contextlib.contextmanager
+def _nothing_else_changes(model: keras.Model) -> Iterator[None]:
+    """Sees to it that a block changes no layer and draws no random numbers; puts back what it changed.
+
+    Raises:
+        NotPure: It did.
+    """
+    layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
+    before = [_attributes(layer) for layer in layers]
+    generators = _generators()
+    try:
+        yield
+    finally:
+        changed = None
+        for layer, attributes in zip(layers, before, strict=True):
+            for name in _put_back(layer, attributes):
+                changed = f"{type(layer).__name__} changes its `{name}` in each step"
+        if _generators() != generators:
+            changed = changed or "a step of it draws random numbers that do not come from Keras' seeds"
+    if changed is not None:
+        raise NotPure(changed)
+
+
+@functools.cache
+def _of_every_layer() -> frozenset[str]:
+    import keras
+
+    return frozenset(vars(keras.layers.Layer())) | {"_build_shapes_dict"}
+
+
+def _attributes(layer: Any) -> dict[str, tuple[Any, Any]]:
+    """What a layer keeps besides variables and layers: each attribute, and a copy of what can change in place."""
+    import keras
+
+    own = {name: value for name, value in vars(layer).items() if name not in _of_every_layer()}
+    own |= dict(getattr(layer, "_buffers", {}))  # of torch
+    kept = {}
+    for name, value in own.items():
+        if isinstance(value, (keras.Variable, keras.layers.Layer, keras.KerasTensor)):
+            continue
+        if isinstance(value, (list, dict, set, np.ndarray)):
+            kept[name] = value, value.copy()
+        elif hasattr(value, "_version") and hasattr(value, "clone"):
+            kept[name] = value, (value._version, value.detach().clone())
+        else:
+            kept[name] = value, None
+    return kept
+
+
+def _put_back(layer: Any, attributes: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Puts back what a layer kept; the names of what has changed."""
+    import keras
+
+    changed = []
+    for name, (value, copy) in attributes.items():
+        now = vars(layer).get(name, getattr(layer, "_buffers", {}).get(name))
+        if now is not value:
+            if keras.config.backend() == "torch" or not _is_left_behind(value, now):
+                changed.append(name)
+            object.__setattr__(layer, name, value) if name in vars(layer) else layer._buffers.update({name: value})
+        if copy is None:
+            continue
+        if isinstance(copy, tuple):
+            if value._version != copy[0]:
+                changed.append(name)
+                value.data.copy_(copy[1])
+        elif not _is_same(value, copy):
+            changed.append(name)
+            if isinstance(value, np.ndarray):
+                value[...] = copy
+            else:
+                value.clear()
+                value.extend(copy) if isinstance(value, list) else value.update(copy)
+    return changed
+
+
+def _is_left_behind(before: Any, now: Any) -> bool:
+    """Whether a layer only keeps a tensor of the last call to be looked at: the next call could not use it."""
+    concrete = isinstance(before, (int, float, np.ndarray)) or hasattr(before, "numpy") or hasattr(before, "devices")
+    return hasattr(now, "dtype") and hasattr(now, "shape") and not concrete
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if len(one) != len(other):
+        return False
+    if isinstance(one, dict):
+        return all(name in other and other[name] is value for name, value in one.items())
+    return all(map(operator.is_, one, other)) if isinstance(one, list) else one == other
+
+
+def _generators() -> Any:
+    """The state of every generator that a step could draw from, other than Keras' seeds."""
+    import keras
+
+    kind, numbers, *rest = np.random.get_state()
+    states = [random.getstate(), numbers.tobytes(), rest, keras_generators()]  # type: ignore[union-attr]
+    if keras.config.backend() == "torch":
+        import torch
+
+        states.append(torch.get_rng_state().numpy().tobytes())
+    return states
 
 
 # -- what is private to Keras ---------------------------------------------------------------------------------------
@@ -439,6 +623,102 @@ def _pure(kind: type) -> type:
     return type(kind.__name__, (kind, plain), {"__module__": kind.__module__})
 
 
+class _Rule:
+    """An optimizer as a function from gradients and state to weights and state.
+
+    Most optimizers treat every number of every weight alike. They are given all weights as one vector, which does the
+    same to the bit in a fraction of the operations; `packed` and `unpacked` go from Keras' state to this and back.
+    """
+
+    def __init__(self, template: keras.Model) -> None:
+        import keras
+
+        self._weights = template.trainable_variables
+        self.optimizer = _pure_optimizer(template)
+        self._places: list[list[int]] | None = None
+        self._shapes = [tuple(variable.shape) for variable in self._weights]
+        self._ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
+        if _treats_all_alike(template):
+            flat = type(self.optimizer).from_config(self.optimizer.get_config())
+            vector = keras.Variable(np.zeros(self._ends[-1]), dtype=self._weights[0].dtype, name="weights")
+            flat.build([vector])
+            self._places = self._matched(flat, vector)
+            if self._places is not None:
+                self.optimizer = flat
+        self.variables = self.optimizer.variables
+
+    def _matched(self, flat: Any, vector: Any) -> list[list[int]] | None:
+        """For each variable of the optimizer of the vector, the places of those that it stands for."""
+        names = [variable.name for variable in self.optimizer.variables]
+        paths = [variable.path.replace("/", "_") for variable in self._weights]
+        places = []
+        for variable in flat.variables:
+            slot = variable.name.removeprefix(vector.path.replace("/", "_"))
+            wanted = [path + slot for path in paths] if variable.shape == vector.shape else [variable.name]
+            if any(names.count(name) != 1 for name in wanted):
+                return None
+            places.append([names.index(name) for name in wanted])
+        return places if sum(map(len, places)) == len(names) else None
+
+    def apply(self, state: list[Any], gradients: list[Any], weights: list[Any]) -> tuple[list[Any], list[Any]]:
+        """New weights and a new state."""
+        from keras import ops
+
+        if self._places is None:
+            return self.optimizer.stateless_apply(state, gradients, weights)  # type: ignore[no-any-return]
+        if any(gradient is None for gradient in gradients):
+            raise NotPure("some weights have no part in the loss")
+        vectors = [ops.concatenate([ops.reshape(part, (-1,)) for part in parts]) for parts in (gradients, weights)]
+        (vector,), state = self.optimizer.stateless_apply(state, [vectors[0]], [vectors[1]])
+        parts = ops.split(vector, self._ends[:-1].tolist()) if len(self._ends) > 1 else [vector]
+        return [ops.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)], state
+
+    def packed(self, values: list[Any]) -> list[Any]:
+        """The state of Keras' optimizer as arrays, for this rule."""
+        if self._places is None:
+            return values
+        return [
+            np.concatenate([values[place].ravel() for place in places]) if len(places) > 1 else self._only(values, places)
+            for places in self._places
+        ]
+
+    def _only(self, values: list[Any], places: list[int]) -> Any:
+        value = values[places[0]]
+        return value.ravel() if value.shape in self._shapes and len(self._shapes) == 1 and value.ndim else value
+
+    def unpacked(self, state: list[Any]) -> list[Any]:
+        """The state of this rule, for Keras' optimizer."""
+        if self._places is None or not state:
+            return state
+        values: dict[int, Any] = {}
+        for value, places in zip(state, self._places, strict=True):
+            if np.ndim(value) == 0:
+                values[places[0]] = value
+                continue
+            parts = np.split(np.asarray(value), self._ends[:-1])
+            values |= {place: part.reshape(shape) for place, part, shape in zip(places, parts, self._shapes, strict=True)}
+        return [values[place] for place in range(len(values))]
+
+
+def _treats_all_alike(model: keras.Model) -> bool:
+    """Whether an optimizer does the same to every number of every weight."""
+    optimizer, weights = model.optimizer, model.trainable_variables
+    alike = {"SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion", "Ftrl"}
+    dense = all(type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
+    return (
+        type(optimizer).__name__ in alike
+        and type(optimizer).__module__.startswith("keras.")
+        and not (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.use_ema)
+        and not getattr(optimizer, "_exclude_from_weight_decay", None)
+        and not getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+        and all(variable.constraint is None for variable in weights)
+        and not any(getattr(variable, "overwrite_with_gradient", False) for variable in weights)
+        and len({str(variable.dtype) for variable in weights}) == 1
+        and dense
+        and not any(type(layer).__name__ == "Embedding" for layer in model._flatten_layers())  # sparse gradients
+    )
+
+
 def _pure_optimizer(model: keras.Model) -> Any:
     import keras
 
@@ -485,13 +765,22 @@ def unsupported(model: keras.Model) -> str | None:
             return "the model is distributed over devices"
     elif keras.distribution.distribution() is not None:
         return "the model is distributed over devices"
-    if backend == "torch" and any(isinstance(g, keras.random.SeedGenerator) for g in _seed_generators(model)):
-        return "torch draws random numbers from generators of the process"
+    if backend == "torch":
+        for layer in model._flatten_layers():
+            if _draws(layer):
+                return f"{type(layer).__name__} draws random numbers, on torch from a generator of the process"
+            if type(layer).__name__ == "TorchModuleWrapper":
+                return "a torch.nn.Module in it keeps its own weights"
     return None
 
 
-def _seed_generators(model: keras.Model) -> list[Any]:
-    return [generator for layer in model._flatten_layers() for generator in getattr(layer, "_seed_generators", ())]
+def _draws(layer: Any) -> bool:
+    """Whether a layer draws random numbers while it trains; Keras gives some a seed that never do."""
+    if not getattr(layer, "_seed_generators", ()):
+        return False
+    rates = [getattr(layer, name, None) for name in ("rate", "stddev", "dropout", "recurrent_dropout")]
+    known = [rate for rate in rates if isinstance(rate, (int, float))]
+    return not (type(layer).__module__.startswith("keras.") and known) or any(known)
 
 
 @functools.cache
@@ -621,6 +910,11 @@ class _TensorFlow:
 
         return tf.cast(value, dtype or tf.float32)
 
+    def is_of_the_program(self, error: Exception) -> bool:
+        import tensorflow as tf
+
+        return not isinstance(error, tf.errors.OpError)
+
     def dropout(self, inputs: Any, rate: Any, seed: Any) -> Any:
         import tensorflow as tf
 
@@ -699,7 +993,32 @@ def _traced(function: Callable[..., Any], specs: list[Any]) -> Callable[..., Any
         return function(*_filled(specs, tensors))
 
     traced = tf.function(flat, input_signature=_present(specs), autograph=False)
+    _refuse_side_effects(traced.get_concrete_function())
     return lambda *arguments: traced(*_present(list(arguments)))
+
+
+# Operations that TensorFlow calls stateful, and that change and draw nothing: control flow, checks, look-ups.
+_HARMLESS_OPERATIONS = (
+    "Assert", "Case", "If", "LookupTable", "PartitionedCall", "Placeholder", "Print", "StatefulPartitionedCall",
+    "StringFormat", "TensorList", "While", "XlaHost",
+)  # fmt: skip
+
+
+def _refuse_side_effects(function: Any) -> None:
+    """Refuses a TensorFlow function that reads or writes more than its arguments and results, before it is called."""
+    from tensorflow.python.framework import op_def_registry
+
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for inner in definition.library.function for node in inner.node_def)]
+    for name in sorted({node.op for node in nodes}):
+        known = op_def_registry.get(name)
+        if known is None or not known.is_stateful or name.startswith(_HARMLESS_OPERATIONS):
+            continue
+        if name.startswith(("Assign", "Resource")):
+            raise NotPure(f"a step of it changes a tf.Variable that Keras does not know ({name})")
+        if name.startswith("ReadVariable"):
+            raise NotPure("a step of it reads a tf.Variable that Keras does not know")
+        raise NotPure(f"a step of it does more than to compute ({name})")
 
 
 def _present(structure: Any) -> list[Any]:
@@ -735,6 +1054,11 @@ class _Jax:
         import jax.numpy as jnp
 
         return jnp.asarray(value, dtype or jnp.float32)
+
+    def is_of_the_program(self, error: Exception) -> bool:
+        import jax
+
+        return not isinstance(error, jax.errors.JaxRuntimeError)
 
     def dropout(self, inputs: Any, rate: Any, seed: Any) -> Any:
         import jax
@@ -792,7 +1116,12 @@ class _Torch:
         return value
 
     def convert(self, value: Any, dtype: Any) -> Any:
-        return value.to(dtype)
+        import keras
+
+        return keras.ops.cast(value, keras.config.floatx() if dtype is None else keras.backend.standardize_dtype(dtype))
+
+    def is_of_the_program(self, error: Exception) -> bool:
+        return isinstance(error, NotPure)  # each step runs the code anew: it could be the data
 
     def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
         import torch
@@ -819,7 +1148,8 @@ class _Torch:
                         return part[batch + (start[:, None] if stacked else start)]
 
                     rows = _present(mapped(take, data, starts))
-                    state = (torch.func.vmap(one) if stacked else one)(state, lifted, rows)
+                    with _without_channels_last() if stacked else contextlib.nullcontext():
+                        state = (torch.func.vmap(one) if stacked else one)(state, lifted, rows)
                 return state, torch.func.vmap(results)(state) if stacked else results(state)
 
         return run
@@ -828,6 +1158,26 @@ class _Torch:
         import torch
 
         return torch.no_grad()(forward)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _without_channels_last() -> Iterator[None]:
+    """Keeps Keras from reordering in memory what a convolution gets, which torch does not do to several models at once.
+
+    It changes how fast a convolution is and nothing that it computes.
+    """
+    from keras.src.backend.torch import nn
+
+    name = "_maybe_convert_to_channels_last"
+    before = getattr(nn, name, None)
+    if before is None:
+        yield
+        return
+    setattr(nn, name, lambda tensor: tensor)
+    try:
+        yield
+    finally:
+        setattr(nn, name, before)
 
 
 class _Backends:

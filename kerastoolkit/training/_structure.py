@@ -329,8 +329,8 @@ def _optimizer_key(optimizer: Any) -> Any:
 def _optimizer_slots(optimizer: Any) -> list[tuple[Any, str]]:
     import keras
 
-    if not _is_known(type(optimizer).__module__) or keras.config.backend() == "torch":
-        return []  # torch mixes tensors with nothing else
+    if not _is_known(type(optimizer).__module__):
+        return []
     single = keras.config.backend() == "jax"
     return [
         (optimizer, name)
@@ -347,10 +347,9 @@ def _layer_slots(model: keras.Model) -> list[tuple[Any, str]]:
     import keras
 
     slots: list[tuple[Any, str]] = []
-    if keras.config.backend() == "torch":
-        return slots
+    draws = keras.config.backend() != "torch"  # there, no program trains a model that draws random numbers
     for layer in model._flatten_layers():
-        if type(layer) is keras.layers.Dropout and layer.noise_shape is None and _is_nonzero(layer.rate):
+        if draws and type(layer) is keras.layers.Dropout and layer.noise_shape is None and _is_nonzero(layer.rate):
             slots.append((layer, "rate"))
         for part in vars(layer).values():
             if type(part) in (keras.regularizers.L2, keras.regularizers.L1L2):

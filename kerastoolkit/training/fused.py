@@ -125,7 +125,9 @@ class Trained:
         return self.network.model
 
 
-def fit_many(fits: Sequence[Fit], *, memory: float | None = None) -> list[Trained]:
+def fit_many(
+    fits: Sequence[Fit], *, memory: float | None = None, watch: Callable[[int, int], None] | None = None
+) -> list[Trained]:
     """Trains many models, those of one structure as one program.
 
     Each ends as `Model.fit` with the same order of rows would end it: on a CPU weights differ by rounding, about 1e-6.
@@ -134,6 +136,8 @@ def fit_many(fits: Sequence[Fit], *, memory: float | None = None) -> list[Traine
         fits: The fits. Models and callbacks must not be shared between them.
         memory: Bytes that stacked models may take; more of them than fit in there are trained in turns. Defaults to
             `None`: half of what is free.
+        watch: Called after each epoch with the number of epochs done and of all epochs of all fits; what it raises ends
+            the training. Defaults to `None`.
 
     Returns:
         One `Trained` for each fit, in their order. What one of them raised is in its `error`.
@@ -149,6 +153,7 @@ def fit_many(fits: Sequence[Fit], *, memory: float | None = None) -> list[Traine
             "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
         )
     runs = [_Run(fit) for fit in fits]
+    told = _Told(runs, watch)
     groups: dict[Any, list[_Run]] = {}
     for run in runs:
         if run.trained.error is None:
@@ -157,8 +162,9 @@ def fit_many(fits: Sequence[Fit], *, memory: float | None = None) -> list[Traine
         if group[0] == "Model.fit":
             for run in members:
                 _by_keras(run)
+                told((run, run.fit.epochs))
         else:
-            _train_group(members, memory)
+            _train_group(members, memory, told)
     return [run.trained for run in runs]
 
 
@@ -185,6 +191,20 @@ def explain(trained: Sequence[Trained]) -> str:
         }.get(how, how)
         lines.append(f"{count} fit{'s' * (count != 1)} {words}{f': {reason}' if reason else ''}.")
     return "\n".join(lines) or "No fits."
+
+
+class _Told:
+    """Tells a watcher how many epochs are done."""
+
+    def __init__(self, runs: Sequence[_Run], watch: Callable[[int, int], None] | None) -> None:
+        self._watch = watch
+        self._epochs = sum(run.fit.epochs for run in runs)
+        self._done: dict[_Run, int] = {}
+
+    def __call__(self, *runs: tuple[_Run, int]) -> None:
+        self._done.update(runs)
+        if self._watch is not None:
+            self._watch(sum(self._done.values()), self._epochs)
 
 
 _gathering = threading.local()
@@ -583,32 +603,37 @@ class _Stack:
         self._read = None
 
 
-def _train_group(runs: list[_Run], memory: float | None) -> None:
+def _train_group(runs: list[_Run], memory: float | None, told: _Told) -> None:
     program = runs[0].program
     turns = _turns(runs, memory)
     for turn in turns:
-        fused = len(turn) > 1 and program.is_worth_fusing(len(turn), turn[0].batch_size)
+        unstackable = program.unstackable()
+        fused = len(turn) > 1 and unstackable is None and program.is_worth_fusing(len(turn), turn[0].batch_size)
         for run in turn:
             run.trained.how = "fused" if fused else "alone"
             run.trained.together = len(turn) if fused else 1
             if not fused:
                 run.trained.reason = (
-                    "nothing else to train has its structure" if len(turn) == 1 else "its steps are long"
+                    "nothing else to train has its structure" if len(turn) == 1 else unstackable or "its steps are long"
                 )
-        if fused:
-            try:
-                _train_together(turn, stacked=True)
-            except _program.NotPure as error:
-                for run in turn:
-                    run.trained.how, run.trained.reason, run.trained.together = "alone", str(error), 1
-                fused = False
-        if not fused:
-            for run in turn:
-                try:
-                    _train_together([run], stacked=False)
-                except _program.NotPure as error:
-                    run.trained.how, run.trained.reason = "Model.fit", str(error)
-                    _by_keras(run)
+        rest = turn if not fused else _tried(turn, "alone", lambda turn=turn: _train_together(turn, told, stacked=True))
+        for run in rest:
+            for left in _tried([run], "Model.fit", lambda run=run: _train_together([run], told, stacked=False)):
+                _by_keras(left)
+
+
+def _tried(runs: list[_Run], otherwise: How, train: Callable[[], None]) -> list[_Run]:
+    """Trains by a program; the runs that it could not train, as they were before, to be trained otherwise."""
+    before = {run: run.network.state for run in runs}
+    try:
+        train()
+    except _program.NotPure as error:
+        left = [run for run in runs if run.trained.error is None and not getattr(run, "finished", False)]
+        for run in left:
+            run.network.state = before[run]  # a callback may have changed it, or been given that of the stack
+            run.trained.how, run.trained.reason, run.trained.together = otherwise, str(error), 1
+        return left
+    return []
 
 
 def _turns(runs: list[_Run], memory: float | None) -> list[list[_Run]]:
@@ -632,7 +657,7 @@ def free_memory() -> float:
         return float(pages * 4096 / 2)
 
 
-def _train_together(runs: list[_Run], *, stacked: bool) -> None:
+def _train_together(runs: list[_Run], told: _Told, *, stacked: bool) -> None:
     program = runs[0].program
     stack = _Stack(program, [run.network for run in runs], stacked=stacked)
     training = _Pool(program, [run.rows for run in runs])
@@ -747,6 +772,7 @@ def _train_together(runs: list[_Run], *, stacked: bool) -> None:
                 _guarded(run, lambda run=run: _end_epoch(run, stack, places[run], _plain(logs[run])))
             for run in [run for run in active if _is_done(run) or run.trained.error is not None]:
                 _finish(run, stack, places[run])
+            told(*((run, run.fit.epochs if _is_done(run) else run.epoch) for run in active))
     except KeyboardInterrupt:
         for run in active:
             _finish(run, stack, places[run])

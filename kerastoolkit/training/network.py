@@ -284,7 +284,7 @@ class Network:
         if self._model is None:
             self._state = state
         else:
-            _program.assign(self._model, state)
+            self.program.assign(self._model, state)  # type: ignore[union-attr]
 
     @property
     def model(self) -> keras.Model:
@@ -292,7 +292,8 @@ class Network:
         if self._model is None:
             with isolated(_SEED_OF_TEMPLATES):
                 model = self._recipe.make()  # type: ignore[union-attr]
-            _program.assign(model, self._state)
+            assign = _program.assign if self.program is None else self.program.assign
+            assign(model, self._state)
             if self.history is not None:
                 model.history = self.history
             self._model, self._state, self._example = model, None, None

@@ -1,0 +1,589 @@
+"""What determines the result of a fit, as a text that is the same in every process.
+
+A fit is known again in another process by the text of everything that goes into it: values by type and content, arrays
+by digest, functions and classes of the user's by bytecode and by all that the code names, what is installed by name and
+version, other objects by what a copy would be made of. No address, no `hash()`, no order of a set gets into the text.
+What cannot be described so is refused: two fits that look the same and are not would be a silent wrong result.
+
+`training._structure` asks a narrower question (may two models share a program in this process?) and may refuse far
+more, since a refusal costs it some time only.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dis
+import enum
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import math
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from kerastoolkit.exceptions import ParameterError
+
+# Attributes of a class that say nothing about what it does, or say it in no fixed order.
+_SAYS_NOTHING = {
+    "__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__",
+    "__classcell__", "__dataclass_fields__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__orig_bases__",
+    "__parameters__", "__qualname__", "__static_attributes__", "__weakref__", "_abc_impl",
+}  # fmt: skip
+
+# Attributes of an estimator that are no part of it: who watches it, and what `get_params` tells already.
+_NOT_ITS_OWN = {"_params", "_parent_callback_ctx", "_skl_callbacks", "callbacks_"}
+
+_LOADS_GLOBAL = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
+
+_LONG = 200  # characters, beyond which a text stands in another as its digest
+
+
+class _Undescribed(Exception):
+    """It cannot be described; the message says what it is, and `advice` what to pass instead."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what)
+        self.advice = advice
+
+
+class Describer:
+    """Describes values, each function, class and array once.
+
+    What it has described it holds on to, so that no other object takes the identity of one, and takes for unchanged:
+    one describer serves one search.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, Any]] = {}
+        self._open: list[Any] = []  # what is being described: functions call themselves, objects hold themselves
+        self._reach = math.inf  # the outermost of those that was met again
+        self._where: list[str] = []
+
+    def digest(self, parts: Mapping[str, Any]) -> str:
+        """Digest of named values.
+
+        Args:
+            parts: Values by the names under which errors speak of them.
+
+        Returns:
+            40 hexadecimal digits.
+
+        Raises:
+            ParameterError: A value cannot be described; the message names it and says what to do.
+        """
+        return _digest_of([[name, self.described(value, name)] for name, value in parts.items()])
+
+    def described(self, value: Any, where: str) -> Any:
+        """A value as lists of plain text, kept by the identity of the value.
+
+        Raises:
+            ParameterError: As for `digest`.
+        """
+        self._open, self._reach, self._where = [], math.inf, [where]
+        try:
+            return self._once(value, lambda: self._of(value)) if _is_long_lived(value) else self._of(value)
+        except _Undescribed as error:
+            raise ParameterError(
+                f"A journal cannot know {' -> '.join(self._where)} again: it is {error}. A recorded fit is found by "
+                f"the content of everything that determines its result. {error.advice}, or search without `journal`."
+            ) from error
+        except RecursionError:
+            raise ParameterError(
+                f"A journal cannot know {self._where[0]} again: it is nested too deeply. Pass something simpler, or "
+                "search without `journal`."
+            ) from None
+
+    # -- bookkeeping ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _at(self, place: str) -> Iterator[None]:
+        self._where.append(place)
+        yield  # not in a `finally`: an error is told with the place where it came up
+        self._where.pop()
+
+    def _once(self, thing: Any, describe: Callable[[], Any], *, keep: bool = True) -> Any:
+        """Describes a thing that may hold itself, and keeps what is long as a digest."""
+        for depth, other in enumerate(self._open):
+            if other is thing:
+                self._reach = min(self._reach, depth)
+                return ["itself", len(self._open) - depth]
+        if id(thing) in self._known:
+            return self._known[id(thing)][1]
+        depth, before, self._reach = len(self._open), self._reach, math.inf
+        self._open.append(thing)
+        text = _shortened(describe())
+        self._open.pop()
+        # A text that points outward means something only where it stands.
+        if keep and self._reach >= depth:
+            self._known[id(thing)] = thing, text
+        self._reach = min(before, self._reach if self._reach < depth else math.inf)
+        return text
+
+    # -- values --------------------------------------------------------------------------------------------------
+
+    def _of(self, value: Any) -> Any:
+        if value is None or isinstance(value, (bool, str)) and type(value) in (bool, str):
+            return value
+        if type(value) is int:
+            return ["int", str(value)]
+        if type(value) is float:
+            return ["float", value.hex()]
+        if type(value) is complex:
+            return ["complex", value.real.hex(), value.imag.hex()]
+        if type(value) in (bytes, bytearray):
+            return [type(value).__name__, _blake(bytes(value))]
+        if value is Ellipsis or value is NotImplemented:
+            return ["constant", repr(value)]
+        if isinstance(value, np.generic):
+            return self._of(value.item()) if value.dtype.kind in "biufcSU" else self._of_array(np.asarray(value))
+        if isinstance(value, enum.Enum):
+            return ["enum", self._of(type(value)), value.name]
+        if isinstance(value, np.dtype):
+            return ["dtype", value.str, repr(value.descr) if value.names else ""]
+        if isinstance(value, np.ndarray):
+            return self._once(value, lambda: self._of_array(value), keep=False)
+        if inspect.isclass(value):
+            return self._of_class(value)
+        if isinstance(value, types.ModuleType):
+            return self._of_module(value, ())
+        if callable(value) or isinstance(value, (staticmethod, classmethod, property, functools.cached_property)):
+            known = self._of_callable(value)
+            if known is not None:
+                return known
+        if isinstance(value, (io.IOBase, collections.abc.Iterator)):
+            kind = "an open file" if isinstance(value, io.IOBase) else "something that can be read only once"
+            raise _Undescribed(f"{kind} ({type(value).__name__})", "Pass a path, a list or an array instead")
+        return self._once(value, lambda: self._of_object(value), keep=False)
+
+    def _of_object(self, value: Any) -> Any:
+        if type(value) in (list, tuple):
+            return [type(value).__name__, [self._item(item) for item in value]]
+        if type(value) in (set, frozenset):
+            return [type(value).__name__, sorted(map(self._of, value), key=json.dumps)]
+        if type(value) in (dict, types.MappingProxyType):
+            return ["dict", [[self._of(key), self._entry(key, item)] for key, item in value.items()]]
+        if isinstance(value, np.random.RandomState):
+            return ["RandomState", self._of(value.get_state(legacy=False))]
+        if isinstance(value, os.PathLike):
+            return ["path", os.fspath(value)]
+        package = type(value).__module__.partition(".")[0]
+        if package == "pandas" and (table := self._of_pandas(value)) is not None:
+            return table
+        if package == "polars" and hasattr(value, "to_numpy"):
+            return self._of_polars(value)
+        if package == "scipy" and hasattr(value, "tocoo"):
+            return self._of_sparse(value)
+        if "keras" in sys.modules and (configured := self._of_keras(value)) is not None:
+            return configured
+        if hasattr(value, "get_params"):
+            return self._of_estimator(value)
+        if type(value).__name__ == "_PassthroughScorer" and package == "sklearn":
+            # It asks the fitted estimator for its own score; the one it holds is there for its class.
+            return ["its own score", self._of_class(type(value._estimator))]
+        if hasattr(type(value), "__array__") and not isinstance(value, np.ndarray):
+            try:
+                return ["array of", self._of_class(type(value)), self._of_array(np.asarray(value))]
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise _Undescribed(f"{_a(value)} that is no array ({error})", "Pass a numpy array instead") from error
+        return self._of_parts(value)
+
+    def _item(self, item: Any) -> Any:
+        """An item; a step of a pipeline is spoken of as scikit-learn names it."""
+        named = isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str) and hasattr(item[1], "get_params")
+        if not named or inspect.isclass(item[1]):
+            return self._of(item)
+        with self._at(f"`{item[0]}`"):
+            return self._of(item)
+
+    def _entry(self, key: Any, item: Any) -> Any:
+        if not isinstance(key, str):
+            return self._of(item)
+        with self._at(f"`{key}`"):
+            return self._of(item)
+
+    def _of_parts(self, value: Any) -> Any:
+        """Any object, by what Python would make a copy of it from."""
+        try:
+            parts = value.__reduce_ex__(4)
+        except Exception as error:
+            raise _Undescribed(
+                f"{_a(value)}, which nothing says the content of ({error})",
+                "Pass plain values, arrays, functions or objects made of them instead",
+            ) from error
+        if isinstance(parts, str):
+            module = str(getattr(value, "__module__", None) or type(value).__module__)
+            module = "numpy" if isinstance(value, np.ufunc) else module
+            if not _is_installed(module) or getattr(sys.modules.get(module), parts, None) is not value:
+                raise _Undescribed(f"{_a(value)}, known by the name {parts!r} alone", "Pass a function instead")
+            return ["named", module, parts, _version_of(module)]
+        make, arguments, state, items, entries = (*parts, None, None, None, None)[:5]
+        return [
+            "object",
+            self._of(make),
+            [self._of(argument) for argument in arguments],
+            self._of(state),
+            None if items is None else [self._of(item) for item in items],
+            None if entries is None else [[self._of(key), self._of(item)] for key, item in entries],
+        ]
+
+    def _of_estimator(self, estimator: Any) -> Any:
+        params = estimator.get_params(deep=False)
+        own = {name: item for name, item in getattr(estimator, "__dict__", {}).items() if name not in params}
+        own = {name: item for name, item in own.items() if name not in _NOT_ITS_OWN}
+        if "_network" in own:  # a fitted estimator of ours, frozen inside another
+            own["_network"] = estimator.model_
+        if "_metadata_request" in own:  # what is asked for, which its text says in full
+            own["_metadata_request"] = repr(own["_metadata_request"])
+        described = []
+        for name in sorted(params):
+            with self._at(f"`{name}`"):
+                described.append([name, self._of(params[name])])
+        for name in sorted(own):
+            with self._at(f"`{name}`"):
+                described.append([name, self._of(own[name])])
+        return ["estimator", self._of_class(type(estimator)), described]
+
+    # -- arrays and tables ---------------------------------------------------------------------------------------
+
+    def _of_array(self, array: np.ndarray[Any, Any]) -> Any:
+        shape = list(array.shape)
+        extra = [] if type(array) in (np.ndarray, np.memmap) else [self._of_class(type(array))]
+        if isinstance(array, np.ma.MaskedArray):
+            extra.append(self._of_array(np.ma.getmaskarray(array)))
+            array = array.filled()
+        array = np.asarray(array)
+        if array.dtype.hasobject:
+            return ["array", "object", shape, _digest_of([self._of(item) for item in array.ravel().tolist()]), extra]
+        names = repr(array.dtype.descr) if array.dtype.names else ""
+        return ["array", array.dtype.str + names, shape, _blake(np.ascontiguousarray(array).data), extra]
+
+    def _of_pandas(self, value: Any) -> Any:
+        import pandas as pd
+
+        if isinstance(value, pd.DataFrame):
+            columns = [self._of_column(value.iloc[:, place].array) for place in range(value.shape[1])]
+            return ["DataFrame", self._of_pandas(value.columns), self._of_pandas(value.index), columns]
+        if isinstance(value, pd.MultiIndex):
+            return ["MultiIndex", self._of(list(value.names)), self._of(list(value))]
+        if isinstance(value, pd.RangeIndex):
+            return ["Index", self._of(value.name), "range", value.start, value.stop, value.step]
+        if isinstance(value, pd.Index):
+            return ["Index", self._of(value.name), self._of_column(value.array)]
+        if isinstance(value, pd.Series):
+            return ["Series", self._of(value.name), self._of_pandas(value.index), self._of_column(value.array)]
+        if isinstance(value, pd.api.extensions.ExtensionArray):
+            return self._of_column(value)
+        return ["missing", str(value)] if value is pd.NA or value is pd.NaT else None
+
+    def _of_column(self, column: Any) -> Any:
+        import pandas as pd
+
+        if isinstance(column, pd.Categorical):
+            codes, ordered = self._of_array(np.asarray(column.codes)), bool(column.ordered)
+            return ["categories", ordered, self._of_pandas(column.categories), codes]
+        if isinstance(column.dtype, np.dtype) or type(column).__name__ == "NumpyExtensionArray":
+            return self._of_array(np.asarray(column))
+        return [str(column.dtype), self._of_array(np.asarray(column, dtype=object))]
+
+    def _of_polars(self, value: Any) -> Any:
+        columns = value.get_columns() if hasattr(value, "get_columns") else [value]
+        described = []
+        for column in columns:
+            plain = column.dtype.is_numeric() and not column.null_count()
+            content = self._of_array(column.to_numpy()) if plain else _digest_of(self._of(column.to_list()))
+            described.append([column.name, str(column.dtype), content])
+        return ["polars", type(value).__name__, described]
+
+    def _of_sparse(self, value: Any) -> Any:
+        matrix = value if value.format in ("csr", "csc", "bsr", "coo") else value.tocoo()
+        names = ("row", "col", "data") if matrix.format == "coo" else ("indptr", "indices", "data")
+        arrays = [self._of_array(np.asarray(getattr(matrix, name))) for name in names]
+        return ["sparse", type(value).__name__, value.format, list(value.shape), arrays]
+
+    # -- Keras ---------------------------------------------------------------------------------------------------
+
+    def _of_keras(self, value: Any) -> Any:
+        """An object of Keras' that has a config: that, and the functions it holds, which a config only names."""
+        import keras
+
+        if isinstance(value, keras.Model):
+            return self._of_model(value)
+        if isinstance(value, _configured()):
+            layer = isinstance(value, keras.layers.Layer)
+            state = [self._of_array(np.asarray(weight)) for weight in value.get_weights()] if layer else None
+            return ["configured", self._of_class(type(value)), self._of_config(value), self._of_held(value), state]
+        if isinstance(value, keras.DTypePolicy):
+            return ["policy", value.name]
+        if isinstance(value, keras.callbacks.Callback):
+            # A callback that has trained already points at its model; the next fit sets that anew.
+            own = {name: item for name, item in vars(value).items() if name not in ("_model", "model", "params")}
+            own = {name: item for name, item in own.items() if not isinstance(item, keras.Model)}
+            return ["callback", self._of_class(type(value)), self._of(own)]
+        return None
+
+    def _of_config(self, value: Any) -> Any:
+        try:
+            config = value.get_config()
+        except Exception as error:
+            raise _Undescribed(
+                f"{_a(value)} without a `get_config` that says what it is made of ({error})",
+                "Give its class a `get_config`, or pass a function that builds it instead",
+            ) from error
+        return self._of(_without_code(config))
+
+    def _of_held(self, value: Any) -> Any:
+        """What an object of Keras' holds and its config only names: functions, and objects of the user's classes."""
+        import keras
+
+        kinds = (types.FunctionType, functools.partial, *_configured())
+        held = {name: item for name, item in vars(value).items() if isinstance(item, kinds)}
+        return self._of({name: held[name] for name in sorted(held) if not isinstance(held[name], keras.Model)})
+
+    def _of_model(self, model: Any) -> Any:
+        layers = [
+            [self._of_class(type(layer)), self._of_held(layer), bool(layer.trainable)]
+            for layer in model._flatten_layers(include_self=False)
+        ]
+        arrays = [self._of_array(np.asarray(variable)) for variable in model.variables]
+        compiled = self._of(getattr(getattr(model, "_compile_config", None), "config", None))
+        return ["model", self._of_class(type(model)), self._of_config(model), layers, arrays, compiled]
+
+    # -- functions, classes, modules -----------------------------------------------------------------------------
+
+    def _of_callable(self, value: Any) -> Any:
+        if isinstance(value, functools.partial):
+            return ["partial", self._of(value.func), self._of(value.args), self._of(value.keywords)]
+        if isinstance(value, (staticmethod, classmethod)):
+            return [type(value).__name__, self._of(value.__func__)]
+        if isinstance(value, property):
+            return ["property", [self._of(part) for part in (value.fget, value.fset, value.fdel)]]
+        if isinstance(value, functools.cached_property):
+            return ["cached_property", self._of(value.func)]
+        if isinstance(value, types.MethodType):
+            return ["method", self._of(value.__func__), self._of(value.__self__)]
+        if (name := _installed_name(value)) is not None:
+            return ["installed", name, _version_of(name)]
+        if isinstance(value, types.FunctionType):
+            return self._once(value, lambda: self._of_function(value))
+        if isinstance(value, types.BuiltinFunctionType):
+            owner = value.__self__
+            owner = None if isinstance(owner, types.ModuleType) else owner
+            return ["builtin", str(value.__module__), value.__qualname__, self._of(owner)]
+        if hasattr(value, "cache_info") and hasattr(value, "__wrapped__"):
+            return ["cached", self._of(value.__wrapped__)]
+        return None
+
+    def _of_function(self, function: types.FunctionType) -> Any:
+        outside: list[Any] = []
+        with self._at(f"the function `{function.__name__}`"):
+            attributes, loaded, imported = _names_in(function.__code__)
+            for name in sorted(loaded & function.__globals__.keys()):
+                outside.append([name, self._of_outside(name, function.__globals__[name], attributes)])
+            for name in sorted(imported):
+                module = _imported(name, function.__globals__.get("__package__"))
+                outside.append([name, None if module is None else self._of_module(module, attributes)])
+            for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+                try:
+                    content = cell.cell_contents
+                except ValueError:  # not assigned yet
+                    outside.append([name, ["empty"]])
+                else:
+                    outside.append([name, self._of_outside(name, content, attributes)])
+            defaults = [self._of(function.__defaults__), self._of(function.__kwdefaults__)]
+        return ["function", self._of_code(function.__code__), outside, defaults]
+
+    def _of_outside(self, name: str, value: Any, attributes: frozenset[str]) -> Any:
+        with self._at(f"its `{name}`"):
+            return self._of_module(value, attributes) if isinstance(value, types.ModuleType) else self._of(value)
+
+    def _of_code(self, code: types.CodeType) -> Any:
+        constants = [
+            self._of_code(item) if isinstance(item, types.CodeType) else self._of(item) for item in code.co_consts
+        ]
+        names = [code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars]
+        counts = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags]
+        # No file and no line: a function that was moved does the same.
+        bytecode = [code.co_code.hex(), code.co_exceptiontable.hex(), sys.version_info[:2]]
+        return ["code", code.co_name, bytecode, constants, names, counts]
+
+    def _of_class(self, kind: type) -> Any:
+        name = _installed_name(kind)
+        if name is not None:
+            return ["installed", name, _version_of(name)]
+        return self._once(kind, lambda: self._of_own_class(kind))
+
+    def _of_own_class(self, kind: type) -> Any:
+        described: list[Any] = []
+        with self._at(f"the class `{kind.__qualname__}`"):
+            if issubclass(kind, enum.Enum):
+                return ["enumeration", kind.__qualname__, [[one.name, self._of(one.value)] for one in kind]]
+            bases = [self._of_class(base) for base in kind.__bases__ if base is not object]
+            for name, value in sorted(vars(kind).items()):
+                slot = isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType))
+                if name in _SAYS_NOTHING or slot:
+                    continue
+                with self._at(f"its `{name}`"):
+                    described.append([name, self._of(value)])
+        return ["class", kind.__qualname__, bases, described]
+
+    def _of_module(self, module: types.ModuleType, attributes: Any) -> Any:
+        """A module: by name where it is installed, else by those of its attributes that the code asks for."""
+        name = module.__name__
+        if _is_installed(name):
+            return ["module", name, _version_of(name)]
+        for other in self._open:
+            if other is module:
+                return ["module", name]
+        self._open.append(module)
+        content = []
+        for attribute in sorted(set(attributes) & vars(module).keys()):
+            content.append([attribute, self._of_outside(attribute, vars(module)[attribute], frozenset(attributes))])
+        self._open.pop()
+        return ["own module", name, content]
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+def _a(value: Any) -> str:
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+
+
+def _is_long_lived(value: Any) -> bool:
+    """Whether one object of this kind serves a whole search; an estimator is cloned for every fit."""
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return not (plain or inspect.isclass(value) or hasattr(value, "get_params"))
+
+
+@functools.cache
+def _configured() -> tuple[type, ...]:
+    """Kinds of Keras objects that say by a config what they are."""
+    import keras
+
+    return (
+        keras.constraints.Constraint,
+        keras.initializers.Initializer,
+        keras.layers.Layer,
+        keras.losses.Loss,
+        keras.metrics.Metric,
+        keras.optimizers.Optimizer,
+        keras.optimizers.schedules.LearningRateSchedule,
+        keras.regularizers.Regularizer,
+    )
+
+
+@functools.cache
+def _installed_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths}
+    return tuple(folder + os.sep for folder in folders)
+
+
+@functools.cache
+def _is_installed(module: str) -> bool:
+    """Whether a module came with Python or by an installer, so that its name and version say what it does."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top == "kerastoolkit":
+        return top != "__main__"
+    file = getattr(sys.modules.get(top), "__file__", None)
+    if file is None:
+        paths = list(getattr(sys.modules.get(top), "__path__", ()))
+        file = paths[0] if paths else None
+    if file is None:
+        return False
+    file = os.path.realpath(file)
+    return file.startswith(_installed_folders()) or f"{os.sep}site-packages{os.sep}" in file
+
+
+def _installed_name(thing: Any) -> str | None:
+    """`module:qualname` of a function or class that an installed module holds under that name."""
+    module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(qualname, str) or not _is_installed(module):
+        return None
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return f"{module}:{qualname}" if found is thing else None
+
+
+def _version_of(name: str) -> str:
+    """The part of a version in which results may change; for Keras also what computes."""
+    top = name.partition(":")[0].partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return ""
+    parts = str(getattr(sys.modules.get(top), "__version__", "")).split(".")
+    version = ".".join(parts[: 2 if parts[0] == "0" else 1])
+    if top == "kerastoolkit":
+        return f"{version} with {_version_of('keras')}"
+    if top != "keras":
+        return version
+    import keras
+
+    version = keras.__version__.partition(".")[0]
+    return f"{version} {keras.config.backend()} {keras.config.floatx()} {keras.config.image_data_format()}"
+
+
+def _imported(name: str, package: Any) -> types.ModuleType | None:
+    """A module that a function imports when it runs; None if there is none of this name."""
+    for candidate, relative in ((name, None), *(((f".{name}", package),) if package else ())):
+        try:
+            return importlib.import_module(candidate, relative)
+        except ImportError:
+            continue
+    return None
+
+
+@functools.cache
+def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """All names in code and in the code inside it, the globals among them, and the modules it imports."""
+    names, loaded, imported = set(code.co_names), set(), set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _LOADS_GLOBAL:
+            loaded.add(str(instruction.argval))
+        elif instruction.opname == "IMPORT_NAME" and instruction.argval:
+            imported.add(str(instruction.argval))
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner = _names_in(constant)
+            names |= inner[0]
+            loaded |= inner[1]
+            imported |= inner[2]
+    return frozenset(names), frozenset(loaded), frozenset(imported)
+
+
+# -- texts ----------------------------------------------------------------------------------------------------------
+
+
+def _without_code(config: Any) -> Any:
+    """A config of Keras' without marshalled functions, whose bytes differ from process to process."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "__lambda__":
+            return "a lambda"
+        return {name: _without_code(item) for name, item in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_without_code(item) for item in config]
+    return config
+
+
+def _blake(content: Any) -> str:
+    return hashlib.blake2b(content, digest_size=20).hexdigest()
+
+
+def _digest_of(described: Any) -> str:
+    return _blake(json.dumps(described, separators=(",", ":")).encode())
+
+
+def _shortened(described: Any) -> Any:
+    text = json.dumps(described, separators=(",", ":"))
+    return described if len(text) <= _LONG else ["digest", _blake(text.encode())]

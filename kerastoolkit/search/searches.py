@@ -1,0 +1,400 @@
+"""scikit-learn's own searches, whose Keras fits are trained together.
+
+Which candidates are tried, the folds, the scores and `cv_results_` are scikit-learn's. What is added: fits of one
+structure become one program (`fused`), a line tells how far the search is, and a `journal` keeps every finished fit, so
+that a search that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import joblib
+import numpy as np
+from sklearn import model_selection
+from sklearn.base import is_classifier
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
+from sklearn.model_selection import check_cv
+
+from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.search.backend import FusedBackend, Report
+from kerastoolkit.search.journal import Journal
+
+__all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"]
+
+Self = TypeVar("Self", bound="_Together")
+
+
+class _Together:
+    """What the searches add to scikit-learn's. Not to be used directly."""
+
+    journal: str | Path | Journal | None
+    progress: bool | str
+    memory: float | None
+
+    def fit(self: Self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Searches, and fits the best candidate on all rows.
+
+        Args:
+            X: Rows, as the estimator takes them.
+            y: Targets. Defaults to `None`.
+            **params: Passed on to the estimator's `fit`, to the splitter (`groups`) and the scorer, as in
+                scikit-learn.
+
+        Returns:
+            The search itself, fitted.
+
+        Raises:
+            ParameterError: A parameter of the search has an impossible value.
+            JournalError: The journal cannot be read or written.
+        """
+        if self.progress not in (True, False, "auto"):
+            raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
+        with self._journal() as journal, self._line(X, y, params) as line:
+            backend = FusedBackend(memory=self.memory, around=self._around(journal, line), watch=line.watch)
+            with joblib.parallel_config(backend=backend):
+                super().fit(X, y, **params)  # type: ignore[misc]
+        self.report_ = backend.report
+        return self
+
+    def explain(self) -> str:
+        """Says in words which fits of the last search were trained together, which were not, and why."""
+        report: Report = self.report_
+        return report.explain()
+
+    def _run_search(self, evaluate_candidates: Callable[..., Any]) -> None:
+        def counted(candidates: Any, *args: Any, **kwargs: Any) -> Any:
+            candidates = list(candidates)
+            self._progress.expect(len(candidates))
+            return evaluate_candidates(candidates, *args, **kwargs)
+
+        super()._run_search(counted)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _journal(self) -> Iterator[Journal | None]:
+        if self.journal is None or isinstance(self.journal, Journal):
+            yield self.journal
+            return
+        with Journal(self.journal) as journal:
+            yield journal
+
+    @staticmethod
+    def _around(journal: Journal | None, line: _Line) -> Callable[[Any], Any]:
+        def around(call: Any) -> Any:
+            inner = call if journal is None else journal.around(call)
+
+            def observed() -> Any:
+                results = inner()
+                for result in results:
+                    line.finished(result)
+                return results
+
+            return observed
+
+        return around
+
+    @contextlib.contextmanager
+    def _line(self, X: Any, y: Any, params: Mapping[str, Any]) -> Iterator[_Line]:
+        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
+        n_splits = splitter.get_n_splits(X, y, params.get("groups"))
+        refit = self.refit if isinstance(self.refit, str) else "score"  # type: ignore[attr-defined]
+        self._progress = _Line(n_splits, refit, self.progress)
+        try:
+            yield self._progress
+        finally:
+            self._progress.end()
+            del self._progress
+
+
+class _Line:
+    """A line that tells how far a search is: fits done, best mean score so far, time left."""
+
+    def __init__(self, n_splits: int, metric: str, wanted: bool | str) -> None:
+        self._n_splits, self._metric = n_splits, metric
+        self._shows = wanted is True or (wanted == "auto" and sys.stderr.isatty())
+        self._total = self._done = 0
+        self._epochs_done = self._epochs_in_sight = 0
+        self._scores: dict[str, list[float]] = {}
+        self._best: float | None = None
+        self._begun, self._shown, self._width = time.monotonic(), 0.0, 0
+
+    def expect(self, n_candidates: int) -> None:
+        """More candidates will be fitted."""
+        self._total += n_candidates * self._n_splits
+
+    def finished(self, result: Any) -> None:
+        """A fit was scored."""
+        if not isinstance(result, Mapping) or "test_scores" not in result:
+            return
+        self._done += 1
+        scores = result["test_scores"]
+        score = scores.get(self._metric) if isinstance(scores, Mapping) else scores
+        if isinstance(score, (int, float, np.number)):
+            of_candidate = self._scores.setdefault(repr(result.get("parameters")), [])
+            of_candidate.append(float(score))
+            if len(of_candidate) == self._n_splits and np.isfinite(mean := float(np.mean(of_candidate))):
+                self._best = mean if self._best is None else max(self._best, mean)
+        self._show()
+
+    def watch(self, epochs_done: int, epochs: int) -> None:
+        """So many of the epochs of the fits in training are done."""
+        self._epochs_done, self._epochs_in_sight = epochs_done, epochs
+        self._show()
+
+    def _text(self) -> str:
+        seconds = time.monotonic() - self._begun
+        waiting = self._epochs_done / self._epochs_in_sight if self._epochs_in_sight else 0.0
+        parts = [f"{self._done} of {self._total} fits"]
+        if 0 < waiting < 1:
+            parts.append(f"training, {waiting:.0%}")
+        if self._best is not None:
+            parts.append(f"best so far {self._best:.4g}")
+        if self._done and self._done < self._total:
+            parts.append(f"{_duration(seconds / self._done * (self._total - self._done))} left")
+        elif self._done:
+            parts.append(_duration(seconds))
+        return " · ".join(parts)
+
+    def _show(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if not self._shows or (now - self._shown < 0.2 and not last):
+            return
+        self._shown, text = now, self._text()
+        # A carriage return works in terminals and in notebooks.
+        print(f"\r{text:{self._width}}", end="\n" if last else "", file=sys.stderr, flush=True)
+        self._width = len(text)
+
+    def end(self) -> None:
+        """No more is to come."""
+        if self._done:
+            self._show(last=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+_ADDED = """
+        journal: Where every finished fit is recorded: a path or a `Journal`. A search that was stopped, started again
+            with the same journal, trains only what is missing. Defaults to `None`: nowhere.
+        progress: Whether a line tells fits done, best score so far and time left; `"auto"` in terminals only.
+            Defaults to `"auto"`.
+        memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
+
+    `n_jobs` is taken for the sake of scikit-learn's signature and makes no difference: the fits share one program.
+    After `fit`, `report_` says what was trained together, and `explain()` says it in words.
+"""
+
+
+class GridSearchCV(_Together, model_selection.GridSearchCV):  # type: ignore[misc]
+    __doc__ = f"""`sklearn.model_selection.GridSearchCV`, whose Keras fits are trained together.
+
+    Example:
+
+    >>> search = GridSearchCV(KerasClassifier(), {{"optimizer__learning_rate": [0.001, 0.01, 0.1]}}, cv=3)
+    >>> search.fit(X, y).best_params_
+    {{'optimizer__learning_rate': 0.01}}
+
+    Args:
+        estimator: The estimator, or a pipeline that ends in one.
+        param_grid: Values to try by name of parameter, or a list of such dicts.
+        scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in scikit-learn.{_ADDED}"""
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        pre_dispatch: int | str = "2*n_jobs",
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+        journal: str | Path | Journal | None = None,
+        progress: bool | str = "auto",
+        memory: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.journal = journal
+        self.progress = progress
+        self.memory = memory
+
+
+class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):  # type: ignore[misc]
+    __doc__ = f"""`sklearn.model_selection.RandomizedSearchCV`, whose Keras fits are trained together.
+
+    Args:
+        estimator: The estimator, or a pipeline that ends in one.
+        param_distributions: Values or distributions by name of parameter, or a list of such dicts.
+        n_iter: Candidates to draw. Defaults to `10`.
+        scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score: As in
+            scikit-learn.{_ADDED}"""
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        n_iter: int = 10,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        pre_dispatch: int | str = "2*n_jobs",
+        random_state: Any = None,
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+        journal: str | Path | Journal | None = None,
+        progress: bool | str = "auto",
+        memory: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.journal = journal
+        self.progress = progress
+        self.memory = memory
+
+
+class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):  # type: ignore[misc]
+    __doc__ = f"""`sklearn.model_selection.HalvingGridSearchCV`, whose Keras fits are trained together.
+
+    Args:
+        estimator: The estimator, or a pipeline that ends in one.
+        param_grid: Values to try by name of parameter, or a list of such dicts.
+        factor, resource, max_resources, min_resources, aggressive_elimination: As in scikit-learn;
+            `resource="epochs"` gives the better candidates more epochs.
+        cv, scoring, refit, error_score, return_train_score, random_state, n_jobs, verbose: As in
+            scikit-learn.{_ADDED}"""
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        factor: float = 3,
+        resource: str = "n_samples",
+        max_resources: Any = "auto",
+        min_resources: Any = "exhaust",
+        aggressive_elimination: bool = False,
+        cv: Any = 5,
+        scoring: Any = None,
+        refit: bool = True,
+        error_score: Any = np.nan,
+        return_train_score: bool = True,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        journal: str | Path | Journal | None = None,
+        progress: bool | str = "auto",
+        memory: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_grid,
+            factor=factor,
+            resource=resource,
+            max_resources=max_resources,
+            min_resources=min_resources,
+            aggressive_elimination=aggressive_elimination,
+            cv=cv,
+            scoring=scoring,
+            refit=refit,
+            error_score=error_score,
+            return_train_score=return_train_score,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.journal = journal
+        self.progress = progress
+        self.memory = memory
+
+
+class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):  # type: ignore[misc]
+    __doc__ = f"""`sklearn.model_selection.HalvingRandomSearchCV`, whose Keras fits are trained together.
+
+    Args:
+        estimator: The estimator, or a pipeline that ends in one.
+        param_distributions: Values or distributions by name of parameter, or a list of such dicts.
+        n_candidates, factor, resource, max_resources, min_resources, aggressive_elimination: As in scikit-learn.
+        cv, scoring, refit, error_score, return_train_score, random_state, n_jobs, verbose: As in
+            scikit-learn.{_ADDED}"""
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        n_candidates: Any = "exhaust",
+        factor: float = 3,
+        resource: str = "n_samples",
+        max_resources: Any = "auto",
+        min_resources: Any = "smallest",
+        aggressive_elimination: bool = False,
+        cv: Any = 5,
+        scoring: Any = None,
+        refit: bool = True,
+        error_score: Any = np.nan,
+        return_train_score: bool = True,
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+        journal: str | Path | Journal | None = None,
+        progress: bool | str = "auto",
+        memory: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_candidates=n_candidates,
+            factor=factor,
+            resource=resource,
+            max_resources=max_resources,
+            min_resources=min_resources,
+            aggressive_elimination=aggressive_elimination,
+            cv=cv,
+            scoring=scoring,
+            refit=refit,
+            error_score=error_score,
+            return_train_score=return_train_score,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            verbose=verbose,
+        )
+        self.journal = journal
+        self.progress = progress
+        self.memory = memory
