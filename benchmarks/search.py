@@ -230,17 +230,17 @@ def plot(found: dict[str, Any], folder: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    shown = {}
+    shown: list[tuple[Case, dict[str, Figures]]] = []
     for case in cases():
         figures = {who: one for who, one in figures_of(found, case.name).items() if one.error is None}
         if case.grows_with is None and figures:
-            shown[case] = figures
+            shown.append((case, figures))
     if shown:
-        heights = [len(figures) + 2 for figures in shown.values()]
+        heights = [len(figures) + 2 for _, figures in shown]
         figure, axes = pyplot.subplots(
             len(shown), figsize=(9, 0.32 * sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
         )
-        for axis, (case, figures) in zip(axes[:, 0], shown.items(), strict=True):
+        for axis, (case, figures) in zip(axes[:, 0], shown, strict=True):
             _bars(axis, case, figures)
         figure.savefig(folder / "search.png", dpi=120)
         pyplot.close(figure)

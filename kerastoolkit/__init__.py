@@ -4,8 +4,9 @@ The package reads as one story, a room for each step, and a room knows only the 
 
     data        what is held out before anything is learned
     builders    functions that build a model for the data at hand
-    training    how a model is fitted: seeds, callbacks
+    training    how models are fitted: many of them as one program
     estimators  `KerasClassifier` and `KerasRegressor`, at home in every scikit-learn search, pipeline and ensemble
+    search      scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
     evaluation  scores with their spread, beside the simple models to beat
     plotting    pictures of the results
     experiment  the whole story in one call, from a table to a report: `run_experiment`
@@ -32,9 +33,10 @@ from kerastoolkit._quiet import quieten_tensorflow
 from kerastoolkit._version import __version__
 
 if TYPE_CHECKING:  # the names as type checkers and editors see them
-    from kerastoolkit import builders, data, estimators, evaluation, exceptions, experiment, plotting, training
+    from kerastoolkit import builders, data, estimators, evaluation, exceptions, experiment, plotting, search, training
     from kerastoolkit.estimators import KerasClassifier, KerasRegressor, from_scikeras, load
     from kerastoolkit.experiment import Experiment, load_experiment, run_experiment
+    from kerastoolkit.search import fused
 
 __all__ = [
     "Experiment",
@@ -48,20 +50,23 @@ __all__ = [
     "exceptions",
     "experiment",
     "from_scikeras",
+    "fused",
     "load",
     "load_experiment",
     "plotting",
     "run_experiment",
+    "search",
     "training",
 ]
 
-_ROOMS = {"builders", "data", "estimators", "evaluation", "exceptions", "experiment", "plotting", "training"}
+_ROOMS = {"builders", "data", "estimators", "evaluation", "exceptions", "experiment", "plotting", "search", "training"}
 
 _ROOM_OF = {
     "Experiment": "experiment",
     "KerasClassifier": "estimators",
     "KerasRegressor": "estimators",
     "from_scikeras": "estimators",
+    "fused": "search",
     "load": "estimators",
     "load_experiment": "experiment",
     "run_experiment": "experiment",
@@ -75,6 +80,8 @@ def __getattr__(name: str) -> object:
     if name in _ROOMS:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _ROOM_OF:
+        if _ROOM_OF[name] == "estimators":  # so that joblib knows the backend "kerastoolkit" as soon as there are fits
+            importlib.import_module(f"{__name__}.search")
         value = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
         globals()[name] = value  # found without this function from now on
         return value

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from kerastoolkit.search.backend import FusedBackend, Report, fused
-from kerastoolkit.search.journal import Journal
-from kerastoolkit.search.searches import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
+
+if TYPE_CHECKING:
+    from kerastoolkit.search.journal import Journal
+    from kerastoolkit.search.searches import (
+        GridSearchCV,
+        HalvingGridSearchCV,
+        HalvingRandomSearchCV,
+        RandomizedSearchCV,
+    )
 
 __all__ = [
     "FusedBackend",
@@ -16,3 +26,14 @@ __all__ = [
     "Report",
     "fused",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Loads the searches when they are first asked for: the backend is needed by more, and loads quicker."""
+    if name in __all__:
+        return getattr(importlib.import_module(f"{__name__}.{'journal' if name == 'Journal' else 'searches'}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -12,6 +12,7 @@ more, since a refusal costs it some time only.
 from __future__ import annotations
 
 import collections.abc
+import copyreg
 import dis
 import enum
 import functools
@@ -26,6 +27,7 @@ import os
 import sys
 import sysconfig
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -49,7 +51,7 @@ _LOADS_GLOBAL = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
 _LONG = 200  # characters, beyond which a text stands in another as its digest
 
 
-class _Undescribed(Exception):
+class _UndescribedError(Exception):
     """It cannot be described; the message says what it is, and `advice` what to pass instead."""
 
     def __init__(self, what: str, advice: str) -> None:
@@ -92,8 +94,8 @@ class Describer:
         """
         self._open, self._reach, self._where = [], math.inf, [where]
         try:
-            return self._once(value, lambda: self._of(value)) if _is_long_lived(value) else self._of(value)
-        except _Undescribed as error:
+            return self._of(value, keep=not hasattr(value, "get_params"))  # an estimator is cloned for every fit
+        except _UndescribedError as error:
             raise ParameterError(
                 f"A journal cannot know {' -> '.join(self._where)} again: it is {error}. A recorded fit is found by "
                 f"the content of everything that determines its result. {error.advice}, or search without `journal`."
@@ -132,7 +134,7 @@ class Describer:
 
     # -- values --------------------------------------------------------------------------------------------------
 
-    def _of(self, value: Any) -> Any:
+    def _of(self, value: Any, *, keep: bool = False) -> Any:
         if value is None or isinstance(value, (bool, str)) and type(value) in (bool, str):
             return value
         if type(value) is int:
@@ -152,7 +154,7 @@ class Describer:
         if isinstance(value, np.dtype):
             return ["dtype", value.str, repr(value.descr) if value.names else ""]
         if isinstance(value, np.ndarray):
-            return self._once(value, lambda: self._of_array(value), keep=False)
+            return self._once(value, lambda: self._of_array(value), keep=keep)
         if inspect.isclass(value):
             return self._of_class(value)
         if isinstance(value, types.ModuleType):
@@ -163,8 +165,8 @@ class Describer:
                 return known
         if isinstance(value, (io.IOBase, collections.abc.Iterator)):
             kind = "an open file" if isinstance(value, io.IOBase) else "something that can be read only once"
-            raise _Undescribed(f"{kind} ({type(value).__name__})", "Pass a path, a list or an array instead")
-        return self._once(value, lambda: self._of_object(value), keep=False)
+            raise _UndescribedError(f"{kind} ({type(value).__name__})", "Pass a path, a list or an array instead")
+        return self._once(value, lambda: self._of_object(value), keep=keep)
 
     def _of_object(self, value: Any) -> Any:
         if type(value) in (list, tuple):
@@ -194,13 +196,17 @@ class Describer:
         if hasattr(type(value), "__array__") and not isinstance(value, np.ndarray):
             try:
                 return ["array of", self._of_class(type(value)), self._of_array(np.asarray(value))]
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise _Undescribed(f"{_a(value)} that is no array ({error})", "Pass a numpy array instead") from error
+            except Exception as error:  # each library has its own
+                raise _UndescribedError(
+                    f"{_a(value)} that is no array ({error})", "Pass a numpy array instead"
+                ) from error
         return self._of_parts(value)
 
     def _item(self, item: Any) -> Any:
         """An item; a step of a pipeline is spoken of as scikit-learn names it."""
-        named = isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str) and hasattr(item[1], "get_params")
+        named = (
+            isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str) and hasattr(item[1], "get_params")
+        )
         if not named or inspect.isclass(item[1]):
             return self._of(item)
         with self._at(f"`{item[0]}`"):
@@ -214,10 +220,11 @@ class Describer:
 
     def _of_parts(self, value: Any) -> Any:
         """Any object, by what Python would make a copy of it from."""
+        registered = copyreg.dispatch_table.get(type(value))
         try:
-            parts = value.__reduce_ex__(4)
+            parts = value.__reduce_ex__(4) if registered is None else registered(value)
         except Exception as error:
-            raise _Undescribed(
+            raise _UndescribedError(
                 f"{_a(value)}, which nothing says the content of ({error})",
                 "Pass plain values, arrays, functions or objects made of them instead",
             ) from error
@@ -225,7 +232,7 @@ class Describer:
             module = str(getattr(value, "__module__", None) or type(value).__module__)
             module = "numpy" if isinstance(value, np.ufunc) else module
             if not _is_installed(module) or getattr(sys.modules.get(module), parts, None) is not value:
-                raise _Undescribed(f"{_a(value)}, known by the name {parts!r} alone", "Pass a function instead")
+                raise _UndescribedError(f"{_a(value)}, known by the name {parts!r} alone", "Pass a function instead")
             return ["named", module, parts, _version_of(module)]
         make, arguments, state, items, entries = (*parts, None, None, None, None)[:5]
         return [
@@ -266,7 +273,9 @@ class Describer:
         if array.dtype.hasobject:
             return ["array", "object", shape, _digest_of([self._of(item) for item in array.ravel().tolist()]), extra]
         names = repr(array.dtype.descr) if array.dtype.names else ""
-        return ["array", array.dtype.str + names, shape, _blake(np.ascontiguousarray(array).data), extra]
+        # As bytes without a copy; times have no buffer of their own.
+        content: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.dtype.itemsize else b""
+        return ["array", array.dtype.str + names, shape, _blake(content), extra]
 
     def _of_pandas(self, value: Any) -> Any:
         import pandas as pd
@@ -320,8 +329,8 @@ class Describer:
         if isinstance(value, keras.Model):
             return self._of_model(value)
         if isinstance(value, _configured()):
-            layer = isinstance(value, keras.layers.Layer)
-            state = [self._of_array(np.asarray(weight)) for weight in value.get_weights()] if layer else None
+            weights = value.get_weights() if isinstance(value, keras.layers.Layer) else ()
+            state = [self._of_array(np.asarray(weight)) for weight in weights]
             return ["configured", self._of_class(type(value)), self._of_config(value), self._of_held(value), state]
         if isinstance(value, keras.DTypePolicy):
             return ["policy", value.name]
@@ -333,13 +342,20 @@ class Describer:
         return None
 
     def _of_config(self, value: Any) -> Any:
+        import keras
+
         try:
-            config = value.get_config()
+            with warnings.catch_warnings():
+                # It is about files that are loaded elsewhere.
+                warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`", UserWarning)
+                config = value.get_config()
         except Exception as error:
-            raise _Undescribed(
+            raise _UndescribedError(
                 f"{_a(value)} without a `get_config` that says what it is made of ({error})",
                 "Give its class a `get_config`, or pass a function that builds it instead",
             ) from error
+        if isinstance(value, keras.optimizers.Optimizer):
+            config = {name: item for name, item in config.items() if name != "name"}  # Keras counts it up: adam_1
         return self._of(_without_code(config))
 
     def _of_held(self, value: Any) -> Any:
@@ -460,12 +476,6 @@ def _a(value: Any) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
 
 
-def _is_long_lived(value: Any) -> bool:
-    """Whether one object of this kind serves a whole search; an estimator is cloned for every fit."""
-    plain = value is None or isinstance(value, (bool, int, float, str))
-    return not (plain or inspect.isclass(value) or hasattr(value, "get_params"))
-
-
 @functools.cache
 def _configured() -> tuple[type, ...]:
     """Kinds of Keras objects that say by a config what they are."""
@@ -486,7 +496,9 @@ def _configured() -> tuple[type, ...]:
 @functools.cache
 def _installed_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
-    folders = {os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths}
+    folders = {
+        os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths
+    }
     return tuple(folder + os.sep for folder in folders)
 
 

@@ -82,14 +82,20 @@ class Cancelled(BaseException):
 class _Task:
     """A call that joblib wants done, in a thread of its own."""
 
-    def __init__(self, call: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        self.call, self.done = call, done
+    def __init__(self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None) -> None:
+        self.call, self.done, self.parent = call, done, parent
+        self.given_up = False
         self.result: Any = None
         self.error: BaseException | None = None
         self.wakes = threading.Event()
         self.finished = threading.Event()
         self.fit: Fit | None = None
         self.trained: Trained | None = None
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether nobody waits for it any more, or for the task that it is a part of."""
+        return self.given_up or (self.parent is not None and self.parent.is_given_up)
 
     def get(self, timeout: float | None = None) -> Any:
         """The result, for joblib."""
@@ -110,10 +116,10 @@ class _Conductor:
         self._new: collections.deque[_Task] = collections.deque()
         self._awake: collections.deque[_Task] = collections.deque()  # may go on: trained, or back from subtasks
         self._asleep: list[_Task] = []
+        self._training: list[_Task] = []
         self._local = threading.local()
         self._thread: threading.Thread | None = None
         self._users = 0
-        self._cancelled = False
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
 
@@ -121,7 +127,6 @@ class _Conductor:
         with self._lock:
             self._users += 1
             if self._thread is None:
-                self._cancelled = False
                 self._thread = threading.Thread(target=self._conduct, name="kerastoolkit-search", daemon=True)
                 self._thread.start()
 
@@ -134,15 +139,20 @@ class _Conductor:
         self._new.append(task)
         self._news.put(None)
 
-    def cancel(self, tasks: set[_Task]) -> None:
-        """Gives up tasks that have not ended."""
-        self._cancelled = True
+    def current(self) -> _Task | None:
+        """The task whose thread this is."""
+        return getattr(self._local, "task", None)
+
+    def give_up(self, tasks: list[_Task]) -> None:
+        """Nobody waits for these tasks any more: those that have not begun never will, those that sleep end."""
+        for task in tasks:
+            task.given_up = True
         self._news.put(None)
 
     @contextlib.contextmanager
     def without_baton(self) -> Iterator[None]:
         """While a task waits for its subtasks, others run."""
-        task: _Task | None = getattr(self._local, "task", None)
+        task = self.current()
         if task is None:
             yield
             return
@@ -173,13 +183,15 @@ class _Conductor:
 
     def _hand_in(self, fit: Fit) -> Trained:
         task: _Task = self._local.task
+        if task.is_given_up:
+            raise Cancelled
         task.fit = fit
         task.wakes.clear()
         self._asleep.append(task)
         self._baton_back()
         task.wakes.wait()
         task.fit = None
-        if self._cancelled or task.trained is None:
+        if task.trained is None:
             raise Cancelled
         trained, task.trained = task.trained, None
         return trained
@@ -188,7 +200,7 @@ class _Conductor:
         self._baton.set()
 
     def _after_epoch(self, done: int, epochs: int) -> None:
-        if self._cancelled:
+        if all(task.is_given_up for task in self._training):
             raise Cancelled
         if self._watch is not None:
             self._watch(done, epochs)
@@ -201,7 +213,9 @@ class _Conductor:
             if self._awake:
                 task = self._awake.popleft()
                 self._hand_baton(task.wakes.set)
-            elif self._new and not self._cancelled and self._has_room():
+            elif self._new and self._new[0].is_given_up:
+                self._new.popleft()
+            elif self._new and self._has_room():
                 task = self._new.popleft()
                 thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
                 self._hand_baton(thread.start)
@@ -231,19 +245,21 @@ class _Conductor:
 
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []
+        self._training = [task for task in tasks if not task.is_given_up]
         begun = time.perf_counter()
-        if not self._cancelled:
-            try:
-                fits: Any = [task.fit for task in tasks]
-                trained = fit_many(fits, memory=self._memory, watch=self._after_epoch)
-            except BaseException as error:
-                for task in tasks:
-                    task.trained = Trained.failed(error)
-            else:
-                for task, one in zip(tasks, trained, strict=True):
-                    task.trained = one
-                self.report.trained += trained
-                self.report.seconds += time.perf_counter() - begun
+        fits: Any = [task.fit for task in self._training]
+        try:
+            trained = fit_many(fits, memory=self._memory, watch=self._after_epoch)
+        except Cancelled:
+            trained = [None] * len(fits)  # type: ignore[list-item]
+        except BaseException as error:
+            trained = [Trained.failed(error) for _ in fits]
+        else:
+            self.report.trained += trained
+        self.report.seconds += time.perf_counter() - begun
+        for task, one in zip(self._training, trained, strict=True):
+            task.trained = one
+        self._training = []
         self._awake.extend(tasks)
 
 
@@ -260,6 +276,8 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
     Args:
         memory: As for `fused`.
         watch: Called after each epoch with the epochs done and the epochs of all fits in training. Defaults to `None`.
+        around: Called with each task, and returns what is run in its place; tasks of searches inside tasks are left
+            as they are. Defaults to `None`.
 
     Attributes:
         report: What was trained, and how.
@@ -277,6 +295,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
         *,
         memory: float | None = None,
         watch: Callable[[int, int], None] | None = None,
+        around: Callable[[Any], Callable[[], Any]] | None = None,
         conductor: _Conductor | None = None,
         **options: Any,
     ) -> None:
@@ -285,7 +304,9 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self.report = Report() if conductor is None else conductor.report
         self._conductor = conductor or _Conductor(memory, self.report, watch)
-        self._tasks: set[_Task] = set()
+        self._tasks: list[_Task] = []
+        self._parent: _Task | None = None
+        self._around = around
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Tasks in flight: the same whatever is asked for, since they wait for one another."""
@@ -295,6 +316,8 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def start_call(self) -> None:
         """joblib begins to hand over tasks."""
+        self._tasks = []
+        self._parent = self._conductor.current()
         self._conductor.enter()
 
     def stop_call(self) -> None:
@@ -303,7 +326,9 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
         """Takes a task; it runs when its turn comes."""
-        task = _Task(func, callback or (lambda task: None))
+        call = func if self._around is None else self._around(func)
+        task = _Task(call, callback or (lambda task: None), self._parent)
+        self._tasks.append(task)
         self._conductor.add(task)
         return task
 
@@ -312,8 +337,8 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
         return out.get()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Gives up what has not ended: a task failed, or the user pressed Ctrl-C."""
-        self._conductor.cancel(self._tasks)
+        """Gives up what has not ended: a task of this call failed, or the user pressed Ctrl-C."""
+        self._conductor.give_up(self._tasks)
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
         """Searches inside tasks hand their fits to the same conductor."""

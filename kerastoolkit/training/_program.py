@@ -229,13 +229,30 @@ class Program:
             outputs += sum(int(np.prod([size or 1 for size in shape[1:]])) for shape in shapes)
         return 4 * (8 * weights + 4 * outputs * batch_size)
 
-    def is_worth_fusing(self, n_models: int, batch_size: int) -> bool:
-        """Whether a stacked step is quicker than as many single ones."""
-        return True
+    def multiplications_of_a_step(self, batch_size: int) -> int:
+        """About how many multiplications one model needs forward in a step."""
+        import keras
+
+        total = 0
+        for layer in self.template._flatten_layers(include_self=False):
+            weights = [int(np.prod(v.shape)) for v in layer._trainable_variables if len(v.shape) > 1]
+            if not weights:
+                continue
+            try:
+                shapes = [tuple(part.shape)[1:-1] for part in keras.tree.flatten(layer.output)]
+            except (AttributeError, ValueError):
+                shapes = [()]
+            positions = max(int(np.prod([size or 1 for size in shape])) for shape in shapes)
+            total += sum(weights) * positions * batch_size
+        return total
+
+    def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
+        """Whether the program that trains many models, or one, is there already."""
+        return ("train", stacked, form_of(data)) in self._compiled
 
     def unstackable(self) -> str | None:
         """Why the models cannot be trained in one step, in words; None unless that is known beforehand."""
-        return next((reason for (kind, stacked, _), reason in self._refused.items() if stacked), None)
+        return next((reason for (_, stacked, _), reason in self._refused.items() if stacked), None)
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
@@ -1101,6 +1118,7 @@ class _Torch:
     """A loop of Python over the steps; stacked, each step is vectorised over the models."""
 
     steps_a_call = 64
+    _stacked = False  # while a step runs
 
     def tensor(self, value: Any) -> Any:
         import keras
@@ -1124,10 +1142,18 @@ class _Torch:
         return isinstance(error, NotPure)  # each step runs the code anew: it could be the data
 
     def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
+        import keras
         import torch
 
-        gradients, (_, rest) = torch.func.grad_and_value(loss_of, has_aux=True)(trainable)
-        return gradients, rest
+        if self._stacked:
+            gradients, (_, rest) = torch.func.grad_and_value(loss_of, has_aux=True)(trainable)
+            return gradients, rest
+        # The usual way takes any operation, numpy's among them, and tells which weights have no part in the loss.
+        with torch.enable_grad():
+            leaves = [value.detach().requires_grad_() for value in trainable]
+            loss, rest = loss_of(leaves)
+        found = list(torch.autograd.grad(loss, leaves, allow_unused=True))
+        return found, keras.tree.map_structure(lambda part: part.detach() if torch.is_tensor(part) else part, rest)
 
     def epoch(
         self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
@@ -1140,6 +1166,7 @@ class _Torch:
             return step(state, lifted, _filled(template, parts))  # type: ignore[no-any-return]
 
         def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+            self._stacked = stacked
             with torch.no_grad():
                 for number in range(order.shape[-2]):
                     batch = order[..., number, :].long()

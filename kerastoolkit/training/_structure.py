@@ -30,8 +30,9 @@ _READS_THE_WORLD = {
 }  # fmt: skip
 
 # Floats of an optimizer that Keras only multiplies with and compares. The others it subtracts from 1 as well, which is
-# exact to the last digit only where a tensor can be of double precision.
-_PLAIN_FACTORS = {"clipnorm", "clipvalue", "epsilon", "global_clipnorm", "momentum", "weight_decay"}
+# exact to the last digit only where a tensor can be of double precision; `clipvalue` it hands to a function of JAX that
+# takes nothing but arrays.
+_PLAIN_FACTORS = {"clipnorm", "epsilon", "global_clipnorm", "momentum", "weight_decay"}
 
 _MOST_ELEMENTS = 100_000  # of an array that is a part of a key
 

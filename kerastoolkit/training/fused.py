@@ -42,6 +42,9 @@ __all__ = ["Fit", "Trained", "explain", "fit_many"]
 
 How = Literal["fused", "alone", "Model.fit"]
 
+# A step of fewer multiplications than this spends most of its time between them, on a CPU about a millisecond's worth.
+_FEW_MULTIPLICATIONS = 2_000_000
+
 # A call of a program cannot be interrupted, so that one should not take much longer than this.
 _SECONDS_A_CALL = 1.0
 
@@ -608,18 +611,52 @@ def _train_group(runs: list[_Run], memory: float | None, told: _Told) -> None:
     turns = _turns(runs, memory)
     for turn in turns:
         unstackable = program.unstackable()
-        fused = len(turn) > 1 and unstackable is None and program.is_worth_fusing(len(turn), turn[0].batch_size)
+        fused = len(turn) > 1 and unstackable is None and _is_quicker_together(turn)
         for run in turn:
             run.trained.how = "fused" if fused else "alone"
             run.trained.together = len(turn) if fused else 1
             if not fused:
                 run.trained.reason = (
-                    "nothing else to train has its structure" if len(turn) == 1 else unstackable or "its steps are long"
+                    "nothing else to train has its structure" if len(turn) == 1 else unstackable or "one by one was quicker"
                 )
         rest = turn if not fused else _tried(turn, "alone", lambda turn=turn: _train_together(turn, told, stacked=True))
         for run in rest:
-            for left in _tried([run], "Model.fit", lambda run=run: _train_together([run], told, stacked=False)):
+            for left in _tried([run], "Model.fit", lambda run=run: _train_one(run, told)):
                 _by_keras(left)
+
+
+def _train_one(run: _Run, told: _Told) -> None:
+    # Tracing costs more than training: one that comes after many, as the last fit of a search does, goes their way.
+    program = run.program
+    _train_together([run], told, stacked=program.has_traced(run.rows, stacked=True) > program.has_traced(run.rows))
+
+
+def _is_quicker_together(runs: list[_Run]) -> bool:
+    """Whether a step of all models takes less time than one step for each; measured where it is not plain."""
+    program, size = runs[0].program, runs[0].batch_size
+    if program.multiplications_of_a_step(size) < _FEW_MULTIPLICATIONS:
+        return True
+    try:
+        together = _seconds_a_step(runs, stacked=True)
+        return together < len(runs) * _seconds_a_step(runs[:1], stacked=False)
+    except _program.NotPure:
+        return True  # training itself will find out what is wrong, and what to do instead
+
+
+def _seconds_a_step(runs: list[_Run], *, stacked: bool) -> float:
+    """Time of one step, in seconds; what it computes is thrown away."""
+    program = runs[0].program
+    stack = _Stack(program, [run.network for run in runs], stacked=stacked)
+    pool = _Pool(program, [run.rows for run in runs])
+    size = min(run.batch_size for run in runs)
+    order = np.broadcast_to(np.arange(size, dtype="int32"), (len(runs), 2, size))
+    starts = pool.starts if stacked else mapped(lambda start: start[0], pool.starts)
+    order = np.ascontiguousarray(order if stacked else order[0])
+    arguments = (stack.state, stack.lifted, pool.data, program.tensor(order), program.tensors(starts))
+    program.arrays(program.epoch(*arguments, stacked=stacked)[1])  # traces
+    begun = time.perf_counter()
+    program.arrays(program.epoch(*arguments, stacked=stacked)[1])
+    return (time.perf_counter() - begun) / 2
 
 
 def _tried(runs: list[_Run], otherwise: How, train: Callable[[], None]) -> list[_Run]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +178,10 @@ OPTIMIZERS: dict[str, Callable[[float], Any]] = {
 }
 
 
+# Numbers that take part in a program as they are: JAX has single precision only, and `1 - beta_2` would lose its digits.
+DIFFERENT_FOR_JAX = {"adam betas", "adam clipvalue", "rmsprop centered"}
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(name: str) -> None:
     X, y = table()
@@ -185,7 +190,7 @@ def test_optimizers(name: str) -> None:
         model = network(dense, optimizer=OPTIMIZERS[name](0.01 * (number + 1)))
         return Fit(model, X, y, epochs=3, seed=number)
 
-    together = keras.config.backend() == "tensorflow" or " " not in name
+    together = keras.config.backend() != "jax" or name not in DIFFERENT_FOR_JAX
     assert_equal(three_ways(make, together=together), X)
 
 
@@ -248,6 +253,38 @@ def test_numbers_of_layers_that_differ() -> None:
     assert_equal(three_ways(make), X)
 
 
+PENALTIES: dict[str, Callable[[int], Any]] = {
+    "l1": lambda number: keras.regularizers.L1(0.01),
+    "l2": lambda number: keras.regularizers.L2(0.01 * (number + 1)),
+    "l1 and l2": lambda number: keras.regularizers.L1L2(0.01 * (number + 1), 0.02 / (number + 1)),
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_penalties_that_differ(name: str) -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        hidden = [layers.Dense(8, kernel_regularizer=PENALTIES[name](number))]
+        return Fit(network(lambda: hidden), X, y, epochs=3, seed=number)
+
+    # Keras adds up the two in place, which torch cannot do for several models.
+    assert_equal(three_ways(make, together=name != "l1 and l2" or keras.config.backend() != "torch"), X)
+
+
+@pytest.mark.backend("torch")
+def test_random_numbers_of_torch_are_left_to_keras() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        return Fit(network(lambda: [layers.Dropout(0.1), layers.Dense(8)]), X, y, epochs=2, seed=number)
+
+    pairs = three_ways(make, n=2, together=False)
+    assert [ours.how for ours, _ in pairs] == ["Model.fit"] * 2
+    assert pairs[0][0].reason == "Dropout draws random numbers, on torch from a generator of the process"
+    assert_equal(pairs, X)
+
+
 LOSSES = ["mse", "mae", "huber", "log_cosh", "poisson", "mape"]
 
 
@@ -300,12 +337,13 @@ def test_several_inputs_and_outputs() -> None:
 
 
 def test_embeddings_with_rows_seen_often() -> None:
-    words = np.random.default_rng(0).integers(0, 20, (100, 6))
+    dtype = "int32" if keras.config.backend() == "jax" else "int64"  # of the other, Keras itself warns on JAX
+    words = np.random.default_rng(0).integers(0, 20, (100, 6)).astype(dtype)
     target = (words.sum(axis=1) % 2).astype("float32")[:, None]
 
     def make(number: int) -> Fit:
         model = keras.Sequential(
-            [keras.Input((6,), dtype="int64"), layers.Embedding(20, 4), layers.Flatten(), layers.Dense(1)]
+            [keras.Input((6,), dtype=dtype), layers.Embedding(20, 4), layers.Flatten(), layers.Dense(1)]
         )
         model.compile(keras.optimizers.Adam(0.01 * (number + 1)), "mse")
         return Fit(model, words, target, epochs=3, seed=number)
@@ -431,6 +469,184 @@ def test_two_fits_cannot_share_a_model() -> None:
     model = network(dense)
     with pytest.raises(ParameterError, match="a model each"):
         fit_many([Fit(model, X, y), Fit(model, X, y)])
+
+
+# -- what a program cannot do ---------------------------------------------------------------------------------------
+
+
+def by_numpy(x: Any) -> Any:
+    """The sine of a tensor, which the backend does not see the inside of."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        found = tf.numpy_function(np.sin, [x], tf.float32)
+        found.set_shape(x.shape)
+        return found
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.pure_callback(lambda x: np.sin(np.asarray(x)), jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+    import torch
+
+    return torch.from_numpy(np.sin(x.detach().cpu().numpy()))
+
+
+def loss_by_numpy(y: Any, output: Any) -> Any:
+    return keras.losses.mean_squared_error(y, output) * (1.5 + by_numpy(keras.ops.mean(y, axis=-1)))
+
+
+@keras.saving.register_keras_serializable("tests")
+class ByNumpy(layers.Layer):
+    def call(self, inputs: Any) -> Any:
+        return by_numpy(inputs)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counts(layers.Layer):
+    """Weakens its input from step to step, and counts the steps outside of Keras' variables."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.steps = self.zero()
+
+    @staticmethod
+    def zero() -> Any:
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return tf.Variable(0.0, trainable=False)
+        if keras.config.backend() == "torch":
+            import torch
+
+            return torch.zeros(())
+        return 0.0
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training and keras.config.backend() == "tensorflow":
+            self.steps.assign_add(1.0)
+        elif training and keras.config.backend() == "torch":
+            self.steps.add_(1.0)
+        return inputs / (1.0 + 0.1 * self.steps)
+
+
+@keras.saving.register_keras_serializable("tests")
+class CountsInPython(layers.Layer):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seen = [0]
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        self.seen[0] += bool(training)
+        return inputs / (1.0 + 0.1 * self.seen[0])
+
+
+@keras.saving.register_keras_serializable("tests")
+class Noise(layers.Layer):
+    """Draws from the generator of the process."""
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return inputs + (keras.random.normal((13,)) if training else 0.0)
+
+
+@keras.saving.register_keras_serializable("tests")
+class NoiseOfTheBackend(layers.Layer):
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training:
+            return inputs
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            return inputs + tf.random.normal((13,))
+        import torch
+
+        return inputs + torch.randn((13,), device=inputs.device)
+
+
+@keras.saving.register_keras_serializable("tests")
+class ShrinksItsWeights(layers.Dense):
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training:
+            self.kernel.assign(self.kernel * 0.9)
+        return super().call(inputs)
+
+
+def test_what_no_step_of_several_models_can_do_is_trained_one_by_one() -> None:
+    X, y = table()
+    target = X[:, :2]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential([keras.Input((13,)), layers.Dense(2)])
+        model.compile(keras.optimizers.SGD(0.01 * (number + 1)), loss_by_numpy)
+        callbacks = [ByTheEpoch(), CALLBACKS["scheduler"](0)]
+        return Fit(model, X, target, epochs=3, seed=number, callbacks=callbacks, validation_data=(X[:9], target[:9]))
+
+    pairs = three_ways(make, together=False)
+    assert {ours.how for ours, _ in pairs} == {"Model.fit" if keras.config.backend() == "tensorflow" else "alone"}
+    assert {ours.together for ours, _ in pairs} == {1}
+    assert re.search("does more than to compute|cannot take a step together", pairs[0][0].reason or "")
+    assert_equal(pairs, X)
+
+
+class ByTheEpoch(keras.callbacks.Callback):
+    """Changes the model itself before anything is trained."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.set_weights([weight * 0.9 for weight in self.model.get_weights()])
+
+
+SIDE_EFFECTS: dict[str, tuple[Callable[[], Any], str, tuple[str, ...]]] = {
+    "numpy": (ByNumpy, "does more than to compute", ("tensorflow",)),
+    "counts": (Counts, "changes|in-place", ("tensorflow", "torch")),
+    "counts in Python": (CountsInPython, "changes its `seen`", ("torch",)),
+    "noise": (Noise, "assigns to a variable|random numbers", ("tensorflow", "torch")),
+    "noise of the backend": (NoiseOfTheBackend, "random numbers|more than to compute", ("tensorflow", "torch")),
+    "weights": (lambda: ShrinksItsWeights(13), "assigns to the weight", ("tensorflow",)),
+}
+
+
+@pytest.mark.parametrize("name", SIDE_EFFECTS)
+def test_a_layer_with_side_effects_is_left_to_keras(name: str) -> None:
+    kind, reason, backends = SIDE_EFFECTS[name]
+    if keras.config.backend() not in backends:
+        pytest.skip("Keras itself cannot train it")
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        model = network(lambda: [kind(), *dense()])
+        return Fit(model, X, y, epochs=2, seed=number, callbacks=[ByTheEpoch()])
+
+    pairs = three_ways(make, n=2, together=False)
+    for ours, _ in pairs:
+        assert ours.how == "Model.fit"
+        assert re.search(reason, ours.reason or ""), ours.reason
+    if name == "noise of the backend" and keras.config.backend() == "torch":
+        # torch's loader draws as well, once more where Keras builds the metrics: another noise, but the same each time.
+        pairs = list(zip([ours for ours, _ in pairs], [ours for ours, _ in three_ways(make, 2, False)], strict=True))
+    assert_equal(pairs, X)
+
+
+@pytest.mark.backend("tensorflow", "torch")  # JAX takes any number for a label
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
+    X, y = table()
+
+    def make(number: int, wrong: int = 1) -> Fit:
+        labels, validation = y.copy(), y[::2].copy()
+        if number == wrong:
+            (labels if where == "training" else validation)[-1] = 7
+        callbacks = [ByTheEpoch(), CALLBACKS["scheduler"](0)]
+        options = {"validation_data": (X[::2], validation), "callbacks": callbacks}
+        return Fit(network(dense, rate=0.01 * (number + 1)), X, labels, epochs=3, seed=number, **options)
+
+    random.seed(0)
+    trained = fit_many([make(number) for number in range(3)])
+    assert trained[1].error is not None
+    assert trained[1].how == "Model.fit"
+    assert [one.how for one in trained if one.error is None] == ["alone"] * 2
+    random.seed(0)
+    sound = fit_many([make(number, wrong=-1) for number in range(3)])
+    assert {one.how for one in sound} == {"fused"}  # what failed for these data is not given up for others
+    assert_equal([(trained[0], sound[0]), (trained[2], sound[2])], X)
 
 
 # -- what is fused, what not ----------------------------------------------------------------------------------------

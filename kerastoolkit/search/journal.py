@@ -1,0 +1,535 @@
+"""A file in which a search records every finished fit, so that one that was stopped goes on where it was.
+
+The file is an SQLite database with one row a fit. A row is found again by the digest of everything that determines the
+result (`_description`): a search that is started again, after Ctrl-C, a crash or `kill -9`, is given what is recorded
+and trains the rest. Each row is on the disk before the search goes on; several processes may write at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import functools
+import inspect
+import json
+import math
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+
+from kerastoolkit._version import __version__
+from kerastoolkit.exceptions import JournalError, ParameterError, SavedFileError
+from kerastoolkit.search._description import Describer
+
+__all__ = ["Journal"]
+
+_APPLICATION = int.from_bytes(b"ktkj", "big")
+_FORMAT = 1
+_BUSY_SECONDS = 30.0  # how long to wait for another process that writes: a write takes milliseconds
+
+_TABLE = """
+CREATE TABLE fits (
+    key TEXT PRIMARY KEY,
+    parameters TEXT NOT NULL,
+    split INTEGER,
+    result TEXT NOT NULL,
+    recorded TEXT NOT NULL,
+    model BLOB
+)
+"""
+
+# What scikit-learn hands to a fit that makes no difference to its result.
+_MAKES_NO_DIFFERENCE = {"callback_ctx", "candidate_progress", "caller", "split_progress", "verbose"}
+
+# Settings of scikit-learn that do.
+_SETTINGS = ("array_api_dispatch", "enable_metadata_routing", "transform_output")
+
+# What comes back from the task itself, not from the file.
+_NOT_RECORDED = ("estimator", "parameters")
+
+
+class Journal:
+    """Records the finished fits of searches in a file, and gives back what is recorded.
+
+    Example:
+
+    >>> with Journal("search.db") as journal:
+    ...     GridSearchCV(KerasClassifier(), grid, journal=journal).fit(X, y)
+    ...     len(journal), journal.results()[0]["scores"]
+    (9, {'test': 0.95})
+
+    A fit is known by the class and all parameters of its estimator, the candidate's parameters, the rows of the split,
+    the content of `X` and `y`, fit parameters such as `sample_weight`, the scorer, and the versions in which results
+    may change. Functions and classes of your own count by what they do, with all they use: after a change of the build
+    function everything trains anew, after a change of a comment nothing does. Python compiles to other bytecode in
+    another minor version, in which fits that use such code train anew as well.
+
+    - An estimator without `random_state` has one draw recorded, which stands from then on. Two fits that are equal in
+      all of the above are one. A built `keras.Model` as a parameter counts with its weights: without a seed they are
+      others in every process, and nothing is found again; pass a function that builds it.
+    - A fit that failed is not recorded, since it may succeed when its reason is gone, and trains again next time. So
+      does one with a score that equals `error_score` (NaN by default): that is how scikit-learn says that scoring
+      failed.
+    - What a fit does besides being scored (files that a callback writes) is not done again for a recorded one.
+    - Settings for the whole process that no parameter shows (a dtype policy, environment variables, files that a
+      function reads) are not seen.
+
+    One `Journal` may serve many searches, also of different data. It may be used from several threads, and the file by
+    several processes on one machine. The file may be copied when no search is running; while one is, two more files
+    beside it (`-wal`, `-shm`) belong to it.
+
+    Args:
+        path: The file; made if it is not there.
+        keep_models: Whether to record the fitted estimators too, as `save` writes them. Estimators of kerastoolkit
+            only, not pipelines around them. Defaults to `False`.
+
+    Raises:
+        JournalError: The file cannot be opened: it is locked, or its folder is missing or cannot be written.
+        SavedFileError: The file is damaged, of another kind, or written by a newer version. It is left as it is.
+    """
+
+    def __init__(self, path: str | Path, *, keep_models: bool = False) -> None:
+        self.path, self.keep_models = Path(path), keep_models
+        self._lock = threading.RLock()
+        self._describer = Describer()
+        self._search: Any = None
+        self._failed: JournalError | None = None
+        if not self.path.parent.is_dir():
+            raise JournalError(
+                f"The journal {str(path)!r} cannot be opened: there is no folder {str(self.path.parent)!r}."
+            )
+        with self._errors("opened"):
+            # Transactions are begun by hand: Python's own begin too late to see what another process wrote.
+            self._file: sqlite3.Connection | None = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors("opened"):
+                self._prepare(self._file)
+        except BaseException:
+            self._file.close()
+            raise
+
+    # -- what a search calls -------------------------------------------------------------------------------------
+
+    def around(self, call: Any) -> Any:
+        """Wraps a task of joblib so that its fits come from the journal or go into it.
+
+        Args:
+            call: A `joblib.parallel.BatchedCalls`, or anything callable with `items` of
+                `(function, arguments, keywords)`.
+
+        Returns:
+            A callable with the results of `call()`. What is no fit of a search runs untouched. It raises ParameterError
+            before the fit if the fit cannot be described, and JournalError if its result cannot be written.
+        """
+        items = getattr(call, "items", None)
+        if not isinstance(items, list):
+            return call
+        # In place: a BatchedCalls also sets up the backend of what its functions call, and has no public way to be
+        # made anew.
+        call.items = [
+            (functools.partial(self._fit, function) if _is_fit(function) else function, arguments, keywords)
+            for function, arguments, keywords in items
+        ]
+        return call
+
+    def check(self, estimator: Any, candidates: Any = (), **others: Any) -> None:
+        """Refuses what the journal could not find again, before anything trains.
+
+        `around` refuses each fit before it trains, by which time others may have been trained; a search that knows
+        its candidates can ask for all of them first.
+
+        Args:
+            estimator: The estimator that will be cloned and fitted.
+            candidates: Dicts of parameters to be set on it. Defaults to none.
+            **others: Anything else that goes into the fits, by name: `X`, `y`, `scoring`.
+
+        Raises:
+            ParameterError: Something cannot be described; the message names it and says what to do.
+        """
+        describer = Describer()
+        self._check_model(estimator)
+        describer.described(estimator, "the estimator")
+        for candidate in candidates:
+            for name, value in candidate.items():
+                describer.described(value, f"the parameter `{name}`")
+        for name, value in others.items():
+            describer.described(value, f"`{name}`")
+
+    def _fit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        """Gives back what is recorded of a fit, or runs it and records its result."""
+        given = inspect.signature(function).bind(*arguments, **keywords).arguments
+        estimator, parameters = given["estimator"], given.get("parameters")
+        with self._lock:
+            key = self._key(given, function)
+            if self._failed is not None:
+                # joblib hears of an error when tasks that wait have begun already. They would go on unrecorded.
+                raise JournalError(str(self._failed)) from self._failed
+            found = self._row(key)
+        if found is None:
+            result = function(*arguments, **keywords)
+            if not _is_success(result, given.get("error_score")):
+                return result
+            try:
+                found = self._record(key, result, given)
+            except JournalError as error:
+                self._failed = error
+                raise
+        result = _decoded_result(found[0], str(self.path))
+        if "parameters" in result:
+            result["parameters"] = parameters
+        if "estimator" in result:
+            result["estimator"] = self._restored(found[1], estimator, parameters)
+        return result
+
+    def _key(self, given: Mapping[str, Any], function: Any) -> str:
+        fit_params = given.get("fit_params")
+        if fit_params is None or fit_params is not self._search:
+            # scikit-learn makes one such dict a search. In the next one an array may hold other values in its place.
+            self._search, self._describer, self._failed = fit_params, Describer(), None
+        self._check_model(given["estimator"], returned=given.get("return_estimator"))
+        settings = getattr(function, "config", None) or {}
+        # Classes and functions carry the version of their own package; folds and scores are scikit-learn's.
+        parts: dict[str, Any] = {"format": _FORMAT, "scikit-learn": sklearn.__version__.partition(".")[0]}
+        parts["settings"] = json.dumps([settings.get(name) for name in _SETTINGS])
+        for name in sorted(given.keys() - _MAKES_NO_DIFFERENCE):
+            value = given[name]
+            if name == "parameters" and isinstance(value, Mapping):
+                parts |= {f"the parameter `{key}`": value[key] for key in sorted(value)}
+            elif name in ("fit_params", "score_params") and isinstance(value, Mapping):
+                what = "fit parameter" if name == "fit_params" else "score parameter"
+                parts |= {f"the {what} `{key}`": value[key] for key in sorted(value)}
+            else:
+                parts["the estimator" if name == "estimator" else f"`{name}`"] = value
+        return self._describer.digest(parts)
+
+    # -- what a user asks ----------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Fits recorded."""
+        with self._reading() as file:
+            return int(file.execute("SELECT count(*) FROM fits").fetchone()[0])
+
+    def results(self) -> list[dict[str, Any]]:
+        """What is recorded, in the order in which it was.
+
+        Returns:
+            A dict for each fit: `"parameters"` of the candidate as text, `"split"` (its number from 0, `None` where
+            the fit has none), `"scores"` (a number, or numbers by metric, under `"test"` and, if asked for,
+            `"train"`), `"seconds"` of fitting, and `"recorded"`, the time in UTC as text (ISO 8601).
+
+        Raises:
+            JournalError: The file cannot be read.
+            SavedFileError: It is damaged.
+        """
+        with self._reading() as file:
+            rows = file.execute("SELECT parameters, split, result, recorded FROM fits ORDER BY rowid").fetchall()
+        found = []
+        for parameters, split, text, recorded in rows:
+            result = _decoded_result(text, str(self.path))
+            scores = {name: result[f"{name}_scores"] for name in ("test", "train") if f"{name}_scores" in result}
+            seconds = result.get("fit_time")
+            row = {"parameters": parameters, "split": split, "scores": scores, "seconds": seconds, "recorded": recorded}
+            found.append(row)
+        return found
+
+    def models(self) -> list[Any]:
+        """The fitted estimators that were recorded with `keep_models=True`.
+
+        Returns:
+            One for each of `results()`, in their order; `None` where none was recorded. Each is loaded as by
+            `kerastoolkit.load`.
+
+        Raises:
+            JournalError: The file cannot be read.
+            SavedFileError: It is damaged.
+        """
+        with self._reading() as file:
+            rows = file.execute("SELECT model FROM fits ORDER BY rowid").fetchall()
+        return [None if model is None else _model_from(model) for (model,) in rows]
+
+    def close(self) -> None:
+        """Closes the file. What is recorded stays."""
+        with self._lock:
+            file, self._file = self._file, None
+            self._describer, self._search = Describer(), None
+            if file is not None:
+                file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Journal({str(self.path)!r})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Journal:
+        # A clone of a search, and a search inside another, record in the same file.
+        return self
+
+    # -- the file ------------------------------------------------------------------------------------------------
+
+    def _prepare(self, file: sqlite3.Connection) -> None:
+        """Makes a new file ours, refuses what is not; nothing is written to a foreign one."""
+        if not self._is_ours(file):
+            # One transaction for all: a process killed in between leaves an empty database, which is a new one.
+            file.execute("PRAGMA journal_mode = WAL")
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                if not self._is_ours(file):  # another process may have been quicker
+                    file.execute(_TABLE)
+                    file.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    file.execute(f"PRAGMA user_version = {_FORMAT}")
+                file.execute("COMMIT")
+            finally:
+                if file.in_transaction:
+                    file.execute("ROLLBACK")
+        # FULL: in WAL mode anything less may lose the last results when the machine loses power.
+        file.execute("PRAGMA synchronous = FULL")
+
+    def _is_ours(self, file: sqlite3.Connection) -> bool:
+        application = file.execute("PRAGMA application_id").fetchone()[0]
+        version = file.execute("PRAGMA user_version").fetchone()[0]
+        tables = [row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        if application == 0 and version == 0 and not tables:
+            return False
+        if application != _APPLICATION:
+            what = f"It is an SQLite database of another program, with {len(tables)} tables."
+            raise SavedFileError(f"{str(self.path)!r} is no journal of kerastoolkit. {what} Give another path.")
+        if version > _FORMAT:
+            raise SavedFileError(
+                f"The journal {str(self.path)!r} is of format {version}; this is kerastoolkit {__version__}, which "
+                f"reads up to format {_FORMAT}. Upgrade kerastoolkit, or give another path."
+            )
+        return True
+
+    def _row(self, key: str) -> tuple[str, bytes | None] | None:
+        with self._reading() as file:
+            found: tuple[str, bytes | None] | None = file.execute(
+                "SELECT result, model FROM fits WHERE key = ?", (key,)
+            ).fetchone()
+            return found
+
+    def _record(self, key: str, result: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, bytes | None]:
+        """Records a result and gives back what stands in the file: where two processes ran a fit, the first one's."""
+        text = _encoded_result(result)
+        model = _model_bytes(given["estimator"]) if self.keep_models else None
+        split = given.get("split_progress")
+        row = (
+            key,
+            _parameters_text(given.get("parameters") or {}),
+            None if split is None else int(split[0]),
+            text,
+            datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            model,
+        )
+        with self._lock, self._errors("written to"):
+            file = self._opened()
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                file.execute(
+                    "INSERT INTO fits (key, parameters, split, result, recorded, model) VALUES (?, ?, ?, ?, ?, ?) "
+                    "ON CONFLICT (key) DO NOTHING",
+                    row,
+                )
+                found: tuple[str, bytes | None] = file.execute(
+                    "SELECT result, model FROM fits WHERE key = ?", (key,)
+                ).fetchone()
+                file.execute("COMMIT")
+            finally:
+                if file.in_transaction:
+                    file.execute("ROLLBACK")
+        return found
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._file is None:
+            raise JournalError(f"The journal {str(self.path)!r} is closed. Open it again: Journal({str(self.path)!r}).")
+        return self._file
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors("read"):
+            yield self._opened()
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Turns errors of SQLite into ours, which say what became of the results and what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the rest of it is detail
+            name = f"The journal {str(self.path)!r}"
+            if code == sqlite3.SQLITE_NOTADB:
+                raise SavedFileError(
+                    f"{str(self.path)!r} is no journal of kerastoolkit: {error}. Give another path."
+                ) from error
+            if code == sqlite3.SQLITE_CORRUPT:
+                raise SavedFileError(
+                    f"{name} is damaged: {error}. Give another path; the command line program sqlite3 may save what "
+                    "can be read (`.recover`)."
+                ) from error
+            kept = "" if code == sqlite3.SQLITE_CANTOPEN else _KEPT
+            raise JournalError(f"{name} cannot be {what}: {error}.{_ADVICE.get(code, '')}{kept}") from error
+
+    # -- models --------------------------------------------------------------------------------------------------
+
+    def _check_model(self, estimator: Any, *, returned: bool | None = False) -> None:
+        if returned and not self.keep_models:
+            raise ParameterError(
+                "`return_estimator=True` asks for the fitted estimators, which this journal does not record. Open it "
+                "with Journal(path, keep_models=True), or leave `return_estimator` out."
+            )
+        if self.keep_models and not _can_be_kept(estimator):
+            raise ParameterError(
+                f"`keep_models=True` records estimators of kerastoolkit, by their `save`; got "
+                f"{type(estimator).__name__}. Leave `keep_models` out."
+            )
+
+    def _restored(self, model: bytes | None, estimator: Any, parameters: Mapping[str, Any] | None) -> Any:
+        if model is None:
+            raise JournalError(
+                f"The journal {str(self.path)!r} holds the scores of this fit, but not its model, since it was "
+                "recorded without `keep_models=True`. Leave `return_estimator` out, or give another path."
+            )
+        # A file keeps functions by name only; here they are at hand.
+        return _model_from(model).set_params(**estimator.get_params(deep=False), **(parameters or {}))
+
+
+_KEPT = " Everything recorded so far is kept: start the search again with the same journal, and it goes on."
+
+_LOCKED = " Another program has it locked: close what has it open (a database viewer?)."
+_NO_RIGHT = " Give yourself the right to write to the file and its folder."
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_FULL: " Make room on the disk.",
+    sqlite3.SQLITE_IOERR: " See whether the disk is full or gone.",
+    sqlite3.SQLITE_READONLY: _NO_RIGHT,
+    sqlite3.SQLITE_PERM: _NO_RIGHT,
+    sqlite3.SQLITE_CANTOPEN: " See whether it is a folder, and whether you may write there.",
+}
+
+
+def _is_fit(function: Any) -> bool:
+    """Whether joblib was handed scikit-learn's function that fits and scores one candidate on one split."""
+    inner = inspect.unwrap(function)
+    name, module = getattr(inner, "__name__", ""), getattr(inner, "__module__", "") or ""
+    return name == "_fit_and_score" and module.startswith("sklearn.model_selection.")
+
+
+def _is_success(result: Any, error_score: Any) -> bool:
+    """Whether a result is one to keep: the fit did not fail, and no score is what stands for a failure."""
+    if not isinstance(result, Mapping) or result.get("fit_error") is not None:
+        return False
+    scores: list[Any] = []
+    for name in ("test_scores", "train_scores"):
+        value = result.get(name, [])
+        scores += value.values() if isinstance(value, Mapping) else [value] if np.ndim(value) == 0 else []
+    return not any(score == error_score or (_is_nan(score) and _is_nan(error_score)) for score in scores)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
+
+
+# -- results as JSON ------------------------------------------------------------------------------------------------
+
+
+def _encoded_result(result: Mapping[str, Any]) -> str:
+    plain = {name: None if name in _NOT_RECORDED else _encoded(value) for name, value in result.items()}
+    return json.dumps(plain, allow_nan=False)
+
+
+def _decoded_result(text: str, path: str) -> dict[str, Any]:
+    try:
+        return {name: _decoded(value) for name, value in json.loads(text).items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SavedFileError(f"The journal {path!r} is damaged: a result in it cannot be read ({error}).") from error
+
+
+def _encoded(value: Any) -> Any:
+    """A value as JSON that comes back to the bit; what JSON has no word for is a dict of its kind and content."""
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"float": repr(value)}  # JSON writes the shortest that reads equal
+    if isinstance(value, (np.generic, np.ndarray)) and not value.dtype.hasobject and not value.dtype.names:
+        content = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
+        return {"array": content, "dtype": value.dtype.str, "shape": list(value.shape) if value.ndim else None}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_encoded(item) for item in value]}
+    if isinstance(value, Mapping):
+        return {"dict": [[_encoded(key), _encoded(item)] for key, item in value.items()]}
+    raise ParameterError(
+        f"A result holds {value!r}, a {type(value).__name__}, which a journal cannot keep. Let the scorer return "
+        "numbers."
+    )
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "float" in value:
+        return float(value["float"])
+    if "array" in value:
+        flat = np.frombuffer(base64.b64decode(value["array"]), dtype=value["dtype"])
+        return flat[0] if value["shape"] is None else flat.reshape(value["shape"]).copy()
+    if "list" in value:
+        return [_decoded(item) for item in value["list"]]
+    if "tuple" in value:
+        return tuple(_decoded(item) for item in value["tuple"])
+    return {_decoded(key): _decoded(item) for key, item in value["dict"]}
+
+
+def _parameters_text(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_value_text(parameters[name])}" for name in sorted(parameters))
+
+
+def _value_text(value: Any) -> str:
+    """A value for people to read, without addresses."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(_value_text, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_value_text(key)}: {_value_text(item)}" for key, item in value.items()) + "}"
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return str(value.__qualname__)
+    text = repr(value)
+    return f"<{type(value).__qualname__}>" if " at 0x" in text else text[:200]
+
+
+# -- models as bytes ------------------------------------------------------------------------------------------------
+
+
+def _can_be_kept(estimator: Any) -> bool:
+    from kerastoolkit.estimators import KerasClassifier, KerasRegressor
+
+    return isinstance(estimator, (KerasClassifier, KerasRegressor))
+
+
+def _model_bytes(estimator: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return bytes(estimator.save(Path(folder) / "model.zip").read_bytes())
+
+
+def _model_from(content: bytes) -> Any:
+    from kerastoolkit.estimators import load
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.zip")
+        path.write_bytes(content)
+        return load(path)

@@ -1,0 +1,387 @@
+"""Whatever scikit-learn does, the fits of its tasks are trained together, and end as they would have alone."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.feature_selection import SelectKBest
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer, matthews_corrcoef
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    HalvingGridSearchCV,
+    HalvingRandomSearchCV,
+    KFold,
+    RandomizedSearchCV,
+    ShuffleSplit,
+    StratifiedKFold,
+    TimeSeriesSplit,
+    cross_val_predict,
+    cross_val_score,
+    cross_validate,
+    learning_curve,
+    permutation_test_score,
+    validation_curve,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from kerastoolkit import KerasClassifier, KerasRegressor, fused
+from kerastoolkit.exceptions import ParameterError
+
+SMALL: dict[str, Any] = {"hidden": (4,), "epochs": 2, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def iris() -> tuple[Any, Any]:
+    X, y = load_iris(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    return StandardScaler().fit_transform(X)[order], y[order]
+
+
+def classifier(**parameters: Any) -> KerasClassifier:
+    return KerasClassifier(**{**SMALL, **parameters})
+
+
+# -- every tool -----------------------------------------------------------------------------------------------------
+
+RATES = {"optimizer__learning_rate": [0.001, 0.01, 0.1]}
+
+
+def _halving(X: Any, y: Any) -> Any:
+    grid = {"optimizer__learning_rate": [0.001, 0.003, 0.01, 0.03]}
+    search = HalvingGridSearchCV(classifier(), grid, cv=3, resource="epochs", max_resources=4, min_resources=2)
+    return search.set_params(factor=2, random_state=0).fit(X, y)
+
+
+def _halving_at_random(X: Any, y: Any) -> Any:
+    grid = {"optimizer__learning_rate": [0.001, 0.003, 0.01, 0.03]}
+    search = HalvingRandomSearchCV(classifier(), grid, cv=3, resource="epochs", max_resources=4, min_resources=2)
+    return search.set_params(factor=2, random_state=0).fit(X, y)
+
+
+# name: (what is done, fits it takes)
+TOOLS: dict[str, tuple[Any, int]] = {
+    "GridSearchCV": (lambda X, y: GridSearchCV(classifier(), RATES, cv=3).fit(X, y), 10),
+    "RandomizedSearchCV": (
+        lambda X, y: RandomizedSearchCV(classifier(), RATES, n_iter=2, cv=3, random_state=0).fit(X, y),
+        7,
+    ),
+    "HalvingGridSearchCV": (_halving, 4 * 3 + 2 * 3 + 1),
+    "HalvingRandomSearchCV": (_halving_at_random, None),
+    "cross_validate": (lambda X, y: cross_validate(classifier(), X, y, cv=4, scoring=["accuracy", "neg_log_loss"]), 4),
+    "cross_val_score": (lambda X, y: cross_val_score(classifier(), X, y, cv=4), 4),
+    "cross_val_predict": (lambda X, y: cross_val_predict(classifier(), X, y, cv=4, method="predict_proba"), 4),
+    "learning_curve": (lambda X, y: learning_curve(classifier(), X, y, cv=3, train_sizes=[0.5, 1.0]), 6),
+    "validation_curve": (
+        lambda X, y: validation_curve(
+            classifier(), X, y, param_name="optimizer__learning_rate", param_range=[0.001, 0.01], cv=3
+        ),
+        6,
+    ),
+    "permutation_test_score": (
+        lambda X, y: permutation_test_score(classifier(), X, y, cv=2, n_permutations=3, random_state=0),
+        2 + 3 * 2,
+    ),
+    "BaggingClassifier": (
+        lambda X, y: BaggingClassifier(classifier(random_state=None), n_estimators=4, random_state=0).fit(X, y),
+        4,
+    ),
+    "VotingClassifier": (
+        lambda X, y: VotingClassifier(
+            [("a", classifier()), ("b", classifier(random_state=1)), ("c", LogisticRegression())], voting="soft"
+        ).fit(X, y),
+        2,
+    ),
+    "StackingClassifier": (
+        lambda X, y: StackingClassifier([("a", classifier()), ("b", LogisticRegression())], cv=3).fit(X, y),
+        1 + 3,
+    ),
+    "OneVsRestClassifier": (lambda X, y: OneVsRestClassifier(classifier()).fit(X, y), 3),
+    "MultiOutputClassifier": (
+        lambda X, y: MultiOutputClassifier(classifier()).fit(X, np.column_stack([y == 0, y == 1])),
+        2,
+    ),
+    "MultiOutputRegressor": (
+        lambda X, y: MultiOutputRegressor(KerasRegressor(**SMALL)).fit(X, np.column_stack([y, 2.0 * y])),
+        2,
+    ),
+    "CalibratedClassifierCV": (lambda X, y: CalibratedClassifierCV(classifier(), cv=3).fit(X, y), 3),
+    "AdaBoostClassifier": (
+        lambda X, y: AdaBoostClassifier(classifier(epochs=5), n_estimators=2, random_state=0).fit(X, y),
+        None,
+    ),
+    "permutation_importance": (
+        lambda X, y: permutation_importance(classifier().fit(X, y), X, y, n_repeats=2, random_state=0),
+        None,
+    ),
+    "nested": (lambda X, y: cross_val_score(GridSearchCV(classifier(), RATES, cv=2), X, y, cv=2), 2 * (3 * 2 + 1)),
+    "ensemble in a search": (
+        lambda X, y: GridSearchCV(
+            BaggingClassifier(classifier(random_state=None), n_estimators=2, random_state=0),
+            {"estimator__optimizer__learning_rate": [0.001, 0.01]},
+            cv=2,
+        ).fit(X, y),
+        2 * 2 * 2 + 2,
+    ),
+    "pipeline": (
+        lambda X, y: GridSearchCV(
+            make_pipeline(
+                ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", MinMaxScaler(), [2, 3])]),
+                SelectKBest(k=3),
+                classifier(),
+            ),
+            {"selectkbest__k": [2, 3], "kerasclassifier__optimizer__learning_rate": [0.001, 0.01]},
+            cv=3,
+        ).fit(X, y),
+        4 * 3 + 1,
+    ),
+    "beside others": (
+        lambda X, y: GridSearchCV(
+            Pipeline([("model", classifier())]),
+            [{"model": [classifier()]}, {"model": [LogisticRegression(), RandomForestClassifier(3)]}],
+            cv=3,
+            refit=False,
+        ).fit(X, y),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_tool_of_scikit_learn_hands_in_every_fit(name: str, iris: Any) -> None:
+    work, n_fits = TOOLS[name]
+    with fused() as report:
+        work(*iris)
+    alone = {"AdaBoostClassifier", "permutation_importance"}  # one fit after another, by their nature
+    if n_fits is not None:
+        # The last fit of a search and the first of an ensemble come outside of joblib's tasks.
+        outside = {"permutation_test_score": 2, "pipeline": 1, "ensemble in a search": 2}
+        inside = n_fits - outside.get(name, int(name.endswith("SearchCV")))
+        assert inside <= len(report.trained) <= n_fits
+    if name not in alone and len(report.trained) > 1:
+        assert max(one.together for one in report.trained) > 1, report.explain()
+    assert all(one.error is None for one in report.trained)
+
+
+def test_the_backend_is_known_to_joblib_by_name(iris: Any) -> None:
+    with joblib.parallel_config(backend="kerastoolkit"):
+        scores = cross_val_score(classifier(epochs=30), *iris, cv=3)
+    assert_allclose(scores, cross_val_score(classifier(epochs=30), *iris, cv=3), atol=0.02)
+
+
+def test_an_option_that_the_backend_does_not_have_is_refused() -> None:
+    with pytest.raises(ParameterError, match="no option 'speed'"), joblib.parallel_config("kerastoolkit", speed=2):
+        pass
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1, 2, -1])
+def test_the_number_of_jobs_makes_no_difference(iris: Any, n_jobs: int | None) -> None:
+    with fused() as report:
+        cross_val_score(classifier(), *iris, cv=3, n_jobs=n_jobs)
+    assert [one.together for one in report.trained] == [3, 3, 3]
+
+
+# -- equal to an ordinary search ------------------------------------------------------------------------------------
+
+
+def cancer() -> tuple[Any, Any]:
+    X, y = load_breast_cancer(return_X_y=True)
+    return X[:300], y[:300]
+
+
+def _weighted(search: Any) -> Any:
+    X, y = cancer()
+    return search.fit(X, y, kerasclassifier__sample_weight=np.where(y == 1, 1.0, 2.0))
+
+
+SLOW = {"kerasclassifier__optimizer__learning_rate": [0.0003, 0.001, 0.003]}  # rates at which rounding stays rounding
+
+
+def scaled(**parameters: Any) -> Any:
+    return make_pipeline(StandardScaler(), classifier(epochs=4, **parameters))
+
+
+def stopping() -> Any:
+    import keras
+
+    return keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=0.02, restore_best_weights=True)
+
+
+SEARCHES: dict[str, Any] = {
+    "rates": lambda: GridSearchCV(scaled(), SLOW, cv=3).fit(*cancer()),
+    "sizes and batches": lambda: GridSearchCV(
+        scaled(), {"kerasclassifier__hidden": [(4,), (6, 3)], "kerasclassifier__batch_size": [16, 50]}, cv=3
+    ).fit(*cancer()),
+    "unequal folds": lambda: GridSearchCV(scaled(), SLOW, cv=TimeSeriesSplit(3)).fit(*cancer()),
+    "groups": lambda: GridSearchCV(scaled(), SLOW, cv=GroupKFold(3)).fit(
+        *cancer(), groups=np.random.default_rng(0).integers(0, 5, 300)
+    ),
+    "weights of rows": lambda: _weighted(GridSearchCV(scaled(), SLOW, cv=3)),
+    "early stopping": lambda: GridSearchCV(
+        scaled(callbacks=stopping(), validation_split=0.2), {**SLOW, "kerasclassifier__epochs": [3, 8]}, cv=3
+    ).fit(*cancer()),
+    "several scores": lambda: GridSearchCV(
+        scaled(),
+        SLOW,
+        cv=3,
+        scoring={"auc": "roc_auc", "loss": "neg_log_loss", "mcc": make_scorer(matthews_corrcoef)},
+        refit="loss",
+        return_train_score=True,
+    ).fit(*cancer()),
+    "class weights": lambda: GridSearchCV(
+        scaled(), {"kerasclassifier__class_weight": [None, "balanced", {0: 1, 1: 5}]}, cv=3
+    ).fit(*cancer()),
+    "regression": lambda: GridSearchCV(
+        make_pipeline(StandardScaler(), KerasRegressor(hidden=(8,), epochs=4, random_state=0)),
+        {"kerasregressor__l2": [0.0, 0.01, 0.1], "kerasregressor__dropout": [0.0, 0.3]},
+        cv=KFold(3, shuffle=True, random_state=0),
+        scoring=["r2", "neg_mean_absolute_error"],
+        refit="r2",
+    ).fit(*load_diabetes(return_X_y=True)),
+    "three classes at random": lambda: RandomizedSearchCV(
+        scaled(), {**SLOW, "kerasclassifier__dropout": [0.1, 0.2, 0.3]}, n_iter=4, cv=ShuffleSplit(3, random_state=0),
+        random_state=0,
+    ).fit(*load_wine(return_X_y=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_fused_search_ends_as_an_ordinary_one(name: str) -> None:
+    ordinary = SEARCHES[name]()
+    with fused() as report:
+        together = SEARCHES[name]()
+    assert report.trained
+    assert together.cv_results_["params"] == ordinary.cv_results_["params"]
+    for column, values in ordinary.cv_results_.items():
+        if "score" in column and "time" not in column and "rank" not in column:
+            assert_allclose(together.cv_results_[column], values, atol=1e-6, rtol=1e-6, err_msg=column)
+    for column in (column for column in ordinary.cv_results_ if column.startswith("rank")):
+        scores = ordinary.cv_results_[column.replace("rank_", "mean_")]
+        ours, theirs = together.cv_results_[column], ordinary.cv_results_[column]
+        for first in range(len(scores)):
+            for second in range(len(scores)):
+                if abs(scores[first] - scores[second]) > 1e-6:
+                    assert (ours[first] < ours[second]) == (theirs[first] < theirs[second])
+
+
+# -- what fails -----------------------------------------------------------------------------------------------------
+
+
+class Fragile(KerasClassifier):
+    """Raises, returns nonsense or is slow, where its parameters say so."""
+
+
+def build(mood: str, n_features_in_: int = 4, meta: Any = None) -> Any:
+    import keras
+
+    if mood == "raises":
+        raise ZeroDivisionError("of the user")
+    if mood == "slow":
+        time.sleep(0.3)
+    features = meta["n_features_in_"]
+    model = keras.Sequential([keras.Input((features,)), keras.layers.Dense(3, activation="softmax")])
+    rate = 1e30 if mood == "nan" else 0.01
+    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+    return model
+
+
+def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
+    moods = {"mood": ["calm", "raises", "nan", "slow"]}
+    search = GridSearchCV(KerasClassifier(build, epochs=2, random_state=0), moods, cv=3, error_score=-1.0, refit=False)
+    with pytest.warns(Warning, match="ZeroDivisionError"):
+        ordinary = clone(search).fit(*iris).cv_results_
+    with fused() as report, pytest.warns(Warning, match="ZeroDivisionError"):
+        together = clone(search).fit(*iris).cv_results_
+    assert len(report.trained) == 9
+    assert_allclose(together["mean_test_score"], ordinary["mean_test_score"], atol=1e-6)
+    assert together["mean_test_score"][1] == -1.0
+
+
+def test_an_error_in_one_task_ends_the_search_with_that_error(iris: Any) -> None:
+    search = GridSearchCV(KerasClassifier(build, epochs=1), {"mood": ["calm", "raises"]}, cv=2, error_score="raise")
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError, match="of the user"), fused():
+            search.fit(*iris)
+    with fused():  # and the next one works
+        assert cross_val_score(classifier(), *iris, cv=2).shape == (2,)
+
+
+class Moody(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """An estimator of another kind, which raises now and then."""
+
+    def __init__(self, often: float = 0.0, seed: int = 0) -> None:
+        self.often = often
+        self.seed = seed
+
+    def fit(self, X: Any, y: Any) -> Moody:
+        if random.random() < self.often:
+            raise ArithmeticError("a bad mood")
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        if random.random() < self.often:
+            raise ArithmeticError("a bad mood")
+        return np.full(len(X), self.classes_[0])
+
+
+def one_random_search(number: int, X: Any, y: Any) -> None:
+    """A search over estimators of several kinds, some of which raise."""
+    drawn = random.Random(number)
+    often = drawn.choice([0.0, 0.1, 0.5])
+    members: list[Any] = [Moody(often, seed) for seed in range(drawn.randint(1, 4))]
+    members += [classifier(epochs=1, random_state=seed) for seed in range(drawn.randint(0, 3))]
+    if drawn.random() < 0.2:
+        members.append(GridSearchCV(classifier(epochs=1), {"random_state": [0, 1]}, cv=2))
+    if drawn.random() < 0.2:
+        members.append(VotingClassifier([("a", Moody(often)), ("b", classifier(epochs=1))]))
+    drawn.shuffle(members)
+    error_score = drawn.choice(["raise", np.nan])
+    search = GridSearchCV(
+        Pipeline([("model", Moody())]), {"model": members}, cv=StratifiedKFold(2), error_score=error_score, refit=False
+    )
+    try:
+        with fused():
+            search.fit(X, y)
+    except (ArithmeticError, ValueError):
+        pass  # a search may fail; it must not hang
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_searches_that_fail_at_random_points_end(iris: Any) -> None:
+    X, y = iris
+    X, y = X[:30], y[:30]
+    finished = threading.Event()
+
+    def work() -> None:
+        for number in range(12):
+            one_random_search(number, X, y)
+        finished.set()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert finished.wait(200), "a search hangs"
