@@ -77,11 +77,11 @@ class Case:
         return len(self.candidates) * self.folds
 
     def shrunk(self, scale: float) -> Case:
-        """The same with fewer candidates and epochs, for a trial."""
-        if scale >= 1 or self.grows_with is not None:
+        """The same with fewer candidates and epochs, for a trial; a point of a curve with fewer epochs."""
+        if scale >= 1:
             return self
         candidates = self.candidates
-        if len(candidates) > 1:
+        if len(candidates) > 1 and self.grows_with is None:
             n_left = max(2, round(len(candidates) * scale))
             candidates = [candidates[number * len(candidates) // n_left] for number in range(n_left)]
         return dataclasses.replace(self, candidates=candidates, epochs=max(1, round(self.epochs * scale)))
@@ -423,7 +423,7 @@ def ours(case: Case, candidates: list[Candidate], X: Any, y: Any, folds: Folds) 
     """scikit-learn's GridSearchCV over our KerasClassifier inside `fused()`; one fit outside of it."""
     from kerastoolkit import KerasClassifier
 
-    estimator = KerasClassifier(**_parameters(case, candidates[0], X, y), random_state=0)
+    estimator = KerasClassifier(**_parameters(case, candidates[0], X, y))
     with contextlib.nullcontext() if case.n_fits == 1 else fused():
         return _searched(estimator, _KERAS_NAMES, candidates, X, y, folds, None)
 
@@ -503,7 +503,6 @@ def mlp_classifier(case: Case, candidates: list[Candidate], X: Any, y: Any, fold
         max_iter=case.epochs,
         tol=0.0,
         n_iter_no_change=case.epochs + 1,
-        random_state=0,
     )
     return _searched(estimator, names, candidates, X, y, folds, n_jobs)
 
@@ -559,7 +558,7 @@ class Contestant:
         job: Does a job.
         imports: Modules that are imported before the clock starts; without one of them it is skipped.
         n_jobs: Processes that work. Defaults to `1`.
-        networks: Networks that it has. Defaults to all.
+        networks: Networks that it has; who lacks one has dense layers only. Defaults to all.
         single: Whether it also does, or only does, a single fit: `"also"`, `"only"` or `"never"`. Defaults to
             `"also"`.
     """
@@ -577,13 +576,14 @@ class Contestant:
         if self.single == ("never" if is_single else "only"):
             return ""
         if case.network not in self.networks:
-            return f"has no {case.network.upper()}"
+            return "has dense layers only"
         missing = [name for name in self.imports if importlib.util.find_spec(name.split(".")[0]) is None]
         return f"not installed: {', '.join(missing)} (see benchmarks/requirements.txt)" if missing else None
 
 
 _SKLEARN = "sklearn.model_selection"
 _KERAS = ("tensorflow", "keras")
+_TORCH = ("torch", "torch._dynamo", "skorch", _SKLEARN)  # the first optimizer would import the second
 CONTESTANTS = {
     "ours": Contestant("kerastoolkit", ours, (*_KERAS, _SKLEARN, "kerastoolkit.estimators", FUSED)),
     "keras": Contestant("Keras, `Model.fit`", plain_keras, _KERAS, single="only"),
@@ -599,13 +599,13 @@ CONTESTANTS = {
     ),
     "keras-wrapper": Contestant("Keras' SKLearnClassifier", keras_wrapper, (*_KERAS, _SKLEARN)),
     "keras-tuner": Contestant(
-        "KerasTuner", keras_tuner, (*_KERAS, _SKLEARN, "keras_tuner", "tensorboard"), single="never"
+        "KerasTuner", keras_tuner, (*_KERAS, _SKLEARN, "keras_tuner", "tensorboard.plugins.hparams.api"), single="never"
     ),
-    "skorch": Contestant("skorch, n_jobs=1", functools.partial(skorch, n_jobs=1), ("torch", "skorch", _SKLEARN)),
+    "skorch": Contestant("skorch, n_jobs=1", functools.partial(skorch, n_jobs=1), _TORCH),
     "skorch-2": Contestant(
         "skorch, n_jobs=2",
         functools.partial(skorch, n_jobs=2),
-        ("torch", "skorch", _SKLEARN),
+        _TORCH,
         n_jobs=2,
         single="never",
     ),

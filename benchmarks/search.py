@@ -59,7 +59,9 @@ def run(case: Case, who: str, scale: float, timeout: float) -> dict[str, Any]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if process.returncode == 0:
-        return dict(json.loads(out.strip().splitlines()[-1]))
+        result = dict(json.loads(out.strip().splitlines()[-1]))
+        del result["scores"]  # of every candidate: too many to keep
+        return result
     lines = [line for line in errors.splitlines() if line and not line.startswith((" ", "\t"))]
     named = [line for line in lines if "Error" in line.split(":")[0]]
     return {"error": (named or lines or [f"exit status {process.returncode}"])[-1][:200]}
@@ -330,10 +332,14 @@ def main() -> int:
     parser.add_argument("--add", action="store_true", help="keep the other runs that are in search.json")
     parser.add_argument("--out", type=Path, default=CONTESTANTS_FILE.parent / "results", help="where results go")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a job does not go on without its parent
     slow_repeats = options.repeats if options.slow_repeats is None else options.slow_repeats
 
     all_cases = {case.name: case for case in cases()}
     chosen = [all_cases[name] for name in _chosen(options.case, list(all_cases), "case", parser)]
+    if options.scale < 1:  # a trial leaves out the far ends of the curves
+        far = {"models": 512 * options.scale, "rows": 1e6 * options.scale}
+        chosen = [case for case in chosen if case.grows_with is None or case.grows_with[1] <= far[case.grows_with[0]]]
     contestants = _chosen(options.who, list(CONTESTANTS), "contestant", parser)
 
     found: dict[str, Any] = {"runs": {}, "left_out": {}}

@@ -61,10 +61,10 @@ def watch(clocks: Clocks) -> None:
     Network.ready = clocks.around("finding the program", Network.ready)  # type: ignore[method-assign]
     fused._train_group = clocks.around("around the steps", fused._train_group)
     _contestants.right = clocks.around("scoring", _contestants.right)
-    traced = _program._traced
+    traced = clocks.around("tracing programs", _program._traced)
 
     def clocked(function: Any, specs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Every program, its first call a clock for itself."""
+        """Every program; its first call, in which TensorFlow improves the graph, counts as tracing."""
         run, first = traced(function, specs, *args, **kwargs), iter(["tracing programs"])
         part = "scoring" if len(specs) == 3 else "steps"  # (weights, weights, rows), or all that trains
         return clocks.around(lambda: next(first, part), run)

@@ -72,6 +72,7 @@ from kerastoolkit.exceptions import (
     ParameterError,
     SavedFileError,
 )
+from kerastoolkit.search import fused
 
 __all__ = ["Experiment", "Plan", "Progress", "load_experiment", "plan_experiment", "run_experiment"]
 
@@ -638,7 +639,9 @@ class _Run:
         watch = _Watch(self)
         search.watch = watch
         search.scoring = watch.counting(scorer)
-        search.fit(X, y)
+        with fused() as together:
+            search.fit(X, y)
+        experiment.decisions.append(("Training", together.explain().replace("\n", " ").rstrip(".")))
         experiment.best_index = int(search.best_index_)
         experiment._take_model(search.best_estimator_)
 

@@ -321,7 +321,7 @@ class KerasEstimator(BaseEstimator):
         network = self.__dict__.get("_network")
         if network is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
-        return network.model  # type: ignore[no-any-return]
+        return network.model
 
     @model_.setter
     def model_(self, model: keras.Model) -> None:
@@ -420,9 +420,9 @@ class KerasEstimator(BaseEstimator):
             return builders.head(known, task="classification")
         return builders.head(
             data.y,
-            task=self._task,
+            task=self._task,  # type: ignore[arg-type]
             standardize=ours,
-            sample_weight=data.weights,  # type: ignore[arg-type]
+            sample_weight=data.weights,
         )
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
@@ -647,7 +647,6 @@ class KerasEstimator(BaseEstimator):
         class_weight: Any,
         seed: int | None,
     ) -> int:
-        import keras
 
         X, y, weights = data.X, data.y, data.weights
         weights = self._with_class_weight(class_weight, y, weights)

@@ -12,13 +12,14 @@ more, since a refusal costs it some time only.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import copyreg
 import dis
 import enum
 import functools
 import hashlib
 import importlib
-import importlib.util
+import importlib.metadata
 import inspect
 import io
 import json
@@ -29,7 +30,6 @@ import sysconfig
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,11 @@ _SAYS_NOTHING = {
 _NOT_ITS_OWN = {"_params", "_parent_callback_ctx", "_skl_callbacks", "callbacks_"}
 
 _LOADS_GLOBAL = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
+
+# Packages whose results stay, as far as a search is concerned, until the major version changes.
+_KEEPS_RESULTS = {
+    "jax", "keras", "kerastoolkit", "numpy", "pandas", "polars", "scipy", "sklearn", "tensorflow", "torch",
+}  # fmt: skip
 
 _LONG = 200  # characters, beyond which a text stands in another as its digest
 
@@ -108,7 +113,7 @@ class Describer:
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------
 
-    @contextmanager
+    @contextlib.contextmanager
     def _at(self, place: str) -> Iterator[None]:
         self._where.append(place)
         yield  # not in a `finally`: an error is told with the place where it came up
@@ -530,20 +535,33 @@ def _installed_name(thing: Any) -> str | None:
 
 
 def _version_of(name: str) -> str:
-    """The part of a version in which results may change; for Keras also what computes."""
+    """The part of a package's version in which results may change; for Keras also what computes, and how."""
     top = name.partition(":")[0].partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return ""
-    parts = str(getattr(sys.modules.get(top), "__version__", "")).split(".")
-    version = ".".join(parts[: 2 if parts[0] == "0" else 1])
+    version = _package_version(top)
     if top == "kerastoolkit":
         return f"{version} with {_version_of('keras')}"
     if top != "keras":
         return version
     import keras
 
-    version = keras.__version__.partition(".")[0]
-    return f"{version} {keras.config.backend()} {keras.config.floatx()} {keras.config.image_data_format()}"
+    config = keras.config
+    settings = (config.backend(), config.floatx(), config.image_data_format(), config.dtype_policy().name)
+    return " ".join((_package_version("keras"), *settings))
+
+
+@functools.cache
+def _package_version(top: str) -> str:
+    if top in sys.stdlib_module_names:
+        return ""
+    if top == "keras":
+        importlib.import_module(top)
+    version = str(getattr(sys.modules.get(top), "__version__", ""))
+    if not version:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            version = importlib.metadata.version(top)
+    parts = version.split(".")
+    # A package that is not known to keep its results from one minor version to the next may be the user's own.
+    return ".".join(parts[: 2 if parts[0] == "0" else 1]) if top in _KEEPS_RESULTS else version
 
 
 def _imported(name: str, package: Any) -> types.ModuleType | None:

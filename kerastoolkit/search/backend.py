@@ -97,6 +97,12 @@ class _Task:
         """Whether nobody waits for it any more, or for the task that it is a part of."""
         return self.given_up or (self.parent is not None and self.parent.is_given_up)
 
+    def end_with(self, error: BaseException) -> None:
+        """Ends a task that was never run."""
+        self.error = error
+        self.finished.set()
+        self.done(self)
+
     def get(self, timeout: float | None = None) -> Any:
         """The result, for joblib."""
         if not self.finished.wait(timeout):
@@ -109,8 +115,10 @@ class _Task:
 class _Conductor:
     """Lets tasks run one at a time, gathers their fits, trains them when nobody can run."""
 
-    def __init__(self, memory: float | None, report: Report, watch: Callable[[int, int], None] | None) -> None:
-        self._memory, self.report, self._watch = memory, report, watch
+    def __init__(
+        self, memory: float | None, report: Report, watch: Callable[[int, int], None] | None, at_most: int | None
+    ) -> None:
+        self._memory, self.report, self._watch, self._at_most = memory, report, watch, at_most
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[_Task] = collections.deque()
@@ -120,12 +128,14 @@ class _Conductor:
         self._local = threading.local()
         self._thread: threading.Thread | None = None
         self._users = 0
+        self._handing_over = 0  # calls of joblib that have not yet handed over all their first tasks
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
 
     def enter(self) -> None:
         with self._lock:
             self._users += 1
+            self._handing_over += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._conduct, name="kerastoolkit-search", daemon=True)
                 self._thread.start()
@@ -133,6 +143,11 @@ class _Conductor:
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
+        self._news.put(None)
+
+    def handed_over(self) -> None:
+        with self._lock:
+            self._handing_over -= 1
         self._news.put(None)
 
     def add(self, task: _Task) -> None:
@@ -214,12 +229,12 @@ class _Conductor:
                 task = self._awake.popleft()
                 self._hand_baton(task.wakes.set)
             elif self._new and self._new[0].is_given_up:
-                self._new.popleft()
+                self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
             elif self._new and self._has_room():
                 task = self._new.popleft()
                 thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
                 self._hand_baton(thread.start)
-            elif self._asleep:
+            elif self._asleep and not self._handing_over:
                 self._train()
             else:
                 with self._lock:
@@ -246,21 +261,29 @@ class _Conductor:
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []
         self._training = [task for task in tasks if not task.is_given_up]
+        self._awake.extend(task for task in tasks if task.is_given_up)
+        by_fit = {id(task.fit): task for task in self._training}
         begun = time.perf_counter()
-        fits: Any = [task.fit for task in self._training]
-        try:
-            trained = fit_many(fits, memory=self._memory, watch=self._after_epoch)
-        except Cancelled:
-            trained = [None] * len(fits)  # type: ignore[list-item]
-        except BaseException as error:
-            trained = [Trained.failed(error) for _ in fits]
-        else:
+
+        def finished(fits: list[Fit], trained: list[Trained]) -> None:
+            """Lets the tasks of fits that are trained go on at once: to score, and to be recorded."""
             self.report.trained += trained
+            for fit, one in zip(fits, trained, strict=True):
+                task = by_fit.pop(id(fit))
+                task.trained = one
+                self._hand_baton(task.wakes.set)
+
+        try:
+            fits: Any = [task.fit for task in self._training]
+            fit_many(fits, memory=self._memory, watch=self._after_epoch, at_most=self._at_most, finished=finished)
+        except Cancelled:
+            pass
+        except BaseException as error:
+            for task in by_fit.values():
+                task.trained = Trained.failed(error)
         self.report.seconds += time.perf_counter() - begun
-        for task, one in zip(self._training, trained, strict=True):
-            task.trained = one
         self._training = []
-        self._awake.extend(tasks)
+        self._awake.extend(by_fit.values())
 
 
 def _bytes_of(fit: Fit | None) -> int:
@@ -270,12 +293,13 @@ def _bytes_of(fit: Fit | None) -> int:
     return sum(int(getattr(part, "nbytes", 0)) for part in parts)
 
 
-class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
+class FusedBackend(ParallelBackendBase):
     """The joblib backend behind `fused`, known to joblib as `"kerastoolkit"`.
 
     Args:
         memory: As for `fused`.
         watch: Called after each epoch with the epochs done and the epochs of all fits in training. Defaults to `None`.
+        at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
         around: Called with each task, and returns what is run in its place; tasks of searches inside tasks are left
             as they are. Defaults to `None`.
 
@@ -295,6 +319,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
         *,
         memory: float | None = None,
         watch: Callable[[int, int], None] | None = None,
+        at_most: int | None = None,
         around: Callable[[Any], Callable[[], Any]] | None = None,
         conductor: _Conductor | None = None,
         **options: Any,
@@ -303,9 +328,10 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
             raise ParameterError(f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `memory`.")
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self.report = Report() if conductor is None else conductor.report
-        self._conductor = conductor or _Conductor(memory, self.report, watch)
+        self._conductor = conductor or _Conductor(memory, self.report, watch, at_most)
         self._tasks: list[_Task] = []
         self._parent: _Task | None = None
+        self._hands_over = False
         self._around = around
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -317,12 +343,19 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
     def start_call(self) -> None:
         """joblib begins to hand over tasks."""
         self._tasks = []
+        self._hands_over = True
         self._parent = self._conductor.current()
         self._conductor.enter()
 
     def stop_call(self) -> None:
-        """joblib has all results."""
+        """joblib has all results, or gave up."""
+        self._all_handed_over()
         self._conductor.leave()
+
+    def _all_handed_over(self) -> None:
+        if self._hands_over:
+            self._hands_over = False
+            self._conductor.handed_over()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
         """Takes a task; it runs when its turn comes."""
@@ -347,7 +380,8 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """joblib waits for results: if it is a task that waits, others may run."""
+        """joblib waits for results, and so has handed over its tasks; if it is a task that waits, others may run."""
+        self._all_handed_over()
         with self._conductor.without_baton():
             yield
 

@@ -78,8 +78,10 @@ class Journal:
       does one with a score that equals `error_score` (NaN by default): that is how scikit-learn says that scoring
       failed.
     - What a fit does besides being scored (files that a callback writes) is not done again for a recorded one.
-    - Settings for the whole process that no parameter shows (a dtype policy, environment variables, files that a
-      function reads) are not seen.
+    - A search that draws its candidates or its folds finds them again only if it has a `random_state`.
+    - A list, dict or number outside a function that the function uses counts with what it holds when the search
+      begins: one that is filled by the fits makes the next search in the same process train anew.
+    - What no parameter shows (environment variables, files that a function reads) is not seen.
 
     One `Journal` may serve many searches, also of different data. It may be used from several threads, and the file by
     several processes on one machine. The file may be copied when no search is running; while one is, two more files

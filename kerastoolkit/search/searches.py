@@ -27,6 +27,9 @@ from kerastoolkit.search.journal import Journal
 
 __all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"]
 
+# A search that is killed loses what was trained together and not yet scored.
+_AT_MOST_UNRECORDED = 64
+
 Self = TypeVar("Self", bound="_Together")
 
 
@@ -55,10 +58,19 @@ class _Together:
         """
         if self.progress not in (True, False, "auto"):
             raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
-        with self._journal() as journal, self._line(X, y, params) as line:
-            backend = FusedBackend(memory=self.memory, around=self._around(journal, line), watch=line.watch)
-            with joblib.parallel_config(backend=backend):
-                super().fit(X, y, **params)  # type: ignore[misc]
+        with self._journal() as self._recording, self._line(X, y, params) as self._progress:
+            line = self._progress
+            backend = FusedBackend(
+                memory=self.memory,
+                around=self._around(self._recording, line),
+                watch=line.watch,
+                at_most=None if self._recording is None else _AT_MOST_UNRECORDED,
+            )
+            try:
+                with joblib.parallel_config(backend=backend):
+                    super().fit(X, y, **params)  # type: ignore[misc]
+            finally:
+                del self._recording, self._progress
         self.report_ = backend.report
         return self
 
@@ -67,13 +79,18 @@ class _Together:
         report: Report = self.report_
         return report.explain()
 
-    def _run_search(self, evaluate_candidates: Callable[..., Any]) -> None:
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+        # scikit-learn hands over the context of its callbacks since 1.9, to methods that name it.
+        context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+
         def counted(candidates: Any, *args: Any, **kwargs: Any) -> Any:
             candidates = list(candidates)
+            if self._recording is not None:
+                self._recording.check(self.estimator, candidates)  # type: ignore[attr-defined]
             self._progress.expect(len(candidates))
             return evaluate_candidates(candidates, *args, **kwargs)
 
-        super()._run_search(counted)  # type: ignore[misc]
+        super()._run_search(counted, **context)  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _journal(self) -> Iterator[Journal | None]:
@@ -90,8 +107,8 @@ class _Together:
 
             def observed() -> Any:
                 results = inner()
-                for result in results:
-                    line.finished(result)
+                for (_, _, keywords), result in zip(call.items, results, strict=True):
+                    line.finished(keywords.get("parameters"), result)
                 return results
 
             return observed
@@ -103,12 +120,11 @@ class _Together:
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
         n_splits = splitter.get_n_splits(X, y, params.get("groups"))
         refit = self.refit if isinstance(self.refit, str) else "score"  # type: ignore[attr-defined]
-        self._progress = _Line(n_splits, refit, self.progress)
+        line = _Line(n_splits, refit, self.progress)
         try:
-            yield self._progress
+            yield line
         finally:
-            self._progress.end()
-            del self._progress
+            line.end()
 
 
 class _Line:
@@ -127,15 +143,15 @@ class _Line:
         """More candidates will be fitted."""
         self._total += n_candidates * self._n_splits
 
-    def finished(self, result: Any) -> None:
-        """A fit was scored."""
+    def finished(self, parameters: Any, result: Any) -> None:
+        """A fit of a candidate was scored."""
         if not isinstance(result, Mapping) or "test_scores" not in result:
             return
         self._done += 1
         scores = result["test_scores"]
         score = scores.get(self._metric) if isinstance(scores, Mapping) else scores
         if isinstance(score, (int, float, np.number)):
-            of_candidate = self._scores.setdefault(repr(result.get("parameters")), [])
+            of_candidate = self._scores.setdefault(repr(parameters), [])
             of_candidate.append(float(score))
             if len(of_candidate) == self._n_splits and np.isfinite(mean := float(np.mean(of_candidate))):
                 self._best = mean if self._best is None else max(self._best, mean)
@@ -193,7 +209,7 @@ _ADDED = """
 """
 
 
-class GridSearchCV(_Together, model_selection.GridSearchCV):  # type: ignore[misc]
+class GridSearchCV(_Together, model_selection.GridSearchCV):
     __doc__ = f"""`sklearn.model_selection.GridSearchCV`, whose Keras fits are trained together.
 
     Example:
@@ -205,7 +221,8 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):  # type: ignore[mis
     Args:
         estimator: The estimator, or a pipeline that ends in one.
         param_grid: Values to try by name of parameter, or a list of such dicts.
-        scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in scikit-learn.{_ADDED}"""
+        scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in
+            scikit-learn.{_ADDED}"""
 
     def __init__(
         self,
@@ -241,7 +258,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):  # type: ignore[mis
         self.memory = memory
 
 
-class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):  # type: ignore[misc]
+class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
     __doc__ = f"""`sklearn.model_selection.RandomizedSearchCV`, whose Keras fits are trained together.
 
     Args:
@@ -289,7 +306,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):  # type
         self.memory = memory
 
 
-class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):  # type: ignore[misc]
+class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
     __doc__ = f"""`sklearn.model_selection.HalvingGridSearchCV`, whose Keras fits are trained together.
 
     Args:
@@ -344,7 +361,7 @@ class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):  # ty
         self.memory = memory
 
 
-class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):  # type: ignore[misc]
+class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
     __doc__ = f"""`sklearn.model_selection.HalvingRandomSearchCV`, whose Keras fits are trained together.
 
     Args:

@@ -1,8 +1,8 @@
 """One step of training as a pure function, and an epoch of it as one program, for one model or for many at once.
 
 A Keras model keeps its state in variables, and Keras traces a new program for every model. Here the state goes in and
-comes out, so that one trace serves all models of a structure, one after another or, with a leading axis on every part of
-the state, all of them in one step. What a step does is what `Model.train_step` does, in the same order.
+comes out, so that one trace serves all models of a structure, one after another or, with a leading axis on every part
+of the state, all of them in one step. What a step does is what `Model.train_step` does, in the same order.
 
 Whatever Keras does not promise (names that begin with an underscore) is used in this module alone. `unsupported` says
 in words why a model must be trained by `Model.fit`.
@@ -69,7 +69,7 @@ class Forward:
 
     def _output(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
         model = self._template
-        pairs = [*zip(model.trainable_variables, trainable), *zip(model.non_trainable_variables, others)]
+        pairs = _pairs(model.trainable_variables, trainable) + _pairs(model.non_trainable_variables, others)
         with _scope(pairs):
             return model(x, training=False) if model._call_has_training_arg else model(x)
 
@@ -161,7 +161,7 @@ class Program:
             The new state and the results of the metrics by name.
 
         Raises:
-            NotPure: The step cannot be a program, or the program failed. The template is as it was before.
+            NotPureError: The step cannot be a program, or the program failed. The template is as it was before.
         """
         return self._call("train", stacked, (state, lifted, data, order, starts))
 
@@ -260,11 +260,11 @@ class Program:
         key = (kind, stacked, form_of(arguments[2]))
         with _ONE_TRACE_AT_A_TIME:
             if key in self._refused:
-                raise NotPure(self._refused[key])
+                raise NotPureError(self._refused[key])
             try:
                 if key in self._ran:
                     return self._program(*key[:2], arguments[2])(*arguments)
-                # The first call runs all code of the model; what else it changes would be lost, or shared by all models.
+                # The first call runs all code of the model; what else it changes would be lost, or shared by others.
                 with _nothing_else_changes(self.template):
                     result = self._program(*key[:2], arguments[2])(*arguments)
             except Exception as error:
@@ -272,7 +272,7 @@ class Program:
                 reason = _reason(error, stacked=stacked)
                 if key not in self._ran and self._backend.is_of_the_program(error):
                     self._refused[key] = reason
-                raise NotPure(reason) from error
+                raise NotPureError(reason) from error
             self._ran.add(key)
             return result
 
@@ -345,15 +345,15 @@ class Program:
             if key not in returned and before.get(key) is not value:
                 known = [variable for variable in model.trainable_variables if id(variable) == key]
                 name = f"the weight {known[0].path!r}" if known else "a variable that is not among its own"
-                raise NotPure(f"a step of it assigns to {name}")
+                raise NotPureError(f"a step of it assigns to {name}")
 
     def _mapping(self, state: State) -> list[tuple[Any, Any]]:
         model = self.template
-        return [
-            *zip(model.trainable_variables, state.trainable),
-            *zip(model.non_trainable_variables, state.others),
-            *zip(model.metrics_variables, state.metrics),
-        ]
+        return (
+            _pairs(model.trainable_variables, state.trainable)
+            + _pairs(model.non_trainable_variables, state.others)
+            + _pairs(model.metrics_variables, state.metrics)
+        )
 
     @contextlib.contextmanager
     def _lifted(self, values: list[Any]) -> Iterator[None]:
@@ -442,7 +442,7 @@ for _name in ("add", "sub", "mul", "truediv", "pow"):
     setattr(_Lifted, f"__r{_name}__", _operator(_name, reflected=True))
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(_Lifted, f"__{_name}__", _comparison(_name))
-_Lifted.__neg__ = lambda self: self._with(-self._value, -self._number)  # type: ignore[attr-defined]
+_Lifted.__neg__ = lambda self: self._with(-self._value, -self._number)  # type: ignore[operator]
 
 
 @functools.cache
@@ -453,7 +453,7 @@ def _kind_of_lifted() -> type[_Lifted]:
     if keras.config.backend() == "tensorflow":
         return _Lifted
 
-    class LiftedVariable(_Lifted, keras.Variable):  # type: ignore[misc]
+    class LiftedVariable(_Lifted, keras.Variable):
         """A lifted number that Keras takes for one of its variables: it knows no other way to a tensor."""
 
         @property
@@ -471,13 +471,13 @@ def _kind_of_lifted() -> type[_Lifted]:
     return LiftedVariable
 
 
-class NotPure(Exception):
+class NotPureError(Exception):
     """A model cannot be trained by a shared program; the message says why."""
 
 
 def _reason(error: Exception, *, stacked: bool) -> str:
     """An error of a program, as the reason why models are trained in another way."""
-    if isinstance(error, NotPure):
+    if isinstance(error, NotPureError):
         return str(error)
     # Keras puts the layer before the error, in colours, and what the layer received after it.
     lines = [line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
@@ -492,7 +492,7 @@ def _nothing_else_changes(model: keras.Model) -> Iterator[None]:
     """Sees to it that a block changes no layer and draws no random numbers; puts back what it changed.
 
     Raises:
-        NotPure: It did.
+        NotPureError: It did.
     """
     layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
     before = [_attributes(layer) for layer in layers]
@@ -507,7 +507,7 @@ def _nothing_else_changes(model: keras.Model) -> Iterator[None]:
         if _generators() != generators:
             changed = changed or "a step of it draws random numbers that do not come from Keras' seeds"
     if changed is not None:
-        raise NotPure(changed)
+        raise NotPureError(changed)
 
 
 @functools.cache
@@ -523,7 +523,7 @@ def _attributes(layer: Any) -> dict[str, tuple[Any, Any]]:
 
     own = {name: value for name, value in vars(layer).items() if name not in _of_every_layer()}
     own |= dict(getattr(layer, "_buffers", {}))  # of torch
-    kept = {}
+    kept: dict[str, tuple[Any, Any]] = {}
     for name, value in own.items():
         if isinstance(value, (keras.Variable, keras.layers.Layer, keras.KerasTensor)):
             continue
@@ -583,8 +583,8 @@ def _generators() -> Any:
     """The state of every generator that a step could draw from, other than Keras' seeds."""
     import keras
 
-    kind, numbers, *rest = np.random.get_state()
-    states = [random.getstate(), numbers.tobytes(), rest, keras_generators()]  # type: ignore[union-attr]
+    _, numbers, *rest = np.random.get_state(legacy=True)
+    states = [random.getstate(), np.asarray(numbers).tobytes(), rest, keras_generators()]
     if keras.config.backend() == "torch":
         import torch
 
@@ -593,6 +593,10 @@ def _generators() -> Any:
 
 
 # -- what is private to Keras ---------------------------------------------------------------------------------------
+
+
+def _pairs(variables: Sequence[Any], values: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(variables, values, strict=True))
 
 
 def _scope(mapping: list[tuple[Any, Any]], *, collect_losses: bool = False) -> Any:
@@ -615,8 +619,8 @@ def _set(owner: Any, name: str, value: Any) -> None:
 def _pure(kind: type) -> type:
     """An optimizer class with the same rule of update, without what a backend adds for devices.
 
-    TensorFlow's optimizers refuse `stateless_apply`, and torch's work in place. The class of the user comes first in the
-    order of resolution, so that an optimizer which overrides one of these methods itself keeps its own.
+    TensorFlow's optimizers refuse `stateless_apply`, and torch's work in place. The class of the user comes first in
+    the order of resolution, so that an optimizer which overrides one of these methods itself keeps its own.
     """
     import keras
     from keras.src.optimizers.base_optimizer import BaseOptimizer
@@ -684,7 +688,7 @@ class _Rule:
         if self._places is None:
             return self.optimizer.stateless_apply(state, gradients, weights)  # type: ignore[no-any-return]
         if any(gradient is None for gradient in gradients):
-            raise NotPure("some weights have no part in the loss")
+            raise NotPureError("some weights have no part in the loss")
         vectors = [ops.concatenate([ops.reshape(part, (-1,)) for part in parts]) for parts in (gradients, weights)]
         (vector,), state = self.optimizer.stateless_apply(state, [vectors[0]], [vectors[1]])
         parts = ops.split(vector, self._ends[:-1].tolist()) if len(self._ends) > 1 else [vector]
@@ -694,14 +698,9 @@ class _Rule:
         """The state of Keras' optimizer as arrays, for this rule."""
         if self._places is None:
             return values
-        return [
-            np.concatenate([values[place].ravel() for place in places]) if len(places) > 1 else self._only(values, places)
-            for places in self._places
-        ]
-
-    def _only(self, values: list[Any], places: list[int]) -> Any:
-        value = values[places[0]]
-        return value.ravel() if value.shape in self._shapes and len(self._shapes) == 1 and value.ndim else value
+        # What is as large as all weights is a vector of all weights; the others are single numbers.
+        parts = [[values[place] for place in places] for places in self._places]
+        return [np.concatenate([value.ravel() for value in part]) if np.ndim(part[0]) else part[0] for part in parts]
 
     def unpacked(self, state: list[Any]) -> list[Any]:
         """The state of this rule, for Keras' optimizer."""
@@ -712,8 +711,8 @@ class _Rule:
             if np.ndim(value) == 0:
                 values[places[0]] = value
                 continue
-            parts = np.split(np.asarray(value), self._ends[:-1])
-            values |= {place: part.reshape(shape) for place, part, shape in zip(places, parts, self._shapes, strict=True)}
+            parts = zip(places, np.split(np.asarray(value), self._ends[:-1]), self._shapes, strict=True)
+            values |= {place: part.reshape(shape) for place, part, shape in parts}
         return [values[place] for place in range(len(values))]
 
 
@@ -745,7 +744,7 @@ def _pure_optimizer(model: keras.Model) -> Any:
     kind = type(optimizer)
     if keras.config.backend() == "torch" and kind.__module__.startswith("keras.src.backend.torch"):
         kind = next(base for base in kind.__mro__ if base.__module__.startswith("keras.src.optimizers."))
-    pure = _pure(kind).from_config(optimizer.get_config())  # type: ignore[attr-defined]
+    pure = _pure(kind).from_config(optimizer.get_config())  # type: ignore[arg-type, attr-defined]
     pure.build(model.trainable_variables)
     return pure
 
@@ -843,7 +842,6 @@ def assign(model: keras.Model, state: State) -> None:
 
 def clone(model: keras.Model) -> keras.Model:
     """A compiled model of the same structure, with other weights."""
-    import keras
 
     copy = type(model).from_config(model.get_config())
     optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
@@ -1032,10 +1030,10 @@ def _refuse_side_effects(function: Any) -> None:
         if known is None or not known.is_stateful or name.startswith(_HARMLESS_OPERATIONS):
             continue
         if name.startswith(("Assign", "Resource")):
-            raise NotPure(f"a step of it changes a tf.Variable that Keras does not know ({name})")
+            raise NotPureError(f"a step of it changes a tf.Variable that Keras does not know ({name})")
         if name.startswith("ReadVariable"):
-            raise NotPure("a step of it reads a tf.Variable that Keras does not know")
-        raise NotPure(f"a step of it does more than to compute ({name})")
+            raise NotPureError("a step of it reads a tf.Variable that Keras does not know")
+        raise NotPureError(f"a step of it does more than to compute ({name})")
 
 
 def _present(structure: Any) -> list[Any]:
@@ -1106,12 +1104,14 @@ class _Jax:
             state, _ = jax.lax.scan(body, state, order.swapaxes(0, 1) if stacked else order)
             return state, jax.vmap(results)(state) if stacked else results(state)
 
-        return jax.jit(run)  # type: ignore[no-any-return]
+        compiled: Callable[..., Any] = jax.jit(run)
+        return compiled
 
     def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
         import jax
 
-        return jax.jit(forward)  # type: ignore[no-any-return]
+        compiled: Callable[..., Any] = jax.jit(forward)
+        return compiled
 
 
 class _Torch:
@@ -1139,7 +1139,7 @@ class _Torch:
         return keras.ops.cast(value, keras.config.floatx() if dtype is None else keras.backend.standardize_dtype(dtype))
 
     def is_of_the_program(self, error: Exception) -> bool:
-        return isinstance(error, NotPure)  # each step runs the code anew: it could be the data
+        return isinstance(error, NotPureError)  # each step runs the code anew: it could be the data
 
     def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
         import keras

@@ -3,7 +3,7 @@
 A program traced for one model is right for another only if both are of one structure, and a model need not be built
 again only if the function that builds it would do the same. Guessing wrong would be a silent wrong result, so the
 question here is always what can be proved: `fingerprint` gives equal keys to what is equal for certain, and refuses
-(`Unknown`) whatever may depend on something that it cannot see.
+(`UnknownError`) whatever may depend on something that it cannot see.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PLAIN_FACTORS = {"clipnorm", "epsilon", "global_clipnorm", "momentum", "weight_
 _MOST_ELEMENTS = 100_000  # of an array that is a part of a key
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """It cannot be proved what this is; the message says why."""
 
 
@@ -70,7 +70,7 @@ def fingerprint(value: Any) -> Any:
         The key; it holds on to functions and classes, so that no other can take their identity.
 
     Raises:
-        Unknown: What the value does may depend on something that cannot be seen.
+        UnknownError: What the value does may depend on something that cannot be seen.
     """
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return type(value).__name__, value
@@ -103,7 +103,7 @@ def fingerprint(value: Any) -> Any:
 
 def _refuse(value: Any) -> Any:
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
-    raise Unknown(f"it is not known what {name} depends on")
+    raise UnknownError(f"it is not known what {name} depends on")
 
 
 def _is_known(module: str) -> bool:
@@ -115,7 +115,7 @@ def _of_configured(thing: Any) -> Any:
 
     kind = type(thing)
     if isinstance(thing, (keras.layers.Layer, keras.random.SeedGenerator)):
-        raise Unknown(f"a {kind.__name__} has a state, which changes")
+        raise UnknownError(f"a {kind.__name__} has a state, which changes")
     # An initializer without a seed has drawn one when it was made, and keeps it.
     seed = getattr(thing, "seed", None) if isinstance(thing, keras.initializers.Initializer) else None
     return "configured", kind, _of_config(thing.get_config()), fingerprint(seed)
@@ -126,11 +126,11 @@ def _of_config(config: Any) -> Any:
     if isinstance(config, Mapping):
         module = config.get("module")
         if isinstance(module, str) and "class_name" in config and not _is_known(module):
-            raise Unknown(f"it holds {config['class_name']}, which is not Keras' own")
+            raise UnknownError(f"it holds {config['class_name']}, which is not Keras' own")
         if config.get("class_name") == "function" and module not in (None, "keras.activations"):
-            raise Unknown(f"it holds the function {config.get('config')!r}")
+            raise UnknownError(f"it holds the function {config.get('config')!r}")
         if config.get("class_name") == "Lambda":
-            raise Unknown("it holds a Lambda layer, whose function may depend on anything")
+            raise UnknownError("it holds a Lambda layer, whose function may depend on anything")
         return "dict", tuple((key, _of_config(item)) for key, item in config.items())
     if isinstance(config, (list, tuple)):
         return type(config).__name__, tuple(map(_of_config, config))
@@ -146,7 +146,7 @@ def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
     seen = seen | {function}
     names = _names_in(function.__code__)
     if names & _READS_THE_WORLD:
-        raise Unknown(f"`{function.__name__}` reads {sorted(names & _READS_THE_WORLD)[0]!r}")
+        raise UnknownError(f"`{function.__name__}` reads {sorted(names & _READS_THE_WORLD)[0]!r}")
     outside = {name: function.__globals__[name] for name in names if name in function.__globals__}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         outside[name] = cell.cell_contents
@@ -162,16 +162,16 @@ def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
 def _of_outside(function: types.FunctionType, name: str, value: Any, seen: set[Any]) -> Any:
     if isinstance(value, types.ModuleType):
         if not _is_known(value.__name__):
-            raise Unknown(f"`{function.__name__}` uses the module {value.__name__!r}")
+            raise UnknownError(f"`{function.__name__}` uses the module {value.__name__!r}")
         return "module", value.__name__
     if isinstance(value, types.FunctionType):
         return _of_function(value, seen)
     if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
-        raise Unknown(f"`{function.__name__}` uses {name!r}, which it may change")
+        raise UnknownError(f"`{function.__name__}` uses {name!r}, which it may change")
     try:
         return fingerprint(value)
-    except Unknown:
-        raise Unknown(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
+    except UnknownError:
+        raise UnknownError(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
 
 
 @functools.cache
@@ -180,7 +180,7 @@ def _names_in(code: types.CodeType) -> frozenset[str]:
     names = set(code.co_names)
     for instruction in dis.get_instructions(code):
         if instruction.opname == "IMPORT_NAME" and not _is_known(str(instruction.argval)):
-            raise Unknown(f"`{code.co_name}` imports {instruction.argval!r}")
+            raise UnknownError(f"`{code.co_name}` imports {instruction.argval!r}")
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             names |= _names_in(constant)
@@ -204,12 +204,12 @@ def structure_of(model: keras.Model, origin: Any = None) -> Structure:
     try:
         compiled = _compile_key_of(model)
         kind, known = "config", (type(model), _model_key(model))
-    except Unknown:
+    except UnknownError:
         kind, known = "origin", origin
         if origin is not None:
             try:
                 compiled = _compile_key_of(model)
-            except Unknown:
+            except UnknownError:
                 origin = None
         if origin is None:
             return Structure("itself", _ById(model), [], [])
@@ -236,9 +236,9 @@ def _model_key(model: keras.Model) -> Any:
     for layer in model._flatten_layers():
         kind = type(layer)
         if not _is_known(kind.__module__):
-            raise Unknown(f"{kind.__name__} is not Keras' own")
+            raise UnknownError(f"{kind.__name__} is not Keras' own")
         if kind.__name__ == "Lambda":
-            raise Unknown("it holds a Lambda layer, whose function may depend on anything")
+            raise UnknownError("it holds a Lambda layer, whose function may depend on anything")
     config = model.get_config()
     lifted = _layer_slots(model)
     # Numbers are left out of the key only if each of them was found in the layers, and so is passed in.
@@ -296,7 +296,7 @@ def compile_key(arguments: Mapping[str, Any]) -> Any:
     """Key of arguments of `Model.compile`, without the numbers of the optimizer that may differ.
 
     Raises:
-        Unknown: It cannot be proved what they do.
+        UnknownError: It cannot be proved what they do.
     """
     others = tuple((name, _of_compiled(value)) for name, value in arguments.items() if name != "optimizer")
     return others, _optimizer_key(arguments["optimizer"]) if arguments.get("optimizer") is not None else None
@@ -305,7 +305,7 @@ def compile_key(arguments: Mapping[str, Any]) -> Any:
 def _compile_key_of(model: keras.Model) -> Any:
     config = getattr(model, "_compile_config", None)
     if config is None:
-        raise Unknown("it was compiled in a way of its own")
+        raise UnknownError("it was compiled in a way of its own")
     return compile_key({name: value for name, value in config.config.items() if name != "optimizer"})
 
 

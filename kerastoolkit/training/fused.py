@@ -1,9 +1,9 @@
 """Many fits as one program: the engine under every search.
 
-`fit_many` trains a list of models as if `Model.fit` had been called for each, and gives each its model and history. Fits
-of one structure (same layers, same kind of optimizer, same batch size) become one program: their weights, optimizer
-states and metric states are stacked along a leading axis, and one step trains all of them. What differs between them
-(learning rate, dropout rate, penalties, rows, weights of rows, epochs, callbacks) goes in as data.
+`fit_many` trains a list of models as if `Model.fit` had been called for each, and gives each its model and history.
+Fits of one structure (same layers, same kind of optimizer, same batch size) become one program: their weights,
+optimizer states and metric states are stacked along a leading axis, and one step trains all of them. What differs
+between them (learning rate, dropout rate, penalties, rows, weights of rows, epochs, callbacks) goes in as data.
 
 A fit on its own runs the same program for one model, which is traced once for all models of the structure. What no
 program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
@@ -21,8 +21,6 @@ import functools
 import os
 import threading
 import time
-import traceback
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,8 +29,8 @@ import numpy as np
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import _program
-from kerastoolkit.training.network import Network, Recipe
 from kerastoolkit.training._program import Program, Rows, State, mapped
+from kerastoolkit.training.network import Network, Recipe
 from kerastoolkit.training.seeds import isolated
 
 if TYPE_CHECKING:
@@ -129,7 +127,12 @@ class Trained:
 
 
 def fit_many(
-    fits: Sequence[Fit], *, memory: float | None = None, watch: Callable[[int, int], None] | None = None
+    fits: Sequence[Fit],
+    *,
+    memory: float | None = None,
+    at_most: int | None = None,
+    watch: Callable[[int, int], None] | None = None,
+    finished: Callable[[list[Fit], list[Trained]], None] | None = None,
 ) -> list[Trained]:
     """Trains many models, those of one structure as one program.
 
@@ -139,8 +142,11 @@ def fit_many(
         fits: The fits. Models and callbacks must not be shared between them.
         memory: Bytes that stacked models may take; more of them than fit in there are trained in turns. Defaults to
             `None`: half of what is free.
+        at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
         watch: Called after each epoch with the number of epochs done and of all epochs of all fits; what it raises ends
             the training. Defaults to `None`.
+        finished: Called with fits that were trained together and what became of them, as soon as they are. Defaults to
+            `None`.
 
     Returns:
         One `Trained` for each fit, in their order. What one of them raised is in its `error`.
@@ -159,15 +165,17 @@ def fit_many(
     told = _Told(runs, watch)
     groups: dict[Any, list[_Run]] = {}
     for run in runs:
-        if run.trained.error is None:
-            groups.setdefault(run.group, []).append(run)
+        groups.setdefault(run.group if run.trained.error is None else ("failed",), []).append(run)
     for group, members in groups.items():
-        if group[0] == "Model.fit":
-            for run in members:
-                _by_keras(run)
-                told((run, run.fit.epochs))
-        else:
-            _train_group(members, memory, told)
+        together = group[0] not in ("failed", "Model.fit")
+        for turn in _turns(members, memory, at_most) if together else [[run] for run in members]:
+            if together:
+                _train_turn(turn, told)
+            elif group[0] == "Model.fit":
+                _by_keras(turn[0])
+            told(*((run, run.fit.epochs) for run in turn))
+            if finished is not None:
+                finished([run.fit for run in turn], [run.trained for run in turn])
     return [run.trained for run in runs]
 
 
@@ -247,11 +255,20 @@ def train(fit: Fit) -> Trained:
 class _Run:
     """A fit on its way: its data, its callbacks, its history."""
 
+    network: Network
+    program: Program
+    rows: Rows
+    validation: Rows | None
+    stack: _Stack
+    view: Any
+
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
         self.trained = Trained(None)
         self.seed = int(np.random.randint(2**31 - 1)) if fit.seed is None else fit.seed
         self.group: Any = ("Model.fit",)
+        self.number = self.place = 0  # among the runs of its program, and among those still in the stack
+        self.has_ended = False
         try:
             self._prepare()
         except Exception as error:
@@ -265,7 +282,7 @@ class _Run:
             try:
                 rows = _rows(fit.x, fit.y, fit.sample_weight)
                 self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data))
-            except _NotArrays as error:
+            except _NotArraysError as error:
                 reason = str(error)
         network = fit.model if isinstance(fit.model, Network) else None
         network = network or Network(_source(fit.model), fit.seed)
@@ -276,25 +293,36 @@ class _Run:
         if reason is not None or rows is None:
             self.trained.how = "Model.fit"
             return
-        self.rows, self.network, self.program = rows, network, network.program
+        self.rows, self.network = rows, network
+        self.program = network.program  # type: ignore[assignment]  # there is one, since there is no reason
         self.n_rows = _length(rows.x)
         self.batch_size = min(fit.batch_size or 32, self.n_rows)
-        validation_size = fit.validation_batch_size or fit.batch_size or 32
-        self.validation_size = 0 if self.validation is None else min(validation_size, _length(self.validation.x))
+        self.n_validation_rows = 0 if self.validation is None else _length(self.validation.x)
+        self.sizes = fit.batch_size or 32, fit.validation_batch_size or fit.batch_size or 32
         form = _program.form_of(rows), self.validation and _program.form_of(self.validation)
-        self.group = (id(self.program), form, fit.batch_size or 32, validation_size if self.validation else None)
+        self.group = (id(self.program), form, self.sizes)
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
-    def begin(self, stack: _Stack, place: int) -> None:
+    def attempt(self, action: Callable[[_Run], None]) -> None:
+        """Does something of this run's own; what it raises ends this run and no other."""
+        if self.trained.error is None:
+            try:
+                action(self)
+            except Exception as error:
+                self.trained.error = error
+
+    def begin(self, stack: _Stack) -> None:
         import keras
 
         fit = self.fit
+        self.stack = stack
+        self.logs: dict[str, Any] = {}
         self.history = keras.callbacks.History()
         self.callbacks = [*fit.callbacks, self.history]
         # What Keras' own callbacks touch of a model is little; others get the model itself.
         self.whole = not all(type(callback) in _content_with_a_view() for callback in fit.callbacks)
-        self.view: Any = self.network.model if self.whole else _View(self, stack, place)
+        self.view = self.network.model if self.whole else _View(self)
         self.view.stop_training = False
         params = {"verbose": 0, "epochs": fit.epochs, "steps": -(-self.n_rows // self.batch_size)}
         for callback in self.callbacks:
@@ -302,20 +330,57 @@ class _Run:
             callback.set_model(self.view)
         self.orders = np.random.default_rng((self.seed, fit.initial_epoch))
         self.epoch = fit.initial_epoch
-        self.call("on_train_begin", {})
+        self.call_with_state("on_train_begin", {})
         self.epoch = max(self.epoch, getattr(self.view, "_initial_epoch", None) or 0)
 
-    def call(self, hook: str, *arguments: Any) -> None:
-        for callback in self.callbacks:
-            if callback is self.history or not _is_default(callback, hook):
-                getattr(callback, hook)(*arguments)
+    def end_epoch(self, logs: dict[str, Any]) -> None:
+        self.call_with_state("on_epoch_end", self.epoch, logs)
+        self.logs = logs
+        self.epoch += 1
+
+    def finish(self) -> None:
+        """Ends training: the last word of the optimizer and of the callbacks; the network has its state again."""
+        if self.has_ended:
+            return
+        self.has_ended = True
+        self.attempt(_Run._end)
+        if self.trained.error is None:
+            self.network.state = State(*[[np.array(value) for value in part] for part in self.stack.read(self.place)])
+        self.trained.history = dict(self.history.history)
+        self.network.history = self.history
+
+    def _end(self) -> None:
+        averaged = self.program.finalized(self.stack.read(self.place))
+        for number, value in enumerate(averaged or ()):
+            self.stack.write(self.place, "trainable", number, value)
+        self.call_with_state("on_train_end", self.logs)
+
+    def call_with_state(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of the callbacks; a callback that gets the model itself finds its weights in it."""
+        theirs = [callback for callback in self.fit.callbacks if not _is_default(callback, hook)]
+        if self.whole and theirs:
+            self.network.state = self.stack.read(self.place)
+        for callback in [*theirs, self.history]:
+            getattr(callback, hook)(*arguments)
+        if self.whole and theirs:
+            self._read_back()
+
+    def _read_back(self) -> None:
+        """Takes over what a callback changed in the model."""
+        old, new = self.stack.read(self.place), self.network.state
+        for part in ("trainable", "others", "optimizer"):
+            for number, (before, after) in enumerate(zip(getattr(old, part), getattr(new, part), strict=True)):
+                if not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
+                    self.stack.write(self.place, part, number, after)
+
+    # -- epochs --------------------------------------------------------------------------------------------------
+
+    def is_done(self) -> bool:
+        return bool(self.view.stop_training) or self.epoch >= self.fit.epochs
 
     def order(self) -> Any:
         """Row numbers of the next epoch."""
         return self.orders.permutation(self.n_rows) if self.fit.shuffle else np.arange(self.n_rows)
-
-    def watches_for_nan(self) -> bool:
-        return any(map(_is_for_nan, self.callbacks))
 
     def is_validated(self) -> bool:
         every = self.fit.validation_freq
@@ -325,22 +390,22 @@ class _Run:
 
 
 class _View:
-    """What Keras' own callbacks see of a model that exists as rows of a stack."""
+    """What Keras' own callbacks see of a model that exists as a row of a stack."""
 
-    def __init__(self, run: _Run, stack: _Stack, place: int) -> None:
-        self._run, self._stack, self.place = run, stack, place
+    def __init__(self, run: _Run) -> None:
+        self._run = run
         self.stop_training = False
-        self.optimizer = _ViewOfOptimizer(self)
+        self.optimizer = _ViewOfOptimizer(run)
         self.metrics = run.program.template.metrics
         self._weights = run.program.weight_places()
 
     def get_weights(self) -> list[Any]:
-        state = self._stack.read(self.place)
+        state = self._run.stack.read(self._run.place)
         return [np.array(getattr(state, part)[number]) for part, number in self._weights]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         for (part, number), value in zip(self._weights, weights, strict=True):
-            self._stack.write(self.place, part, number, value)
+            self._run.stack.write(self._run.place, part, number, value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -349,24 +414,22 @@ class _View:
 
 
 class _ViewOfOptimizer:
-    def __init__(self, view: _View) -> None:
-        self._view = view
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    def _place_of_rate(self) -> int:
+        place = self._run.program.place_of_rate
+        if place is None:
+            raise TypeError("the learning rate of this optimizer follows a schedule, and cannot be set")
+        return place
 
     @property
     def learning_rate(self) -> Any:
-        view = self._view
-        place = view._run.program.place_of_rate
-        if place is None:
-            raise AttributeError("the learning rate follows a schedule")
-        return view._stack.read(view.place).optimizer[place]
+        return self._run.stack.read(self._run.place).optimizer[self._place_of_rate()]
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        view = self._view
-        place = view._run.program.place_of_rate
-        if place is None:
-            raise TypeError("This optimizer was made with a schedule; its learning rate cannot be set.")
-        view._stack.write(view.place, "optimizer", place, np.asarray(value))
+        self._run.stack.write(self._run.place, "optimizer", self._place_of_rate(), np.asarray(value))
 
 
 def _content_with_a_view() -> tuple[type, ...]:
@@ -401,9 +464,9 @@ def _looks_at_batches(callback: Any) -> bool:
     if _is_for_nan(callback):
         return False  # `_train_together` calls it where the loss is lost
     if type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore):
-        return callback.save_freq != "epoch"
-    hooks = ("on_batch_begin", "on_batch_end")
-    hooks += tuple(f"on_{kind}_batch_{end}" for kind in ("train", "test") for end in ("begin", "end"))
+        return bool(callback.save_freq != "epoch")
+    hooks = ["on_batch_begin", "on_batch_end"]
+    hooks += [f"on_{kind}_batch_{end}" for kind in ("train", "test") for end in ("begin", "end")]
     return not all(_is_default(callback, hook) for hook in hooks)
 
 
@@ -427,7 +490,7 @@ def _not_for_a_program(fit: Fit) -> str | None:
 # -- data -----------------------------------------------------------------------------------------------------------
 
 
-class _NotArrays(Exception):
+class _NotArraysError(Exception):
     """The data is not made of arrays; the message says what it is."""
 
 
@@ -448,11 +511,11 @@ def _array(part: Any) -> Any:
     import keras
 
     if not isinstance(part, np.ndarray):
-        raise _NotArrays(f"data of {type(part).__name__} is left to Keras")
+        raise _NotArraysError(f"data of {type(part).__name__} is left to Keras")
     if part.dtype.kind == "f" and part.dtype != keras.config.floatx():
         return part.astype(keras.config.floatx())
     if part.dtype.kind not in "fiub":
-        raise _NotArrays(f"data of {part.dtype} is left to Keras")
+        raise _NotArraysError(f"data of {part.dtype} is left to Keras")
     return part
 
 
@@ -464,7 +527,7 @@ def _length(x: Any) -> int:
 
 def _three(data: Any) -> tuple[Any, Any, Any]:
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        raise _NotArrays("validation data that is a data set is left to Keras")
+        raise _NotArraysError("validation data that is a data set is left to Keras")
     x, y, *weights = data
     return x, y, weights[0] if weights else None
 
@@ -509,7 +572,7 @@ class _Pool:
             if id(array) in known:
                 starts.append(known[id(array)])
                 continue
-            key = (array.shape, zlib.crc32(np.ascontiguousarray(array)))
+            key = (array.shape, zlib.crc32(np.ascontiguousarray(array).data))
             same = [start for other, start in distinct.get(key, ()) if np.array_equal(other, array)]
             if not same:
                 distinct.setdefault(key, []).append((array, end))
@@ -540,7 +603,8 @@ class _Stack:
         else:
             values = [np.float64(value) for value in values[0]]
         self.lifted, self.fresh = program.tensors(values), program.tensors(fresh)
-        self.state = State(*program.tensors(list(parts)), self.fresh)
+        trainable, others, optimizer = program.tensors(list(parts))
+        self.state = State(trainable, others, optimizer, self.fresh)
         self._read: State | None = None
         self._writes: list[tuple[int, str, int, Any]] = []
 
@@ -557,6 +621,7 @@ class _Stack:
         return results
 
     def reset_metrics(self) -> None:
+        self.flush()
         self.state = self.state._replace(metrics=self.fresh)
 
     def read(self, place: int) -> State:
@@ -590,12 +655,14 @@ class _Stack:
         self.state = State(**parts)
         self._read = None
 
-    def put(self, source: State, place: int) -> State:
-        """The state, with that of one model as it is in another state."""
+    def put(self, source: State, place: int) -> None:
+        """Sets one model to what it is in another state."""
         if not self.stacked:
-            return source
-        index = np.array([place], "int32")
-        return self.program.put(self.state, index, self.program.take(source, index))  # type: ignore[no-any-return]
+            self.state = source
+        else:
+            index = np.array([place], "int32")
+            self.state = self.program.put(self.state, index, self.program.take(source, index))
+        self._read = None
 
     def keep(self, members: Any) -> None:
         """Goes on with some of the models only."""
@@ -606,29 +673,27 @@ class _Stack:
         self._read = None
 
 
-def _train_group(runs: list[_Run], memory: float | None, told: _Told) -> None:
-    program = runs[0].program
-    turns = _turns(runs, memory)
-    for turn in turns:
-        unstackable = program.unstackable()
-        fused = len(turn) > 1 and unstackable is None and _is_quicker_together(turn)
-        for run in turn:
-            run.trained.how = "fused" if fused else "alone"
-            run.trained.together = len(turn) if fused else 1
-            if not fused:
-                run.trained.reason = (
-                    "nothing else to train has its structure" if len(turn) == 1 else unstackable or "one by one was quicker"
-                )
-        rest = turn if not fused else _tried(turn, "alone", lambda turn=turn: _train_together(turn, told, stacked=True))
-        for run in rest:
-            for left in _tried([run], "Model.fit", lambda run=run: _train_one(run, told)):
-                _by_keras(left)
+def _train_turn(runs: list[_Run], told: _Told) -> None:
+    """Trains fits of one structure: together if that is quicker, and as well as they can be if it fails."""
+    unstackable = runs[0].program.unstackable()
+    fused = len(runs) > 1 and unstackable is None and _is_quicker_together(runs)
+    for run in runs:
+        run.trained.how = "fused" if fused else "alone"
+        run.trained.together = len(runs) if fused else 1
+        if not fused:
+            no_other = "nothing else to train has its structure"
+            run.trained.reason = no_other if len(runs) == 1 else unstackable or "one by one was quicker"
+    rest = _tried(runs, "alone", lambda: _Training(runs, stacked=True).carry_out(told)) if fused else runs
+    for run in rest:
+        for left in _tried([run], "Model.fit", functools.partial(_train_one, run, told)):
+            _by_keras(left)
 
 
 def _train_one(run: _Run, told: _Told) -> None:
     # Tracing costs more than training: one that comes after many, as the last fit of a search does, goes their way.
     program = run.program
-    _train_together([run], told, stacked=program.has_traced(run.rows, stacked=True) > program.has_traced(run.rows))
+    stacked = program.has_traced(run.rows, stacked=True) and not program.has_traced(run.rows)
+    _Training([run], stacked=stacked).carry_out(told)
 
 
 def _is_quicker_together(runs: list[_Run]) -> bool:
@@ -639,7 +704,7 @@ def _is_quicker_together(runs: list[_Run]) -> bool:
     try:
         together = _seconds_a_step(runs, stacked=True)
         return together < len(runs) * _seconds_a_step(runs[:1], stacked=False)
-    except _program.NotPure:
+    except _program.NotPureError:
         return True  # training itself will find out what is wrong, and what to do instead
 
 
@@ -664,20 +729,21 @@ def _tried(runs: list[_Run], otherwise: How, train: Callable[[], None]) -> list[
     before = {run: run.network.state for run in runs}
     try:
         train()
-    except _program.NotPure as error:
-        left = [run for run in runs if run.trained.error is None and not getattr(run, "finished", False)]
+    except Exception as error:
+        words = str(error) if isinstance(error, _program.NotPureError) else f"the program raised {type(error).__name__}"
+        left = [run for run in runs if run.trained.error is None and not run.has_ended]
         for run in left:
             run.network.state = before[run]  # a callback may have changed it, or been given that of the stack
-            run.trained.how, run.trained.reason, run.trained.together = otherwise, str(error), 1
+            run.trained.how, run.trained.reason, run.trained.together = otherwise, words, 1
         return left
     return []
 
 
-def _turns(runs: list[_Run], memory: float | None) -> list[list[_Run]]:
+def _turns(runs: list[_Run], memory: float | None, at_most: int | None) -> list[list[_Run]]:
     """The runs in as many parts as do not fit in memory together."""
     budget = memory if memory is not None else free_memory() / 2
     each = runs[0].program.bytes_of_a_step(runs[0].batch_size)
-    most = max(1, int(budget // max(each, 1)))
+    most = max(1, min(int(budget // max(each, 1)), at_most or len(runs)))
     n_turns = -(-len(runs) // most)
     size = -(-len(runs) // n_turns)
     return [runs[start : start + size] for start in range(0, len(runs), size)]
@@ -694,198 +760,142 @@ def free_memory() -> float:
         return float(pages * 4096 / 2)
 
 
-def _train_together(runs: list[_Run], told: _Told, *, stacked: bool) -> None:
-    program = runs[0].program
-    stack = _Stack(program, [run.network for run in runs], stacked=stacked)
-    training = _Pool(program, [run.rows for run in runs])
-    validation = _Pool(program, [run.validation for run in runs]) if runs[0].validation is not None else None
-    places = {run: place for place, run in enumerate(runs)}
-    numbers_of = dict(places)
-    active: list[_Run] = []
-    for place, run in enumerate(runs):
-        if _guarded(run, lambda run=run, place=place: _begin(run, stack, place)):  # type: ignore[misc]
-            active.append(run)
-    everyone = list(runs)  # those in the stack, in order
-    steps_a_call = program.steps_a_call
-    orders: dict[_Run, Any] = {}
+class _Training:
+    """Fits of one structure on their way through a program: stacked, or one alone."""
 
-    def take_steps(chosen: list[_Run], order: Any, pool: _Pool, step: Any) -> dict[_Run, Any]:
-        """Takes runs through batches of theirs; `order` has the shape (runs, steps, rows)."""
-        index = np.array([places[run] for run in chosen], "int32")
-        numbers = np.array([numbers_of[run] for run in chosen])
-        if stacked and len(chosen) == 1:  # some operations are not vectorised over one
-            order, index, numbers = np.repeat(order, 2, axis=0), np.repeat(index, 2), np.repeat(numbers, 2)
-        starts = mapped(lambda start: start[numbers if stacked else 0], pool.starts)
-        order = program.tensor(order if stacked else order[0])
-        results = stack.advance(
-            None if not stacked or len(chosen) == len(everyone) > 1 else index,
-            lambda state, lifted: step(state, lifted, pool.data, order, program.tensors(starts), stacked=stacked),
-        )
-        results = program.arrays(results)
-        if not stacked:
-            return {chosen[0]: results}
-        return {run: {name: value[place] for name, value in results.items()} for place, run in enumerate(chosen)}
+    def __init__(self, runs: list[_Run], *, stacked: bool) -> None:
+        self._runs, self._stacked = runs, stacked
+        self._program = program = runs[0].program
+        self._stack = _Stack(program, [run.network for run in runs], stacked=stacked)
+        self._training = _Pool(program, [run.rows for run in runs])
+        watched: Any = [run.validation for run in runs]
+        self._validation = None if watched[0] is None else _Pool(program, watched)
+        self._size, self._validation_size = runs[0].sizes
+        self._steps_a_call = program.steps_a_call
+        self._orders: dict[_Run, Any] = {}
+        self._in_stack = list(runs)
+        for number, run in enumerate(runs):
+            run.number = run.place = number
 
-    def sweep(
-        kind: str, members: list[_Run], pool: _Pool, size: int, order_of: Callable[[_Run], Any]
-    ) -> dict[_Run, Any]:
-        """Takes every run through all its batches: what is common to many at once, then the rest of each."""
-        nonlocal steps_a_call
-        logs: dict[_Run, Any] = {}
-        orders.clear()
-        orders.update({run: order_of(run).astype("int32") for run in members})
-        step = program.epoch if kind == "train" else program.evaluation
+    def carry_out(self, told: _Told) -> None:
+        try:
+            self._run_epochs(told)
+        except Exception:
+            raise  # what still runs is trained otherwise
+        except BaseException:  # the user stopped it: what was trained so far is theirs
+            self._finish()
+            raise
+        self._finish()
 
-        def advance(chosen: list[_Run], first: int, last: int, rows: int) -> None:
-            batches = [orders[run][first * size : first * size + (last - first) * rows] for run in chosen]
-            order = np.stack(batches).reshape(len(chosen), last - first, rows)
-            logs.update(take_steps(chosen, order, pool, step))
+    def _finish(self) -> None:
+        for run in self._runs:
+            run.finish()
 
-        done = 0
-        full = {run: len(order) // size for run, order in orders.items()}
-        for until in sorted(set(full.values())):
-            while done < until:
-                last = min(until, done + steps_a_call)
-                begun = time.perf_counter()
-                advance([run for run in members if full[run] >= until], done, last, size)
-                if last - done == steps_a_call and time.perf_counter() - begun < _SECONDS_A_CALL / 2:
-                    steps_a_call *= 2
-                done = last
-        for rest in sorted({len(order) % size for order in orders.values()} - {0}):
-            chosen = [run for run in members if len(orders[run]) % size == rest]
-            for same in sorted({full[run] for run in chosen}):
-                advance([run for run in chosen if full[run] == same], same, same + 1, rest)
+    def _run_epochs(self, told: _Told) -> None:
+        for run in self._runs:
+            run.attempt(lambda run: run.begin(self._stack))
+        while active := self._still_active():
+            self._let_go_of_others(active)
+            logs = self._train_epoch(active)
+            self._validate([run for run in active if run.is_validated()], logs)
+            for run in active:
+                run.attempt(lambda run: run.end_epoch(_plain(logs[run])))  # noqa: B023  called at once
+            told(*((run, run.fit.epochs if run.is_done() else run.epoch) for run in active))
+
+    def _still_active(self) -> list[_Run]:
+        return [run for run in self._in_stack if run.trained.error is None and not run.is_done()]
+
+    def _let_go_of_others(self, active: list[_Run]) -> None:
+        """Takes what has ended out of the stack, so that the others go faster."""
+        if not self._stacked or len(active) == len(self._in_stack):
+            return
+        for run in set(self._in_stack) - set(active):
+            run.finish()
+        self._stack.keep(np.array([run.place for run in active], "int32"))
+        self._in_stack = active
+        for place, run in enumerate(active):
+            run.place = place
+
+    def _train_epoch(self, active: list[_Run]) -> dict[_Run, dict[str, Any]]:
+        for run in active:
+            run.attempt(lambda run: run.call_with_state("on_epoch_begin", run.epoch, {}))
+        self._stack.reset_metrics()
+        before = self._stack.state
+        self._orders = {run: run.order().astype("int32") for run in active}
+        logs = self._sweep(self._program.epoch, active, self._training, self._size)
+        for run in active:
+            if not np.isfinite(logs[run]["loss"]) and any(map(_is_for_nan, run.callbacks)):
+                logs[run] = self._stop_at_nan(run, before)
         return logs
 
-    def stop_at_nan(run: _Run, before: State) -> dict[str, Any]:
-        """Goes through the epoch again, step by step, up to the one in which the loss is lost."""
-        stack.state = stack.put(before, places[run])
-        for step, first in enumerate(range(0, len(orders[run]), size)):
-            rows = orders[run][first : first + size]
-            logs = take_steps([run], rows[None, None], training, program.epoch)[run]
-            for callback in run.callbacks:
-                if _is_for_nan(callback):
-                    callback.on_batch_end(step, _plain(logs))
+    def _validate(self, runs: list[_Run], logs: dict[_Run, dict[str, Any]]) -> None:
+        if not runs or self._validation is None:
+            return
+        for run in runs:
+            run.attempt(lambda run: run.call_with_state("on_test_begin", {}))
+        self._stack.reset_metrics()
+        self._orders = {run: np.arange(run.n_validation_rows, dtype="int32") for run in runs}
+        found = self._sweep(self._program.evaluation, runs, self._validation, self._validation_size)
+        for run in runs:
+            run.attempt(lambda run: run.call_with_state("on_test_end", _plain(found[run])))
+            logs[run] = {**logs[run], **{f"val_{name}": value for name, value in found[run].items()}}
+
+    def _sweep(self, step: Any, runs: list[_Run], pool: _Pool, size: int) -> dict[_Run, dict[str, Any]]:
+        """Takes every run through all its batches: what is common to many at once, then the rest of each."""
+        logs: dict[_Run, dict[str, Any]] = {}
+        whole = {run: len(order) // size for run, order in self._orders.items()}
+        done = 0
+        for until in sorted(set(whole.values())):
+            chosen = [run for run in runs if whole[run] >= until]
+            while done < until:
+                steps = min(until - done, self._steps_a_call)
+                begun = time.perf_counter()
+                logs |= self._take_steps(step, chosen, pool, done * size, steps, size)
+                if steps == self._steps_a_call and time.perf_counter() - begun < _SECONDS_A_CALL / 2:
+                    self._steps_a_call *= 2
+                done += steps
+        rests = {run: (whole[run], len(order) % size) for run, order in self._orders.items()}
+        for steps, rest in sorted({rest for rest in rests.values() if rest[1]}):
+            chosen = [run for run in runs if rests[run] == (steps, rest)]
+            logs |= self._take_steps(step, chosen, pool, steps * size, 1, rest)
+        return logs
+
+    def _take_steps(
+        self, step: Any, runs: list[_Run], pool: _Pool, first: int, steps: int, size: int
+    ) -> dict[_Run, dict[str, Any]]:
+        """Takes runs through `steps` batches of `size` rows, from the row `first` of their orders."""
+        program = self._program
+        order = np.stack([self._orders[run][first : first + steps * size] for run in runs])
+        order = order.reshape(len(runs), steps, size)
+        if not self._stacked:
+            starts = mapped(lambda start: start[0], pool.starts)
+            members, order = None, order[0]
+        else:
+            places, numbers = np.array([(run.place, run.number) for run in runs], "int32").T
+            if len(runs) == 1:  # some operations are not vectorised over one
+                places, numbers, order = np.repeat(places, 2), np.repeat(numbers, 2), np.repeat(order, 2, axis=0)
+            starts = mapped(lambda start: start[numbers], pool.starts)
+            members = None if len(runs) == len(self._in_stack) > 1 else places
+        arguments = pool.data, program.tensor(order), program.tensors(starts)
+        results = program.arrays(
+            self._stack.advance(members, lambda *state: step(*state, *arguments, stacked=self._stacked))
+        )
+        if not self._stacked:
+            return {runs[0]: results}
+        return {run: {name: value[place] for name, value in results.items()} for place, run in enumerate(runs)}
+
+    def _stop_at_nan(self, run: _Run, before: State) -> dict[str, Any]:
+        """Goes through an epoch again, step by step, up to the one in which the loss is lost."""
+        self._stack.put(before, run.place)
+        logs: dict[str, Any] = {}
+        for step, first in enumerate(range(0, run.n_rows, self._size)):
+            rows = min(self._size, run.n_rows - first)
+            logs = self._take_steps(self._program.epoch, [run], self._training, first, 1, rows)[run]
+            for callback in filter(_is_for_nan, run.callbacks):
+                callback.on_batch_end(step, _plain(logs))
             if run.view.stop_training:
                 break
         return logs
-
-    size, validation_size = runs[0].fit.batch_size or 32, 0
-    if validation is not None:
-        validation_size = runs[0].fit.validation_batch_size or size
-    try:
-        while active := [run for run in active if run.trained.error is None and not _is_done(run)]:
-            if len(active) < len(everyone) and stacked:
-                stack.keep(np.array([places[run] for run in active], "int32"))
-                everyone = list(active)
-                places = {run: place for place, run in enumerate(active)}
-                for run in active:
-                    if isinstance(run.view, _View):
-                        run.view.place = places[run]
-            for run in active:
-                _guarded(run, lambda run=run: _with_state(run, stack, places[run], "on_epoch_begin", run.epoch, {}))
-            stack.flush()
-            stack.reset_metrics()
-            before = stack.state
-            logs = sweep("train", active, training, size, _Run.order)
-            for run in active:
-                if not np.isfinite(logs[run]["loss"]) and run.watches_for_nan():
-                    logs[run] = stop_at_nan(run, before)
-            del before
-            validated = [run for run in active if run.is_validated()]
-            if validated and validation is not None:
-                stack.reset_metrics()
-                for run in validated:
-                    _guarded(run, lambda run=run: _with_state(run, stack, places[run], "on_test_begin", {}))
-                found = sweep(
-                    "test", validated, validation, validation_size, lambda run: np.arange(_length(run.validation.x))
-                )
-                for run in validated:
-                    _guarded(
-                        run, lambda run=run: _with_state(run, stack, places[run], "on_test_end", _plain(found[run]))
-                    )
-                    logs[run] = {**logs[run], **{f"val_{name}": value for name, value in found[run].items()}}
-            for run in active:
-                _guarded(run, lambda run=run: _end_epoch(run, stack, places[run], _plain(logs[run])))
-            for run in [run for run in active if _is_done(run) or run.trained.error is not None]:
-                _finish(run, stack, places[run])
-            told(*((run, run.fit.epochs if _is_done(run) else run.epoch) for run in active))
-    except KeyboardInterrupt:
-        for run in active:
-            _finish(run, stack, places[run])
-        raise
-
-
-def _guarded(run: _Run, action: Callable[[], None]) -> bool:
-    """Whether an action of one run succeeded; what it raised is its own affair."""
-    if run.trained.error is not None:
-        return False
-    try:
-        action()
-    except Exception as error:
-        run.trained.error = error
-        return False
-    return True
-
-
-def _is_done(run: _Run) -> bool:
-    return bool(run.view.stop_training) or run.epoch >= run.fit.epochs
-
-
-def _begin(run: _Run, stack: _Stack, place: int) -> None:
-    run.begin(stack, place)
-    if run.whole:
-        _read_back(run, stack, place)
-    if run.epoch >= run.fit.epochs:
-        _finish(run, stack, place)
-
-
-def _with_state(run: _Run, stack: _Stack, place: int, hook: str, *arguments: Any) -> None:
-    """Calls a hook of the callbacks; a callback that gets the model itself finds its weights in it."""
-    if not run.whole:
-        run.call(hook, *arguments)
-        return
-    if all(_is_default(callback, hook) for callback in run.fit.callbacks):
-        run.history.on_epoch_end(*arguments) if hook == "on_epoch_end" else None
-        return
-    run.network.state = stack.read(place)
-    run.call(hook, *arguments)
-    _read_back(run, stack, place)
-
-
-def _read_back(run: _Run, stack: _Stack, place: int) -> None:
-    """Takes over what a callback changed in the model."""
-    old, new = stack.read(place), run.network.state
-    for part in ("trainable", "others", "optimizer"):
-        for number, (before, after) in enumerate(zip(getattr(old, part), getattr(new, part), strict=True)):
-            if not np.array_equal(before, after, equal_nan=before.dtype.kind == "f"):
-                stack.write(place, part, number, after)
-
-
-def _end_epoch(run: _Run, stack: _Stack, place: int, logs: dict[str, Any]) -> None:
-    _with_state(run, stack, place, "on_epoch_end", run.epoch, logs)
-    run.logs = logs
-    run.epoch += 1
-
-
-def _finish(run: _Run, stack: _Stack, place: int) -> None:
-    if getattr(run, "finished", False):
-        return
-    run.finished = True
-    if run.trained.error is None:
-        _guarded(run, lambda: _end(run, stack, place))
-    if run.trained.error is None:
-        run.network.state = stack.read(place)
-    run.trained.history = dict(run.history.history)
-    run.network.history = run.history
-
-
-def _end(run: _Run, stack: _Stack, place: int) -> None:
-    averaged = run.program.finalized(stack.read(place))
-    if averaged is not None:
-        for number, value in enumerate(averaged):
-            stack.write(place, "trainable", number, value)
-    _with_state(run, stack, place, "on_train_end", getattr(run, "logs", {}))
 
 
 def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:
@@ -928,7 +938,7 @@ def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
     }
     try:
         rows = _rows(fit.x, fit.y, fit.sample_weight)
-    except _NotArrays:
+    except _NotArraysError:
         rows = None
     if (
         rows is None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import functools
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ import numpy as np
 
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Program, State
-from kerastoolkit.training._structure import Structure, Unknown, compile_key, fingerprint, structure_of
+from kerastoolkit.training._structure import Structure, UnknownError, compile_key, fingerprint, structure_of
 from kerastoolkit.training.seeds import isolated
 
 if TYPE_CHECKING:
@@ -95,17 +96,18 @@ class Recipe:
         """What is known of the build function for these arguments; None where nothing can be known."""
         if self.origin is None:
             return None
-        return _BLUEPRINTS.find(self.origin) or _BLUEPRINTS.keep(self.origin, Blueprint())
+        found: Blueprint = _BLUEPRINTS.find(self.origin) or _BLUEPRINTS.keep(self.origin, Blueprint())
+        return found
 
     def key(self) -> tuple[Any, Any]:
-        """Key of the compiled models that this makes, None if unknown, and their optimizer, None if `build` makes it."""
+        """Key of the compiled models that this makes, and their optimizer if it is new; None for what is unknown."""
         blueprint = self.blueprint()
         if blueprint is None or blueprint.compiles is None:
             return None, None
         arguments = self._compile_arguments(blueprint.compiles)
         try:
             return (self.origin, compile_key(arguments)), arguments.get("optimizer")
-        except Unknown:
+        except UnknownError:
             return None, None
 
 
@@ -115,7 +117,7 @@ def _origin(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     surroundings = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name
     try:
         return fingerprint(function), fingerprint(dict(arguments)), surroundings
-    except Unknown:
+    except UnknownError:
         return None
 
 
@@ -210,7 +212,7 @@ class Network:
     @property
     def example(self) -> keras.Model:
         """A model of the structure, to look at: the model itself, or one with other weights."""
-        return self._model if self._model is not None else self._example  # type: ignore[no-any-return]
+        return self._model if self._model is not None else self._example
 
     def ready(self, batch: Any) -> None:
         """Finds or makes the program that trains it.
@@ -297,7 +299,7 @@ class Network:
             if self.history is not None:
                 model.history = self.history
             self._model, self._state, self._example = model, None, None
-        return self._model  # type: ignore[no-any-return]
+        return self._model
 
     def predict(self, x: Any) -> Any:
         """Output for a batch of rows, in the mode of inference."""
@@ -347,18 +349,20 @@ def _maker(
         seed = getattr(initializer, "seed", None)
         if not isinstance(seed, int) or seed not in places:
             continue
-        redrawn, shape, dtype = copy.copy(initializer), variable.shape, variable.dtype
-
-        def drawn(draws: list[int], redrawn: Any = redrawn, place: int = places[seed]) -> Any:
-            redrawn.seed = draws[place]
-            return keras.ops.convert_to_numpy(redrawn(shape, dtype=dtype))
-
+        drawn = functools.partial(_redrawn, copy.copy(initializer), places[seed], variable.shape, variable.dtype)
         try:
             if np.array_equal(drawn(draws), value):
                 return drawn
         except ValueError:  # an initializer for variables of another rank
             continue
     return lambda draws: value
+
+
+def _redrawn(initializer: Any, place: int, shape: Any, dtype: Any, draws: list[int]) -> Any:
+    import keras
+
+    initializer.seed = draws[place]
+    return keras.ops.convert_to_numpy(initializer(shape, dtype=dtype))
 
 
 def _equal(values: list[Any], model: keras.Model) -> bool:
@@ -373,7 +377,7 @@ def _generators() -> Any:
     import keras
 
     state = np.random.get_state()
-    others: list[Any] = [state[1].tobytes(), state[2:], _program.keras_generators()]  # type: ignore[index, union-attr]
+    others: list[Any] = [state[1].tobytes(), state[2:], _program.keras_generators()]  # type: ignore[index]
     if keras.config.backend() == "torch":
         import torch
 

@@ -178,7 +178,7 @@ OPTIMIZERS: dict[str, Callable[[float], Any]] = {
 }
 
 
-# Numbers that take part in a program as they are: JAX has single precision only, and `1 - beta_2` would lose its digits.
+# Numbers that are not lifted into the program: JAX has single precision only, and `1 - beta_2` would lose its digits.
 DIFFERENT_FOR_JAX = {"adam betas", "adam clipvalue", "rmsprop centered"}
 
 
