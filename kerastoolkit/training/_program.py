@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import operator
 import random
 import re
@@ -1008,8 +1009,21 @@ def _traced(function: Callable[..., Any], specs: list[Any]) -> Callable[..., Any
         return function(*_filled(specs, tensors))
 
     traced = tf.function(flat, input_signature=_present(specs), autograph=False)
-    _refuse_side_effects(traced.get_concrete_function())
+    with _without_advice():
+        _refuse_side_effects(traced.get_concrete_function())
     return lambda *arguments: traced(*_present(list(arguments)))
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """TensorFlow warns of operations that it vectorises by a loop; whether that is quicker is measured, not guessed."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 # Operations that TensorFlow calls stateful, and that change and draw nothing: control flow, checks, look-ups.

@@ -188,19 +188,19 @@ def explain(trained: Sequence[Trained]) -> str:
     Returns:
         A few lines.
     """
-    counts: dict[tuple[str, str | None], int] = {}
+    alike: dict[tuple[str, str | None], list[Trained]] = {}
     for one in trained:
-        how = f"failed: {type(one.error).__name__}" if one.error is not None else one.how
-        key = (how, one.reason)
-        counts[key] = counts.get(key, 0) + 1
+        how = one.how if one.error is None else f"failed: {type(one.error).__name__}"
+        alike.setdefault((how, one.reason), []).append(one)
     lines = []
-    for (how, reason), count in counts.items():
+    for (how, reason), some in alike.items():
+        n_programs = round(sum(1 / one.together for one in some))
         words = {
-            "fused": "trained together, as one program",
+            "fused": f"trained together, as {'one program' if n_programs == 1 else f'{n_programs} programs'}",
             "alone": "trained one by one, each by a program shared with all models of its structure",
             "Model.fit": "trained one by one by Model.fit",
         }.get(how, how)
-        lines.append(f"{count} fit{'s' * (count != 1)} {words}{f': {reason}' if reason else ''}.")
+        lines.append(f"{len(some)} fit{'s' * (len(some) != 1)} {words}{f': {reason}' if reason else ''}.")
     return "\n".join(lines) or "No fits."
 
 

@@ -188,6 +188,7 @@ class Network:
         self._example: Any = None
         self._key: Any = None
         self._optimizer: Any = None
+        self._batch: Any = None
         if self._recipe is not None:
             self._begin(self._recipe, seed)
 
@@ -221,7 +222,7 @@ class Network:
             batch: Rows `(x, y, weights)` as they will be trained on, to build what Keras builds when it sees data.
         """
         form = _program.form_of(batch)
-        self._forward = None
+        self._forward, self._batch = None, batch
         if self._model is not None:
             self.reason, self.program, self.values = self._start(self._model, batch, form, private=False)
             return
@@ -294,6 +295,8 @@ class Network:
         if self._model is None:
             with isolated(_SEED_OF_TEMPLATES):
                 model = self._recipe.make()  # type: ignore[union-attr]
+            if self._batch is not None and self.reason is None:
+                _program.build_like(model, self._batch)  # a model that was trained has metrics to ask
             assign = _program.assign if self.program is None else self.program.assign
             assign(model, self._state)
             if self.history is not None:
