@@ -338,11 +338,15 @@ class KerasEstimator(BaseEstimator):
     @contextlib.contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         before = dict(self.__dict__)
+        network = before.get("_network")
+        kept = None if network is None else network.snapshot()
         try:
             yield
         except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
+            if network is not None:
+                network.restore(kept)
             raise
 
     # -- data -----------------------------------------------------------------------------------------------------
@@ -438,7 +442,15 @@ class KerasEstimator(BaseEstimator):
     # -- the model ------------------------------------------------------------------------------------------------
 
     def _recipe(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
-        """How the model is made; what goes into it is made anew for each model."""
+        """How the model is made; what goes into it is made anew for each model.
+
+        The model may be made long after: with the parameters of now, and without keeping the rows.
+        """
+        frozen = copy.copy(self)
+        frozen.__dict__.pop("_network", None)
+        return frozen._recipe_of_now(build, data.form(), head)
+
+    def _recipe_of_now(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
         handed_over: dict[str, Any] = {}
         consumed: set[str] = set()
 
@@ -845,6 +857,10 @@ class _Data:
 
     def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None) -> None:
         self.X, self.y, self.weights, self.sample = X, y, weights, sample
+
+    def form(self) -> _Data:
+        """The same with a single row of X: what a model is built for."""
+        return _Data(self.X if self.y is None else _inputs.rows(self.X, slice(0, 1)), self.y, None, self.sample)
 
 
 # Arguments of `Model.fit` that a `Fit` names; the others go to Keras.

@@ -24,6 +24,7 @@ from joblib._parallel_backends import ParallelBackendBase
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
+from kerastoolkit.training.seeds import put_settings, settings
 
 __all__ = ["FusedBackend", "fused"]
 
@@ -60,7 +61,7 @@ class Report:
     """What was trained under a backend, and how.
 
     Attributes:
-        trained: Every fit, a `training.Trained` each, in the order of training.
+        trained: Every fit, a `training.Trained` each, in the order of training, without its model.
         seconds: Time spent training, in seconds.
     """
 
@@ -85,6 +86,7 @@ class _Task:
     def __init__(self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None) -> None:
         self.call, self.done, self.parent = call, done, parent
         self.given_up = False
+        self.settings: dict[str, Any] = {}
         self.result: Any = None
         self.error: BaseException | None = None
         self.wakes = threading.Event()
@@ -185,6 +187,7 @@ class _Conductor:
     def _run(self, task: _Task) -> None:
         self._local.task = task
         try:
+            put_settings(task.settings)
             with gathering(self._hand_in):
                 task.result = task.call()
         except BaseException as error:
@@ -263,11 +266,13 @@ class _Conductor:
         self._training = [task for task in tasks if not task.is_given_up]
         self._awake.extend(task for task in tasks if task.is_given_up)
         by_fit = {id(task.fit): task for task in self._training}
+        if self._training:
+            put_settings(self._training[0].settings)
         begun = time.perf_counter()
 
         def finished(fits: list[Fit], trained: list[Trained]) -> None:
             """Lets the tasks of fits that are trained go on at once: to score, and to be recorded."""
-            self.report.trained += trained
+            self.report.trained += [one.without_model() for one in trained]
             for fit, one in zip(fits, trained, strict=True):
                 task = by_fit.pop(id(fit))
                 task.trained = one
@@ -332,6 +337,7 @@ class FusedBackend(ParallelBackendBase):
         self._tasks: list[_Task] = []
         self._parent: _Task | None = None
         self._hands_over = False
+        self._settings: dict[str, Any] = {}
         self._around = around
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -345,6 +351,7 @@ class FusedBackend(ParallelBackendBase):
         self._tasks = []
         self._hands_over = True
         self._parent = self._conductor.current()
+        self._settings = settings()
         self._conductor.enter()
 
     def stop_call(self) -> None:
@@ -361,6 +368,7 @@ class FusedBackend(ParallelBackendBase):
         """Takes a task; it runs when its turn comes."""
         call = func if self._around is None else self._around(func)
         task = _Task(call, callback or (lambda task: None), self._parent)
+        task.settings = self._settings
         self._tasks.append(task)
         self._conductor.add(task)
         return task

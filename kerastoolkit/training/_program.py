@@ -71,8 +71,12 @@ class Forward:
     def _output(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
         model = self._template
         pairs = _pairs(model.trainable_variables, trainable) + _pairs(model.non_trainable_variables, others)
-        with _scope(pairs):
-            return model(x, training=False) if model._call_has_training_arg else model(x)
+        with _scope(pairs) as scope:
+            before = dict(scope.state_mapping)
+            output = model(x, training=False) if model._call_has_training_arg else model(x)
+            if any(before.get(key) is not value for key, value in scope.state_mapping.items()):
+                raise NotPureError("a layer changes its state when it predicts")
+        return output
 
 
 class Program:
@@ -726,8 +730,6 @@ def _treats_all_alike(model: keras.Model) -> bool:
         type(optimizer).__name__ in alike
         and type(optimizer).__module__.startswith("keras.")
         and not (optimizer.clipnorm or optimizer.global_clipnorm or optimizer.use_ema)
-        and not getattr(optimizer, "_exclude_from_weight_decay", None)
-        and not getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
         and all(variable.constraint is None for variable in weights)
         and not any(getattr(variable, "overwrite_with_gradient", False) for variable in weights)
         and len({str(variable.dtype) for variable in weights}) == 1
@@ -769,6 +771,10 @@ def unsupported(model: keras.Model) -> str | None:
     if model.jit_compile and backend == "tensorflow":
         return "the model is compiled with jit_compile"
     optimizer = model.optimizer
+    if not type(optimizer).__module__.startswith("keras."):
+        return f"{type(optimizer).__name__} is an optimizer of the user's"
+    if any(getattr(optimizer, f"_exclude_from_weight_decay{end}", None) for end in ("", "_pattern")):
+        return "the optimizer leaves some weights out of its weight decay"
     if type(optimizer).__name__ in ("LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW"):
         return f"{type(optimizer).__name__} is more than a rule of update"
     if optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency:
@@ -1019,7 +1025,7 @@ def _without_advice() -> Iterator[None]:
     """TensorFlow warns of operations that it vectorises by a loop; whether that is quicker is measured, not guessed."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -9,10 +9,12 @@ question here is always what can be proved: `fingerprint` gives equal keys to wh
 from __future__ import annotations
 
 import dis
+import enum
 import functools
 import inspect
+import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,7 +28,8 @@ _KNOWN_MODULES = {"functools", "itertools", "jax", "keras", "kerastoolkit", "mat
 # What reads files, clocks or the state of the process. `from_config` and `get_layer` and their like are harmless.
 _READS_THE_WORLD = {
     "eval", "exec", "environ", "fromfile", "genfromtxt", "get_file", "getenv", "globals", "input", "load", "load_model",
-    "load_weights", "loadtxt", "locals", "memmap", "now", "open", "perf_counter", "read", "time", "today", "vars",
+    "get_custom_objects", "get_registered_object", "load_data", "load_weights", "loadtxt", "locals", "memmap", "now",
+    "open", "perf_counter", "read", "read_file", "time", "today", "vars",
 }  # fmt: skip
 
 # Floats of an optimizer that Keras only multiplies with and compares. The others it subtracts from 1 as well, which is
@@ -55,6 +58,14 @@ class Structure(NamedTuple):
     key: Any
     slots: list[tuple[Any, str]]
     values: list[float]
+
+
+def surroundings() -> Any:
+    """What Keras' code reads from settings of the process."""
+    import keras
+
+    config = keras.config
+    return config.floatx(), config.image_data_format(), config.dtype_policy().name, config.epsilon()
 
 
 # -- values and functions -------------------------------------------------------------------------------------------
@@ -116,9 +127,26 @@ def _of_configured(thing: Any) -> Any:
     kind = type(thing)
     if isinstance(thing, (keras.layers.Layer, keras.random.SeedGenerator)):
         raise UnknownError(f"a {kind.__name__} has a state, which changes")
-    # An initializer without a seed has drawn one when it was made, and keeps it.
-    seed = getattr(thing, "seed", None) if isinstance(thing, keras.initializers.Initializer) else None
-    return "configured", kind, _of_config(thing.get_config()), fingerprint(seed)
+    return "configured", kind, _of_attributes(thing)
+
+
+def _of_attributes(thing: Any, left_out: frozenset[str] = frozenset()) -> Any:
+    """What an object of Keras holds: its config may leave something out."""
+    import keras
+
+    parts = []
+    for name, value in sorted(vars(thing).items()):
+        several = value if isinstance(value, (list, tuple)) else [value]
+        if name in left_out or all(isinstance(one, keras.Variable) for one in several) or name == "_tracker":
+            continue
+        if isinstance(value, enum.Enum):
+            value = value.name
+        elif isinstance(value, keras.dtype_policies.DTypePolicy):
+            value = value.name
+        elif hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.ndarray):
+            value = keras.ops.convert_to_numpy(value)
+        parts.append((name, fingerprint(value)))
+    return tuple(parts)
 
 
 def _of_config(config: Any) -> Any:
@@ -139,10 +167,13 @@ def _of_config(config: Any) -> Any:
 
 def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
     """A function, and the values of everything outside it that its code names."""
-    if function.__module__.partition(".")[0] in _KNOWN_MODULES:
+    # Not `__module__`, which `functools.wraps` takes from another function.
+    if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN_MODULES:
         return function
     if function in seen:
         return "itself"
+    if set(vars(function)) - {"__wrapped__"}:
+        raise UnknownError(f"`{function.__name__}` has attributes, which may change")
     seen = seen | {function}
     names = _names_in(function.__code__)
     if names & _READS_THE_WORLD:
@@ -201,28 +232,54 @@ def structure_of(model: keras.Model, origin: Any = None) -> Structure:
     Returns:
         The structure. A model about which too little is known is of a structure of its own.
     """
+    import keras
+
     try:
         compiled = _compile_key_of(model)
-        kind, known = "config", (type(model), _model_key(model))
-    except UnknownError:
-        kind, known = "origin", origin
-        if origin is not None:
-            try:
-                compiled = _compile_key_of(model)
-            except UnknownError:
-                origin = None
+        optimizer = _optimizer_key(model.optimizer)
+        slots = _slots(model)
+        weights = tuple(_weight_key(variable, slots) for variable in model.variables)
+    except Exception:  # Keras and the user's classes raise what they like where a config is asked for
+        return Structure("itself", _ById(model), [], [])
+    try:
+        kind, known = "config", (type(model), _model_key(model, slots))
+    except Exception:
         if origin is None:
             return Structure("itself", _ById(model), [], [])
-    slots: list[tuple[Any, str]] = []
-    lifted = [*_optimizer_slots(model.optimizer), *_layer_slots(model)]
-    for slot in lifted:
-        if not any(owner is slot[0] and name == slot[1] for owner, name in slots):
-            slots.append(slot)
-    shapes = tuple((tuple(v.shape), str(v.dtype), v.trainable) for v in model.variables)
+        kind, known = "origin", origin
     pattern = tuple((type(owner).__name__, name) for owner, name in slots)
     frozen = tuple(layer.trainable for layer in model._flatten_layers())
-    key = (kind, known, compiled, _optimizer_key(model.optimizer), shapes, pattern, frozen)
+    key = (kind, known, compiled, optimizer, weights, pattern, frozen, surroundings(), keras.config.backend())
     return Structure(kind, key, slots, [float(getattr(owner, name)) for owner, name in slots])
+
+
+def _slots(model: keras.Model) -> list[tuple[Any, str]]:
+    """The numbers that may differ, each once."""
+    slots: list[tuple[Any, str]] = []
+    for owner, name in [*_optimizer_slots(model.optimizer), *_layer_slots(model)]:
+        if not any(other is owner and known == name for other, known in slots):
+            slots.append((owner, name))
+    return slots
+
+
+def _weight_key(variable: Any, slots: list[tuple[Any, str]]) -> Any:
+    penalty, constraint = variable.regularizer, variable.constraint
+    return (
+        tuple(variable.shape),
+        str(variable.dtype),
+        variable.trainable,
+        None if penalty is None else _penalty_key(penalty, slots),
+        None if constraint is None else fingerprint(constraint),
+    )
+
+
+def _penalty_key(penalty: Any, slots: list[tuple[Any, str]]) -> Any:
+    """A regularizer: by its place among the slots, so that numbers that are passed in are no part of the key."""
+    places = [(name, place) for place, (owner, name) in enumerate(slots) if owner is penalty]
+    lifted = frozenset(name for name, _ in places)
+    if not _is_known(type(penalty).__module__):
+        return fingerprint(penalty)
+    return type(penalty), tuple(places), _of_attributes(penalty, lifted)
 
 
 class _ById:
@@ -231,65 +288,111 @@ class _ById:
     def __init__(self, thing: Any) -> None:
         self.thing = thing
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and other.thing is self.thing
 
-def _model_key(model: keras.Model) -> Any:
-    for layer in model._flatten_layers():
-        kind = type(layer)
-        if not _is_known(kind.__module__):
-            raise UnknownError(f"{kind.__name__} is not Keras' own")
-        if kind.__name__ == "Lambda":
-            raise UnknownError("it holds a Lambda layer, whose function may depend on anything")
-    config = model.get_config()
-    lifted = _layer_slots(model)
-    # Numbers are left out of the key only if each of them was found in the layers, and so is passed in.
-    free = {
-        "rate": sum(name == "rate" for _, name in lifted) == _count(config, _is_rate),
-        "l2": sum(name != "rate" for _, name in lifted) == _count(config, _is_penalty),
-    }
-    # Names that Keras counted up say nothing; those of several outputs stand in the history.
-    kept = model.output_names if len(model.outputs) > 1 else ()
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
+    layers = model._flatten_layers()
+    parts = tuple(_layer_key(layer, slots) for layer in layers)
     names: dict[str, int] = {}
     for layer in model._flatten_layers(include_self=False):
-        if layer.name not in kept:
+        # Names that were counted up say nothing; those of inputs and of several outputs go with the data.
+        automatic = re.fullmatch(rf"{_snake(type(layer).__name__)}(_\d+)?", layer.name)
+        if automatic and not (len(model.outputs) > 1 and layer.name in model.output_names):
             names.setdefault(layer.name, len(names))
-    config = {name: value for name, value in config.items() if name != "name"}
-    return _of_config(_without_state(config, names, free))
+    config = {name: value for name, value in model.get_config().items() if name != "name"}
+    return _of_config(_without_state(config, names)), parts
 
 
-def _is_rate(config: Mapping[str, Any], name: str) -> bool:
-    return name == "rate" and config.get("noise_shape", ()) is None and _is_nonzero(config[name])
+def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
+    """What a layer holds beside its config; refuses what a layer made from the config would not hold."""
+    import keras
+
+    kind = type(layer)
+    if not _is_known(kind.__module__) or kind.__name__ == "Lambda":
+        raise UnknownError(f"it is not known what {kind.__name__} depends on")
+    if isinstance(layer, keras.Model):  # layers in an order that its config tells
+        return kind, ()
+    parts = []
+    for name, value in sorted(vars(layer).items()):
+        if name.startswith("_") or name.endswith("_initializer") or name in _OF_EVERY_LAYER:
+            continue
+        if any(owner is layer and lifted == name for owner, lifted in slots):
+            continue
+        if isinstance(value, keras.regularizers.Regularizer):
+            parts.append((name, _penalty_key(value, slots)))
+        elif isinstance(value, _PARTS_OF_LAYERS()):
+            continue
+        elif isinstance(value, (list, tuple, dict)) and value and not _is_plain(value):
+            continue  # of layers, tensors or specifications, which the config tells
+        elif isinstance(value, types.FunctionType) and not _is_known(str(value.__globals__.get("__name__"))):
+            raise UnknownError(f"{layer.name} uses the function {value.__name__}")
+        else:
+            parts.append((name, fingerprint(value)))
+    return kind, tuple(parts)
 
 
-def _is_penalty(config: Mapping[str, Any], name: str) -> bool:
-    return name in ("l1", "l2") and _is_nonzero(config[name])
+# What each layer has of its own without meaning anything: names, seeds, methods that Keras wraps for the object.
+_OF_EVERY_LAYER = {"build", "built", "call", "name", "quantize", "seed"}
 
 
-def _is_nonzero(value: Any) -> bool:
-    return isinstance(value, float) and bool(value)
+def _is_plain(value: Any) -> bool:
+    try:
+        fingerprint(value)
+    except UnknownError:
+        return False
+    return True
 
 
-def _count(config: Any, found: Callable[[Mapping[str, Any], str], bool]) -> int:
+@functools.cache
+def _PARTS_OF_LAYERS() -> tuple[type, ...]:  # noqa: N802
+    import keras
+
+    return (
+        keras.layers.Layer,
+        keras.Variable,
+        keras.KerasTensor,
+        keras.InputSpec,
+        keras.random.SeedGenerator,
+        keras.dtype_policies.DTypePolicy,
+        keras.initializers.Initializer,
+        keras.losses.Loss,
+        keras.optimizers.Optimizer,
+    )
+
+
+def _snake(name: str) -> str:
+    """A class name as Keras makes names of it."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _without_state(config: Any, names: Mapping[str, int], structural: bool = False) -> Any:
+    """A config without what is state (starting weights, seeds), what `_layer_key` tells, and automatic names."""
     if isinstance(config, Mapping):
-        return sum(found(config, name) + _count(value, found) for name, value in config.items())
-    return sum(_count(item, found) for item in config) if isinstance(config, (list, tuple)) else 0
-
-
-def _without_state(config: Any, names: Mapping[str, int], free: Mapping[str, bool]) -> Any:
-    """A config without what is state (starting weights, seeds), what may differ, and automatic names."""
-    if isinstance(config, Mapping):
+        dropout = config.get("class_name") == "Dropout"
         result = {}
         for name, value in config.items():
-            if name.endswith("_initializer") or name == "seed":
+            if name.endswith(("_initializer", "_regularizer")) or name == "seed":
                 continue
-            if (free["rate"] and _is_rate(config, name)) or (free["l2"] and _is_penalty(config, name)):
-                value = "a number"
-            result[name] = _without_state(value, names, free)
+            if dropout and name == "config":
+                value = {key: item for key, item in value.items() if key != "rate"}
+            result[name] = _without_state(value, names, structural or name in _NAMES_LAYERS)
         return result
     if isinstance(config, (list, tuple)):
-        return [_without_state(item, names, free) for item in config]
-    if isinstance(config, str) and config in names:
+        return [_without_state(item, names, structural) for item in config]
+    if structural and isinstance(config, str) and config in names:
         return f"layer {names[config]}"
     return config
+
+
+# Where a config speaks of layers by name.
+_NAMES_LAYERS = {"input_layers", "keras_history", "name", "output_layers"}
 
 
 def compile_key(arguments: Mapping[str, Any]) -> Any:
@@ -348,11 +451,16 @@ def _layer_slots(model: keras.Model) -> list[tuple[Any, str]]:
     import keras
 
     slots: list[tuple[Any, str]] = []
-    draws = keras.config.backend() != "torch"  # there, no program trains a model that draws random numbers
-    for layer in model._flatten_layers():
-        if draws and type(layer) is keras.layers.Dropout and layer.noise_shape is None and _is_nonzero(layer.rate):
-            slots.append((layer, "rate"))
-        for part in vars(layer).values():
-            if type(part) in (keras.regularizers.L2, keras.regularizers.L1L2):
-                slots += [(part, name) for name in ("l1", "l2") if getattr(part, name, 0)]
+    if keras.config.backend() != "torch":  # there, no program trains a model that draws random numbers
+        for layer in model._flatten_layers():
+            if type(layer) is keras.layers.Dropout and layer.noise_shape is None and _is_nonzero(layer.rate):
+                slots.append((layer, "rate"))
+    for variable in model.variables:
+        if type(variable.regularizer) in (keras.regularizers.L2, keras.regularizers.L1L2):
+            names = [name for name in ("l1", "l2") if _is_nonzero(getattr(variable.regularizer, name, 0))]
+            slots += [(variable.regularizer, name) for name in names]
     return slots
+
+
+def _is_nonzero(value: Any) -> bool:
+    return isinstance(value, float) and bool(value)

@@ -111,6 +111,12 @@ class Trained:
         self.reason: str | None = None
         self.error: BaseException | None = None
 
+    def without_model(self) -> Trained:
+        """The same, without the model and all that it keeps in memory."""
+        light = Trained(None)
+        vars(light).update(vars(self), network=None)
+        return light
+
     @classmethod
     def failed(cls, error: BaseException) -> Trained:
         """A fit that raised."""
@@ -746,7 +752,18 @@ def _turns(runs: list[_Run], memory: float | None, at_most: int | None) -> list[
     most = max(1, min(int(budget // max(each, 1)), at_most or len(runs)))
     n_turns = -(-len(runs) // most)
     size = -(-len(runs) // n_turns)
-    return [runs[start : start + size] for start in range(0, len(runs), size)]
+    turns: list[list[_Run]] = []
+    for run in runs:
+        # A callback that two fits share holds the state of one of them.
+        callbacks = {id(callback) for callback in run.fit.callbacks}
+        for turn in turns:
+            others = {id(callback) for other in turn for callback in other.fit.callbacks}
+            if len(turn) < size and not callbacks & others:
+                turn.append(run)
+                break
+        else:
+            turns.append([run])
+    return turns
 
 
 def free_memory() -> float:

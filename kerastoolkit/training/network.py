@@ -22,7 +22,13 @@ import numpy as np
 
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Program, State
-from kerastoolkit.training._structure import Structure, UnknownError, compile_key, fingerprint, structure_of
+from kerastoolkit.training._structure import (
+    Structure,
+    compile_key,
+    fingerprint,
+    structure_of,
+    surroundings,
+)
 from kerastoolkit.training.seeds import isolated
 
 if TYPE_CHECKING:
@@ -82,7 +88,13 @@ class Recipe:
         compile_arguments: Callable[[bool], Mapping[str, Any]] = lambda compiled: {},
     ) -> None:
         self._build, self._compile, self._compile_arguments = build, compile, compile_arguments
+        self._function = function
         self.origin = None if function is None else _origin(*function)
+
+    @property
+    def would_differ(self) -> bool:
+        """Whether what the function reads from outside has changed since, so that it would build another model."""
+        return self._function is not None and _origin(*self._function) != self.origin
 
     def make(self) -> keras.Model:
         """Builds and compiles a model."""
@@ -107,17 +119,14 @@ class Recipe:
         arguments = self._compile_arguments(blueprint.compiles)
         try:
             return (self.origin, compile_key(arguments)), arguments.get("optimizer")
-        except UnknownError:
+        except Exception:
             return None, None
 
 
 def _origin(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    import keras
-
-    surroundings = keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name
     try:
-        return fingerprint(function), fingerprint(dict(arguments)), surroundings
-    except UnknownError:
+        return fingerprint(function), fingerprint(dict(arguments)), surroundings()
+    except Exception:  # a user's object may raise anything where it is looked at
         return None
 
 
@@ -182,6 +191,8 @@ class Network:
         self.history: Any = None
         self._recipe = source if isinstance(source, Recipe) else None
         self._forward: _program.Forward | None = None
+        self._forward_key: Any = None
+        self._forward_model: Any = None
         # Either a model, or a state and an example: a model of the same structure that nobody outside can change.
         self._model: Any = None if isinstance(source, Recipe) else source
         self._state: Any = None
@@ -189,6 +200,7 @@ class Network:
         self._key: Any = None
         self._optimizer: Any = None
         self._batch: Any = None
+        self._handed_out = not isinstance(source, Recipe)
         if self._recipe is not None:
             self._begin(self._recipe, seed)
 
@@ -247,30 +259,35 @@ class Network:
         if reason is not None:
             return _Start(reason, None, [])
         _program.build_like(model, batch)
-        origin = None if self._recipe is None else self._recipe.origin
+        # Whoever got the model may have changed it; then it is no more what its function makes.
+        origin = None if self._recipe is None or self._handed_out else self._recipe.origin
         structure = structure_of(model, origin)
         key = (structure.key, form)
         program = _PROGRAMS.find(key)
-        if program is None and private:
-            program = _PROGRAMS.keep(key, Program(model, structure.slots))
-        elif program is None:
-            template = self._template(model, batch, structure, origin)
-            program = Program(*template) if template else Program(model, structure.slots)
-            if template:
-                program = _PROGRAMS.keep(key, program)
+        try:
+            if program is None and private:
+                program = _PROGRAMS.keep(key, Program(model, structure.slots))
+            elif program is None:
+                template = self._template(model, batch, structure, origin)
+                program = Program(*template) if template else Program(model, structure.slots)
+                if template:
+                    program = _PROGRAMS.keep(key, program)
+        except Exception as error:
+            return _Start(f"its optimizer cannot be made again ({type(error).__name__})", None, [])
         return _Start(None, program, structure.values)
 
     def _template(self, model: keras.Model, batch: Any, structure: Structure, origin: Any) -> Any:
         """Another model of the structure, which nobody outside can change, and its slots."""
-        with isolated(_SEED_OF_TEMPLATES):
-            if origin is not None:
-                template = self._recipe.make()  # type: ignore[union-attr]
-            elif structure.kind == "config":
-                template = _program.clone(model)
-            else:
-                return None
-        _program.build_like(template, batch)
-        own = structure_of(template, origin)
+        if origin is None and structure.kind != "config":
+            return None
+        try:
+            with isolated(_SEED_OF_TEMPLATES):
+                made = self._recipe.make() if origin is not None else None  # type: ignore[union-attr]
+                template = _program.clone(model) if made is None else made
+            _program.build_like(template, batch)
+            own = structure_of(template, origin)
+        except Exception:  # what cannot be copied is its own template
+            return None
         return (template, own.slots) if own.key == structure.key else None  # None: it does not do the same twice
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -289,12 +306,32 @@ class Network:
         else:
             self.program.assign(self._model, state)  # type: ignore[union-attr]
 
+    def snapshot(self) -> Any:
+        """What `restore` needs to undo a training that failed."""
+        if self._model is None:
+            return self._state  # arrays that are replaced, never changed
+        optimizer = self._model.optimizer
+        variables = [*self._model.variables, *(optimizer.variables if optimizer is not None else [])]
+        return [(variable, _program.array(variable)) for variable in variables]
+
+    def restore(self, kept: Any) -> None:
+        """Goes back to what `snapshot` found."""
+        if not isinstance(kept, list):
+            if self._model is None:
+                self._state = kept
+            else:
+                self.state = kept
+            return
+        for variable, value in kept:
+            variable.assign(value)
+
     @property
     def model(self) -> keras.Model:
         """The `keras.Model`, made now if it has not been made before."""
         if self._model is None:
             with isolated(_SEED_OF_TEMPLATES):
-                model = self._recipe.make()  # type: ignore[union-attr]
+                changed = self._recipe.would_differ  # type: ignore[union-attr]
+                model = _program.clone(self._example) if changed else self._recipe.make()  # type: ignore[union-attr]
             if self._batch is not None and self.reason is None:
                 _program.build_like(model, self._batch)  # a model that was trained has metrics to ask
             assign = _program.assign if self.program is None else self.program.assign
@@ -302,17 +339,33 @@ class Network:
             if self.history is not None:
                 model.history = self.history
             self._model, self._state, self._example = model, None, None
+        self._handed_out = True
         return self._model
 
     def predict(self, x: Any) -> Any:
         """Output for a batch of rows, in the mode of inference."""
-        if self._forward is None:
-            self._forward = self.program.forward if self.program is not None else _program.Forward(self.model)
-        if self._model is not None:
-            trainable = [v.value for v in self._model.trainable_variables]
-            others = [v.value for v in self._model.non_trainable_variables]
-            return self._forward(trainable, others, x)
-        return self._forward(self._state.trainable, self._state.others, x)
+        try:
+            return self._forward_for_now()(*self._values(), x)
+        except _program.NotPureError:  # a layer that draws, or counts, when it predicts
+            return self.model(x, training=False)
+
+    def _values(self) -> tuple[list[Any], list[Any]]:
+        if self._model is None:
+            return self._state.trainable, self._state.others
+        model = self._forward_model
+        return [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
+
+    def _forward_for_now(self) -> _program.Forward:
+        if not self._handed_out and self.program is not None:
+            self._forward_model = self._model
+            return self.program.forward
+        # Whoever got the model may have changed it since the last time.
+        model = self.model
+        key = structure_of(model).key if model.compiled and model.optimizer is not None else None
+        if self._forward is None or key != self._forward_key:
+            self._forward, self._forward_key = _program.Forward(model), key
+        self._forward_model = model
+        return self._forward
 
 
 def _state_of(model: keras.Model, values: list[Any]) -> State:

@@ -109,6 +109,25 @@ def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
             state.set_global_attribute(name, value)
 
 
+def settings() -> dict[str, Any]:
+    """What the user set in Keras for this thread: dtype policy, custom objects, seed and the like.
+
+    Keras keeps them by thread, so that a thread of ours would not know them.
+
+    Returns:
+        Settings for `put_settings`; nothing if Keras is not loaded.
+    """
+    if "keras" not in sys.modules:
+        return {}
+    return {name: value for name, value in vars(_keras_state().GLOBAL_STATE_TRACKER).items() if "scope" not in name}
+
+
+def put_settings(found: dict[str, Any]) -> None:
+    """Sets in this thread what `settings` found in another."""
+    if found:
+        vars(_keras_state().GLOBAL_STATE_TRACKER).update(found)
+
+
 def _keras_state() -> Any:
     # The public keras.utils.set_random_seed sets these and imports TensorFlow under every backend; there is no
     # public way to read them, and so none to put them back.
