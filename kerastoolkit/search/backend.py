@@ -126,6 +126,7 @@ class _Conductor:
         self._new: collections.deque[_Task] = collections.deque()
         self._awake: collections.deque[_Task] = collections.deque()  # may go on: trained, or back from subtasks
         self._asleep: list[_Task] = []
+        self._waiting: dict[_Task, list[_Task]] = {}  # for subtasks
         self._training: list[_Task] = []
         self._local = threading.local()
         self._thread: threading.Thread | None = None
@@ -167,17 +168,19 @@ class _Conductor:
         self._news.put(None)
 
     @contextlib.contextmanager
-    def without_baton(self) -> Iterator[None]:
+    def without_baton(self, subtasks: list[_Task]) -> Iterator[None]:
         """While a task waits for its subtasks, others run."""
         task = self.current()
         if task is None:
             yield
             return
         task.wakes.clear()
+        self._waiting[task] = subtasks
         self._baton_back()
         try:
             yield
         finally:
+            self._waiting.pop(task, None)
             self._awake.append(task)
             self._news.put(None)
             task.wakes.wait()
@@ -204,6 +207,7 @@ class _Conductor:
         if task.is_given_up:
             raise Cancelled
         task.fit = fit
+        self._waiting.pop(task, None)
         task.wakes.clear()
         self._asleep.append(task)
         self._baton_back()
@@ -237,7 +241,7 @@ class _Conductor:
                 task = self._new.popleft()
                 thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
                 self._hand_baton(thread.start)
-            elif self._asleep and not self._handing_over:
+            elif self._asleep and not self._handing_over and not self._somebody_will_wake():
                 self._train()
             else:
                 with self._lock:
@@ -246,6 +250,10 @@ class _Conductor:
                         return
                 with contextlib.suppress(queue.Empty):
                     self._news.get(timeout=1.0)
+
+    def _somebody_will_wake(self) -> bool:
+        """Whether a task waits for subtasks that have all ended: joblib will tell it in a moment."""
+        return any(all(one.finished.is_set() for one in subtasks) for subtasks in list(self._waiting.values()))
 
     def _hand_baton(self, to: Callable[[], None]) -> None:
         self._baton.clear()
@@ -390,7 +398,7 @@ class FusedBackend(ParallelBackendBase):
     def retrieval_context(self) -> Iterator[None]:
         """joblib waits for results, and so has handed over its tasks; if it is a task that waits, others may run."""
         self._all_handed_over()
-        with self._conductor.without_baton():
+        with self._conductor.without_baton(self._tasks):
             yield
 
 
