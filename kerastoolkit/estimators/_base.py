@@ -412,7 +412,7 @@ class KerasEstimator(BaseEstimator):
     def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
-        ours = build is not None and build in map(builders.get, builders.list_builders())
+        ours = _is_of_ours(build)
         encoder = getattr(self, "target_encoder", None)
         if encoder is not None:
             self.target_encoder_ = encoder.fit(data.y)
@@ -494,6 +494,9 @@ class KerasEstimator(BaseEstimator):
             return {"parameters": {**routed, **{name: getattr(self, name) for name in _MAKERS}}}
 
         function = None if build is None else (build, arguments())
+        if function is not None and isinstance(head, Head) and _is_of_ours(build):
+            # The unit of a target differs from fold to fold, and no builder of ours looks at it.
+            function[1]["head"] = dataclasses.replace(head, offset=(), scale=())
         return Recipe(make, compile, function=function, compile_arguments=compile_arguments)
 
     def _build_arguments(
@@ -721,7 +724,7 @@ class KerasEstimator(BaseEstimator):
 
     def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
         """What `epochs=None` means: see the class docstring."""
-        if build is None or build not in map(builders.get, builders.list_builders()):
+        if not _is_of_ours(build):
             return 1
         if n_rows is None:
             return _FEWEST_EPOCHS
@@ -886,6 +889,11 @@ def _declared_names(cls: Any) -> tuple[str, ...]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return tuple(sorted(names))
+
+
+def _is_of_ours(build: Callable[..., Any] | None) -> bool:
+    """Whether a function is one of kerastoolkit's builders."""
+    return build is not None and build in map(builders.get, builders.list_builders())
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:
