@@ -325,7 +325,7 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
             continue
         if isinstance(value, keras.regularizers.Regularizer):
             parts.append((name, _penalty_key(value, slots)))
-        elif isinstance(value, _PARTS_OF_LAYERS()):
+        elif isinstance(value, _parts_of_layers()):
             continue
         elif isinstance(value, (list, tuple, dict)) and value and not _is_plain(value):
             continue  # of layers, tensors or specifications, which the config tells
@@ -349,7 +349,7 @@ def _is_plain(value: Any) -> bool:
 
 
 @functools.cache
-def _PARTS_OF_LAYERS() -> tuple[type, ...]:  # noqa: N802
+def _parts_of_layers() -> tuple[type, ...]:
     import keras
 
     return (
