@@ -354,6 +354,12 @@ class _Run:
             self.network.state = State(*[[np.array(value) for value in part] for part in self.stack.read(self.place)])
         self.trained.history = dict(self.history.history)
         self.network.history = self.history
+        # Callbacks keep the view, and would keep the rows and the states of all models trained together.
+        view = getattr(self, "view", None)  # there is none if a callback raised at once
+        if isinstance(view, _View):
+            view.let_go(self.network)
+        for name in ("stack", "rows", "validation"):
+            vars(self).pop(name, None)
 
     def _end(self) -> None:
         averaged = self.program.finalized(self.stack.read(self.place))
@@ -399,24 +405,37 @@ class _View:
     """What Keras' own callbacks see of a model that exists as a row of a stack."""
 
     def __init__(self, run: _Run) -> None:
-        self._run = run
+        self._run: _Run | None = run
+        self._network = run.network
         self.stop_training = False
         self.optimizer = _ViewOfOptimizer(run)
         self.metrics = run.program.template.metrics
         self._weights = run.program.weight_places()
 
+    def let_go(self, network: Network) -> None:
+        """Becomes a door to the model, when training is over."""
+        stopped = self.stop_training
+        vars(self).clear()
+        vars(self).update(stop_training=stopped, _network=network, _run=None)
+
     def get_weights(self) -> list[Any]:
+        if self._run is None:
+            return self._network.model.get_weights()  # type: ignore[no-any-return]
         state = self._run.stack.read(self._run.place)
         return [np.array(getattr(state, part)[number]) for part, number in self._weights]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
+        if self._run is None:
+            self._network.model.set_weights(weights)
+            return
         for (part, number), value in zip(self._weights, weights, strict=True):
             self._run.stack.write(self._run.place, part, number, value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._run.network.model, name)
+        network = self._network if self._run is None else self._run.network
+        return getattr(network.model, name)
 
 
 class _ViewOfOptimizer:

@@ -50,7 +50,7 @@ def with_weight(what: str) -> keras.Model:
 def with_exclusion(excluded: bool) -> keras.Model:
     optimizer = keras.optimizers.AdamW(0.01, weight_decay=5.0)
     if excluded:
-        optimizer.exclude_from_weight_decay(var_names=["kernel", "bias"])
+        optimizer.exclude_from_weight_decay(var_names=["kernel"])
     return stack(layers.Dense(5), optimizer=optimizer)
 
 
