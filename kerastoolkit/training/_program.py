@@ -971,7 +971,7 @@ class _TensorFlow:
         starts_spec = mapped(lambda part: tf.TensorSpec(lead, tf.int32), data)
         order_spec = tf.TensorSpec([*lead, None, None], tf.int32)
 
-        template = Rows(*data)
+        template = mapped(lambda part: 0, data)  # not the data itself, which would live as long as the program
 
         def one(arguments: Any) -> Any:
             state, lifted, parts = arguments
@@ -1180,7 +1180,7 @@ class _Torch:
     ) -> Callable[..., Any]:
         import torch
 
-        template = data
+        template = mapped(lambda part: 0, data)  # not the data itself, which would live as long as the program
 
         def one(state: State, lifted: list[Any], parts: list[Any]) -> State:
             return step(state, lifted, _filled(template, parts))  # type: ignore[no-any-return]

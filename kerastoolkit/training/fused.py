@@ -145,7 +145,7 @@ def fit_many(
     Each ends as `Model.fit` with the same order of rows would end it: on a CPU weights differ by rounding, about 1e-6.
 
     Args:
-        fits: The fits. Models and callbacks must not be shared between them.
+        fits: The fits. No two may share a model; those that share a callback are trained one after the other.
         memory: Bytes that stacked models may take; more of them than fit in there are trained in turns. Defaults to
             `None`: half of what is free.
         at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
@@ -160,10 +160,8 @@ def fit_many(
     Raises:
         ParameterError: Two fits share a model.
     """
-    shared = [
-        fit.model for fit in fits if not callable(getattr(fit.model, "__func__", fit.model)) or _is_model(fit.model)
-    ]
-    if len({id(model) for model in shared}) < len(shared):
+    models = [id(fit.model) for fit in fits if _is_model(fit.model)]
+    if len(set(models)) < len(models):
         raise ParameterError(
             "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
         )
