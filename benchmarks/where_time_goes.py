@@ -59,7 +59,7 @@ def watch(clocks: Clocks) -> None:
 
     Network.__init__ = clocks.around("weights: building models, drawing", Network.__init__)  # type: ignore[method-assign]
     Network.ready = clocks.around("finding the program", Network.ready)  # type: ignore[method-assign]
-    fused._train_group = clocks.around("around the steps", fused._train_group)
+    fused._train_turn = clocks.around("around the steps", fused._train_turn)
     _contestants.right = clocks.around("scoring", _contestants.right)
     traced = clocks.around("tracing programs", _program._traced)
 

@@ -487,7 +487,7 @@ class KerasEstimator(BaseEstimator):
             if handed_over:
                 return {}
             if not compiled:
-                return self._compile_arguments(head, defaults=True)
+                return self._compile_arguments(head, defaults=True, to_look_at=True)
             # What a compiled model is compiled with anew is known by the parameters that ask for it.
             named = {*_MAKERS, "compile", *_parameters.keras_arguments("compile")}
             routed = {name: value for name, value in self._params.items() if name.split("__")[0] in named}
@@ -534,7 +534,7 @@ class KerasEstimator(BaseEstimator):
         return lambda: _MAKERS[name](spec, options)
 
     def _compile_arguments(
-        self, head: Head | HeadGroup, *, defaults: bool, model: keras.Model | None = None
+        self, head: Head | HeadGroup, *, defaults: bool, model: keras.Model | None = None, to_look_at: bool = False
     ) -> dict[str, Any]:
         """Arguments of `Model.compile` that the user set; with `defaults`, also those nobody set.
 
@@ -545,7 +545,8 @@ class KerasEstimator(BaseEstimator):
         arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
         arguments |= _parameters.below(self._params, "compile")
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
-        for name, make in _MAKERS.items():
+        makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
+        for name, make in makers.items():
             options = _parameters.below(self._params, name)
             spec = getattr(self, name)
             if spec is None and model is not None and model.compiled and options:
@@ -757,7 +758,8 @@ class KerasEstimator(BaseEstimator):
         check_is_fitted(self)
         routed = _parameters.below(self._params, "predict")
         callbacks = self._routed_callbacks(routed)
-        arguments = {**({"callbacks": callbacks} if callbacks else {}), **routed, **predict_params}
+        asked = {**routed, **predict_params}
+        arguments = {**({"callbacks": callbacks} if callbacks else {}), **asked}
         accepted = _parameters.keras_arguments("predict")
         for name in arguments:
             if name not in accepted:
@@ -771,6 +773,8 @@ class KerasEstimator(BaseEstimator):
         batch_size = arguments.pop("batch_size", None) or _parameters.plain(self.batch_size)
         if batch_size in (None, -1):
             batch_size = _batch_rows(X)
+        elif "batch_size" not in asked:  # a size to train with; no row's result depends on it
+            batch_size = max(batch_size, _batch_rows(X))
         ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
         if not ordinary and not hasattr(X, "toarray"):
             return self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})

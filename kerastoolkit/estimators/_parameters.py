@@ -210,6 +210,22 @@ def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
     return _make(spec, _nested(options), "optimizer")
 
 
+def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
+    """As `make_optimizer`, but the same one for the same plain arguments: for whoever only reads what is in it.
+
+    Making one takes Keras some milliseconds, and every fit of a search asks what its optimizer would be like.
+    """
+    plain = tuple((name, type(value), value) for name, value in options.items())
+    if isinstance(spec, (str, type)) and all(kind in (bool, float, int, str) for _, kind, _ in plain):
+        return _kept_optimizer(spec, plain)
+    return make_optimizer(spec, options)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_optimizer(spec: Any, options: tuple[tuple[str, type, Any], ...]) -> Any:
+    return make_optimizer(spec, {name: value for name, _, value in options})
+
+
 def make_loss(spec: Any, options: Mapping[str, Any]) -> Any:
     """A loss, or a list or dict of them, from names, classes, functions or instances, with options over their own."""
     import keras

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import operator
 import random
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # Tracing goes through the template's own layers and Keras' global scopes.
 _ONE_TRACE_AT_A_TIME = threading.RLock()
+
+
+# Multiplications of a step of one model up to which it is light, on a CPU: alone, and stacked with others.
+_LIGHT_ALONE, _LIGHT_STACKED = 500_000, 100_000
 
 
 class State(NamedTuple):
@@ -151,7 +156,17 @@ class Program:
             self._fresh_metrics = [_numpy(scope.get_current_value(v)) for v in variables]
         return self._fresh_metrics
 
-    def epoch(self, state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows, *, stacked: bool) -> Any:
+    def epoch(
+        self,
+        state: State,
+        lifted: list[Any],
+        data: Rows,
+        order: Any,
+        starts: Rows,
+        *,
+        stacked: bool,
+        light: bool = False,
+    ) -> Any:
         """Trains on batches of rows.
 
         Args:
@@ -161,6 +176,7 @@ class Program:
             order: Row numbers of each batch, shape `(steps, rows)`; `(models, steps, rows)` when stacked.
             starts: Number added to the row numbers for each part of the data, scalar; `(models,)` when stacked.
             stacked: Whether there are many models.
+            light: Whether the steps are light; see `is_light`. Defaults to `False`.
 
         Returns:
             The new state and the results of the metrics by name.
@@ -168,13 +184,21 @@ class Program:
         Raises:
             NotPureError: The step cannot be a program, or the program failed. The template is as it was before.
         """
-        return self._call("train", stacked, (state, lifted, data, order, starts))
+        return self._call("train", (state, lifted, data, order, starts), stacked, light)
 
     def evaluation(
-        self, state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows, *, stacked: bool
+        self,
+        state: State,
+        lifted: list[Any],
+        data: Rows,
+        order: Any,
+        starts: Rows,
+        *,
+        stacked: bool,
+        light: bool = False,
     ) -> Any:
         """Evaluates; as `epoch`, but the state does not change and only the results are returned."""
-        return self._call("test", stacked, (state, lifted, data, order, starts))
+        return self._call("test", (state, lifted, data, order, starts), stacked, light)
 
     # -- arrays and tensors --------------------------------------------------------------------------------------
 
@@ -251,27 +275,32 @@ class Program:
             total += sum(weights) * positions * batch_size
         return total
 
+    def is_light(self, batch_size: int, *, stacked: bool) -> bool:
+        """Whether a step computes so little that it is the start of each operation which takes the time."""
+        return self.multiplications_of_a_step(batch_size) < (_LIGHT_STACKED if stacked else _LIGHT_ALONE)
+
     def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
         """Whether the program that trains many models, or one, is there already."""
-        return ("train", stacked, form_of(data)) in self._compiled
+        form = form_of(data)
+        return any(("train", stacked, light, form) in self._compiled for light in (True, False))
 
     def unstackable(self) -> str | None:
         """Why the models cannot be trained in one step, in words; None unless that is known beforehand."""
-        return next((reason for (_, stacked, _), reason in self._refused.items() if stacked), None)
+        return next((reason for (_, stacked, *_), reason in self._refused.items() if stacked), None)
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
-    def _call(self, kind: str, stacked: bool, arguments: tuple[State, list[Any], Rows, Any, Rows]) -> Any:
-        key = (kind, stacked, form_of(arguments[2]))
+    def _call(self, kind: str, arguments: tuple[State, list[Any], Rows, Any, Rows], stacked: bool, light: bool) -> Any:
+        key = (kind, stacked, light, form_of(arguments[2]))
         with _ONE_TRACE_AT_A_TIME:
             if key in self._refused:
                 raise NotPureError(self._refused[key])
             try:
                 if key in self._ran:
-                    return self._program(*key[:2], arguments[2])(*arguments)
+                    return self._program(key, arguments[2])(*arguments)
                 # The first call runs all code of the model; what else it changes would be lost, or shared by others.
                 with _nothing_else_changes(self.template):
-                    result = self._program(*key[:2], arguments[2])(*arguments)
+                    result = self._program(key, arguments[2])(*arguments)
             except Exception as error:
                 self._compiled.pop(key, None)
                 reason = _reason(error, stacked=stacked)
@@ -281,12 +310,12 @@ class Program:
             self._ran.add(key)
             return result
 
-    def _program(self, kind: str, stacked: bool, data: Rows) -> Callable[..., Any]:
-        key = (kind, stacked, form_of(data))
+    def _program(self, key: Any, data: Rows) -> Callable[..., Any]:
+        kind, stacked, light, _ = key
         if key not in self._compiled:
             step = self._train_step if kind == "train" else self._test_step
             self._compiled[key] = self._backend.epoch(
-                step, self._results, self._example(), data, len(self.slots), stacked=stacked
+                step, self._results, self._example(), data, len(self.slots), stacked=stacked, light=light
             )
         return self._compiled[key]
 
@@ -823,6 +852,27 @@ def _keras_is_known() -> bool:
     )
 
 
+def compiled_drawing(makers: Sequence[Callable[[Any], Any]]) -> Callable[[Sequence[int]], list[Any]] | None:
+    """One function of a seed for each maker, to what they make of them as arrays; None where nothing is compiled."""
+    import keras
+
+    class Given(keras.random.SeedGenerator):  # what takes a seed takes one of these, too
+        def __init__(self, seed: Any) -> None:
+            self._given = seed
+
+        def next(self, ordered: bool = True) -> Any:
+            return self._given
+
+    def draw(seeds: Any) -> list[Any]:
+        return [maker(Given(seeds[number])) for number, maker in enumerate(makers)]
+
+    dtype = keras.random.SeedGenerator(0).state.dtype
+    compiled = _backend().function(draw, np.zeros((len(makers), 2), dtype))
+    if compiled is None:
+        return None
+    return lambda seeds: [_numpy(value) for value in compiled(np.array([[seed, 0] for seed in seeds], dtype))]
+
+
 def build_like(model: keras.Model, batch: Any) -> None:
     """Builds what Keras builds when it first sees data: metrics, loss, optimizer."""
     x, y, weights = batch
@@ -956,7 +1006,7 @@ class _TensorFlow:
         return gradients, rest
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
+        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool, light: bool
     ) -> Callable[..., Any]:
         import tensorflow as tf
 
@@ -970,34 +1020,34 @@ class _TensorFlow:
         data_spec = mapped(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), data)
         starts_spec = mapped(lambda part: tf.TensorSpec(lead, tf.int32), data)
         order_spec = tf.TensorSpec([*lead, None, None], tf.int32)
-
+        specs = [state_spec, lifted_spec, data_spec, order_spec, starts_spec]
+        flat_specs = [tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int32), *_present(specs)]
+        n_state = len(_present([state_spec]))
         template = mapped(lambda part: 0, data)  # not the data itself, which would live as long as the program
 
         def one(arguments: Any) -> Any:
             state, lifted, parts = arguments
             return step(state, lifted, _filled(template, parts))
 
+        def body(number: Any, steps: Any, *flat: Any) -> list[Any]:
+            state, lifted, data, order, starts = _filled(specs, flat)
+            batch = order[:, number] if stacked else order[number]
+
+            def take(part: Any, start: Any) -> Any:
+                return tf.gather(part, batch + (start[:, None] if stacked else start))
+
+            arguments = (state, lifted, _present(mapped(take, data, starts)))
+            state = _for_all(one, arguments, tf.shape(order)[0]) if stacked else one(arguments)
+            return [number + 1, steps, *_present([state]), *flat[n_state:]]
+
         def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
-            def body(number: Any, state: State) -> Any:
-                batch = order[:, number] if stacked else order[number]
+            flat = [tf.constant(0), tf.shape(order)[-2], *_present([state, lifted, data, order, starts])]
+            loop = _light_loop if light else _loop
+            after = loop(lambda number, steps, *_: number < steps, body, flat, flat_specs)
+            state = _filled([state_spec], after[2 : 2 + n_state])[0]
+            return state, _for_all(results, state, tf.shape(order)[0]) if stacked else results(state)
 
-                def take(part: Any, start: Any) -> Any:
-                    return tf.gather(part, batch + (start[:, None] if stacked else start))
-
-                arguments = (state, lifted, _present(mapped(take, data, starts)))
-                return number + 1, tf.vectorized_map(one, arguments) if stacked else one(arguments)
-
-            steps = tf.shape(order)[-2]
-            _, state = tf.while_loop(
-                lambda number, _: number < steps,
-                body,
-                (tf.constant(0), state),
-                maximum_iterations=steps,
-                parallel_iterations=1,
-            )
-            return state, tf.vectorized_map(results, state) if stacked else results(state)
-
-        return _traced(run, [state_spec, lifted_spec, data_spec, order_spec, starts_spec])
+        return _traced(run, specs)
 
     def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
         import tensorflow as tf
@@ -1005,6 +1055,97 @@ class _TensorFlow:
         weights_spec = [[tf.TensorSpec(value.shape, value.dtype) for value in part] for part in (trainable, others)]
         x_spec = mapped(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x)
         return _traced(forward, [*weights_spec, x_spec])
+
+    def function(self, function: Callable[..., Any], example: Any) -> Callable[..., Any] | None:
+        import tensorflow as tf
+
+        return _traced(function, [tf.TensorSpec(example.shape, example.dtype)])
+
+
+def _loop(goes_on: Callable[..., Any], body: Callable[..., Any], values: list[Any], specs: list[Any]) -> list[Any]:
+    """A loop whose steps become part of the program around it, with oneDNN's operations in it."""
+    import tensorflow as tf
+
+    return list(tf.while_loop(goes_on, body, values, parallel_iterations=1))
+
+
+def _light_loop(
+    goes_on: Callable[..., Any], body: Callable[..., Any], values: list[Any], specs: list[Any]
+) -> list[Any]:
+    """A loop that calls its steps as a function, which TensorFlow does not rewrite for oneDNN.
+
+    An operation of oneDNN costs some 50 microseconds before it begins to compute: more than all of a small product.
+    """
+    import tensorflow as tf
+
+    def traced(function: Callable[..., Any]) -> Any:
+        return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+
+    step = traced(body)
+    outside = step.captured_inputs
+    if outside:  # constants of the layers, which such a loop must be handed like all else
+        if not hasattr(step, "inference_fn") or any(value.dtype in (tf.resource, tf.variant) for value in outside):
+            return _loop(goes_on, body, values, specs)
+        inner, n_values = step.inference_fn, len(specs)
+        specs = [*specs, *(tf.TensorSpec(value.shape, value.dtype) for value in outside)]
+        step = traced(lambda *flat: [*inner.call_flat(*flat), *flat[n_values:]])
+    after: list[Any] = tf.raw_ops.While(
+        input=[*values, *outside], cond=traced(goes_on), body=step, parallel_iterations=1
+    )
+    for value, spec in zip(after, specs, strict=True):
+        value.set_shape(spec.shape)
+    return after
+
+
+def _for_all(function: Callable[[Any], Any], arguments: Any, n_models: Any) -> Any:
+    """What a function makes of each model's part of the arguments, for all models at once.
+
+    `tf.vectorized_map` does the same, but takes every part of the state apart and together again in every step.
+    """
+    import tensorflow as tf
+
+    pfor = _pfor()
+    if pfor is None:
+        return tf.vectorized_map(function, arguments)
+    graph = tf.compat.v1.get_default_graph()
+    before = set(graph.get_operations())
+    number = tf.compat.v1.placeholder_with_default(0, [])
+    parts = tf.nest.map_structure(lambda stacked: tf.compat.v1.placeholder(stacked.dtype, stacked.shape[1:]), arguments)
+    results = tf.nest.map_structure(tf.convert_to_tensor, function(parts))
+    operations = set(graph.get_operations()) - before
+    if any(operation.op_def.is_stateful for operation in operations):  # it would run for the placeholders, too
+        return tf.vectorized_map(function, arguments)
+    converter = pfor.PFor(number, n_models, operations, fallback_to_while_loop=True, warn=True)
+    for part, stacked in zip(tf.nest.flatten(parts), tf.nest.flatten(arguments), strict=True):
+        converter._add_conversion(part, pfor.wrap(stacked, True))
+    return tf.nest.map_structure(converter.convert, results)
+
+
+@functools.cache
+def _pfor() -> Any:
+    """What `tf.vectorized_map` is made of, if this TensorFlow has it as it is used here; it also learns `tf.bitcast`.
+
+    TensorFlow bitcasts one model after another. Keras' `argmax` has that in it, so that counting an accuracy would take
+    longer than the step.
+    """
+    import tensorflow as tf
+
+    try:
+        from tensorflow.python.ops.parallel_for import pfor
+
+        parameters = inspect.signature(pfor.PFor).parameters
+        if not {"loop_var", "loop_len", "pfor_ops", "fallback_to_while_loop", "warn"} <= set(parameters):
+            return None
+        known = pfor._pfor_converter_registry, pfor.PFor._add_conversion, pfor.PFor.convert
+    except (AttributeError, ImportError):
+        return None
+    if "Bitcast" not in known[0]:
+
+        @pfor.RegisterPFor("Bitcast")  # type: ignore[untyped-decorator]
+        def convert(given: Any) -> Any:
+            return pfor.wrap(tf.bitcast(given.stacked_input(0), given.get_attr("type")), True)
+
+    return pfor
 
 
 def _traced(function: Callable[..., Any], specs: list[Any]) -> Callable[..., Any]:
@@ -1014,10 +1155,20 @@ def _traced(function: Callable[..., Any], specs: list[Any]) -> Callable[..., Any
     def flat(*tensors: Any) -> Any:
         return function(*_filled(specs, tensors))
 
-    traced = tf.function(flat, input_signature=_present(specs), autograph=False)
+    flat_specs = _present(specs)
     with _without_advice():
-        _refuse_side_effects(traced.get_concrete_function())
-    return lambda *arguments: traced(*_present(list(arguments)))
+        traced = tf.function(flat, input_signature=flat_specs, autograph=False).get_concrete_function()
+        _refuse_side_effects(traced)
+    try:  # the same without looking through the arguments again, which takes longer than a small step
+        run, captured = traced.inference_fn.call_preflattened, traced.captured_inputs
+    except AttributeError:
+        return lambda *arguments: traced(*_present(list(arguments)))
+
+    def call(*arguments: Any) -> Any:
+        given = zip(_present(list(arguments)), flat_specs, strict=True)
+        return run([*(tf.convert_to_tensor(value, spec.dtype) for value, spec in given), *captured])
+
+    return call
 
 
 @contextlib.contextmanager
@@ -1109,7 +1260,7 @@ class _Jax:
         return gradients, rest
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
+        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool, light: bool
     ) -> Callable[..., Any]:
         import jax
 
@@ -1131,6 +1282,12 @@ class _Jax:
         import jax
 
         compiled: Callable[..., Any] = jax.jit(forward)
+        return compiled
+
+    def function(self, function: Callable[..., Any], example: Any) -> Callable[..., Any] | None:
+        import jax
+
+        compiled: Callable[..., Any] = jax.jit(function)
         return compiled
 
 
@@ -1176,7 +1333,7 @@ class _Torch:
         return found, keras.tree.map_structure(lambda part: part.detach() if torch.is_tensor(part) else part, rest)
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool
+        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool, light: bool
     ) -> Callable[..., Any]:
         import torch
 
@@ -1205,6 +1362,9 @@ class _Torch:
         import torch
 
         return torch.no_grad()(forward)  # type: ignore[no-any-return]
+
+    def function(self, function: Callable[..., Any], example: Any) -> Callable[..., Any] | None:
+        return None
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Fit", "Trained", "explain", "fit_many"]
 
 How = Literal["fused", "alone", "Model.fit"]
+Judge = Callable[[Mapping["Fit", tuple[int, Mapping[str, Any]]]], "set[Fit]"]
 
 # A step of fewer multiplications than this spends most of its time between them, on a CPU about a millisecond's worth.
 _FEW_MULTIPLICATIONS = 2_000_000
@@ -138,6 +139,7 @@ def fit_many(
     memory: float | None = None,
     at_most: int | None = None,
     watch: Callable[[int, int], None] | None = None,
+    judge: Judge | None = None,
     finished: Callable[[list[Fit], list[Trained]], None] | None = None,
 ) -> list[Trained]:
     """Trains many models, those of one structure as one program.
@@ -151,6 +153,8 @@ def fit_many(
         at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
         watch: Called after each epoch with the number of epochs done and of all epochs of all fits; what it raises ends
             the training. Defaults to `None`.
+        judge: Called after each epoch with the fits that trained it together, each with how many epochs it has trained
+            and what its history says of the last; returns those that must stop. Defaults to `None`.
         finished: Called with fits that were trained together and what became of them, as soon as they are. Defaults to
             `None`.
 
@@ -166,7 +170,7 @@ def fit_many(
             "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
         )
     runs = [_Run(fit) for fit in fits]
-    told = _Told(runs, watch)
+    told = _Told(runs, watch, judge)
     groups: dict[Any, list[_Run]] = {}
     for run in runs:
         groups.setdefault(run.group if run.trained.error is None else ("failed",), []).append(run)
@@ -176,7 +180,7 @@ def fit_many(
             if together:
                 _train_turn(turn, told)
             elif group[0] == "Model.fit":
-                _by_keras(turn[0])
+                _by_keras(turn[0], told)
             told(*((run, run.fit.epochs) for run in turn))
             if finished is not None:
                 finished([run.fit for run in turn], [run.trained for run in turn])
@@ -209,10 +213,12 @@ def explain(trained: Sequence[Trained]) -> str:
 
 
 class _Told:
-    """Tells a watcher how many epochs are done."""
+    """Tells a watcher how many epochs are done, and asks a judge who must stop."""
 
-    def __init__(self, runs: Sequence[_Run], watch: Callable[[int, int], None] | None) -> None:
-        self._watch = watch
+    def __init__(
+        self, runs: Sequence[_Run], watch: Callable[[int, int], None] | None, judge: Judge | None
+    ) -> None:
+        self._watch, self._judge = watch, judge
         self._epochs = sum(run.fit.epochs for run in runs)
         self._done: dict[_Run, int] = {}
 
@@ -220,6 +226,13 @@ class _Told:
         self._done.update(runs)
         if self._watch is not None:
             self._watch(sum(self._done.values()), self._epochs)
+
+    def must_stop(self, logs: Mapping[_Run, tuple[int, Mapping[str, Any]]]) -> set[_Run]:
+        """Who of the runs that trained an epoch goes no further."""
+        if self._judge is None:
+            return set()
+        stopping = self._judge({run.fit: told for run, told in logs.items()})
+        return {run for run in logs if run.fit in stopping}
 
 
 _gathering = threading.local()
@@ -428,6 +441,12 @@ class _View:
             return
         for (part, number), value in zip(self._weights, weights, strict=True):
             self._run.stack.write(self._run.place, part, number, value)
+
+    def jax_state_sync(self) -> None:
+        # On JAX, Keras' callbacks call this whenever they look at their model. A stack is never behind; without this
+        # every fit would make a model that nobody asked for, and trace a program of its own to predict.
+        if self._run is None:
+            self._network.model.jax_state_sync()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -697,19 +716,26 @@ class _Stack:
 
 
 def _train_turn(runs: list[_Run], told: _Told) -> None:
-    """Trains fits of one structure: together if that is quicker, and as well as they can be if it fails."""
+    """Trains fits of one structure: as many together as is quickest, and as well as they can be if it fails."""
     unstackable = runs[0].program.unstackable()
-    fused = len(runs) > 1 and unstackable is None and _is_quicker_together(runs)
-    for run in runs:
-        run.trained.how = "fused" if fused else "alone"
-        run.trained.together = len(runs) if fused else 1
-        if not fused:
-            no_other = "nothing else to train has its structure"
-            run.trained.reason = no_other if len(runs) == 1 else unstackable or "one by one was quicker"
-    rest = _tried(runs, "alone", lambda: _Training(runs, stacked=True).carry_out(told)) if fused else runs
-    for run in rest:
-        for left in _tried([run], "Model.fit", functools.partial(_train_one, run, told)):
-            _by_keras(left)
+    size = _quickest_size(runs) if len(runs) > 1 and unstackable is None else 1
+    for some in _parts(runs, size):
+        fused = len(some) > 1
+        for run in some:
+            run.trained.how, run.trained.together = "fused" if fused else "alone", len(some)
+            if not fused:
+                no_other = "nothing else to train has its structure"
+                run.trained.reason = no_other if len(runs) == 1 else unstackable or "one by one was quicker"
+        train = functools.partial(_Training(some, stacked=True).carry_out, told) if fused else None
+        for run in some if train is None else _tried(some, "alone", train):
+            for left in _tried([run], "Model.fit", functools.partial(_train_one, run, told)):
+                _by_keras(left, told)
+
+
+def _parts(runs: list[_Run], size: int) -> list[list[_Run]]:
+    """The runs in parts of about the same length, none longer than `size`."""
+    n_parts = -(-len(runs) // size)
+    return [list(part) for part in np.array_split(np.array(runs, dtype=object), n_parts)]
 
 
 def _train_one(run: _Run, told: _Told) -> None:
@@ -719,16 +745,22 @@ def _train_one(run: _Run, told: _Told) -> None:
     _Training([run], stacked=stacked).carry_out(told)
 
 
-def _is_quicker_together(runs: list[_Run]) -> bool:
-    """Whether a step of all models takes less time than one step for each; measured where it is not plain."""
-    program, size = runs[0].program, runs[0].batch_size
-    if program.multiplications_of_a_step(size) < _FEW_MULTIPLICATIONS:
-        return True
+def _quickest_size(runs: list[_Run]) -> int:
+    """How many models to train together so that each takes least time; measured where it is not plain.
+
+    Of large models many together are slower than few, whose weights stay in the processor's cache from one operation
+    to the next.
+    """
+    program, n_rows = runs[0].program, runs[0].batch_size
+    if program.multiplications_of_a_step(n_rows) < _FEW_MULTIPLICATIONS:
+        return len(runs)
     try:
-        together = _seconds_a_step(runs, stacked=True)
-        return together < len(runs) * _seconds_a_step(runs[:1], stacked=False)
+        sizes = {size for size in (2, 6, len(runs)) if size <= len(runs)}
+        seconds = {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
+        seconds[1] = _seconds_a_step(runs[:1], stacked=False)
     except _program.NotPureError:
-        return True  # training itself will find out what is wrong, and what to do instead
+        return len(runs)  # training itself will find out what is wrong, and what to do instead
+    return min(seconds, key=lambda size: seconds[size])
 
 
 def _seconds_a_step(runs: list[_Run], *, stacked: bool) -> float:
@@ -741,9 +773,10 @@ def _seconds_a_step(runs: list[_Run], *, stacked: bool) -> float:
     starts = pool.starts if stacked else mapped(lambda start: start[0], pool.starts)
     order = np.ascontiguousarray(order if stacked else order[0])
     arguments = (stack.state, stack.lifted, pool.data, program.tensor(order), program.tensors(starts))
-    program.arrays(program.epoch(*arguments, stacked=stacked)[1])  # traces
+    light = program.is_light(runs[0].batch_size, stacked=stacked)
+    program.arrays(program.epoch(*arguments, stacked=stacked, light=light)[1])  # traces
     begun = time.perf_counter()
-    program.arrays(program.epoch(*arguments, stacked=stacked)[1])
+    program.arrays(program.epoch(*arguments, stacked=stacked, light=light)[1])
     return (time.perf_counter() - begun) / 2
 
 
@@ -805,6 +838,7 @@ class _Training:
         watched: Any = [run.validation for run in runs]
         self._validation = None if watched[0] is None else _Pool(program, watched)
         self._size, self._validation_size = runs[0].sizes
+        self._light = program.is_light(self._size, stacked=stacked)
         self._steps_a_call = program.steps_a_call
         self._orders: dict[_Run, Any] = {}
         self._in_stack = list(runs)
@@ -834,6 +868,8 @@ class _Training:
             self._validate([run for run in active if run.is_validated()], logs)
             for run in active:
                 run.attempt(lambda run: run.end_epoch(_plain(logs[run])))  # noqa: B023  called at once
+            for run in told.must_stop({run: (run.epoch, run.logs) for run in active if not run.is_done()}):
+                run.view.stop_training = True
             told(*((run, run.fit.epochs if run.is_done() else run.epoch) for run in active))
 
     def _still_active(self) -> list[_Run]:
@@ -911,9 +947,8 @@ class _Training:
             starts = mapped(lambda start: start[numbers], pool.starts)
             members = None if len(runs) == len(self._in_stack) > 1 else places
         arguments = pool.data, program.tensor(order), program.tensors(starts)
-        results = program.arrays(
-            self._stack.advance(members, lambda *state: step(*state, *arguments, stacked=self._stacked))
-        )
+        form = {"stacked": self._stacked, "light": self._light}
+        results = program.arrays(self._stack.advance(members, lambda *state: step(*state, *arguments, **form)))
         if not self._stacked:
             return {runs[0]: results}
         return {run: {name: value[place] for name, value in results.items()} for place, run in enumerate(runs)}
@@ -939,14 +974,21 @@ def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:
 # -- training by Keras ----------------------------------------------------------------------------------------------
 
 
-def _by_keras(run: _Run) -> None:
+def _by_keras(run: _Run, told: _Told) -> None:
     """`Model.fit`, with the rows in the order of the seed."""
+    import keras
+
     fit, trained = run.fit, run.trained
     trained.how = "Model.fit"
     history = None
     try:
         model = trained.network.model  # type: ignore[union-attr]
         arguments = _arguments(fit, run.seed, type(model).fit)
+
+        def after_epoch(epoch: int, logs: Mapping[str, Any]) -> None:
+            model.stop_training |= bool(told.must_stop({run: (epoch + 1, logs)}))
+
+        arguments["callbacks"].append(keras.callbacks.LambdaCallback(on_epoch_end=after_epoch))
         with isolated(run.seed):
             try:
                 history = model.fit(**arguments)

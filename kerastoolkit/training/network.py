@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import copy
-import functools
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 # Programs and blueprints hold a model each. A search over more structures than this begins to trace again.
 _MOST_KEPT = 64
 _MOST_DRAWS = 10_000
+_MANY_DRAWINGS = 16  # from here on it pays to compile the drawing
 _SEED_OF_TEMPLATES = 20_240_229  # any number: nobody sees the weights of a template
 
 
@@ -136,8 +136,9 @@ class Blueprint:
     def __init__(self) -> None:
         self.compiles: bool | None = None  # whether the function compiles its models
         self.foretold = False  # whether the plan has been right about a build that it was not made from
-        self._plan: list[Callable[[list[int]], Any]] | None = None
-        self._n_draws = 0
+        self._plan: list[Callable[[Any], Any]] | None = None
+        self._compiled: Callable[[Any], list[Any]] | None = None
+        self._n_draws = self._n_drawn = 0
 
     def make(self, build: Callable[[], keras.Model]) -> keras.Model:
         """Builds a model, and learns from it how the next could be drawn."""
@@ -158,7 +159,12 @@ class Blueprint:
         """Starting values of a model's variables, as a build with Python's generator at this seed would draw them."""
         generator: Any = random if seed is None else random.Random(seed)
         draws = [generator.randint(1, 10**9) for _ in range(self._n_draws)]
-        return [maker(draws) for maker in self._plan or ()]
+        plan, self._n_drawn = self._plan or [], self._n_drawn + 1
+        if self._n_drawn == _MANY_DRAWINGS:
+            self._compiled = _compiled_plan(plan, draws)
+        if self._compiled is not None:
+            return self._compiled(draws)
+        return [maker(draws) for maker in plan]
 
 
 class _Start(NamedTuple):
@@ -405,7 +411,7 @@ def _maker(
         seed = getattr(initializer, "seed", None)
         if not isinstance(seed, int) or seed not in places:
             continue
-        drawn = functools.partial(_redrawn, copy.copy(initializer), places[seed], variable.shape, variable.dtype)
+        drawn = _Drawn(initializer, places[seed], tuple(variable.shape), variable.dtype)
         try:
             if np.array_equal(drawn(draws), value):
                 return drawn
@@ -414,11 +420,36 @@ def _maker(
     return lambda draws: value
 
 
-def _redrawn(initializer: Any, place: int, shape: Any, dtype: Any, draws: list[int]) -> Any:
-    import keras
+class _Drawn:
+    """The starting value of a variable as its initializer draws it."""
 
-    initializer.seed = draws[place]
-    return keras.ops.convert_to_numpy(initializer(shape, dtype=dtype))
+    def __init__(self, initializer: Any, place: int, shape: tuple[int, ...], dtype: Any) -> None:
+        self._initializer, self.place, self._shape, self._dtype = initializer, place, shape, dtype
+
+    def __call__(self, draws: list[int]) -> Any:
+        import keras
+
+        return keras.ops.convert_to_numpy(self.with_seed(draws[self.place]))
+
+    def with_seed(self, seed: Any) -> Any:
+        """The value as a tensor; the seed is a number, or an object with Keras' `next`."""
+        initializer = copy.copy(self._initializer)
+        initializer.seed = seed
+        return initializer(self._shape, dtype=self._dtype)
+
+
+def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> Callable[[list[int]], list[Any]] | None:
+    """All values of a plan as one compiled function; None if it does not draw the same to the bit."""
+    drawn = [maker for maker in plan if isinstance(maker, _Drawn)]
+    run = _program.compiled_drawing([maker.with_seed for maker in drawn])
+    if run is None:
+        return None
+
+    def draw(draws: list[int]) -> list[Any]:
+        values = iter(run([draws[maker.place] for maker in drawn]))
+        return [next(values) if isinstance(maker, _Drawn) else maker(draws) for maker in plan]
+
+    return draw if all(map(np.array_equal, draw(draws), [maker(draws) for maker in plan])) else None
 
 
 def _equal(values: list[Any], model: keras.Model) -> bool:

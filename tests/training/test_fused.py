@@ -19,6 +19,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import Fit, Trained, explain, fit_many
+from kerastoolkit.training.network import Recipe
 
 layers = keras.layers
 TOLERANCE = 2e-5  # relative; rounding, grown over the steps of a few epochs
@@ -390,6 +391,33 @@ def test_a_schedule_reports_its_rate() -> None:
     trained = fit_many([simple(0, callbacks=[CALLBACKS["scheduler"](0)])])[0]
     np.testing.assert_allclose(trained.history["learning_rate"], [0.009, 0.0081, 0.00729], rtol=1e-6)
     np.testing.assert_allclose(float(trained.model.optimizer.learning_rate), 0.00729, rtol=1e-6)
+
+
+def test_fits_of_a_known_structure_build_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = table()
+
+    def build() -> keras.Model:
+        model = keras.Sequential([keras.Input((13,)), layers.Dense(3, activation="softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    def predicted(number: int) -> Any:
+        stop = keras.callbacks.EarlyStopping("loss", patience=0, restore_best_weights=True)
+        callbacks = [stop, *(CALLBACKS[name](number) for name in ("plateau", "scheduler"))]
+        (trained,) = fit_many([Fit(build, X, y, epochs=2, seed=number, callbacks=callbacks)])
+        assert trained.network is not None
+        return trained.network.predict(X)
+
+    made: list[Recipe] = []
+    make = Recipe.make
+    monkeypatch.setattr(Recipe, "make", lambda recipe: [made.append(recipe), make(recipe)][1])
+    first = [predicted(number) for number in range(3)]
+    assert made  # to learn how the starting weights are drawn
+    made.clear()
+    again = [predicted(number) for number in range(3)]
+    assert not made
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_a_checkpoint_holds_the_weights_of_its_own_model(tmp_path: Any) -> None:
