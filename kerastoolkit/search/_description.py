@@ -18,7 +18,6 @@ import dis
 import enum
 import functools
 import hashlib
-import importlib
 import importlib.metadata
 import inspect
 import io
@@ -26,7 +25,6 @@ import json
 import math
 import os
 import sys
-import sysconfig
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +43,18 @@ _SAYS_NOTHING = {
 
 # Attributes of an estimator that are no part of it: who watches it, and what `get_params` tells already.
 _NOT_ITS_OWN = {"_params", "_parent_callback_ctx", "_skl_callbacks", "callbacks_"}
+
+# What wraps something, and the attributes under which it holds that.
+_HOLDS: dict[type, tuple[str, ...]] = {
+    functools.partial: ("func", "args", "keywords"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+    types.MethodType: ("__func__", "__self__"),
+    type(functools.cache(len)): ("__wrapped__",),
+}
+_METHODS = (types.FunctionType, staticmethod, classmethod, property)
 
 _LOADS_GLOBAL = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
 
@@ -74,6 +84,7 @@ class Describer:
     def __init__(self) -> None:
         self._known: dict[int, tuple[Any, Any]] = {}
         self._open: list[Any] = []  # what is being described: functions call themselves, objects hold themselves
+        self._open_modules: dict[str, set[str]] = {}  # the attributes of own modules that are being described
         self._reach = math.inf  # the outermost of those that was met again
         self._where: list[str] = []
 
@@ -97,7 +108,7 @@ class Describer:
         Raises:
             ParameterError: As for `digest`.
         """
-        self._open, self._reach, self._where = [], math.inf, [where]
+        self._open, self._open_modules, self._reach, self._where = [], {}, math.inf, [where]
         try:
             return self._of(value, keep=not hasattr(value, "get_params"))  # an estimator is cloned for every fit
         except _UndescribedError as error:
@@ -142,20 +153,15 @@ class Describer:
     def _of(self, value: Any, *, keep: bool = False) -> Any:
         if value is None or isinstance(value, (bool, str)) and type(value) in (bool, str):
             return value
-        if type(value) is int:
-            return ["int", str(value)]
-        if type(value) is float:
-            return ["float", value.hex()]
-        if type(value) is complex:
-            return ["complex", value.real.hex(), value.imag.hex()]
+        if type(value) in (int, float, complex) or value is Ellipsis or value is NotImplemented:
+            return [type(value).__name__, repr(value)]
         if type(value) in (bytes, bytearray):
             return [type(value).__name__, _blake(bytes(value))]
-        if value is Ellipsis or value is NotImplemented:
-            return ["constant", repr(value)]
         if isinstance(value, np.generic):
-            return self._of(value.item()) if value.dtype.kind in "biufcSU" else self._of_array(np.asarray(value))
+            # Not as a plain number: a float64 widens an array of float32 that it meets, a float does not.
+            return ["scalar", self._of_array(np.asarray(value))]
         if isinstance(value, enum.Enum):
-            return ["enum", self._of(type(value)), value.name]
+            return ["enum", self._of_class(type(value)), value.name]
         if isinstance(value, np.dtype):
             return ["dtype", value.str, repr(value.descr) if value.names else ""]
         if isinstance(value, np.ndarray):
@@ -164,7 +170,7 @@ class Describer:
             return self._of_class(value)
         if isinstance(value, types.ModuleType):
             return self._of_module(value, ())
-        if callable(value) or isinstance(value, (staticmethod, classmethod, property, functools.cached_property)):
+        if callable(value) or isinstance(value, tuple(_HOLDS)):
             known = self._of_callable(value)
             if known is not None:
                 return known
@@ -174,12 +180,15 @@ class Describer:
         return self._once(value, lambda: self._of_object(value), keep=keep)
 
     def _of_object(self, value: Any) -> Any:
-        if type(value) in (list, tuple):
-            return [type(value).__name__, [self._item(item) for item in value]]
-        if type(value) in (set, frozenset):
-            return [type(value).__name__, sorted(map(self._of, value), key=json.dumps)]
-        if type(value) in (dict, types.MappingProxyType):
-            return ["dict", [[self._of(key), self._entry(key, item)] for key, item in value.items()]]
+        kind = _kind_of(value)
+        if kind in (list, tuple):
+            return [kind.__name__, [self._named(_step_name(item), item) for item in value]]
+        if kind in (set, frozenset):
+            own = kind is not type(value) and not _is_installed(type(value).__module__)
+            extra = [self._of_class(type(value)), self._of(getattr(value, "__dict__", None))] if own else []
+            return [kind.__name__, sorted(map(self._of, value), key=json.dumps), *extra]
+        if kind is dict:
+            return ["dict", [[self._of(key), self._named(key, item)] for key, item in value.items()]]
         if isinstance(value, np.random.RandomState):
             return ["RandomState", self._of(value.get_state(legacy=False))]
         if isinstance(value, os.PathLike):
@@ -207,20 +216,11 @@ class Describer:
                 ) from error
         return self._of_parts(value)
 
-    def _item(self, item: Any) -> Any:
-        """An item; a step of a pipeline is spoken of as scikit-learn names it."""
-        named = (
-            isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str) and hasattr(item[1], "get_params")
-        )
-        if not named or inspect.isclass(item[1]):
+    def _named(self, name: Any, item: Any) -> Any:
+        """An item of which an error speaks by name."""
+        if not isinstance(name, str):
             return self._of(item)
-        with self._at(f"`{item[0]}`"):
-            return self._of(item)
-
-    def _entry(self, key: Any, item: Any) -> Any:
-        if not isinstance(key, str):
-            return self._of(item)
-        with self._at(f"`{key}`"):
+        with self._at(f"`{name}`"):
             return self._of(item)
 
     def _of_parts(self, value: Any) -> Any:
@@ -257,13 +257,7 @@ class Describer:
             own["_network"] = estimator.model_
         if "_metadata_request" in own:  # what is asked for, which its text says in full
             own["_metadata_request"] = repr(own["_metadata_request"])
-        described = []
-        for name in sorted(params):
-            with self._at(f"`{name}`"):
-                described.append([name, self._of(params[name])])
-        for name in sorted(own):
-            with self._at(f"`{name}`"):
-                described.append([name, self._of(own[name])])
+        described = [[name, self._named(name, item)] for part in (params, own) for name, item in sorted(part.items())]
         return ["estimator", self._of_class(type(estimator)), described]
 
     # -- arrays and tables ---------------------------------------------------------------------------------------
@@ -285,60 +279,57 @@ class Describer:
     def _of_pandas(self, value: Any) -> Any:
         import pandas as pd
 
+        parts: list[Any]
         if isinstance(value, pd.DataFrame):
-            columns = [self._of_column(value.iloc[:, place].array) for place in range(value.shape[1])]
-            return ["DataFrame", self._of_pandas(value.columns), self._of_pandas(value.index), columns]
-        if isinstance(value, pd.MultiIndex):
-            return ["MultiIndex", self._of(list(value.names)), self._of(list(value))]
-        if isinstance(value, pd.RangeIndex):
-            return ["Index", self._of(value.name), "range", value.start, value.stop, value.step]
-        if isinstance(value, pd.Index):
-            return ["Index", self._of(value.name), self._of_column(value.array)]
-        if isinstance(value, pd.Series):
-            return ["Series", self._of(value.name), self._of_pandas(value.index), self._of_column(value.array)]
-        if isinstance(value, pd.api.extensions.ExtensionArray):
-            return self._of_column(value)
-        return ["missing", str(value)] if value is pd.NA or value is pd.NaT else None
-
-    def _of_column(self, column: Any) -> Any:
-        import pandas as pd
-
-        if isinstance(column, pd.Categorical):
-            codes, ordered = self._of_array(np.asarray(column.codes)), bool(column.ordered)
-            return ["categories", ordered, self._of_pandas(column.categories), codes]
-        if isinstance(column.dtype, np.dtype) or type(column).__name__ == "NumpyExtensionArray":
-            return self._of_array(np.asarray(column))
-        return [str(column.dtype), self._of_array(np.asarray(column, dtype=object))]
+            parts = [value.columns, value.index, *(value.iloc[:, place].array for place in range(value.shape[1]))]
+        elif isinstance(value, pd.Series):
+            parts = [value.name, value.index, value.array]
+        elif isinstance(value, pd.MultiIndex):
+            parts = [list(value.names), list(value)]
+        elif isinstance(value, pd.Index):
+            parts = [value.name, value.array]
+        elif isinstance(value, pd.Categorical):
+            parts = [value.categories, np.asarray(value.codes), bool(value.ordered)]
+        elif isinstance(value, pd.api.extensions.ExtensionArray):
+            plain = isinstance(value.dtype, np.dtype) or type(value).__name__ == "NumpyExtensionArray"
+            parts = [str(value.dtype), np.asarray(value, dtype=None if plain else object)]
+        elif value is pd.NA or value is pd.NaT:
+            parts = [str(value)]
+        else:
+            return None
+        return ["pandas", type(value).__name__, [self._of(part) for part in parts]]
 
     def _of_polars(self, value: Any) -> Any:
-        columns = value.get_columns() if hasattr(value, "get_columns") else [value]
         described = []
-        for column in columns:
-            plain = column.dtype.is_numeric() and not column.null_count()
-            content = self._of_array(column.to_numpy()) if plain else _digest_of(self._of(column.to_list()))
+        for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
+            # Numbers with gaps would become floats.
+            content = [self._of_array(part.to_numpy()) for part in (column.drop_nulls(), column.is_null())]
             described.append([column.name, str(column.dtype), content])
         return ["polars", type(value).__name__, described]
 
     def _of_sparse(self, value: Any) -> Any:
-        matrix = value if value.format in ("csr", "csc", "bsr", "coo") else value.tocoo()
-        names = ("row", "col", "data") if matrix.format == "coo" else ("indptr", "indices", "data")
-        arrays = [self._of_array(np.asarray(getattr(matrix, name))) for name in names]
-        return ["sparse", type(value).__name__, value.format, list(value.shape), arrays]
+        matrix = value.tocoo()
+        arrays = [self._of_array(array) for array in (*matrix.coords, matrix.data)]
+        return ["sparse", type(value).__name__, list(value.shape), arrays]
 
     # -- Keras ---------------------------------------------------------------------------------------------------
 
     def _of_keras(self, value: Any) -> Any:
-        """An object of Keras' that has a config: that, and the functions it holds, which a config only names."""
+        """An object of Keras': its config, what it holds that the config may leave out, and its weights."""
         import keras
 
         if isinstance(value, keras.Model):
-            return self._of_model(value)
+            layers = [
+                [self._of_configured(layer), bool(layer.trainable)]
+                for layer in value._flatten_layers(include_self=False)
+            ]
+            compiled = self._of(getattr(getattr(value, "_compile_config", None), "config", None))
+            optimizer = value.optimizer if value.compiled else None
+            state = self._of_weights([*value.variables, *(optimizer.variables if optimizer is not None else ())])
+            return ["model", self._of_configured(value), layers, state, compiled]
         if isinstance(value, _configured()):
-            weights = value.get_weights() if isinstance(value, keras.layers.Layer) else ()
-            state = [self._of_array(np.asarray(weight)) for weight in weights]
-            return ["configured", self._of_class(type(value)), self._of_config(value), self._of_held(value), state]
-        if isinstance(value, keras.DTypePolicy):
-            return ["policy", value.name]
+            weights = value.variables if isinstance(value, keras.layers.Layer) else ()
+            return ["configured", self._of_configured(value), self._of_weights(weights)]
         if isinstance(value, keras.callbacks.Callback):
             # A callback that has trained already points at its model; the next fit sets that anew.
             own = {name: item for name, item in vars(value).items() if name not in ("_model", "model", "params")}
@@ -346,7 +337,8 @@ class Describer:
             return ["callback", self._of_class(type(value)), self._of(own)]
         return None
 
-    def _of_config(self, value: Any) -> Any:
+    def _of_configured(self, value: Any) -> Any:
+        """An object that has a config, without its weights."""
         import keras
 
         try:
@@ -359,40 +351,28 @@ class Describer:
                 f"{_a(value)} without a `get_config` that says what it is made of ({error})",
                 "Give its class a `get_config`, or pass a function that builds it instead",
             ) from error
-        if isinstance(value, keras.optimizers.Optimizer):
+        if isinstance(value, (keras.losses.Loss, keras.optimizers.Optimizer)):
             config = {name: item for name, item in config.items() if name != "name"}  # Keras counts it up: adam_1
-        return self._of(_without_code(config))
+        # A config only names functions, and need not tell what the user's class added.
+        own, is_model = _set_by_users(value), isinstance(value, keras.Model)
+        held = {
+            name: item
+            for name, item in sorted(vars(value).items())
+            if (name in own or (isinstance(item, _held()) and not is_model))
+            and not isinstance(item, (keras.Model, keras.Variable, keras.random.SeedGenerator))
+            and not (is_model and isinstance(item, keras.layers.Layer))
+        }
+        return [self._of_class(type(value)), self._of(_without_code(config)), self._of(held)]
 
-    def _of_held(self, value: Any) -> Any:
-        """What an object of Keras' holds and its config only names: functions, and objects of the user's classes."""
-        import keras
-
-        kinds = (types.FunctionType, functools.partial, *_configured())
-        held = {name: item for name, item in vars(value).items() if isinstance(item, kinds)}
-        return self._of({name: held[name] for name in sorted(held) if not isinstance(held[name], keras.Model)})
-
-    def _of_model(self, model: Any) -> Any:
-        layers = [
-            [self._of_class(type(layer)), self._of_held(layer), bool(layer.trainable)]
-            for layer in model._flatten_layers(include_self=False)
-        ]
-        arrays = [self._of_array(np.asarray(variable)) for variable in model.variables]
-        compiled = self._of(getattr(getattr(model, "_compile_config", None), "config", None))
-        return ["model", self._of_class(type(model)), self._of_config(model), layers, arrays, compiled]
+    def _of_weights(self, weights: Any) -> Any:
+        return [self._of_array(np.asarray(weight)) for weight in weights]
 
     # -- functions, classes, modules -----------------------------------------------------------------------------
 
     def _of_callable(self, value: Any) -> Any:
-        if isinstance(value, functools.partial):
-            return ["partial", self._of(value.func), self._of(value.args), self._of(value.keywords)]
-        if isinstance(value, (staticmethod, classmethod)):
-            return [type(value).__name__, self._of(value.__func__)]
-        if isinstance(value, property):
-            return ["property", [self._of(part) for part in (value.fget, value.fset, value.fdel)]]
-        if isinstance(value, functools.cached_property):
-            return ["cached_property", self._of(value.func)]
-        if isinstance(value, types.MethodType):
-            return ["method", self._of(value.__func__), self._of(value.__self__)]
+        for kind, names in _HOLDS.items():
+            if isinstance(value, kind):
+                return [kind.__name__, [self._of(getattr(value, name)) for name in names]]
         if (name := _installed_name(value)) is not None:
             return ["installed", name, _version_of(name)]
         if isinstance(value, types.FunctionType):
@@ -401,19 +381,17 @@ class Describer:
             owner = value.__self__
             owner = None if isinstance(owner, types.ModuleType) else owner
             return ["builtin", str(value.__module__), value.__qualname__, self._of(owner)]
-        if hasattr(value, "cache_info") and hasattr(value, "__wrapped__"):
-            return ["cached", self._of(value.__wrapped__)]
         return None
 
     def _of_function(self, function: types.FunctionType) -> Any:
         outside: list[Any] = []
         with self._at(f"the function `{function.__name__}`"):
-            attributes, loaded, imported = _names_in(function.__code__)
+            attributes, loaded, imports = _names_in(function.__code__)
             for name in sorted(loaded & function.__globals__.keys()):
                 outside.append([name, self._of_outside(name, function.__globals__[name], attributes)])
-            for name in sorted(imported):
-                module = _imported(name, function.__globals__.get("__package__"))
-                outside.append([name, None if module is None else self._of_module(module, attributes)])
+            for imported in sorted(imports, key=str):
+                module = _imported(imported, function.__globals__)
+                outside.append([str(imported), None if module is None else self._of_module(module, attributes)])
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
                 try:
                     content = cell.cell_contents
@@ -421,8 +399,8 @@ class Describer:
                     outside.append([name, ["empty"]])
                 else:
                     outside.append([name, self._of_outside(name, content, attributes)])
-            defaults = [self._of(function.__defaults__), self._of(function.__kwdefaults__)]
-        return ["function", self._of_code(function.__code__), outside, defaults]
+            held = [self._of(part) for part in (function.__defaults__, function.__kwdefaults__, vars(function))]
+        return ["function", self._of_code(function.__code__), outside, held]
 
     def _of_outside(self, name: str, value: Any, attributes: frozenset[str]) -> Any:
         with self._at(f"its `{name}`"):
@@ -445,14 +423,14 @@ class Describer:
         return self._once(kind, lambda: self._of_own_class(kind))
 
     def _of_own_class(self, kind: type) -> Any:
-        described: list[Any] = []
         with self._at(f"the class `{kind.__qualname__}`"):
-            if issubclass(kind, enum.Enum):
-                return ["enumeration", kind.__qualname__, [[one.name, self._of(one.value)] for one in kind]]
-            bases = [self._of_class(base) for base in kind.__bases__ if base is not object]
+            members = list(kind) if (is_enum := issubclass(kind, enum.Enum)) else []
+            described = [[one.name, self._of(one.value)] for one in members]
+            bases = [self._of_class(base) for base in (type(kind), *kind.__bases__)]
             for name, value in sorted(vars(kind).items()):
                 slot = isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType))
-                if name in _SAYS_NOTHING or slot:
+                # Of an enumeration, what Python makes of its members would lead back to them.
+                if name in _SAYS_NOTHING or slot or (is_enum and not isinstance(value, _METHODS)):
                     continue
                 with self._at(f"its `{name}`"):
                     described.append([name, self._of(value)])
@@ -463,14 +441,12 @@ class Describer:
         name = module.__name__
         if _is_installed(name):
             return ["module", name, _version_of(name)]
-        for other in self._open:
-            if other is module:
-                return ["module", name]
-        self._open.append(module)
-        content = []
-        for attribute in sorted(set(attributes) & vars(module).keys()):
-            content.append([attribute, self._of_outside(attribute, vars(module)[attribute], frozenset(attributes))])
-        self._open.pop()
+        wanted = (set(attributes) & vars(module).keys()) - (open_before := self._open_modules.get(name, set()))
+        if open_before:
+            self._reach = 0  # this text leaves out what is described around it
+        self._open_modules[name] = open_before | wanted
+        content = [[one, self._of_outside(one, vars(module)[one], frozenset(attributes))] for one in sorted(wanted)]
+        self._open_modules[name] = open_before
         return ["own module", name, content]
 
 
@@ -487,6 +463,7 @@ def _configured() -> tuple[type, ...]:
     import keras
 
     return (
+        keras.DTypePolicy,
         keras.constraints.Constraint,
         keras.initializers.Initializer,
         keras.layers.Layer,
@@ -499,28 +476,60 @@ def _configured() -> tuple[type, ...]:
 
 
 @functools.cache
-def _installed_folders() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    folders = {
-        os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib") if name in paths
-    }
-    return tuple(folder + os.sep for folder in folders)
+def _held() -> tuple[type, ...]:
+    """Kinds of values that a config only names."""
+    return (types.FunctionType, functools.partial, *_configured())
+
+
+def _set_by_users(value: Any) -> set[str]:
+    """Names of the attributes that the user's class gave an object of Keras', beside those of Keras itself."""
+    kind: Any = type(value)
+    return set() if _installed_name(kind) else vars(value).keys() - _set_by_installed(kind)
+
+
+@functools.cache
+def _set_by_installed(kind: type) -> frozenset[str]:
+    """Names of attributes that the code of a class' installed bases sets."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if _installed_name(base) is None:
+            continue
+        for value in vars(base).values():
+            function = inspect.unwrap(getattr(value, "fset", None) or getattr(value, "__func__", value))
+            if isinstance(function, types.FunctionType):
+                code = function.__code__
+                names.update(one.argval for one in dis.get_instructions(code) if one.opname == "STORE_ATTR")
+                if "__setattr__" in code.co_names:  # torch sets some by name
+                    names.update(item for item in code.co_consts if isinstance(item, str))
+    return frozenset(names)
+
+
+def _step_name(item: Any) -> Any:
+    """The name of a step of a pipeline, by which scikit-learn speaks of it; None for what is no step."""
+    return item[0] if isinstance(item, tuple) and len(item) > 1 and hasattr(item[1], "get_params") else None
+
+
+def _kind_of(value: Any) -> type:
+    """The kind of a container: Keras wraps those that a layer holds, and sets of any class have no order."""
+    for kind in (list, dict, set, frozenset):
+        if isinstance(value, kind) and (kind in (set, frozenset) or type(value).__module__.startswith("keras.")):
+            return kind
+    return dict if isinstance(value, types.MappingProxyType) else type(value)
 
 
 @functools.cache
 def _is_installed(module: str) -> bool:
     """Whether a module came with Python or by an installer, so that its name and version say what it does."""
     top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top == "kerastoolkit":
-        return top != "__main__"
-    file = getattr(sys.modules.get(top), "__file__", None)
-    if file is None:
-        paths = list(getattr(sys.modules.get(top), "__path__", ()))
-        file = paths[0] if paths else None
-    if file is None:
+    if top == "__main__":
         return False
-    file = os.path.realpath(file)
-    return file.startswith(_installed_folders()) or f"{os.sep}site-packages{os.sep}" in file
+    if top in sys.stdlib_module_names or top == "kerastoolkit":
+        return True
+    loaded = sys.modules.get(top)
+    file = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
+    if file is None or not _package_version(top):
+        return False
+    return bool({"site-packages", "dist-packages"} & set(os.path.realpath(file).split(os.sep)))
 
 
 def _installed_name(thing: Any) -> str | None:
@@ -545,51 +554,58 @@ def _version_of(name: str) -> str:
     import keras
 
     config = keras.config
-    settings = (config.backend(), config.floatx(), config.image_data_format(), config.dtype_policy().name)
-    return " ".join((_package_version("keras"), *settings))
+    settings = (config.floatx(), config.image_data_format(), config.dtype_policy().name, str(config.epsilon()))
+    backend = config.backend()
+    return " ".join((_package_version("keras"), backend, _package_version(backend), *settings))
 
 
 @functools.cache
 def _package_version(top: str) -> str:
     if top in sys.stdlib_module_names:
         return ""
-    if top == "keras":
-        importlib.import_module(top)
     version = str(getattr(sys.modules.get(top), "__version__", ""))
     if not version:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            version = importlib.metadata.version(top)
+        # The name to install may be another than the name to import.
+        names = importlib.metadata.packages_distributions().get(top, ())
+        version = " ".join(importlib.metadata.version(name) for name in sorted(set(names)))
     parts = version.split(".")
     # A package that is not known to keep its results from one minor version to the next may be the user's own.
     return ".".join(parts[: 2 if parts[0] == "0" else 1]) if top in _KEEPS_RESULTS else version
 
 
-def _imported(name: str, package: Any) -> types.ModuleType | None:
-    """A module that a function imports when it runs; None if there is none of this name."""
-    for candidate, relative in ((name, None), *(((f".{name}", package),) if package else ())):
-        try:
-            return importlib.import_module(candidate, relative)
-        except ImportError:
-            continue
-    return None
+def _imported(what: tuple[int, str, tuple[str, ...]], namespace: dict[str, Any]) -> types.ModuleType | None:
+    """The module that an import in a function gives; None if there is none."""
+    level, name, wanted = what
+    try:
+        found: types.ModuleType = __import__(name, namespace, None, wanted, level)
+    except ImportError:
+        return None
+    return found
 
 
 @functools.cache
-def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """All names in code and in the code inside it, the globals among them, and the modules it imports."""
-    names, loaded, imported = set(code.co_names), set(), set()
-    for instruction in dis.get_instructions(code):
+def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[Any]]:
+    """All names in code and in the code inside it, the globals among them, and its imports.
+
+    Texts count as names, since they may be: `getattr(module, "build")`. An import is `(level, name, what from it)`.
+    """
+    names, loaded, imports = set(code.co_names), set(), set()
+    instructions = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
+    for place, instruction in enumerate(instructions):
         if instruction.opname in _LOADS_GLOBAL:
             loaded.add(str(instruction.argval))
-        elif instruction.opname == "IMPORT_NAME" and instruction.argval:
-            imported.add(str(instruction.argval))
+        elif instruction.opname == "IMPORT_NAME":
+            level, wanted = instructions[place - 2].argval, instructions[place - 1].argval
+            imports.add((level, instruction.argval, wanted or ()))
     for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
+        if isinstance(constant, str):
+            names.add(constant)
+        elif isinstance(constant, types.CodeType):
             inner = _names_in(constant)
             names |= inner[0]
             loaded |= inner[1]
-            imported |= inner[2]
-    return frozenset(names), frozenset(loaded), frozenset(imported)
+            imports |= inner[2]
+    return frozenset(names), frozenset(loaded), frozenset(imports)
 
 
 # -- texts ----------------------------------------------------------------------------------------------------------

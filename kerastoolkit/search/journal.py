@@ -7,16 +7,18 @@ and trains the rest. Each row is on the disk before the search goes on; several 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
 import functools
 import inspect
 import json
 import math
+import os
+import re
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,11 @@ _MAKES_NO_DIFFERENCE = {"callback_ctx", "candidate_progress", "caller", "split_p
 # Settings of scikit-learn that do.
 _SETTINGS = ("array_api_dispatch", "enable_metadata_routing", "transform_output")
 
+# What comes as a dict of many, each of which an error speaks of.
+_SPOKEN_OF = {
+    "fit_params": "the fit parameter", "parameters": "the parameter", "score_params": "the score parameter",
+}  # fmt: skip
+
 # What comes back from the task itself, not from the file.
 _NOT_RECORDED = ("estimator", "parameters")
 
@@ -73,7 +80,8 @@ class Journal:
 
     - An estimator without `random_state` has one draw recorded, which stands from then on. Two fits that are equal in
       all of the above are one. A built `keras.Model` as a parameter counts with its weights: without a seed they are
-      others in every process, and nothing is found again; pass a function that builds it.
+      others in every process, and nothing is found again; pass a function that builds it. Layers and metrics count with
+      their names: Keras counts up those it gives (`auc`, `auc_1`), so name a metric that is made twice in a process.
     - A fit that failed is not recorded, since it may succeed when its reason is gone, and trains again next time. So
       does one with a score that equals `error_score` (NaN by default): that is how scikit-learn says that scoring
       failed.
@@ -93,24 +101,29 @@ class Journal:
             only, not pipelines around them. Defaults to `False`.
 
     Raises:
+        ParameterError: `path` is no path.
         JournalError: The file cannot be opened: it is locked, or its folder is missing or cannot be written.
         SavedFileError: The file is damaged, of another kind, or written by a newer version. It is left as it is.
     """
 
+    _file: sqlite3.Connection | None = None
+    _search: Any = None
+    _failed: JournalError | None = None
+
     def __init__(self, path: str | Path, *, keep_models: bool = False) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise ParameterError(f"A journal is given by the path of its file; got {path!r}.")
         self.path, self.keep_models = Path(path), keep_models
-        self._lock = threading.RLock()
-        self._describer = Describer()
-        self._search: Any = None
-        self._failed: JournalError | None = None
+        self._lock, self._describer = threading.RLock(), Describer()
         if not self.path.parent.is_dir():
             raise JournalError(
                 f"The journal {str(path)!r} cannot be opened: there is no folder {str(self.path.parent)!r}."
             )
         with self._errors("opened"):
+            # As a full path: SQLite takes ":memory:" and what begins with "file:" for something else than a file.
             # Transactions are begun by hand: Python's own begin too late to see what another process wrote.
-            self._file: sqlite3.Connection | None = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._file = sqlite3.connect(
+                os.path.abspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
         try:
             with self._errors("opened"):
@@ -130,7 +143,8 @@ class Journal:
 
         Returns:
             A callable with the results of `call()`. What is no fit of a search runs untouched. It raises ParameterError
-            before the fit if the fit cannot be described, and JournalError if its result cannot be written.
+            before the fit if the fit cannot be described, and JournalError if the file cannot be written: before the
+            fit too, unless it is full.
         """
         items = getattr(call, "items", None)
         if not isinstance(items, list):
@@ -143,7 +157,7 @@ class Journal:
         ]
         return call
 
-    def check(self, estimator: Any, candidates: Any = (), **others: Any) -> None:
+    def check(self, estimator: Any, candidates: Any = ()) -> None:
         """Refuses what the journal could not find again, before anything trains.
 
         `around` refuses each fit before it trains, by which time others may have been trained; a search that knows
@@ -152,7 +166,6 @@ class Journal:
         Args:
             estimator: The estimator that will be cloned and fitted.
             candidates: Dicts of parameters to be set on it. Defaults to none.
-            **others: Anything else that goes into the fits, by name: `X`, `y`, `scoring`.
 
         Raises:
             ParameterError: Something cannot be described; the message names it and says what to do.
@@ -163,8 +176,6 @@ class Journal:
         for candidate in candidates:
             for name, value in candidate.items():
                 describer.described(value, f"the parameter `{name}`")
-        for name, value in others.items():
-            describer.described(value, f"`{name}`")
 
     def _fit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Gives back what is recorded of a fit, or runs it and records its result."""
@@ -176,6 +187,8 @@ class Journal:
                 # joblib hears of an error when tasks that wait have begun already. They would go on unrecorded.
                 raise JournalError(str(self._failed)) from self._failed
             found = self._row(key)
+            if found is None:
+                self._check_writable()
         if found is None:
             result = function(*arguments, **keywords)
             if not _is_success(result, given.get("error_score")):
@@ -203,12 +216,9 @@ class Journal:
         parts: dict[str, Any] = {"format": _FORMAT, "scikit-learn": sklearn.__version__.partition(".")[0]}
         parts["settings"] = json.dumps([settings.get(name) for name in _SETTINGS])
         for name in sorted(given.keys() - _MAKES_NO_DIFFERENCE):
-            value = given[name]
-            if name == "parameters" and isinstance(value, Mapping):
-                parts |= {f"the parameter `{key}`": value[key] for key in sorted(value)}
-            elif name in ("fit_params", "score_params") and isinstance(value, Mapping):
-                what = "fit parameter" if name == "fit_params" else "score parameter"
-                parts |= {f"the {what} `{key}`": value[key] for key in sorted(value)}
+            value, what = given[name], _SPOKEN_OF.get(name)
+            if what is not None and isinstance(value, Mapping):
+                parts |= {f"{what} `{key}`": value[key] for key in sorted(value)}
             else:
                 parts["the estimator" if name == "estimator" else f"`{name}`"] = value
         return self._describer.digest(parts)
@@ -279,25 +289,42 @@ class Journal:
         # A clone of a search, and a search inside another, record in the same file.
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "keep_models": self.keep_models}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Closed: that of a fitted search that was saved, where there may be no such file.
+        self.__dict__.update(state, _lock=threading.RLock(), _describer=Describer())
+
     # -- the file ------------------------------------------------------------------------------------------------
 
     def _prepare(self, file: sqlite3.Connection) -> None:
         """Makes a new file ours, refuses what is not; nothing is written to a foreign one."""
-        if not self._is_ours(file):
+        with _transaction(file, "DEFERRED"):  # all of it as it is at one moment: another process may be making it
+            is_ours = self._is_ours(file)
+        if not is_ours:
             # One transaction for all: a process killed in between leaves an empty database, which is a new one.
-            file.execute("PRAGMA journal_mode = WAL")
-            file.execute("BEGIN IMMEDIATE")
-            try:
+            self._write_ahead(file)
+            with _transaction(file, "IMMEDIATE"):
                 if not self._is_ours(file):  # another process may have been quicker
                     file.execute(_TABLE)
                     file.execute(f"PRAGMA application_id = {_APPLICATION}")
                     file.execute(f"PRAGMA user_version = {_FORMAT}")
-                file.execute("COMMIT")
-            finally:
-                if file.in_transaction:
-                    file.execute("ROLLBACK")
         # FULL: in WAL mode anything less may lose the last results when the machine loses power.
         file.execute("PRAGMA synchronous = FULL")
+
+    @staticmethod
+    def _write_ahead(file: sqlite3.Connection) -> None:
+        """Sets the mode of the file. For this alone SQLite does not wait for another process that does the same."""
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                file.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)
 
     def _is_ours(self, file: sqlite3.Connection) -> bool:
         application = file.execute("PRAGMA application_id").fetchone()[0]
@@ -317,41 +344,32 @@ class Journal:
 
     def _row(self, key: str) -> tuple[str, bytes | None] | None:
         with self._reading() as file:
-            found: tuple[str, bytes | None] | None = file.execute(
-                "SELECT result, model FROM fits WHERE key = ?", (key,)
-            ).fetchone()
-            return found
+            found = file.execute("SELECT result, model FROM fits WHERE key = ?", (key,)).fetchone()
+        return None if found is None else (found[0], found[1])
+
+    def _check_writable(self) -> None:
+        with self._errors("written to"):
+            self._opened().execute("UPDATE fits SET split = split WHERE 0")
 
     def _record(self, key: str, result: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, bytes | None]:
         """Records a result and gives back what stands in the file: where two processes ran a fit, the first one's."""
-        text = _encoded_result(result)
-        model = _model_bytes(given["estimator"]) if self.keep_models else None
         split = given.get("split_progress")
-        row = (
-            key,
-            _parameters_text(given.get("parameters") or {}),
-            None if split is None else int(split[0]),
-            text,
-            datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            model,
-        )
-        with self._lock, self._errors("written to"):
-            file = self._opened()
-            file.execute("BEGIN IMMEDIATE")
-            try:
-                file.execute(
-                    "INSERT INTO fits (key, parameters, split, result, recorded, model) VALUES (?, ?, ?, ?, ?, ?) "
-                    "ON CONFLICT (key) DO NOTHING",
-                    row,
-                )
-                found: tuple[str, bytes | None] = file.execute(
-                    "SELECT result, model FROM fits WHERE key = ?", (key,)
-                ).fetchone()
-                file.execute("COMMIT")
-            finally:
-                if file.in_transaction:
-                    file.execute("ROLLBACK")
-        return found
+        row = {
+            "key": key,
+            "parameters": _parameters_text(given.get("parameters") or {}),
+            "split": None if split is None else int(split[0]),
+            "result": _encoded_result(result),
+            "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "model": _model_bytes(given["estimator"]) if self.keep_models else None,
+        }
+        with self._lock, self._errors("written to"), _transaction(self._opened(), "IMMEDIATE") as file:
+            file.execute(
+                "INSERT INTO fits VALUES (:key, :parameters, :split, :result, :recorded, :model) "
+                "ON CONFLICT (key) DO NOTHING",
+                row,
+            )
+            text, model = file.execute("SELECT result, model FROM fits WHERE key = ?", (key,)).fetchone()
+        return text, model
 
     def _opened(self) -> sqlite3.Connection:
         if self._file is None:
@@ -375,7 +393,7 @@ class Journal:
                 raise SavedFileError(
                     f"{str(self.path)!r} is no journal of kerastoolkit: {error}. Give another path."
                 ) from error
-            if code == sqlite3.SQLITE_CORRUPT:
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):  # the latter: there is no such table
                 raise SavedFileError(
                     f"{name} is damaged: {error}. Give another path; the command line program sqlite3 may save what "
                     "can be read (`.recover`)."
@@ -422,6 +440,18 @@ _ADVICE = {
 }
 
 
+@contextlib.contextmanager
+def _transaction(file: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
+    """A block that is written as a whole, or not at all."""
+    file.execute(f"BEGIN {kind}")
+    try:
+        yield file
+        file.execute("COMMIT")
+    finally:
+        if file.in_transaction:
+            file.execute("ROLLBACK")
+
+
 def _is_fit(function: Any) -> bool:
     """Whether joblib was handed scikit-learn's function that fits and scores one candidate on one split."""
     inner = inspect.unwrap(function)
@@ -444,74 +474,40 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) and math.isnan(value)
 
 
-# -- results as JSON ------------------------------------------------------------------------------------------------
+# -- results and parameters as text ---------------------------------------------------------------------------------
 
 
 def _encoded_result(result: Mapping[str, Any]) -> str:
-    plain = {name: None if name in _NOT_RECORDED else _encoded(value) for name, value in result.items()}
-    return json.dumps(plain, allow_nan=False)
+    """A result as JSON, in which Python writes a float so that it reads back to the bit.
+
+    scikit-learn sees to it that scores are numbers, and makes plain ones of NumPy's.
+    """
+
+    def refuse(value: Any) -> Any:
+        raise ParameterError(
+            f"A result holds {value!r}, a {type(value).__name__}, which a journal cannot keep. Let the scorer return "
+            "plain numbers."
+        )
+
+    kept = {name: None if name in _NOT_RECORDED else value for name, value in result.items()}
+    return json.dumps(kept, default=refuse)
 
 
 def _decoded_result(text: str, path: str) -> dict[str, Any]:
     try:
-        return {name: _decoded(value) for name, value in json.loads(text).items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
         raise SavedFileError(f"The journal {path!r} is damaged: a result in it cannot be read ({error}).") from error
 
 
-def _encoded(value: Any) -> Any:
-    """A value as JSON that comes back to the bit; what JSON has no word for is a dict of its kind and content."""
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if type(value) is float:
-        return value if math.isfinite(value) else {"float": repr(value)}  # JSON writes the shortest that reads equal
-    if isinstance(value, (np.generic, np.ndarray)) and not value.dtype.hasobject and not value.dtype.names:
-        content = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
-        return {"array": content, "dtype": value.dtype.str, "shape": list(value.shape) if value.ndim else None}
-    if type(value) in (list, tuple):
-        return {type(value).__name__: [_encoded(item) for item in value]}
-    if isinstance(value, Mapping):
-        return {"dict": [[_encoded(key), _encoded(item)] for key, item in value.items()]}
-    raise ParameterError(
-        f"A result holds {value!r}, a {type(value).__name__}, which a journal cannot keep. Let the scorer return "
-        "numbers."
-    )
-
-
-def _decoded(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "float" in value:
-        return float(value["float"])
-    if "array" in value:
-        flat = np.frombuffer(base64.b64decode(value["array"]), dtype=value["dtype"])
-        return flat[0] if value["shape"] is None else flat.reshape(value["shape"]).copy()
-    if "list" in value:
-        return [_decoded(item) for item in value["list"]]
-    if "tuple" in value:
-        return tuple(_decoded(item) for item in value["tuple"])
-    return {_decoded(key): _decoded(item) for key, item in value["dict"]}
-
-
 def _parameters_text(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_value_text(parameters[name])}" for name in sorted(parameters))
-
-
-def _value_text(value: Any) -> str:
-    """A value for people to read, without addresses."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        inner = ", ".join(map(_value_text, value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_value_text(key)}: {_value_text(item)}" for key, item in value.items()) + "}"
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return str(value.__qualname__)
-    text = repr(value)
-    return f"<{type(value).__qualname__}>" if " at 0x" in text else text[:200]
+    """Parameters for people to read, without addresses."""
+    texts = []
+    for name, value in sorted(parameters.items()):
+        value = value.item() if isinstance(value, np.generic) else value
+        text = value.__qualname__ if inspect.isclass(value) or inspect.isroutine(value) else repr(value)
+        texts.append(f"{name}={re.sub(' at 0x[0-9a-fA-F]+', '', text)[:200]}")
+    return ", ".join(texts)
 
 
 # -- models as bytes ------------------------------------------------------------------------------------------------

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import copy
+import enum
 import functools
+import importlib
 import json
 import os
 import random
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -34,13 +39,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from kerastoolkit.exceptions import JournalError, ParameterError, SavedFileError
+from kerastoolkit.search import _description
 from kerastoolkit.search import journal as journal_module
 from kerastoolkit.search._description import Describer
 from kerastoolkit.search.backend import FusedBackend
 from kerastoolkit.search.journal import Journal
+from kerastoolkit.search.searches import GridSearchCV as TogetherSearchCV
 
-# How often the search in the test of SIGKILL is killed; 20 and more for a thorough run.
-_KILLS = int(os.environ.get("KERASTOOLKIT_TEST_KILLS", "3"))
+# How often the searches in the tests of SIGKILL are killed; 20 and more for a thorough run.
+_KILLS = int(os.environ.get("KERASTOOLKIT_TEST_KILLS", "2"))
 
 _WIDTH = 3  # what functions below use
 
@@ -140,27 +147,25 @@ def test_results_say_what_is_recorded(log: Path, journal: Journal):
 
 
 def test_numbers_come_back_to_the_bit():
-    value = {
-        "third": 1 / 3, "zero": -0.0, "nan": float("nan"), "inf": -float("inf"), "large": 2**70, "none": None,
-        "single": np.float32(0.1), "true": np.bool_(True), "when": np.datetime64("2020-01-01"),
-        "array": np.array([[0.1, np.nan]], dtype=">f4"), "empty": np.zeros((0, 3)), "both": [(1, "a"), {2: b"".hex()}],
-    }  # fmt: skip
-    text = journal_module._encoded_result(value)
-    json.loads(text, parse_constant=pytest.fail)
-    back = journal_module._decoded_result(text, "")
-    for name, one in value.items():
-        assert type(back[name]) is type(one)
-        if isinstance(one, (np.ndarray, np.generic)):
-            assert (back[name].dtype, back[name].shape) == (one.dtype, one.shape)
-            assert back[name].tobytes() == one.tobytes()
-        else:
-            assert repr(back[name]) == repr(one)
+    value = {"third": 1 / 3, "zero": -0.0, "nan": np.nan, "inf": -np.inf, "many": 2**70, "both": {"a": 5e-324, "b": 1}}
+    back = journal_module._decoded_result(journal_module._encoded_result(value), "")
+    assert repr(back) == repr(value)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int8, np.bool_], ids=lambda kind: kind.__name__)
+def test_scores_of_any_kind_of_number_come_back(kind: Any, log: Path, journal: Journal):
+    scoring = {"own": lambda estimator, x, y: kind(x.sum() > 0)}
+    first, second = (search(journal, Counted(log=str(log)), scoring=scoring) for _ in range(2))
+    assert same(first.cv_results_, second.cv_results_)
+    assert same(first.cv_results_, search(None, Counted(log=str(log)), scoring=scoring).cv_results_, times=False)
 
 
 def test_a_score_that_is_no_number_stops_the_search(journal: Journal, log: Path):
     from fractions import Fraction
 
-    with pytest.raises(ParameterError, match="a Fraction, which a journal cannot keep. Let the scorer return numbers"):
+    with pytest.raises(
+        ParameterError, match="a Fraction, which a journal cannot keep. Let the scorer return plain numbers"
+    ):
         search(journal, Counted(log=str(log)), scoring=lambda estimator, x, y: Fraction(1, 3))
 
 
@@ -320,6 +325,34 @@ def test_functions_count_with_what_they_use(monkeypatch: pytest.MonkeyPatch):
     assert _text(_factory(2)) != before
 
 
+def test_functions_count_with_their_attributes():
+    def function(x: Any) -> Any:
+        return x * function.factor  # type: ignore[attr-defined]
+
+    texts = []
+    for function.factor in (1, 2):  # type: ignore[attr-defined]
+        texts.append(_text(function))
+    assert texts[0] != texts[1]
+
+
+def test_enumerations_and_classes_of_classes_count_by_what_they_do():
+    def made(step: int) -> Any:
+        class Kind(enum.Enum):
+            ONE = 1
+
+            def apply(self, x: Any) -> Any:
+                return x + step
+
+        class Meta(type):
+            def make(cls) -> Any:
+                return step
+
+        return Kind.ONE, Meta("Own", (), {})
+
+    for one, same_again, other in zip(made(1), made(1), made(2), strict=True):
+        assert _text(one) == _text(same_again) != _text(other)
+
+
 def test_classes_count_by_what_they_do():
     def made(step: int) -> Any:
         class Own(BaseEstimator):
@@ -347,6 +380,76 @@ def test_own_modules_count_by_what_is_used_of_them(tmp_path: Path, monkeypatch: 
     assert texts[0] == texts[1] != texts[2]
 
 
+OWN_PACKAGE = """
+import own_package
+
+def relative(x):
+    from . import helpers
+    return helpers.make(x)
+
+def absolute(x):
+    from own_package import helpers
+    return helpers.make(x)
+
+def dotted(x):
+    import own_package.helpers
+    return own_package.helpers.make(x)
+
+def by_name(x):
+    import own_package.helpers as helpers
+    return getattr(helpers, "make")(x)
+"""
+
+
+@pytest.mark.parametrize("name", ["relative", "absolute", "dotted", "by_name"])
+def test_own_modules_count_however_they_are_imported(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    folder = tmp_path / "own_package"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "program.py").write_text(OWN_PACKAGE)
+    texts = []
+    for number in (1, 1, 2):
+        (folder / "helpers.py").write_text(f"def make(x):\n    return x + {number}\n")
+        for module in [module for module in sys.modules if module.partition(".")[0] == "own_package"]:
+            monkeypatch.delitem(sys.modules, module)
+        texts.append(_text(getattr(importlib.import_module("own_package.program"), name)))
+        assert texts[-1] == _text(getattr(sys.modules["own_package.program"], name))  # now that it is imported
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_own_modules_that_use_each_other_count_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "own_second.py").write_text("def second(x):\n    import own_first\n    return own_first.third(x)\n")
+    first = "import own_second\ndef first(x):\n    return own_second.second(x)\ndef third(x):\n    return x + {}\n"
+    texts = []
+    for number in (1, 1, 2):
+        (tmp_path / "own_first.py").write_text(first.format(number))
+        for module in ("own_first", "own_second"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        namespace: dict[str, Any] = {"__name__": "own_program"}
+        exec("import own_first\ndef build(x):\n    return own_first.first(x)", namespace)
+        texts.append(_text(namespace["build"]))
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_what_was_copied_among_installed_packages_counts_by_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    texts = []
+    for number in (1, 2):
+        (folder / "own_copied.py").write_text(f"def make(x):\n    return x + {number}\n")
+        monkeypatch.delitem(sys.modules, "own_copied", raising=False)
+        texts.append(_text(importlib.import_module("own_copied").make))
+    assert texts[0] != texts[1]
+
+
 def test_values_count_by_content():
     table = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", None], "c": pd.Categorical(["u", "v"])})
     assert _text(table) == _text(table.copy())
@@ -369,7 +472,8 @@ def test_values_count_by_content():
     assert _text(np.random.RandomState(0)) == _text(np.random.RandomState(0)) != _text(np.random.RandomState(1))
     assert _text(np.random.default_rng(0)) == _text(np.random.default_rng(0)) != _text(np.random.default_rng(1))
     assert len({_text(value) for value in (1, 1.0, True, "1", b"1", [1], (1,), {1}, {1: 1}, None, 1j)}) == 11
-    assert _text(np.float64(0.1)) == _text(0.1)
+    kinds = (0.5, np.float64(0.5), np.float32(0.5), np.longdouble(0.5), np.array(0.5))
+    assert len({_text(value) for value in kinds}) == len(kinds)  # each makes another type of what it is added to
     loop: list[Any] = []
     loop.append(loop)
     assert _text(loop) == _text(loop)
@@ -399,7 +503,10 @@ PROGRAM = textwrap.dedent(
     from kerastoolkit.search.backend import FusedBackend
     from kerastoolkit.search.journal import Journal
 
-    NAMES = {"alpha", "beta", "gamma", "delta"}
+    class Names(set):
+        pass
+
+    NAMES = Names({"alpha", "beta", "gamma", "delta"})
 
     class Own(LogisticRegression):
         kinds = {"first", "second", "third"}
@@ -448,7 +555,7 @@ def test_what_cannot_be_known_again_is_refused_before_training(tmp_path: Path, l
     with pytest.raises(ParameterError, match="the estimator -> `what` again: it is a _thread.lock"):
         journal.check(Counted(what=threading.Lock()))
     assert fits(log) == len(journal) == 0
-    journal.check(Counted(), GRID and [{"shift": 1.0}], X=X, y=Y, scoring="accuracy")
+    journal.check(Counted(), [{"shift": 1.0}])
 
 
 def search_without_copies(journal: Journal, estimator: Any, candidates: Any = ({},)) -> None:
@@ -529,8 +636,8 @@ def test_a_locked_file_is_an_error_that_says_so(log: Path, tmp_path: Path, monke
             JournalError, match="'.*search.db' cannot be written to: database is locked. Another program"
         ):
             search(journal, Counted(log=str(log)))
+        assert (len(journal), fits(log)) == (3, 3)  # nothing was trained that could not be recorded
         other.execute("ROLLBACK")
-        assert len(journal) == 3
         assert search(journal, Counted(log=str(log))).best_score_ > 0.5
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
@@ -579,6 +686,41 @@ def test_a_damaged_file_is_refused(tmp_path: Path, log: Path):
         Journal(path)
 
 
+def test_a_file_without_its_table_is_refused(tmp_path: Path):
+    path = tmp_path / "search.db"
+    Journal(path).close()
+    with sqlite3.connect(path) as file:
+        file.execute("DROP TABLE fits")
+    file.close()
+    with Journal(path) as journal, pytest.raises(SavedFileError, match="is damaged: no such table: fits"):
+        len(journal)
+
+
+def test_a_file_that_may_only_be_read_stops_a_search_before_it_trains(log: Path, journal: Journal):
+    recorded = search(journal, Counted(log=str(log)))
+    assert journal._file is not None
+    journal._file.close()
+    address = f"file:{journal.path}?mode=ro"
+    journal._file = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+    with pytest.raises(JournalError, match="cannot be written to: attempt to write a readonly database. Give yourself"):
+        search(journal, Counted(log=str(log)), {"shift": [0.75]})
+    assert same(search(journal, Counted(log=str(log))).cv_results_, recorded.cv_results_)  # nothing to write
+    assert fits(log) == 9
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:search.db?mode=memory"])
+def test_a_journal_is_a_file_whatever_its_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Journal(name).close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("path", [True, 5, None, b"search.db"], ids=repr)
+def test_what_is_no_path_is_refused(path: Any):
+    with pytest.raises(ParameterError, match=f"given by the path of its file; got {path!r}"):
+        Journal(path)
+
+
 def test_a_place_that_cannot_hold_a_file_is_an_error(tmp_path: Path):
     with pytest.raises(JournalError, match="there is no folder '.*nowhere'"):
         Journal(tmp_path / "nowhere" / "search.db")
@@ -594,6 +736,23 @@ def test_a_closed_journal_says_so(tmp_path: Path):
         len(journal)
 
 
+def test_a_closed_journal_stops_a_search_before_it_trains(log: Path, journal: Journal):
+    journal.close()
+    with pytest.raises(JournalError, match="is closed. Open it again"):
+        search(journal, Counted(log=str(log)))
+    assert fits(log) == 0
+
+
+def test_a_saved_search_comes_back_with_its_journal_closed(journal: Journal, tmp_path: Path):
+    found = TogetherSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, journal=journal).fit(X, Y)
+    joblib.dump(found, tmp_path / "search.joblib")
+    back = joblib.load(tmp_path / "search.joblib")
+    np.testing.assert_array_equal(back.predict(X), found.predict(X))
+    assert back.journal.path == journal.path
+    with pytest.raises(JournalError, match="is closed"):
+        back.fit(X, Y)
+
+
 def test_an_empty_file_becomes_a_journal(tmp_path: Path):
     path = tmp_path / "search.db"
     path.touch()
@@ -602,6 +761,37 @@ def test_an_empty_file_becomes_a_journal(tmp_path: Path):
 
 
 # -- several at once ------------------------------------------------------------------------------------------------
+
+
+def test_many_may_make_the_same_file(tmp_path: Path):
+    errors: list[BaseException] = []
+
+    def make(path: Path) -> None:
+        try:
+            Journal(path).close()
+        except Exception as error:
+            errors.append(error)
+
+    for number in range(20):
+        threads = [threading.Thread(target=make, args=(tmp_path / f"{number}.db",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+
+
+def test_a_file_that_another_process_is_making_is_waited_for(tmp_path: Path):
+    path = tmp_path / "search.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # reading goes on, a change of mode does not
+    timer = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    timer.start()
+    begun = time.monotonic()
+    Journal(path).close()
+    assert time.monotonic() - begun > 0.2
+    timer.join()
+    other.close()
 
 
 def test_threads_may_share_a_journal(log: Path, journal: Journal):
@@ -726,6 +916,21 @@ def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path):
     assert n_fits <= fits(log) <= n_fits + _KILLS
 
 
+def test_a_search_that_is_interrupted_goes_on_where_it_was(tmp_path: Path):
+    path, log = tmp_path / "search.db", tmp_path / "fits.log"
+    log.touch()
+    process = _start(path, log, 40, "-")
+    while fits(log) < 10:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    with Journal(path) as journal:
+        recorded = len(journal)
+    assert 9 <= recorded < 40
+    _finished(_start(path, log, 40, "-"))
+    assert 40 <= fits(log) <= 41
+
+
 # -- Keras ----------------------------------------------------------------------------------------------------------
 
 
@@ -789,6 +994,94 @@ def test_keras_objects_count_by_content():
     assert _text(built(2, 0)) != _text(built(3, 0))
 
 
+class _Unsaid:
+    """What the class below adds to one of Keras': a number that no config tells."""
+
+    def __init__(self, factor: float, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._factors = [factor]
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constraints.Constraint", "initializers.Initializer", "layers.Layer", "losses.Loss", "metrics.Mean",
+        "optimizers.SGD", "optimizers.schedules.LearningRateSchedule", "regularizers.Regularizer", "Model",
+    ],
+)  # fmt: skip
+def test_own_classes_of_keras_count_with_what_their_configs_leave_out(name: str):
+    import keras
+
+    base = functools.reduce(getattr, name.split("."), keras)
+    options = {"name": "own"} if name in ("layers.Layer", "metrics.Mean", "Model") else {}
+    own = type("Own", (_Unsaid, base), {"__doc__": None})
+    texts = [_text(own(factor, **options)) for factor in (1.0, 1.0, 2.0)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_model_of_its_own_class_counts_with_its_layers():
+    import keras
+
+    class Own(keras.Model):
+        def __init__(self, rate: float) -> None:
+            super().__init__(name="own")
+            self.drop = keras.layers.Dropout(rate, seed=0, name="drop")
+
+        def call(self, x: Any) -> Any:
+            return self.drop(x)
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    assert _text(Own(0.1)) == _text(Own(0.1)) != _text(Own(0.5))
+
+
+def test_a_compiled_model_counts_with_the_state_of_its_optimizer():
+    import keras
+
+    texts = []
+    for steps in (0, 0, 3):
+        keras.utils.set_random_seed(0)
+        keras.backend.clear_session()
+        model = _build((2,))
+        model.compile("sgd", loss="binary_crossentropy")
+        model.optimizer.iterations.assign(steps)
+        texts.append(_text(model))
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_keras_settings_count():
+    import keras
+
+    before = keras.config.epsilon()
+    texts = [_text(keras.losses.BinaryCrossentropy())]
+    try:
+        keras.config.set_epsilon(1e-3)
+        texts.append(_text(keras.losses.BinaryCrossentropy()))
+    finally:
+        keras.config.set_epsilon(before)
+    assert texts[0] != texts[1]
+    policies = [
+        keras.dtype_policies.DTypePolicyMap("float32", {"a": keras.DTypePolicy(name)})
+        for name in ("float16", "bfloat16")
+    ]
+    assert _text(policies[0]) != _text(policies[1])
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "jax", "torch"])
+def test_the_version_of_the_backend_counts(package: str, backend: str, monkeypatch: pytest.MonkeyPatch):
+    import keras
+
+    texts = []
+    for version in ("7.1", "8.1"):
+        monkeypatch.setattr(_description, "_package_version", lambda top: version if top == package else "1")  # noqa: B023
+        texts.append(_text(keras.losses.Loss))
+    assert (texts[0] != texts[1]) == (package == backend)
+
+
 def test_models_are_kept_if_asked_for(tmp_path: Path):
     from kerastoolkit import KerasClassifier
 
@@ -809,6 +1102,106 @@ def test_models_are_kept_if_asked_for(tmp_path: Path):
         assert other.model is _build
         np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
         np.testing.assert_array_equal(one.predict_proba(X), kept.predict_proba(X))
+
+
+KERAS_PROGRAM = textwrap.dedent(
+    """
+    import json
+    import sys
+    import time
+    import keras
+    import numpy as np
+    from sklearn.datasets import load_iris
+    from kerastoolkit import KerasClassifier
+    from kerastoolkit.search import GridSearchCV
+
+    path, log = sys.argv[1:]
+
+    def build(input_shape, head, width):
+        layers = [keras.layers.Dense(width, activation="relu"), keras.layers.Dense(3, activation="softmax")]
+        return keras.Sequential([keras.Input(input_shape), *layers])
+
+    class Logged(KerasClassifier):
+        def fit(self, X, y, **options):
+            write("fit", self, X)
+            return super().fit(X, y, **options)
+
+    def write(what, model, X):
+        rate = model.get_params()["optimizer__learning_rate"]
+        split = [round(float(np.sum(X[:, 0])), 3) == round(total, 3) for total in totals].index(True)
+        with open(log, "a") as file:
+            file.write(f"{what} {model.width} {rate} {split}\\n")
+
+    X, y = load_iris(return_X_y=True)
+    parts = np.random.RandomState(0).permutation(len(X)).reshape(3, 50)
+    folds = [(np.setdiff1d(np.arange(len(X)), part), part) for part in parts]
+    totals = [float(X[train, 0].sum()) for train, test in folds]
+    model = Logged(build, epochs=30, batch_size=20, random_state=0, optimizer="adam")
+    grid = {"width": [4, 6, 8], "optimizer__learning_rate": [0.1, 0.01]}
+    scoring = ["accuracy", "neg_log_loss"]
+    print("begins", flush=True)
+    begun = time.monotonic()
+    search = GridSearchCV(model, grid, cv=folds, scoring=scoring, refit=False, journal=path, progress=True)
+    found = search.fit(X, y).cv_results_
+    plain = {name: [str(item) for item in found[name]] if name == "params" else np.asarray(found[name]).tolist()
+             for name in found if "_time" not in name and not name.startswith("param_")}
+    print(json.dumps({"seconds": time.monotonic() - begun, "found": plain}))
+    """
+)
+
+
+def _start_keras(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", KERAS_PROGRAM, str(folder / "search.db"), str(folder / "fits.log")]
+    with open(folder / "line.txt", "w") as line:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=line, text=True)
+
+
+@pytest.mark.timeout(3600)
+def test_searches_of_keras_models_that_are_killed_go_on_where_they_were(tmp_path: Path):
+    (quiet := tmp_path / "undisturbed").mkdir()
+    undisturbed = _finished(_start_keras(quiet))
+    moments, kills, counts = random.Random(0), 0, collections.Counter[str]()
+    n_fits = fits(quiet / "fits.log")
+    assert n_fits == 18
+    while kills < _KILLS:  # a search that ended before its time to be killed is followed by another
+        (folder := tmp_path / f"search {counts['searches']}").mkdir()
+        log, path = folder / "fits.log", folder / "search.db"
+        log.touch()
+        ended, killed = False, 0
+        while not ended:
+            with Journal(path) as journal:
+                recorded = {(row["parameters"], row["split"]) for row in journal.results()}
+            before = fits(log)
+            process = _start_keras(folder)
+            assert process.stdout is not None
+            process.stdout.readline()
+            if kills < _KILLS:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=moments.uniform(0.0, 0.9 * undisturbed["seconds"]))
+            ended = kills == _KILLS or process.poll() is not None
+            if ended:
+                found = _finished(process)["found"]
+            else:
+                process.kill()
+                process.communicate(timeout=60)
+                kills, killed = kills + 1, killed + 1
+                with Journal(path) as journal:
+                    counts["kills between the first and the last record"] += 0 < len(journal) < n_fits
+                counts["kills in training"] += "training, " in (folder / "line.txt").read_text().rpartition("\r")[2]
+            trained = [line.split()[1:] for line in log.read_text().splitlines()[before:]]
+            named = {(f"optimizer__learning_rate={rate}, width={width}", int(split)) for width, rate, split in trained}
+            assert not named & recorded  # nothing that was recorded is trained again
+            assert len(named) == len(trained)
+        with Journal(path) as journal:
+            assert len(journal) == n_fits
+        counts.update({"searches": 1, "kills": killed, "recorded": n_fits, "begun again": fits(log) - n_fits})
+        for name, values in undisturbed["found"].items():
+            if "log_loss" in name and not name.startswith("rank"):  # the same up to rounding: groups were smaller
+                np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+            else:
+                assert found[name] == values, name
+    print(dict(counts), f"{undisturbed['seconds']:.1f} seconds undisturbed")
+    assert counts["kills"] == _KILLS
 
 
 def test_scores_without_a_search_are_recorded(journal: Journal):
