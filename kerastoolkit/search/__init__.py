@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from kerastoolkit.search.backend import FusedBackend, Report, fused
+from kerastoolkit.search.rungs import Rungs
 
 if TYPE_CHECKING:
     from kerastoolkit.search.journal import Journal
@@ -24,6 +25,7 @@ __all__ = [
     "Journal",
     "RandomizedSearchCV",
     "Report",
+    "Rungs",
     "fused",
 ]
 

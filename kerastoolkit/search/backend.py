@@ -23,6 +23,7 @@ import joblib
 from joblib._parallel_backends import ParallelBackendBase
 
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.search.rungs import Ladder
 from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
 from kerastoolkit.training.seeds import put_settings, settings
 
@@ -92,6 +93,7 @@ class _Task:
         self.wakes = threading.Event()
         self.finished = threading.Event()
         self.fit: Fit | None = None
+        self.n_bytes = 0
         self.trained: Trained | None = None
 
     @property
@@ -118,9 +120,15 @@ class _Conductor:
     """Lets tasks run one at a time, gathers their fits, trains them when nobody can run."""
 
     def __init__(
-        self, memory: float | None, report: Report, watch: Callable[[int, int], None] | None, at_most: int | None
+        self,
+        memory: float | None,
+        report: Report,
+        watch: Callable[[int, int], None] | None,
+        at_most: int | None,
+        ladder: Ladder | None,
     ) -> None:
         self._memory, self.report, self._watch, self._at_most = memory, report, watch, at_most
+        self._ladder = ladder
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[_Task] = collections.deque()
@@ -206,7 +214,9 @@ class _Conductor:
         task: _Task = self._local.task
         if task.is_given_up:
             raise Cancelled
-        task.fit = fit
+        if self._ladder is not None:
+            self._ladder.enter(fit)
+        task.fit, task.n_bytes = fit, _bytes_of(fit)
         self._waiting.pop(task, None)
         task.wakes.clear()
         self._asleep.append(task)
@@ -266,8 +276,8 @@ class _Conductor:
         if not self._asleep:
             return True
         # Every task that sleeps keeps its rows. Those of the last are the best guess at those of the next.
-        held = sum(_bytes_of(task.fit) for task in self._asleep)
-        return held + _bytes_of(self._asleep[-1].fit) < free_memory() / 4 + held / 4
+        held = sum(task.n_bytes for task in self._asleep)
+        return held + self._asleep[-1].n_bytes < free_memory() / 4 + held / 4
 
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []
@@ -280,6 +290,8 @@ class _Conductor:
 
         def finished(fits: list[Fit], trained: list[Trained]) -> None:
             """Lets the tasks of fits that are trained go on at once: to score, and to be recorded."""
+            if self._ladder is not None:
+                self._ladder.finished(fits, trained)
             self.report.trained += [one.without_model() for one in trained]
             for fit, one in zip(fits, trained, strict=True):
                 task = by_fit.pop(id(fit))
@@ -288,7 +300,14 @@ class _Conductor:
 
         try:
             fits: Any = [task.fit for task in self._training]
-            fit_many(fits, memory=self._memory, watch=self._after_epoch, at_most=self._at_most, finished=finished)
+            fit_many(
+                fits,
+                memory=self._memory,
+                watch=self._after_epoch,
+                at_most=self._at_most,
+                judge=None if self._ladder is None else self._ladder.judge,
+                finished=finished,
+            )
         except Cancelled:
             pass
         except BaseException as error:
@@ -299,10 +318,10 @@ class _Conductor:
         self._awake.extend(by_fit.values())
 
 
-def _bytes_of(fit: Fit | None) -> int:
+def _bytes_of(fit: Fit) -> int:
     import keras
 
-    parts = [] if fit is None else keras.tree.flatten([fit.x, fit.y, fit.sample_weight, fit.validation_data])
+    parts = keras.tree.flatten([fit.x, fit.y, fit.sample_weight, fit.validation_data])
     return sum(int(getattr(part, "nbytes", 0)) for part in parts)
 
 
@@ -315,6 +334,7 @@ class FusedBackend(ParallelBackendBase):
         at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
         around: Called with each task, and returns what is run in its place; tasks of searches inside tasks are left
             as they are. Defaults to `None`.
+        ladder: The rungs at which candidates are compared. Defaults to `None`: all train to their end.
 
     Attributes:
         report: What was trained, and how.
@@ -334,6 +354,7 @@ class FusedBackend(ParallelBackendBase):
         watch: Callable[[int, int], None] | None = None,
         at_most: int | None = None,
         around: Callable[[Any], Callable[[], Any]] | None = None,
+        ladder: Ladder | None = None,
         conductor: _Conductor | None = None,
         **options: Any,
     ) -> None:
@@ -341,7 +362,7 @@ class FusedBackend(ParallelBackendBase):
             raise ParameterError(f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `memory`.")
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self.report = Report() if conductor is None else conductor.report
-        self._conductor = conductor or _Conductor(memory, self.report, watch, at_most)
+        self._conductor = conductor or _Conductor(memory, self.report, watch, at_most, ladder)
         self._tasks: list[_Task] = []
         self._parent: _Task | None = None
         self._hands_over = False

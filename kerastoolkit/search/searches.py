@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import joblib
 import numpy as np
@@ -24,6 +24,7 @@ from sklearn.model_selection import check_cv
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search.backend import FusedBackend, Report
 from kerastoolkit.search.journal import Journal
+from kerastoolkit.search.rungs import Ladder, Refused, Rungs
 
 __all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"]
 
@@ -39,6 +40,7 @@ class _Together:
     journal: str | Path | Journal | None
     progress: bool | str
     memory: float | None
+    early_stopping: Rungs | Literal["rungs"] | None = None
 
     def fit(self: Self, X: Any, y: Any = None, **params: Any) -> Self:
         """Searches, and fits the best candidate on all rows.
@@ -58,19 +60,25 @@ class _Together:
         """
         if self.progress not in (True, False, "auto"):
             raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
+        self._ladder = self._new_ladder(X, y, params)
         with self._journal() as self._recording, self._line(X, y, params) as self._progress:
             line = self._progress
             backend = FusedBackend(
                 memory=self.memory,
-                around=self._around(self._recording, line),
+                around=self._around(self._recording, line, self._ladder),
                 watch=line.watch,
                 at_most=None if self._recording is None else _AT_MOST_UNRECORDED,
+                ladder=self._ladder,
             )
             try:
                 with joblib.parallel_config(backend=backend):
                     super().fit(X, y, **params)  # type: ignore[misc]
+            except ValueError as error:
+                if self._ladder is not None and self._ladder.error is not None:
+                    raise self._ladder.error from error  # the reason why all fits failed
+                raise
             finally:
-                del self._recording, self._progress
+                del self._recording, self._progress, self._ladder
         self.report_ = backend.report
         return self
 
@@ -88,9 +96,39 @@ class _Together:
             if self._recording is not None:
                 self._recording.check(self.estimator, candidates)  # type: ignore[attr-defined]
             self._progress.expect(len(candidates))
+            if self._ladder is not None:
+                more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates))}
+                kwargs["more_results"] = more
             return evaluate_candidates(candidates, *args, **kwargs)
 
         super()._run_search(counted, **context)  # type: ignore[misc]
+
+    @staticmethod
+    def _select_best_index(refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
+        """The place of the best candidate; one that was stopped at a rung is not refitted to its end."""
+        if "stopped_early" in results and not callable(refit):
+            ranks, stopped = results[f"rank_test_{refit_metric}"], results["stopped_early"]
+            results = {**results, f"rank_test_{refit_metric}": ranks + stopped * len(ranks)}
+        found: int = model_selection.GridSearchCV._select_best_index(refit, refit_metric, results)
+        return found
+
+    def _new_ladder(self, X: Any, y: Any, params: Mapping[str, Any]) -> Ladder | None:
+        rungs = Rungs() if self.early_stopping == "rungs" else self.early_stopping
+        if rungs is None:
+            return None
+        if not isinstance(rungs, Rungs):
+            raise ParameterError(f"`early_stopping` must be 'rungs', a `Rungs` or None; got {rungs!r}.")
+        if self.journal is not None:
+            raise ParameterError(
+                "`early_stopping` and `journal` do not go together: who is stopped at a rung depends on all that were "
+                "there, and a journal would go on without those it has. Give one of them."
+            )
+        return Ladder(rungs, self._n_splits(X, y, params))
+
+    def _n_splits(self, X: Any, y: Any, params: Mapping[str, Any]) -> int:
+        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
+        n_splits: int = splitter.get_n_splits(X, y, params.get("groups"))
+        return n_splits
 
     @contextlib.contextmanager
     def _journal(self) -> Iterator[Journal | None]:
@@ -101,9 +139,10 @@ class _Together:
             yield journal
 
     @staticmethod
-    def _around(journal: Journal | None, line: _Line) -> Callable[[Any], Any]:
+    def _around(journal: Journal | None, line: _Line, ladder: Ladder | None) -> Callable[[Any], Any]:
         def around(call: Any) -> Any:
             inner = call if journal is None else journal.around(call)
+            inner = inner if ladder is None else ladder.around(call, inner)
 
             def observed() -> Any:
                 results = inner()
@@ -117,10 +156,8 @@ class _Together:
 
     @contextlib.contextmanager
     def _line(self, X: Any, y: Any, params: Mapping[str, Any]) -> Iterator[_Line]:
-        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
-        n_splits = splitter.get_n_splits(X, y, params.get("groups"))
         refit = self.refit if isinstance(self.refit, str) else "score"  # type: ignore[attr-defined]
-        line = _Line(n_splits, refit, self.progress)
+        line = _Line(self._n_splits(X, y, params), refit, self.progress)
         try:
             yield line
         finally:
@@ -197,6 +234,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
+_RUNGS = """
+        early_stopping: `"rungs"` stops the worst candidates at certain epochs, as a `Rungs` says in detail; then
+            `cv_results_` has the epochs of each fit (`split0_n_epochs`, ..., `mean_n_epochs`) and `stopped_early`, and
+            the best candidate is the best of those that were not stopped. Defaults to `None`: all train to the end."""
+
 _ADDED = """
         journal: Where every finished fit is recorded: a path or a `Journal`. A search that was stopped, started again
             with the same journal, trains only what is missing. Defaults to `None`: nowhere.
@@ -222,7 +264,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
         estimator: The estimator, or a pipeline that ends in one.
         param_grid: Values to try by name of parameter, or a list of such dicts.
         scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in
-            scikit-learn.{_ADDED}"""
+            scikit-learn.{_RUNGS}{_ADDED}"""
 
     def __init__(
         self,
@@ -237,6 +279,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
         pre_dispatch: int | str = "2*n_jobs",
         error_score: Any = np.nan,
         return_train_score: bool = False,
+        early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
         progress: bool | str = "auto",
         memory: float | None = None,
@@ -253,6 +296,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
             error_score=error_score,
             return_train_score=return_train_score,
         )
+        self.early_stopping = early_stopping
         self.journal = journal
         self.progress = progress
         self.memory = memory
@@ -266,7 +310,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         param_distributions: Values or distributions by name of parameter, or a list of such dicts.
         n_iter: Candidates to draw. Defaults to `10`.
         scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score: As in
-            scikit-learn.{_ADDED}"""
+            scikit-learn.{_RUNGS}{_ADDED}"""
 
     def __init__(
         self,
@@ -283,6 +327,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         random_state: Any = None,
         error_score: Any = np.nan,
         return_train_score: bool = False,
+        early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
         progress: bool | str = "auto",
         memory: float | None = None,
@@ -301,6 +346,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
             error_score=error_score,
             return_train_score=return_train_score,
         )
+        self.early_stopping = early_stopping
         self.journal = journal
         self.progress = progress
         self.memory = memory

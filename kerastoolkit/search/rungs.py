@@ -1,0 +1,295 @@
+"""Rungs: the worst candidates of a search stop early, while the others go on in the same program."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training.fused import Fit, Trained
+
+__all__ = ["Rungs"]
+
+# Words in the name of what is compared that tell whether less or more of it is better; the first decide.
+_LESS_IS_BETTER = {"crossentropy", "error", "hinge", "loss", "mae", "mape", "mse", "msle", "poisson", "rmse"}
+_MORE_IS_BETTER = {"acc", "accuracy", "auc", "f1", "precision", "r2", "recall", "score"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rungs:
+    """Stops the worst candidates of a search at certain epochs, called rungs.
+
+    At each rung a candidate goes on if its mean over the folds is among the best `1 / factor` of all candidates that
+    have come to the rung so far. This is the rule of asynchronous successive halving (Li et al., "A System for
+    Massively Parallel Hyperparameter Tuning", MLSys 2020), except that nobody is kept waiting: candidates that train
+    together come to a rung together, and are compared before any of them goes on.
+
+    All folds of a candidate stop after the same epoch. Folds that are trained one after the other, as by `Model.fit`,
+    follow the first of them. A candidate whose mean is not finite never goes on. Fits inside an ensemble or a search
+    that is itself searched for are left alone.
+
+    Example:
+
+    >>> estimator = KerasClassifier(epochs=90, validation_split=0.2)
+    >>> search = GridSearchCV(estimator, {"optimizer__learning_rate": rates}, early_stopping=Rungs(factor=4))
+
+    Args:
+        factor: Of so many candidates one goes on. Defaults to `3`.
+        min_epochs: Epochs before the first rung; each further rung comes after `factor` times as many. Defaults to
+            `None`: the epochs of the fit over `factor` squared, rounded up, which makes two rungs at most.
+        monitor: What is compared: a name in the history. Defaults to `"val_loss"`, for which the fits need validation
+            data.
+        mode: Whether less or more of it is better: `"min"`, `"max"`, or `"auto"`, which is `"min"` for losses and
+            errors and `"max"` for what is called accuracy, AUC, precision, recall, F-score or R2. Defaults to `"auto"`.
+
+    Raises:
+        ParameterError: A value is impossible, or `mode="auto"` cannot tell from the name.
+    """
+
+    factor: float = 3
+    min_epochs: int | None = None
+    monitor: str = "val_loss"
+    mode: Literal["auto", "min", "max"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not 1 < self.factor < math.inf:
+            raise ParameterError(f"`factor` of Rungs must be a number greater than 1; got {self.factor!r}.")
+        if self.min_epochs is not None and not (isinstance(self.min_epochs, numbers.Integral) and self.min_epochs >= 1):
+            raise ParameterError(
+                f"`min_epochs` of Rungs must be a whole number of at least 1, or None; got {self.min_epochs!r}."
+            )
+        more_is_better(self.monitor, self.mode, "of Rungs")
+
+    def epochs(self, n_epochs: int) -> Iterator[int]:
+        """The rungs of a fit of so many epochs: after how many of them its candidate is compared."""
+        after: float = self.min_epochs or max(1, math.ceil(n_epochs / self.factor**2))
+        last = 0
+        while (rung := math.ceil(after)) < n_epochs:
+            if rung > last:
+                yield rung
+            last, after = rung, after * self.factor
+
+
+def more_is_better(monitor: str, mode: str, whose: str) -> bool:
+    """Whether more of what is compared is better.
+
+    Args:
+        monitor: A name in the history.
+        mode: `"min"`, `"max"`, or `"auto"`: what the name says.
+        whose: Whose arguments they are, for the errors.
+
+    Raises:
+        ParameterError: One of them is impossible, or the name says nothing.
+    """
+    if not isinstance(monitor, str):
+        raise ParameterError(f"`monitor` {whose} must be a name in the history; got {monitor!r}.")
+    if mode not in ("auto", "min", "max"):
+        raise ParameterError(f"`mode` {whose} must be 'auto', 'min' or 'max'; got {mode!r}.")
+    if mode != "auto":
+        return mode == "max"
+    words = set(re.split("[^a-z0-9]+", monitor.lower()))
+    if words & _LESS_IS_BETTER:
+        return False
+    if words & _MORE_IS_BETTER:
+        return True
+    raise ParameterError(
+        f"`monitor` {whose} is {monitor!r}, a name that does not tell whether less or more of it is better. Give "
+        "mode='min' or mode='max'."
+    )
+
+
+class Refused(BaseException):
+    """A search cannot compare its candidates. Not an Exception: an estimator's error score must not swallow it.
+
+    Args:
+        error: What is wrong, as the user shall see it.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclasses.dataclass
+class _Place:
+    """Where a fit belongs."""
+
+    candidate: int
+    split: int
+    number: int  # among the fits of this candidate and split: an ensemble has several
+    ahead: list[int]  # epochs after which it will be compared
+
+
+class Ladder:
+    """The rungs of one search: who has come to which, and who goes on.
+
+    A subclass may compare at other epochs (`_epochs_to_compare`) and by another rule (`_must_stop`).
+
+    Args:
+        rungs: The rule.
+        n_splits: Folds of each candidate.
+    """
+
+    # how the errors speak of it
+    _compares, _another = "Rungs compare", "early_stopping=Rungs(monitor={!r})"
+
+    def __init__(self, rungs: Rungs, n_splits: int) -> None:
+        self._rungs, self._n_splits = rungs, n_splits
+        self._more_is_better = more_is_better(rungs.monitor, rungs.mode, "of Rungs")
+        self._here = threading.local()
+        # Weak: the number of a fit that is gone may be that of another.
+        self._places: weakref.WeakKeyDictionary[Fit, _Place] = weakref.WeakKeyDictionary()
+        # by rung and number of the fit, then by candidate, then by split; less is better
+        self._values: dict[tuple[int, int], dict[int, dict[int, float]]] = {}
+        self._went_on: set[tuple[int, int, int]] = set()  # rung, candidate, number of the fit
+        self._stopped: dict[int, int] = {}  # by candidate, after which epoch
+        self._epochs: dict[tuple[int, int], int] = {}  # by candidate and split
+        self._first = self._n_candidates = self._n_expected = 0
+        self._error: Exception | None = None
+
+    # -- what the backend calls ----------------------------------------------------------------------------------
+
+    def around(self, call: Any, inner: Callable[[], Any]) -> Callable[[], Any]:
+        """The same task, whose fits are known by the candidate and the split they belong to."""
+        ((_, _, keywords),) = call.items if len(call.items) == 1 else (((), (), {}),)
+        # A search that is itself searched for is fitted once more when all is over, and its tasks look like ours.
+        if "candidate_progress" not in keywords or not self._n_expected:
+            return inner
+        self._n_expected -= 1
+        cell = self._first + keywords["candidate_progress"][0], keywords["split_progress"][0]
+
+        def placed() -> Any:
+            self._here.cell, self._here.n_fits = cell, 0
+            try:
+                return inner()
+            finally:
+                self._here.cell = None
+
+        return placed
+
+    def enter(self, fit: Fit) -> None:
+        """A fit is about to be trained, in the thread of its task.
+
+        Raises:
+            Refused: It will never have what is compared.
+        """
+        cell = getattr(self._here, "cell", None)
+        if cell is None:
+            return
+        monitor = self._rungs.monitor
+        if self._error is None and monitor.startswith("val_") and fit.validation_data is None:
+            self._error = ParameterError(
+                f"{self._compares} {monitor!r}, and a fit of this search has no validation data. Give the estimator "
+                f"`validation_split=0.2`, or compare another value with `{self._another.format('loss')}`."
+            )
+        if self._error is not None:
+            raise Refused(self._error)
+        self._places[fit] = _Place(*cell, self._here.n_fits, sorted(self._epochs_to_compare(fit)))
+        self._here.n_fits += 1
+
+    def judge(self, logs: Mapping[Fit, tuple[int, Mapping[str, Any]]]) -> set[Fit]:
+        """Who of the fits that trained an epoch must stop now.
+
+        What is wrong does not rise here, where it would look like a program that failed: all stop, and `finished` tells
+        them why.
+
+        Args:
+            logs: By fit, how many epochs it has trained and what its history says of the last.
+
+        Returns:
+            The fits to stop.
+        """
+        try:
+            arrived = {self._arrive(fit, epoch, values): epoch for fit, (epoch, values) in logs.items()}
+            arrived.pop(None, None)
+            for (rung, candidate, number), epoch in arrived.items():  # type: ignore[misc]  # None is out
+                self._decide(rung, candidate, number, epoch)
+        except Exception as error:
+            self._error = error
+            return set(logs)
+        places = {fit: self._places[fit] for fit in logs if fit in self._places}
+        return {fit for fit, place in places.items() if logs[fit][0] >= self._stopped.get(place.candidate, math.inf)}
+
+    def finished(self, fits: Sequence[Fit], trained: Sequence[Trained]) -> None:
+        """Fits have been trained."""
+        for fit, one in zip(fits, trained, strict=True):
+            place = self._places.pop(fit, None)
+            if place is None:
+                continue
+            if self._error is not None:
+                one.error = Refused(self._error)
+            cell, n_epochs = (place.candidate, place.split), len(next(iter(one.history.values()), ()))
+            self._epochs[cell] = max(n_epochs, self._epochs.get(cell, 0))
+
+    # -- what the search calls -----------------------------------------------------------------------------------
+
+    def expect(self, n_candidates: int) -> dict[str, Iterable[Any]]:
+        """More candidates come; columns about them for `cv_results_`, to be read when they are through."""
+        self._first = self._n_candidates
+        self._n_candidates += n_candidates
+        self._n_expected = n_candidates * self._n_splits
+        candidates = range(self._first, self._n_candidates)
+
+        def column(split: int) -> Iterator[int]:
+            return (self._epochs.get((candidate, split), 0) for candidate in candidates)
+
+        def mean() -> Iterator[float]:
+            columns = zip(*(column(split) for split in range(self._n_splits)), strict=True)
+            return (float(np.mean(epochs)) for epochs in columns)
+
+        splits = {f"split{split}_n_epochs": column(split) for split in range(self._n_splits)}
+        stopped = (candidate in self._stopped for candidate in candidates)
+        return {**splits, "mean_n_epochs": mean(), "stopped_early": stopped}
+
+    # -- the rule ------------------------------------------------------------------------------------------------
+
+    def _epochs_to_compare(self, fit: Fit) -> Iterable[int]:
+        return self._rungs.epochs(fit.epochs)
+
+    def _must_stop(self, rung: int, candidate: int, number: int) -> bool:
+        """Whether a candidate is not among the best that have come to the rung so far."""
+        means = {one: _mean(values) for one, values in self._values[rung, number].items()}
+        n_better = sum(mean < means[candidate] for mean in means.values())
+        return not math.isfinite(means[candidate]) or n_better >= math.ceil(len(means) / self._rungs.factor)
+
+    def _arrive(self, fit: Fit, epoch: int, values: Mapping[str, Any]) -> tuple[int, int, int] | None:
+        """Notes the value of a fit that comes to a rung: which, of which candidate, which of its fits; or None."""
+        place = self._places.get(fit)
+        if place is None or not place.ahead or epoch < place.ahead[0]:
+            return None
+        monitor = self._rungs.monitor
+        if monitor not in values:
+            if monitor.startswith("val_") and fit.validation_freq != 1 and "loss" in values:
+                return None  # compared after the next epoch with a validation
+            raise ParameterError(
+                f"{self._compares} {monitor!r}, and the history of a fit has only: "
+                f"{', '.join(map(repr, values))}. Name one of these: `{self._another.format(next(iter(values)))}`."
+            )
+        rung = place.ahead.pop(0)
+        while place.ahead and place.ahead[0] <= epoch:
+            place.ahead.pop(0)
+        value = -float(values[monitor]) if self._more_is_better else float(values[monitor])
+        of_fit = self._values.setdefault((rung, place.number), {}).setdefault(place.candidate, {})
+        of_fit[place.split] = value if math.isfinite(value) else math.inf
+        return rung, place.candidate, place.number
+
+    def _decide(self, rung: int, candidate: int, number: int, epoch: int) -> None:
+        """Decides who stops after this epoch, once: folds that come later follow."""
+        if candidate in self._stopped or (rung, candidate, number) in self._went_on:
+            return
+        if self._must_stop(rung, candidate, number):
+            self._stopped[candidate] = epoch
+        else:
+            self._went_on.add((rung, candidate, number))
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return float(np.mean(list(values.values())))
