@@ -515,6 +515,8 @@ def _reason(error: Exception, *, stacked: bool) -> str:
         return str(error)
     # Keras puts the layer before the error, in colours, and what the layer received after it.
     lines = [line.strip() for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
+    # TensorFlow says where in the graph and in the code it was before it says what it was.
+    lines = [line for line in lines if not re.match(r"Graph execution error|Detected at node|File \"|\[\[", line)]
     where = re.match(r"Exception encountered when calling (\w+)", lines[0]) if lines else None
     said = lines[1 if where and len(lines) > 1 else 0][:200] if lines else ""
     what = "models of it cannot take a step together" if stacked else "a step of it cannot be a program"

@@ -215,9 +215,7 @@ def explain(trained: Sequence[Trained]) -> str:
 class _Told:
     """Tells a watcher how many epochs are done, and asks a judge who must stop."""
 
-    def __init__(
-        self, runs: Sequence[_Run], watch: Callable[[int, int], None] | None, judge: Judge | None
-    ) -> None:
+    def __init__(self, runs: Sequence[_Run], watch: Callable[[int, int], None] | None, judge: Judge | None) -> None:
         self._watch, self._judge = watch, judge
         self._epochs = sum(run.fit.epochs for run in runs)
         self._done: dict[_Run, int] = {}
@@ -1053,7 +1051,8 @@ def _batches() -> Any:
 
         def __getitem__(self, number: int) -> Any:
             chosen = self._order[number * self._size : (number + 1) * self._size]
-            x, y, weights = mapped(lambda part: part[chosen], self._rows)
+            # Keras takes a list of arrays from its user, but from a data set a tuple of them.
+            x, y, weights = keras.tree.lists_to_tuples(mapped(lambda part: part[chosen], self._rows))
             return (x, y) if weights is None else (x, y, weights)
 
     return Batches

@@ -222,7 +222,8 @@ class Network:
         with isolated(seed):
             model = recipe.make()
         self._key, self._optimizer = recipe.key()
-        if self._key is None or example is not None or not model.built:
+        alike = example is None or (blueprint is not None and blueprint.foretold)
+        if self._key is None or not model.built or not alike:
             self._model = model
             return
         self._example = _EXAMPLES.keep(self._key, model)

@@ -680,6 +680,29 @@ def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
 # -- what is fused, what not ----------------------------------------------------------------------------------------
 
 
+def test_lists_of_inputs_and_outputs_that_are_left_to_keras() -> None:
+    X, y = table()
+    targets = [y, X[:, :2]]
+
+    def build() -> keras.Model:
+        inputs = [keras.Input((13,)), keras.Input((13,))]
+        hidden = layers.Add()(inputs)
+        model = keras.Model(inputs, [layers.Dense(3, activation="softmax")(hidden), layers.Dense(2)(hidden)])
+        model.compile("sgd", ["sparse_categorical_crossentropy", "mse"])
+        return model
+
+    model, plain = build(), build()
+    plain.set_weights(model.get_weights())
+    (trained,) = fit_many([Fit(model, [X, X], targets, shuffle=False, epochs=2, callbacks=[watched_batches()])])
+    assert trained.how == "Model.fit" and trained.error is None
+    plain.fit([X, X], targets, shuffle=False, epochs=2, verbose=0)
+    for one, other in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    # In an order of its own the rows come from a data set, which Keras takes tuples from.
+    (shuffled,) = fit_many([Fit(build(), [X, X], targets, callbacks=[watched_batches()])])
+    assert shuffled.error is None and shuffled.how == "Model.fit"
+
+
 def test_a_train_step_of_the_users_is_left_to_keras() -> None:
     class Own(keras.Sequential):
         def train_step(self, *arguments: Any) -> Any:
