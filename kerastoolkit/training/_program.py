@@ -1298,6 +1298,7 @@ class _Torch:
 
     steps_a_call = 64
     _stacked = False  # while a step runs
+    _looks_ahead = False  # while a step of one model shows what those of several will not
 
     def tensor(self, value: Any) -> Any:
         import keras
@@ -1332,6 +1333,8 @@ class _Torch:
             leaves = [value.detach().requires_grad_() for value in trainable]
             loss, rest = loss_of(leaves)
         found = list(torch.autograd.grad(loss, leaves, allow_unused=True))
+        if self._looks_ahead and any(gradient is None for gradient in found):
+            raise NotPureError("some weights have no part in the loss, which torch does not tell of several models")
         return found, keras.tree.map_structure(lambda part: part.detach() if torch.is_tensor(part) else part, rest)
 
     def epoch(
@@ -1344,6 +1347,17 @@ class _Torch:
         def one(state: State, lifted: list[Any], parts: list[Any]) -> State:
             return step(state, lifted, _filled(template, parts))  # type: ignore[no-any-return]
 
+        ahead = [stacked]  # not yet looked
+
+        def look_ahead(state: State, lifted: list[Any], rows: list[Any]) -> None:
+            first = State(*([value[0] for value in part] for part in state))
+            self._stacked, self._looks_ahead = False, True
+            try:
+                one(first, [value[0] for value in lifted], [part[0] for part in rows])
+            finally:
+                self._stacked, self._looks_ahead = True, False
+            ahead[0] = False
+
         def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
             self._stacked = stacked
             with torch.no_grad():
@@ -1354,6 +1368,8 @@ class _Torch:
                         return part[batch + (start[:, None] if stacked else start)]
 
                     rows = _present(mapped(take, data, starts))
+                    if ahead[0]:
+                        look_ahead(state, lifted, rows)
                     with _without_channels_last() if stacked else contextlib.nullcontext():
                         state = (torch.func.vmap(one) if stacked else one)(state, lifted, rows)
                 return state, torch.func.vmap(results)(state) if stacked else results(state)

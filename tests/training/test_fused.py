@@ -680,6 +680,22 @@ def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
 # -- what is fused, what not ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")  # as Keras says, and should
+@pytest.mark.parametrize("optimizer", ["AdamW", "Lamb"])
+def test_weights_without_a_part_in_the_loss(optimizer: str) -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        inputs = keras.Input((13,))
+        idle = layers.Dense(2, name="idle")(inputs)
+        model = keras.Model(inputs, {"used": layers.Dense(1)(inputs), "idle": idle})
+        rule = getattr(keras.optimizers, optimizer)(0.01 * (number + 1), weight_decay=0.5)
+        model.compile(rule, {"used": "mse"})
+        return Fit(model, X, {"used": y.astype("float32")}, epochs=2, seed=number)
+
+    assert_equal(three_ways(make, together=False), X)  # of the idle weights, too
+
+
 def test_lists_of_inputs_and_outputs_that_are_left_to_keras() -> None:
     X, y = table()
     targets = [y, X[:, :2]]
