@@ -688,7 +688,7 @@ def test_weights_without_a_part_in_the_loss(optimizer: str) -> None:
     def make(number: int) -> Fit:
         inputs = keras.Input((13,))
         idle = layers.Dense(2, name="idle")(inputs)
-        model = keras.Model(inputs, {"used": layers.Dense(1)(inputs), "idle": idle})
+        model = keras.Model(inputs, {"used": layers.Dense(1, name="used")(inputs), "idle": idle})
         rule = getattr(keras.optimizers, optimizer)(0.01 * (number + 1), weight_decay=0.5)
         model.compile(rule, {"used": "mse"})
         return Fit(model, X, {"used": y.astype("float32")}, epochs=2, seed=number)
