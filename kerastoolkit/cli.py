@@ -171,7 +171,7 @@ class _ProgressLine:
     def __init__(self, stream: TextIO, *, metric: str, n_folds: int) -> None:
         self.stream, self.metric, self.n_folds = stream, metric, n_folds
         self.is_terminal = stream.isatty()
-        self.width = 0
+        self.width, self.last_done = 0, -1
 
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "done":
@@ -180,8 +180,9 @@ class _ProgressLine:
         if self.is_terminal:
             self.stream.write("\r" + text.ljust(self.width))
             self.width = len(text)
-        elif progress.stage != "candidates" or progress.done % self.n_folds == 0:
+        elif progress.stage != "candidates" or (progress.done % self.n_folds == 0 and progress.done > self.last_done):
             self.stream.write(text + "\n")
+            self.last_done = progress.done if progress.stage == "candidates" else -1
         self.stream.flush()
 
     def close(self) -> None:
@@ -197,7 +198,9 @@ class _ProgressLine:
         parts = [f"[{'#' * filled}{'-' * (20 - filled)}] {progress.done} of {progress.total} fits"]
         if progress.best is not None:
             parts.append(f"best {self.metric} {progress.best:.3f}")
-        parts.append(progress.message if progress.seconds_left is None else f"{_spell(progress.seconds_left)} left")
+        parts.append(progress.message)
+        if progress.seconds_left is not None:
+            parts.append(f"{_spell(progress.seconds_left)} left")
         return ", ".join(parts)
 
 

@@ -11,8 +11,9 @@ the winner once on the test rows. `run_experiment` is both. An `Experiment` is w
     preprocessing.skops    imputing, scaling, encoding as fitted on the training rows; no pickle
     network.zip            the network, as `kerastoolkit.load` reads it; no pickle
 
-scikit-learn owns folds, scoring and `cv_results_`: the search is its `GridSearchCV`, fed one candidate at a time, so
-that progress can be told, a time budget kept, and an interrupted search leaves what it has.
+scikit-learn owns folds, scoring and `cv_results_`: the search is its `GridSearchCV`, fed a few candidates at a time.
+Those of one structure come together and are trained as one program; they are few enough that a time budget is kept,
+and that an interrupted search leaves almost all it has done.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import itertools
 import json
 import logging
 import math
@@ -34,6 +36,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import joblib
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
@@ -65,14 +68,8 @@ from kerastoolkit.evaluation import (
     metric_scorer,
     score_on_folds,
 )
-from kerastoolkit.exceptions import (
-    DataError,
-    KerasToolkitError,
-    KerasToolkitWarning,
-    ParameterError,
-    SavedFileError,
-)
-from kerastoolkit.search import fused
+from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWarning, ParameterError, SavedFileError
+from kerastoolkit.search.backend import FusedBackend
 
 __all__ = ["Experiment", "Plan", "Progress", "load_experiment", "plan_experiment", "run_experiment"]
 
@@ -83,6 +80,8 @@ _FORMAT_VERSION = 1
 _TEST_FRACTION = 0.2
 _FEWEST_ROWS = 20
 _MOST_CATEGORIES = 30
+# What is trained together is lost together when the search is interrupted; with a budget, structures take turns.
+_SECONDS_A_BATCH, _A_TURN_WITH_A_BUDGET = 20, 4
 _REPORT, _RUN, _RESULTS = "report.html", "run.json", "results.csv"
 _TEST_PREDICTIONS, _PREPROCESSING, _NETWORK = "test_predictions.csv", "preprocessing.skops", "network.zip"
 
@@ -151,7 +150,8 @@ def run_experiment(
         time_budget: Seconds after which no further candidate is begun; at least one is evaluated. With a budget the
             candidates come in a shuffled order. Defaults to `None`, no limit.
         out: Folder to write, new or empty. Defaults to `None`: nothing is written until `Experiment.save`.
-        progress: A function that is called with a `Progress` after each step. Defaults to `None`.
+        progress: A function that is called with a `Progress` after each step, and while networks train.
+            Defaults to `None`.
         name: Name of the data in the report. Defaults to the file name.
 
     Returns:
@@ -162,19 +162,8 @@ def run_experiment(
         DataError: If the table cannot be read or learned from.
         KeyboardInterrupt: If interrupted; with `out`, what is there so far has been written.
     """
-    plan = plan_experiment(
-        table,
-        target,
-        task=task,
-        metric=metric,
-        cv=cv,
-        grid=grid,
-        seed=seed,
-        time_budget=time_budget,
-        out=out,
-        name=name,
-    )
-    return plan.run(progress=progress)
+    options: dict[str, Any] = {"task": task, "metric": metric, "cv": cv, "seed": seed, "time_budget": time_budget}
+    return plan_experiment(table, target, grid=grid, out=out, name=name, **options).run(progress=progress)
 
 
 def plan_experiment(
@@ -193,16 +182,7 @@ def plan_experiment(
     """Reads the table, decides what is to be done, and refuses what cannot be; nothing is trained.
 
     Args:
-        table: As for `run_experiment`, and so are the others.
-        target: Name of the column to predict.
-        task: `"classification"` or `"regression"`. Defaults to `None`, inferred.
-        metric: A scikit-learn scorer name. Defaults to `None`, chosen for the task.
-        cv: Number of folds. Defaults to `None`: 3, or 2.
-        grid: What to try. Defaults to `"small"`.
-        seed: Seed of the splits and fits. Defaults to `0`.
-        time_budget: Seconds. Defaults to `None`, no limit.
-        out: Folder to write, new or empty. Defaults to `None`.
-        name: Name of the data in the report. Defaults to the file name.
+        table, target, task, metric, cv, grid, seed, time_budget, out, name: As for `run_experiment`.
 
     Returns:
         A `Plan`, which can be read (`describe`) and carried out (`run`).
@@ -211,15 +191,8 @@ def plan_experiment(
         ParameterError: If an argument cannot be used.
         DataError: If the table cannot be read or learned from.
     """
-    arguments = {
-        "target": target,
-        "task": task,
-        "metric": metric,
-        "cv": cv,
-        "grid": dict(grid) if isinstance(grid, Mapping) else str(grid),
-        "seed": seed,
-        "time_budget": time_budget,
-    }
+    arguments = dict[str, Any](target=target, task=task, metric=metric, cv=cv, seed=seed, time_budget=time_budget)
+    arguments["grid"] = dict(grid) if isinstance(grid, Mapping) else str(grid)
     _check_numbers(cv, seed, time_budget)
     folder = _checked_folder(out)
     read = read_table(table, name=name)
@@ -271,12 +244,11 @@ def load_experiment(folder: str | Path) -> Experiment:
     folder = Path(folder)
     record = _read_record(folder)
     try:
-        experiment = _from_record(record, folder)
+        return _from_record(record, folder)
     except (KeyError, TypeError, ValueError, OSError) as error:
         if isinstance(error, KerasToolkitError):
             raise
         raise SavedFileError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
-    return experiment
 
 
 @dataclass(frozen=True)
@@ -439,8 +411,7 @@ def _choose_folds(target: Target, held_out: Holdout, cv: int | None) -> tuple[in
     classes, counts = np.unique(target.values[held_out.train], return_counts=True)
     label, smallest = classes[np.argmin(counts)], int(counts.min())
     if smallest < 2 or len(classes) < len(np.unique(target.values)):
-        lacking = label if len(classes) == len(np.unique(target.values)) else None
-        which = f"'{lacking}'" if lacking is not None else "the smallest"
+        which = f"'{label}'" if len(classes) == len(np.unique(target.values)) else "the smallest"
         raise DataError(
             f"The class {which} of the target '{target.name}' has too few rows: at least 3 are needed, two to train "
             "on in turn and one to test on. Add some, or remove the class."
@@ -496,10 +467,9 @@ def _checked_values(grid: Any, source: str) -> dict[str, list[Any]]:
 
 def _check_grid(grids: list[dict[str, list[Any]]], task: Task) -> None:
     """Refuses parameters that could reach nothing, naming near misses."""
-    estimator = _estimator_class(task)()
-    for grid in grids:
+    for candidate in ParameterGrid(grids):
         try:
-            estimator.set_params(**{key: values[0] for key, values in grid.items()})
+            _estimator_class(task)().set_params(**candidate)
         except ParameterError as error:
             raise ParameterError(f"The grid cannot be used. {error}") from error
 
@@ -629,20 +599,20 @@ class _Run:
 
         self.report("candidates", 0, plan.n_candidates * plan.n_folds, None, "loading Keras")
         network = _network(plan.target.task, int(len(X) * (1 - 1 / plan.n_folds)), plan.seed)
-        search = _OneByOne(
+        search = _InBatches(
             Pipeline([("prepare", prepare), ("network", network)]),
             [{_prefix(plan.target.task) + key: values for key, values in grid.items()} for grid in plan.grids],
             scoring=scorer,
             cv=folds,
-            refit=True,
         )
-        watch = _Watch(self)
-        search.watch = watch
-        search.scoring = watch.counting(scorer)
-        with fused() as together:
-            search.fit(X, y)
-        experiment.decisions.append(("Training", together.explain().replace("\n", " ").rstrip(".")))
-        experiment.best_index = int(search.best_index_)
+        search.watch = watch = _Watch(self)
+        backend = FusedBackend(watch=watch.while_training, around=watch.around)
+        try:
+            with joblib.parallel_config(backend=backend):
+                search.fit(X, y)
+        finally:
+            experiment.decisions.append(("Training", backend.report.explain().replace("\n", " ").rstrip(".")))
+        experiment.best_index = _results_table(search.cv_results_).index.tolist().index(search.best_index_)
         experiment._take_model(search.best_estimator_)
 
         self.report("test", 0, 1, None, "scoring the test rows")
@@ -672,90 +642,122 @@ class _Run:
         self.tell(Progress(stage, done, total, self.seconds, left, self.experiment.best_score, message))
 
 
-class _OneByOne(GridSearchCV):
-    """scikit-learn's grid search, asking before each candidate whether to go on."""
+class _InBatches(GridSearchCV):
+    """scikit-learn's grid search, a few candidates at a time."""
 
     watch: _Watch
 
     def _run_search(self, evaluate_candidates: Callable[..., dict[str, Any]]) -> None:
-        candidates = self.watch.in_order(list(ParameterGrid(self.param_grid)))
-        for position, candidate in enumerate(candidates):
-            if not self.watch.may_begin(position, len(candidates)):
-                self.watch.leave_out(candidates[position:])
-                break
-            with self.watch.one_candidate(candidate):
-                self.watch.keep(evaluate_candidates([candidate]))
-        self.watch.final_fit()
+        self.watch.search(list(ParameterGrid(self.param_grid)), evaluate_candidates)
 
 
 class _Watch:
-    """What the search reports to: counts fits, keeps the budget, saves results as they come."""
+    """Cuts the search into batches, counts its fits, keeps the budget, saves results as they come."""
 
     def __init__(self, run: _Run) -> None:
         self.run, self.plan, self.experiment = run, run.plan, run.experiment
-        self.fits_done, self.fits_left = 0, run.plan.n_candidates * run.plan.n_folds
-        self.began = time.monotonic()
-        self.last_error: Exception | None = None
+        self.fits_done = self.fits_before = self.fits_together = 0  # before this batch, and in it
+        self.seconds: list[float] = []  # a candidate
+        self.errors: dict[int, list[str]] = {}  # by place in the batch
+        self.began, self.last_told = time.monotonic(), 0.0
 
-    def in_order(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if self.plan.time_budget is None:
-            return candidates
-        # In the order of the grid, a budget would always cut off the same corner of it.
-        order = np.random.RandomState(self.plan.seed).permutation(len(candidates))
-        return [candidates[position] for position in order]
-
-    def may_begin(self, position: int, n_candidates: int) -> bool:
-        if self.plan.time_budget is None or self.experiment.n_evaluated == 0:
-            return True
-        # A candidate costs its folds, and the winner one fit more.
-        expected = (time.monotonic() - self.began) / position * (1 + 1 / self.plan.n_folds)
-        return self.run.seconds + expected <= self.plan.time_budget
-
-    def leave_out(self, candidates: list[dict[str, Any]]) -> None:
-        self.experiment.left_out = [_bare(candidate) for candidate in candidates]
-
-    @contextlib.contextmanager
-    def one_candidate(self, candidate: dict[str, Any]) -> Iterator[None]:
-        """A candidate that cannot be trained is noted and passed over: the others may still be good."""
-        done_before = self.fits_done
-        try:
-            yield
-        except (ValueError, RuntimeError) as error:
-            self.last_error = error
-            cause = _last_line(error)
-            self.experiment.failed.append({"params": _bare(candidate), "error": cause})
-        finally:
-            self.fits_left -= self.plan.n_folds
-            self.fits_done = done_before + self.plan.n_folds
-
-    def keep(self, results: dict[str, Any]) -> None:
-        self.experiment.results = _results_table(results)
-        if self.plan.out is not None:
-            self.experiment.results.to_csv(self.plan.out / _RESULTS, index=False)
-
-    def final_fit(self) -> None:
-        if self.experiment.n_evaluated == 0:
-            raise DataError(
-                f"No candidate could be trained; the last one ended with: {_last_line(self.last_error)}"
-            ) from self.last_error
+    def search(self, candidates: list[dict[str, Any]], evaluate: Callable[..., dict[str, Any]]) -> None:
+        left = self._in_order(candidates)
+        while left and (batch := self._next_batch(left)):
+            left = left[len(batch) :]
+            self._train(batch, evaluate)
+        self.experiment.left_out = [_bare(candidate) for candidate in left]
+        failed = self.experiment.failed
+        if self.experiment.best_score is None and failed:
+            raise DataError(f"No candidate could be trained; the last one ended with: {failed[-1]['error']}")
         seconds = (time.monotonic() - self.began) / max(self.fits_done, 1)
         self.run.report("final fit", 0, 1, seconds, "fitting the winner on all training rows")
 
-    def counting(self, scorer: Callable[..., float]) -> Callable[..., float]:
-        """The scorer, called once a fit, so that its calls tell how many fits are done."""
+    def _in_order(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of one structure in a row. The order, and so who wins among equals, does not depend on their speed."""
+        a_turn = len(candidates)
+        if self.plan.time_budget is not None:
+            # In the order of the grid, a budget would always cut off the same corner of it.
+            order = np.random.RandomState(self.plan.seed).permutation(len(candidates))
+            candidates, a_turn = [candidates[position] for position in order], _A_TURN_WITH_A_BUDGET
+        alike: dict[str, list[dict[str, Any]]] = {}
+        for candidate in candidates:
+            alike.setdefault(_structure(candidate), []).append(candidate)
+        turns = range(0, len(candidates), a_turn)
+        return [one for turn in turns for some in alike.values() for one in some[turn : turn + a_turn]]
 
-        def score(estimator: Any, X: Any, y: Any) -> float:
-            value = scorer(estimator, X, y)
-            self.fits_done += 1
-            total = self.plan.n_candidates * self.plan.n_folds
-            per_fit = (time.monotonic() - self.began) / self.fits_done
-            left = per_fit * (total - self.fits_done + 1)
+    def _next_batch(self, left: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """As many of one structure as there is time for, none if there is no time; one while the speed is unknown."""
+        if not self.seconds:
+            return left[:1]
+        n_together = max(int(_SECONDS_A_BATCH / np.mean(self.seconds)), 1)
+        if self.plan.time_budget is not None:
+            # A candidate costs its folds, and the winner one fit more.
+            in_time = (self.plan.time_budget - self.run.seconds) / max(self.seconds) - 1 / self.plan.n_folds
+            n_together = min(n_together, max(int(in_time), 0))
+        structure = _structure(left[0])
+        return list(itertools.takewhile(lambda one: _structure(one) == structure, left[:n_together]))
+
+    def _train(self, batch: list[dict[str, Any]], evaluate: Callable[..., dict[str, Any]]) -> None:
+        """Candidates that cannot be trained are noted and passed over: the others may still be good."""
+        n_folds, n_before, began = self.plan.n_folds, self.experiment.n_evaluated, time.monotonic()
+        self.fits_before, self.fits_together, self.errors = self.fits_done, len(batch) * n_folds, {}
+        try:
+            self.experiment.results = _results_table(evaluate(batch)).reset_index(drop=True)
+        except ValueError:  # what scikit-learn raises if all fits failed
+            if sum(map(len, self.errors.values())) < self.fits_together:
+                raise
+        if self.plan.out is not None and self.experiment.n_evaluated:
+            self.experiment.results.to_csv(self.plan.out / _RESULTS, index=False)
+        for place, errors in sorted(self.errors.items()):
+            where = "" if len(errors) == n_folds else f"in {len(errors)} of {n_folds} folds, "
+            self.experiment.failed.append({"params": _bare(batch[place]), "error": where + _last_line(errors[-1])})
+        if n_scored := self.experiment.n_evaluated - n_before:
+            self.seconds += [(time.monotonic() - began) / n_scored] * n_scored
+
+    def around(self, call: Any) -> Callable[[], Any]:
+        """The same task of joblib's, whose fits are counted."""
+
+        def observed() -> Any:
+            results = call()
+            for (_, _, keywords), result in zip(call.items, results, strict=True):
+                if "candidate_progress" in keywords:  # a fit of the search
+                    if math.isnan(result["test_scores"]):
+                        error = result["fit_error"] or "what it predicts could not be scored"
+                        self.errors.setdefault(keywords["candidate_progress"][0], []).append(error)
+                    result["fit_time"] /= self.fits_together  # each has waited for all
+                    self.fits_done += 1
+                    self._tell(self.fits_done, "searching")
+            return results
+
+        return observed
+
+    def while_training(self, epochs_done: int, epochs: int) -> None:
+        """So many of the epochs of the fits in training are done."""
+        if time.monotonic() - self.last_told > 0.2:
+            share = epochs_done / max(epochs, 1)
+            with contextlib.suppress(Exception):  # it would be taken for a failure of the training; raised after it
+                self._tell(self.fits_before + share * self.fits_together, f"training, {share:.0%}")
+
+    def _tell(self, fits_done: float, message: str) -> None:
+        self.last_told = time.monotonic()
+        per_fit = (self.last_told - self.began) / max(fits_done, 1)
+        total, left = self.plan.n_candidates * self.plan.n_folds, None
+        if fits_done >= 1:
+            left = per_fit * (total - fits_done + 1)
             if self.plan.time_budget is not None:
                 left = min(left, max(self.plan.time_budget - self.run.seconds, per_fit))
-            self.run.report("candidates", self.fits_done, total, left, "searching")
-            return value
+        self.run.report("candidates", self.fits_done, total, left, message)
 
-        return score
+
+def _structure(candidate: Mapping[str, Any]) -> str:
+    """What candidates share that become one program, as far as their names tell: `fit_many` looks at the networks.
+
+    Numbers go into a program as data, unless they are sizes; of dropout and penalties, 0 leaves out a part of it.
+    """
+    sizes = ("hidden", "batch_size")
+    is_data = {name: isinstance(value, (int, float)) and not name.endswith(sizes) for name, value in candidate.items()}
+    return repr({name: value != 0 if is_data[name] else value for name, value in candidate.items()})
 
 
 def _folds(X: pd.DataFrame, y: np.ndarray, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -775,8 +777,9 @@ def _test_scorers(metric: str, task: Task, classes: np.ndarray | None) -> dict[s
 
 
 def _results_table(results: dict[str, Any]) -> pd.DataFrame:
-    """`cv_results_` with the pipeline's prefixes taken off the parameters, and without the column that repeats them."""
+    """`cv_results_` without candidates that have no score, the column `params`, and the pipeline's prefixes."""
     table = pd.DataFrame({key: list(values) for key, values in results.items() if key != "params"})
+    table = table[table.filter(regex=r"^split\d+_test_score").notna().any(axis=1)]
     return table.rename(columns=lambda name: re.sub(r"^param_network__(regressor__)?", "param_", name))
 
 
@@ -784,8 +787,8 @@ def _bare(candidate: Mapping[str, Any]) -> dict[str, Any]:
     return {re.sub(r"^network__(regressor__)?", "", key): value for key, value in candidate.items()}
 
 
-def _last_line(error: BaseException | None) -> str:
-    # scikit-learn wraps a candidate's error into a report that ends with it.
+def _last_line(error: object) -> str:
+    # scikit-learn tells a candidate's error as a traceback that ends with it.
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
@@ -801,6 +804,7 @@ def _without_expected_warnings() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", FitFailedWarning)
+            warnings.filterwarnings("ignore", "One or more of the test scores are non-finite", UserWarning)
             yield
     finally:
         log.setLevel(level)
@@ -824,10 +828,10 @@ class Experiment:
         status: `"complete"`, `"interrupted"` or `"failed"`.
         seconds: How long it took.
         baselines: Scores of the models to beat, on the same folds as the candidates.
-        results: scikit-learn's `cv_results_`, a row a candidate.
+        results: scikit-learn's `cv_results_`, a row a candidate. Fits trained together share their time.
         best_index: Row of the winner in `results`; None if the search was not completed.
         left_out: Candidates for which there was no time.
-        failed: Candidates that could not be trained, with their errors.
+        failed: Candidates that could not be trained and scored on all folds, with their errors.
         history: The winner's training, values by epoch.
         test: The winner on the held-out rows; None if there is no winner.
         test_rows: Positions of the held-out rows in the table, shape `(n_test,)`.
@@ -927,12 +931,11 @@ class Experiment:
         """
         if self.network is None:
             raise SavedFileError(f"This experiment has no model to predict with: it was {self.status}. Run it again.")
-        index = table.index if isinstance(table, pd.DataFrame) else None
         frame = read_table(table).frame
         features = as_features(frame, self.columns)
         self._warn_of_unread(unread_entries(frame, features, self.columns), len(frame))
         inputs = self.prepare.transform(features)
-        index = frame.index if index is None else index
+        index = (table if isinstance(table, pd.DataFrame) else frame).index
         predicted = self.network.predict(inputs)
         if self.task == "regression":
             values = self.target_scale.inverse_transform(np.reshape(predicted, (-1, 1)))[:, 0]
@@ -973,20 +976,19 @@ class Experiment:
             skops.io.dump({"features": self.prepare, "target": self.target_scale}, folder / _PREPROCESSING)
             self.network.save(folder / _NETWORK)
         if self.test is not None:
-            self._test_table().to_csv(folder / _TEST_PREDICTIONS, index=False)
+            self._test_table(self.test).to_csv(folder / _TEST_PREDICTIONS, index=False)
         (folder / _RUN).write_text(json.dumps(self.as_dict(), indent=2, default=_plain) + "\n", encoding="utf-8")
         (folder / _REPORT).write_text(render_report(self), encoding="utf-8")
         return folder
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values: what `run.json` holds."""
-        best = None if self.best_index is None else self.candidates()[self.best_index][1]
         chosen = None
-        if best is not None:
+        if self.best_index is not None:
             chosen = {
                 "params": self.best_params,
                 "why": f"greatest mean {self.metric} over the folds among {self.n_evaluated} candidates",
-                "folds": best.as_dict(),
+                "folds": self.candidates()[self.best_index][1].as_dict(),
                 "index": self.best_index,
             }
         return {
@@ -1016,10 +1018,7 @@ class Experiment:
         self.prepare, self.network = pipeline.named_steps["prepare"], network
         self.history = {name: [float(value) for value in values] for name, values in network.history_.items()}
 
-    def _test_table(self) -> pd.DataFrame:
-        test = self.test
-        if test is None:
-            return pd.DataFrame()
+    def _test_table(self, test: Evaluation) -> pd.DataFrame:
         table: dict[str, Any] = {"row": self.test_rows, "true": test.y_true, "predicted": test.y_pred}
         if test.y_proba is not None and test.classes is not None:
             table.update({f"probability_{label}": test.y_proba[:, at] for at, label in enumerate(test.classes)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -10,11 +11,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.model_selection import ParameterGrid
 
+from kerastoolkit.estimators import KerasClassifier
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.experiment import Experiment, Plan, Progress, load_experiment, plan_experiment, run_experiment
 
@@ -147,21 +151,103 @@ def test_classes_have_the_same_share_among_the_test_rows(cancer: tuple[Experimen
 
 def test_progress_counts_every_fit(cancer: tuple[Experiment, Path, list[Progress]]) -> None:
     _, _, told = cancer
-    fits = [progress for progress in told if progress.stage == "candidates"]
+    candidates = [progress for progress in told if progress.stage == "candidates"]
+    fits = [progress for progress in candidates if not progress.message.startswith("training, ")]
     assert [progress.done for progress in fits] == [0, 1, 2, 3, 4]
-    assert {progress.total for progress in fits} == {4}
+    assert {progress.total for progress in candidates} == {4}
     assert all(progress.seconds_left > 0 for progress in fits[1:])  # type: ignore[operator]
     assert told[-1].stage == "done"
     assert [p.seconds for p in told] == sorted(p.seconds for p in told)
 
 
-def test_the_seed_repeats_the_experiment(cancer: tuple[Experiment, Path, list[Progress]]) -> None:
-    first = cancer[0]
-    again = run_experiment(_cancer(), "target", grid=TINY, cv=2)
-    scores = [name for name in first.results if "test_score" in name]
-    pd.testing.assert_frame_equal(first.results[scores], again.results[scores])
-    assert first.test is not None and again.test is not None
-    assert np.array_equal(first.test.y_pred, again.test.y_pred)
+# ------------------------------------------------------------------------------------------------------ the batches
+
+RATES = {"hidden": [[8], [4]], "optimizer__learning_rate": [0.003, 0.01, 0.03], "epochs": [4]}
+
+
+def _scores(experiment: Experiment) -> pd.DataFrame:
+    return experiment.results.filter(regex=r"^param_|_test_score$")
+
+
+@pytest.fixture(scope="module")
+def one_by_one() -> Experiment:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kerastoolkit.experiment._SECONDS_A_BATCH", 0)
+        return run_experiment(_cancer(), "target", grid=RATES, cv=2, metric="neg_log_loss")
+
+
+def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together(
+    one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kerastoolkit.experiment._SECONDS_A_BATCH", 10_000)
+    told: list[Progress] = []
+    together = run_experiment(_cancer(), "target", grid=RATES, cv=2, metric="neg_log_loss", progress=told.append)
+    pd.testing.assert_frame_equal(_scores(one_by_one), _scores(together), rtol=1e-5)
+    assert one_by_one.test is not None and together.test is not None
+    assert np.array_equal(one_by_one.test.y_pred, together.test.y_pred)
+    # The first candidate alone, since nobody knows yet how long it takes; then those like it; then the rest.
+    if keras.backend.backend() != "torch":
+        assert dict(together.decisions)["Training"] == "12 fits trained together, as 3 programs"
+        assert dict(one_by_one.decisions)["Training"] == "12 fits trained together, as 6 programs"
+    # What fits trained together cost is told once.
+    seconds = [progress.seconds for progress in told if progress.stage == "candidates"]
+    assert 0 < 2 * together.results["mean_fit_time"].sum() < seconds[-1] - seconds[0]
+
+
+def test_a_failure_leaves_the_others_of_its_batch_alone(
+    one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Of 455 training rows one fold has 227 and the other 228.
+    fit = KerasClassifier.fit
+
+    def failing(self: Any, X: Any, y: Any, **params: Any) -> Any:
+        rate = self.get_params()["optimizer__learning_rate"]
+        if rate == 0.01 or (rate == 0.03 and len(X) == 227):
+            raise ValueError(f"no {rate}")
+        return fit(self, X, y, **params)
+
+    monkeypatch.setattr(KerasClassifier, "fit", failing)
+    some = {**RATES, "hidden": [[4]], "optimizer__learning_rate": [0.02, 0.01, 0.03, 0.003]}
+    found = run_experiment(_cancer(), "target", grid=some, cv=2, metric="neg_log_loss", out=tmp_path / "out")
+    assert [(each["params"]["optimizer__learning_rate"], each["error"]) for each in found.failed] == [
+        (0.01, "ValueError: no 0.01"), (0.03, "in 1 of 2 folds, ValueError: no 0.03")
+    ]  # fmt: skip
+    assert found.results["param_optimizer__learning_rate"].tolist() == [0.02, 0.03, 0.003]
+    assert found.results["mean_test_score"].isna().tolist() == [False, True, False]
+    assert found.best_params["optimizer__learning_rate"] == 0.02
+    assert len(load_experiment(tmp_path / "out").results) == 3
+    expected = one_by_one.results.iloc[3]
+    assert (expected["param_hidden"], expected["param_optimizer__learning_rate"]) == ((4,), 0.003)
+    assert found.results["mean_test_score"].iloc[2] == pytest.approx(expected["mean_test_score"], rel=1e-5)
+
+
+def _watch(**arguments: Any) -> Any:
+    from kerastoolkit.experiment import _Run, _Watch
+
+    return _Watch(_Run(plan_experiment(_frame(), "y", **arguments), None))
+
+
+def test_with_a_budget_structures_take_turns() -> None:
+    grid = {"hidden": [(8,), (4,)], "optimizer__learning_rate": list(np.linspace(0.01, 0.1, 6)), "dropout": [0, 0.1]}
+    candidates = list(ParameterGrid(grid))
+    for budget, a_turn in ((None, [6, 6, 6, 6]), (1000, [4, 4, 4, 4, 2, 2, 2, 2])):
+        ordered = _watch(grid=grid, time_budget=budget)._in_order(candidates)
+        assert sorted(map(repr, ordered)) == sorted(map(repr, candidates))
+        kinds = [(one["hidden"], one["dropout"] > 0) for one in ordered]
+        assert [len(list(alike)) for _, alike in itertools.groupby(kinds)] == a_turn
+
+
+@pytest.mark.parametrize(
+    ("budget", "passed", "n"), [(None, 0, 8), (100, 0, 8), (100, 86, 3), (100, 94, 1), (100, 95, 0), (100, 200, 0)]
+)
+def test_a_batch_is_begun_only_if_it_will_end_in_time(budget: float | None, passed: float, n: int) -> None:
+    # 4 s a candidate at worst, and a third of it for the winner: in 14 s there is time for 3 and their winner.
+    watch = _watch(time_budget=budget)
+    left = [{"optimizer__learning_rate": rate} for rate in np.linspace(0.01, 0.1, 20)]
+    assert watch._next_batch(left) == left[:1]
+    watch.seconds = [1.0, 4.0]
+    watch.run.began -= passed
+    assert len(watch._next_batch(left)) == n
 
 
 # ------------------------------------------------------------------------------------------------------- the folder
@@ -321,9 +407,10 @@ def test_a_spent_budget_leaves_candidates_out_and_says_which(tmp_path: Path) -> 
     assert all(f"hidden={params['hidden'][0]}" in text for params in experiment.left_out)
 
 
-def test_an_interrupted_search_leaves_a_readable_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("done", "message"), [(2, "training, "), (3, "searching")])
+def test_an_interrupted_search_leaves_a_readable_folder(done: int, message: str, tmp_path: Path) -> None:
     def interrupt(progress: Progress) -> None:
-        if progress.stage == "candidates" and progress.done == 3:
+        if progress.stage == "candidates" and progress.done == done and progress.message.startswith(message):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
