@@ -20,6 +20,7 @@ class _Optional(NamedTuple):
 
 # package -> the extra that installs it, and what it is for
 _OPTIONAL = {
+    "optuna": _Optional(extra="optuna", feature="OptunaSearchCV"),
     "polars": _Optional(extra="polars", feature="Working with polars data frames"),
     "pyarrow": _Optional(extra="parquet", feature="Reading and writing Parquet files"),
 }

@@ -10,6 +10,7 @@ from kerastoolkit.search.rungs import Rungs
 
 if TYPE_CHECKING:
     from kerastoolkit.search.journal import Journal
+    from kerastoolkit.search.optuna import OptunaSearchCV
     from kerastoolkit.search.searches import (
         GridSearchCV,
         HalvingGridSearchCV,
@@ -23,6 +24,7 @@ __all__ = [
     "HalvingGridSearchCV",
     "HalvingRandomSearchCV",
     "Journal",
+    "OptunaSearchCV",
     "RandomizedSearchCV",
     "Report",
     "Rungs",
@@ -33,7 +35,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Loads the searches when they are first asked for: the backend is needed by more, and loads quicker."""
     if name in __all__:
-        return getattr(importlib.import_module(f"{__name__}.{'journal' if name == 'Journal' else 'searches'}"), name)
+        module = {"Journal": "journal", "OptunaSearchCV": "optuna"}.get(name, "searches")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -33,8 +33,9 @@ class Rungs:
     together come to a rung together, and are compared before any of them goes on.
 
     All folds of a candidate stop after the same epoch. Folds that are trained one after the other, as by `Model.fit`,
-    follow the first of them. A candidate whose mean is not finite never goes on. Fits inside an ensemble or a search
-    that is itself searched for are left alone.
+    follow the first of them. A candidate whose mean is not finite never goes on. Members of an ensemble that joblib
+    trains, and fits of a search inside the search, are left alone; of those that an estimator trains one after the
+    other, as AdaBoost does, the first decides for all.
 
     Example:
 
@@ -124,8 +125,7 @@ class _Place:
 
     candidate: int
     split: int
-    number: int  # among the fits of this candidate and split: an ensemble has several
-    ahead: list[int]  # epochs after which it will be compared
+    ahead: list[int]  # epochs after which it will be compared; none if it only follows
 
 
 class Ladder:
@@ -135,23 +135,21 @@ class Ladder:
 
     Args:
         rungs: The rule.
-        n_splits: Folds of each candidate.
     """
 
     # how the errors speak of it
     _compares, _another = "Rungs compare", "early_stopping=Rungs(monitor={!r})"
 
-    def __init__(self, rungs: Rungs, n_splits: int) -> None:
-        self._rungs, self._n_splits = rungs, n_splits
+    def __init__(self, rungs: Rungs) -> None:
+        self._rungs = rungs
         self._more_is_better = more_is_better(rungs.monitor, rungs.mode, "of Rungs")
         self._here = threading.local()
         # Weak: the number of a fit that is gone may be that of another.
         self._places: weakref.WeakKeyDictionary[Fit, _Place] = weakref.WeakKeyDictionary()
-        # by rung and number of the fit, then by candidate, then by split; less is better
-        self._values: dict[tuple[int, int], dict[int, dict[int, float]]] = {}
-        self._went_on: set[tuple[int, int, int]] = set()  # rung, candidate, number of the fit
+        self._values: dict[int, dict[int, dict[int, float]]] = {}  # by rung, candidate and split; less is better
+        self._went_on: set[tuple[int, int]] = set()  # rung and candidate
         self._stopped: dict[int, int] = {}  # by candidate, after which epoch
-        self._epochs: dict[tuple[int, int], int] = {}  # by candidate and split
+        self._epochs: dict[tuple[int, int], float] = {}  # by candidate and split; NaN if nobody counted
         self._first = self._n_candidates = self._n_expected = 0
         self._error: Exception | None = None
 
@@ -167,7 +165,7 @@ class Ladder:
         cell = self._first + keywords["candidate_progress"][0], keywords["split_progress"][0]
 
         def placed() -> Any:
-            self._here.cell, self._here.n_fits = cell, 0
+            self._here.cell, self._here.is_first = cell, True
             try:
                 return inner()
             finally:
@@ -192,8 +190,10 @@ class Ladder:
             )
         if self._error is not None:
             raise Refused(self._error)
-        self._places[fit] = _Place(*cell, self._here.n_fits, sorted(self._epochs_to_compare(fit)))
-        self._here.n_fits += 1
+        candidate, split = cell
+        ahead = list(self._epochs_to_compare(fit)) if self._here.is_first else []
+        self._places[fit] = _Place(candidate, split, ahead)
+        self._here.is_first = False
 
     def judge(self, logs: Mapping[Fit, tuple[int, Mapping[str, Any]]]) -> set[Fit]:
         """Who of the fits that trained an epoch must stop now.
@@ -210,8 +210,8 @@ class Ladder:
         try:
             arrived = {self._arrive(fit, epoch, values): epoch for fit, (epoch, values) in logs.items()}
             arrived.pop(None, None)
-            for (rung, candidate, number), epoch in arrived.items():  # type: ignore[misc]  # None is out
-                self._decide(rung, candidate, number, epoch)
+            for (rung, candidate), epoch in arrived.items():  # type: ignore[misc]  # None is out
+                self._decide(rung, candidate, epoch)
         except Exception as error:
             self._error = error
             return set(logs)
@@ -231,37 +231,62 @@ class Ladder:
 
     # -- what the search calls -----------------------------------------------------------------------------------
 
-    def expect(self, n_candidates: int) -> dict[str, Iterable[Any]]:
+    def expect(self, n_candidates: int, n_splits: int) -> dict[str, Iterable[Any]]:
         """More candidates come; columns about them for `cv_results_`, to be read when they are through."""
         self._first = self._n_candidates
         self._n_candidates += n_candidates
-        self._n_expected = n_candidates * self._n_splits
+        self._n_expected = n_candidates * n_splits
         candidates = range(self._first, self._n_candidates)
 
-        def column(split: int) -> Iterator[int]:
+        def column(split: int) -> Iterator[float]:
             return (self._epochs.get((candidate, split), 0) for candidate in candidates)
 
         def mean() -> Iterator[float]:
-            columns = zip(*(column(split) for split in range(self._n_splits)), strict=True)
+            columns = zip(*(column(split) for split in range(n_splits)), strict=True)
             return (float(np.mean(epochs)) for epochs in columns)
 
-        splits = {f"split{split}_n_epochs": column(split) for split in range(self._n_splits)}
+        splits = {f"split{split}_n_epochs": column(split) for split in range(n_splits)}
         stopped = (candidate in self._stopped for candidate in candidates)
         return {**splits, "mean_n_epochs": mean(), "stopped_early": stopped}
+
+    def record(self, candidate: int) -> dict[str, Any]:
+        """What `recall` needs to know of a candidate of the last batch, as JSON can hold it."""
+        candidate += self._first
+        values = {str(rung): of.get(candidate, {}) for rung, of in self._values.items()}
+        return {
+            "n_epochs": {str(split): n for (one, split), n in self._epochs.items() if one == candidate},
+            "stopped_after": self._stopped.get(candidate),
+            "rungs": {
+                rung: {str(split): value if math.isfinite(value) else None for split, value in of_rung.items()}
+                for rung, of_rung in values.items()
+                if of_rung
+            },
+        }
+
+    def recall(self, candidate: int, recorded: Mapping[str, Any]) -> None:
+        """Takes a candidate of the last batch, which will not be trained, to be as another search left it."""
+        candidate += self._first
+        for split, n_epochs in recorded["n_epochs"].items():
+            self._epochs[candidate, int(split)] = n_epochs
+        if recorded["stopped_after"] is not None:
+            self._stopped[candidate] = recorded["stopped_after"]
+        for rung, of_rung in recorded["rungs"].items():
+            values = {int(split): math.inf if value is None else value for split, value in of_rung.items()}
+            self._values.setdefault(int(rung), {})[candidate] = values
 
     # -- the rule ------------------------------------------------------------------------------------------------
 
     def _epochs_to_compare(self, fit: Fit) -> Iterable[int]:
         return self._rungs.epochs(fit.epochs)
 
-    def _must_stop(self, rung: int, candidate: int, number: int) -> bool:
+    def _must_stop(self, rung: int, candidate: int) -> bool:
         """Whether a candidate is not among the best that have come to the rung so far."""
-        means = {one: _mean(values) for one, values in self._values[rung, number].items()}
+        means = {one: _mean(values) for one, values in self._values[rung].items()}
         n_better = sum(mean < means[candidate] for mean in means.values())
         return not math.isfinite(means[candidate]) or n_better >= math.ceil(len(means) / self._rungs.factor)
 
-    def _arrive(self, fit: Fit, epoch: int, values: Mapping[str, Any]) -> tuple[int, int, int] | None:
-        """Notes the value of a fit that comes to a rung: which, of which candidate, which of its fits; or None."""
+    def _arrive(self, fit: Fit, epoch: int, values: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Notes the value of a fit that comes to a rung: which rung, which candidate; None if it does not."""
         place = self._places.get(fit)
         if place is None or not place.ahead or epoch < place.ahead[0]:
             return None
@@ -269,26 +294,27 @@ class Ladder:
         if monitor not in values:
             if monitor.startswith("val_") and fit.validation_freq != 1 and "loss" in values:
                 return None  # compared after the next epoch with a validation
+            another = self._another.format(next(iter(values), "loss"))
             raise ParameterError(
                 f"{self._compares} {monitor!r}, and the history of a fit has only: "
-                f"{', '.join(map(repr, values))}. Name one of these: `{self._another.format(next(iter(values)))}`."
+                f"{', '.join(map(repr, values))}. Name one of these: `{another}`."
             )
         rung = place.ahead.pop(0)
         while place.ahead and place.ahead[0] <= epoch:
             place.ahead.pop(0)
         value = -float(values[monitor]) if self._more_is_better else float(values[monitor])
-        of_fit = self._values.setdefault((rung, place.number), {}).setdefault(place.candidate, {})
-        of_fit[place.split] = value if math.isfinite(value) else math.inf
-        return rung, place.candidate, place.number
+        of_candidate = self._values.setdefault(rung, {}).setdefault(place.candidate, {})
+        of_candidate[place.split] = value if math.isfinite(value) else math.inf
+        return rung, place.candidate
 
-    def _decide(self, rung: int, candidate: int, number: int, epoch: int) -> None:
+    def _decide(self, rung: int, candidate: int, epoch: int) -> None:
         """Decides who stops after this epoch, once: folds that come later follow."""
-        if candidate in self._stopped or (rung, candidate, number) in self._went_on:
+        if candidate in self._stopped or (rung, candidate) in self._went_on:
             return
-        if self._must_stop(rung, candidate, number):
+        if self._must_stop(rung, candidate):
             self._stopped[candidate] = epoch
         else:
-            self._went_on.add((rung, candidate, number))
+            self._went_on.add((rung, candidate))
 
 
 def _mean(values: Mapping[int, float]) -> float:

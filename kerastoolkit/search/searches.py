@@ -17,9 +17,7 @@ from typing import Any, Literal, TypeVar
 import joblib
 import numpy as np
 from sklearn import model_selection
-from sklearn.base import is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
-from sklearn.model_selection import check_cv
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search.backend import FusedBackend, Report
@@ -60,23 +58,21 @@ class _Together:
         """
         if self.progress not in (True, False, "auto"):
             raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
-        self._ladder = self._new_ladder(X, y, params)
-        with self._journal() as self._recording, self._line(X, y, params) as self._progress:
-            line = self._progress
+        ladder = self._new_ladder()
+        with self._journal() as self._recording, self._line() as self._progress:
+            line, self._ladder = self._progress, ladder
             backend = FusedBackend(
                 memory=self.memory,
-                around=self._around(self._recording, line, self._ladder),
+                around=self._around(self._recording, line, ladder),
                 watch=line.watch,
                 at_most=None if self._recording is None else _AT_MOST_UNRECORDED,
-                ladder=self._ladder,
+                ladder=ladder,
             )
             try:
                 with joblib.parallel_config(backend=backend):
                     super().fit(X, y, **params)  # type: ignore[misc]
-            except ValueError as error:
-                if self._ladder is not None and self._ladder.error is not None:
-                    raise self._ladder.error from error  # the reason why all fits failed
-                raise
+            except Refused as refused:
+                raise refused.error from None
             finally:
                 del self._recording, self._progress, self._ladder
         self.report_ = backend.report
@@ -95,24 +91,24 @@ class _Together:
             candidates = list(candidates)
             if self._recording is not None:
                 self._recording.check(self.estimator, candidates)  # type: ignore[attr-defined]
-            self._progress.expect(len(candidates))
+            n_splits: int = self.n_splits_  # type: ignore[attr-defined]
+            self._progress.expect(len(candidates), n_splits)
             if self._ladder is not None:
-                more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates))}
+                more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates), n_splits)}
                 kwargs["more_results"] = more
             return evaluate_candidates(candidates, *args, **kwargs)
 
         super()._run_search(counted, **context)  # type: ignore[misc]
 
-    @staticmethod
-    def _select_best_index(refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
+    def _select_best_index(self, refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
         """The place of the best candidate; one that was stopped at a rung is not refitted to its end."""
         if "stopped_early" in results and not callable(refit):
             ranks, stopped = results[f"rank_test_{refit_metric}"], results["stopped_early"]
             results = {**results, f"rank_test_{refit_metric}": ranks + stopped * len(ranks)}
-        found: int = model_selection.GridSearchCV._select_best_index(refit, refit_metric, results)
+        found: int = super()._select_best_index(refit, refit_metric, results)  # type: ignore[misc]
         return found
 
-    def _new_ladder(self, X: Any, y: Any, params: Mapping[str, Any]) -> Ladder | None:
+    def _new_ladder(self) -> Ladder | None:
         rungs = Rungs() if self.early_stopping == "rungs" else self.early_stopping
         if rungs is None:
             return None
@@ -123,12 +119,7 @@ class _Together:
                 "`early_stopping` and `journal` do not go together: who is stopped at a rung depends on all that were "
                 "there, and a journal would go on without those it has. Give one of them."
             )
-        return Ladder(rungs, self._n_splits(X, y, params))
-
-    def _n_splits(self, X: Any, y: Any, params: Mapping[str, Any]) -> int:
-        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
-        n_splits: int = splitter.get_n_splits(X, y, params.get("groups"))
-        return n_splits
+        return Ladder(rungs)
 
     @contextlib.contextmanager
     def _journal(self) -> Iterator[Journal | None]:
@@ -155,9 +146,9 @@ class _Together:
         return around
 
     @contextlib.contextmanager
-    def _line(self, X: Any, y: Any, params: Mapping[str, Any]) -> Iterator[_Line]:
+    def _line(self) -> Iterator[_Line]:
         refit = self.refit if isinstance(self.refit, str) else "score"  # type: ignore[attr-defined]
-        line = _Line(self._n_splits(X, y, params), refit, self.progress)
+        line = _Line(refit, self.progress)
         try:
             yield line
         finally:
@@ -167,18 +158,19 @@ class _Together:
 class _Line:
     """A line that tells how far a search is: fits done, best mean score so far, time left."""
 
-    def __init__(self, n_splits: int, metric: str, wanted: bool | str) -> None:
-        self._n_splits, self._metric = n_splits, metric
+    def __init__(self, metric: str, wanted: bool | str) -> None:
+        self._metric = metric
         self._shows = wanted is True or (wanted == "auto" and sys.stderr.isatty())
-        self._total = self._done = 0
+        self._total = self._done = self._n_splits = 0
         self._epochs_done = self._epochs_in_sight = 0
         self._scores: dict[str, list[float]] = {}
         self._best: float | None = None
         self._begun, self._shown, self._width = time.monotonic(), 0.0, 0
 
-    def expect(self, n_candidates: int) -> None:
+    def expect(self, n_candidates: int, n_splits: int) -> None:
         """More candidates will be fitted."""
-        self._total += n_candidates * self._n_splits
+        self._n_splits = n_splits
+        self._total += n_candidates * n_splits
 
     def finished(self, parameters: Any, result: Any) -> None:
         """A fit of a candidate was scored."""

@@ -1,0 +1,675 @@
+"""Optuna chooses the candidates, scikit-learn scores them, and those of a batch are trained together.
+
+Trials are asked from the study a batch at a time, so that there is something to train together: what the sampler has
+learned from a batch it uses for the next. The study keeps each finished trial with the scores of its folds, so that a
+search that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import stats
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.utils import check_random_state
+
+from kerastoolkit._optional import require
+from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.search._description import Describer
+from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
+from kerastoolkit.search.searches import _ADDED, _RUNGS, _Together
+from kerastoolkit.training.fused import Fit
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["OptunaSearchCV"]
+
+_RECORD = "kerastoolkit"  # the user attribute of a trial with the scores of its folds
+
+_OWN_FILE = "kerastoolkit_optuna.db"
+
+
+class _Asked(BaseSearchCV):
+    """A search whose candidates come from a study. Not to be used directly."""
+
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+        self._asking.run(evaluate_candidates)
+
+
+class OptunaSearchCV(_Together, _Asked):
+    __doc__ = f"""A search whose candidates an Optuna study chooses, and whose Keras fits are trained together.
+
+    Trials are asked from the study in batches; the candidates and folds of a batch are trained as one program, and the
+    study is told the mean test score of each. All else is scikit-learn's: the folds, the scores, `cv_results_`, the
+    last fit. It needs Optuna: `pip install "kerastoolkit[optuna]"`.
+
+    Example:
+
+    >>> search = OptunaSearchCV(
+    ...     KerasClassifier(),
+    ...     {{
+    ...         "optimizer__learning_rate": scipy.stats.loguniform(1e-4, 1e-1),
+    ...         "hidden": [(32,), (64, 32)],
+    ...         "dropout": optuna.distributions.FloatDistribution(0.0, 0.5),
+    ...     }},
+    ...     n_trials=40,
+    ...     study_name="first",
+    ... )
+    >>> search.fit(X, y).best_params_
+
+    A study survives what stops the search. Started again with the same `study_name` and `storage`, the search goes on:
+    trials that are complete or pruned are not trained again. They count towards `n_trials`, and stand in `cv_results_`
+    and compete for `best_params_` like all others. What was in training when a process was killed stays "running" in
+    the study, as Optuna has it, and does not count; nor does what failed. The study must be of the same data, folds and
+    `scoring`; that the estimator is the same is up to you. Trials of another origin teach the sampler, and are left out
+    of all else.
+
+    Args:
+        estimator: The estimator, or a pipeline that ends in one.
+        param_distributions: By name of parameter an Optuna distribution, a list of values, or a frozen
+            `scipy.stats.uniform`, `loguniform` or `randint`. Values of a list that Optuna cannot store, such as tuples,
+            stand in the study as text.
+        n_trials: Trials to make, those that the study has already among them. None for as many as `timeout` allows.
+            Defaults to `10`.
+        batch_size: Trials to train together. More of them train quicker each, but are chosen with less known.
+            Defaults to `8`.
+        timeout: Seconds after which no further batch begins. Defaults to `None`: any time.
+        study: The study, with `direction="maximize"`; its sampler chooses. Defaults to `None`: the one of the given
+            `storage` and `study_name`.
+        study_name: Name of the study, made if it is not there. Defaults to `None`: a new study, whose name is in
+            `study_.study_name` and in `explain()`.
+        storage: Where the study is kept: the path of an SQLite file, the URL of a database, or an Optuna storage; None
+            for memory only, from which nothing can go on. Defaults to `"{_OWN_FILE}"`, a file in the
+            working directory, since a search takes long enough to be worth a file.
+        sampler: Chooses the values. Defaults to `None`: `TPESampler`, seeded by `random_state`, which knows that the
+            trials of a batch run together.
+        pruner: Stops trials before their end: after each epoch but the last, each trial reports the mean of `monitor`
+            over its folds, and the pruner decides. Since in the study more is better, a loss of 0.3 is reported as
+            -0.3. All folds of a trial stop together; folds that are trained one after the other follow the first.
+            Pruned trials are `stopped_early` in `cv_results_`, which then has the epochs of each fit, too, and none of
+            them is the best candidate. Not beside `early_stopping`. Defaults to `None`: none is pruned, whatever pruner
+            a given study has.
+        monitor: What is reported: a name in the history. Defaults to `"val_loss"`, for which the fits need validation
+            data.
+        mode: Whether less or more of it is better, `"min"`, `"max"` or `"auto"`, as for `Rungs`. Defaults to `"auto"`.
+        random_state: Seed of the default sampler; with it the same trials are chosen again on the same machine.
+            Defaults to `None`.
+        scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in scikit-learn; the
+            study is told the score that `refit` names. With `verbose=0` Optuna does not log that it made a study.
+        {_RUNGS.strip()}
+        {_ADDED[_ADDED.index("progress:"):]}
+    Attributes:
+        study_: The study with all its trials. `cv_results_["trial_number"]` has the numbers of the candidates in it.
+    """
+
+    journal = None
+
+    def __init__(
+        self,
+        estimator: Any,
+        param_distributions: Mapping[str, Any],
+        *,
+        n_trials: int | None = 10,
+        batch_size: int = 8,
+        timeout: float | None = None,
+        study: optuna.Study | None = None,
+        study_name: str | None = None,
+        storage: str | Path | optuna.storages.BaseStorage | None = _OWN_FILE,
+        sampler: optuna.samplers.BaseSampler | None = None,
+        pruner: optuna.pruners.BasePruner | None = None,
+        monitor: str = "val_loss",
+        mode: Literal["auto", "min", "max"] = "auto",
+        random_state: Any = None,
+        scoring: Any = None,
+        n_jobs: int | None = None,
+        refit: Any = True,
+        cv: Any = None,
+        verbose: int = 0,
+        pre_dispatch: int | str = "2*n_jobs",
+        error_score: Any = np.nan,
+        return_train_score: bool = False,
+        early_stopping: Rungs | Literal["rungs"] | None = None,
+        progress: bool | str = "auto",
+        memory: float | None = None,
+    ) -> None:
+        super().__init__(
+            estimator,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.param_distributions = param_distributions
+        self.n_trials = n_trials
+        self.batch_size = batch_size
+        self.timeout = timeout
+        self.study = study
+        self.study_name = study_name
+        self.storage = storage
+        self.sampler = sampler
+        self.pruner = pruner
+        self.monitor = monitor
+        self.mode = mode
+        self.random_state = random_state
+        self.early_stopping = early_stopping
+        self.progress = progress
+        self.memory = memory
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> OptunaSearchCV:
+        """Searches, and fits the best candidate on all rows.
+
+        Args:
+            X: Rows, as the estimator takes them.
+            y: Targets. Defaults to `None`.
+            **params: Passed on to the estimator's `fit`, to the splitter (`groups`) and the scorer, as in
+                scikit-learn.
+
+        Returns:
+            The search itself, fitted.
+
+        Raises:
+            ParameterError: A parameter of the search has an impossible value, or the study is of another search.
+            MissingPackageError: Optuna is not installed.
+        """
+        require("optuna")
+        self._check_parameters()
+        space = _Space(self.param_distributions)
+        with _optuna_is_quiet(not self.verbose), self._opened_study() as study:
+            self._asking = _Asking(self, study, space, _digest_of(X, y))
+            try:
+                super().fit(X, y, **params)
+                self._told = self._asking.words()
+            finally:
+                del self._asking
+        self.study_ = study
+        return self
+
+    def explain(self) -> str:
+        """Says in words what was trained together, what the study has, and how to go on with it."""
+        return f"{super().explain()}\n{self._told}"
+
+    # -- parameters ----------------------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        import optuna
+
+        for name in ("n_trials", "batch_size"):
+            value = getattr(self, name)
+            if not (_is_whole(value) and value >= 1) and not (name == "n_trials" and value is None):
+                or_none = ", or None with a `timeout`" if name == "n_trials" else ""
+                raise ParameterError(f"`{name}` must be a whole number of at least 1{or_none}; got {value!r}.")
+        if self.timeout is not None and not (isinstance(self.timeout, numbers.Real) and self.timeout > 0):
+            raise ParameterError(f"`timeout` must be seconds, greater than 0, or None; got {self.timeout!r}.")
+        if self.n_trials is None and self.timeout is None:
+            raise ParameterError("Without `n_trials` and `timeout` a search has no end. Give one of them.")
+        self._check_study()
+        for name, kind in (("sampler", optuna.samplers.BaseSampler), ("pruner", optuna.pruners.BasePruner)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ParameterError(f"`{name}` must be one of `optuna.{name}s`, or None; got {value!r}.")
+        if self.pruner is not None and self.early_stopping is not None:
+            raise ParameterError("`pruner` and `early_stopping` both decide who stops early. Give one of them.")
+        if self.pruner is not None:
+            more_is_better(self.monitor, self.mode, "of OptunaSearchCV")
+        if self.random_state is not None and (self.sampler is not None or self.study is not None):
+            raise ParameterError(
+                "`random_state` seeds the default sampler, which is not used here. Seed the sampler itself: "
+                "`TPESampler(seed=0)`."
+            )
+        several = isinstance(self.scoring, (list, tuple, set, dict))
+        if several and not isinstance(self.refit, str):
+            raise ParameterError(
+                f"`refit` must name the score that the trials are told, since `scoring` has several: "
+                f"{', '.join(map(repr, self.scoring))}; got {self.refit!r}."
+            )
+
+    def _check_study(self) -> None:
+        import optuna
+
+        if self.study is None:
+            return
+        if not isinstance(self.study, optuna.Study):
+            raise ParameterError(f"`study` must be an `optuna.Study`, or None; got {self.study!r}.")
+        if self.sampler is not None or self.study_name is not None or self.storage not in (None, _OWN_FILE):
+            raise ParameterError(
+                "`study` brings its sampler, its name and its storage: give no `sampler`, `study_name` or `storage` "
+                "beside it."
+            )
+
+    @contextlib.contextmanager
+    def _opened_study(self) -> Iterator[optuna.Study]:
+        """The study, with the pruner of this search."""
+        import optuna
+
+        pruner = self.pruner or optuna.pruners.NopPruner()
+        storage = None
+        if self.study is not None:
+            study = self.study
+        else:
+            storage = _storage(self.storage)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=self.study_name,
+                sampler=self.sampler,
+                pruner=pruner,
+                direction="maximize",
+                load_if_exists=self.study_name is not None,
+            )
+        if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
+            raise ParameterError(
+                f"The study {study.study_name!r} must have one direction, \"maximize\", since scores are better the "
+                f"greater they are; it has {', '.join(direction.name.lower() for direction in study.directions)}."
+            )
+        if self.study is None and self.sampler is None:
+            study.sampler = _default_sampler(self.random_state, len(study.get_trials(deepcopy=False)))
+        theirs, study.pruner = study.pruner, pruner
+        try:
+            yield study
+        finally:
+            study.pruner = theirs
+            if storage is not self.storage and isinstance(storage, optuna.storages.RDBStorage):
+                storage.engine.dispose()  # no file is left open; who asks the study opens it again
+
+    def _new_ladder(self) -> Ladder | None:
+        if self.pruner is None:
+            return super()._new_ladder()
+        return _Pruning(Rungs(monitor=self.monitor, mode=self.mode), self._asking)
+
+    def _around(self, *given: Any) -> Callable[[Any], Any]:  # type: ignore[override]
+        around, asking = super()._around(*given), self._asking
+        return lambda call: around(asking.around(call))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+@contextlib.contextmanager
+def _optuna_is_quiet(wanted: bool) -> Iterator[None]:
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    if wanted:
+        optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _storage(given: Any) -> Any:
+    """A storage as `optuna.create_study` takes it."""
+    import optuna
+
+    if given is None or isinstance(given, optuna.storages.BaseStorage):
+        return given
+    if not isinstance(given, (str, Path)):
+        raise ParameterError(
+            f"`storage` must be a path, the URL of a database, an Optuna storage, or None for memory; got {given!r}."
+        )
+    if isinstance(given, str) and "://" in given:
+        return given
+    path = Path(given).absolute()
+    if not path.parent.is_dir():
+        raise ParameterError(f"`storage` is {str(given)!r}, but there is no folder {str(path.parent)!r}.")
+    return optuna.storages.RDBStorage(f"sqlite:///{path.as_posix()}")
+
+
+def _default_sampler(random_state: Any, n_trials: int) -> Any:
+    """The sampler of a search that begins when its study has so many trials."""
+    import optuna
+
+    seed = None
+    if random_state is not None:
+        # A search that goes on must not draw again what the first trials of its study were drawn from.
+        drawn = check_random_state(random_state).randint(2**31 - 1)
+        seed = int(np.random.SeedSequence((drawn, n_trials)).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _digest_of(X: Any, y: Any) -> str | None:
+    """What tells data from others; None for data that has nothing to tell it by."""
+    try:
+        return Describer().digest({"X": X, "y": y})
+    except ParameterError:
+        return None
+
+
+# -- what is searched -----------------------------------------------------------------------------------------------
+
+
+class _Space:
+    """Distributions by name of parameter, and the values that stand in a study as text."""
+
+    def __init__(self, given: Any) -> None:
+        if not isinstance(given, Mapping) or not given:
+            raise ParameterError(
+                f"`param_distributions` must be a dict of distributions by name of parameter; got {given!r}."
+            )
+        self.distributions: dict[str, Any] = {}
+        self._values: dict[str, dict[str, Any]] = {}
+        for name, distribution in given.items():
+            self.distributions[name] = self._distribution(name, distribution)
+
+    def parameters(self, trial: Any) -> dict[str, Any]:
+        """The parameters of a trial, as they are set."""
+        return {name: self._value(name, trial.params[name]) for name in self.distributions}
+
+    def has(self, trial: Any) -> bool:
+        """Whether a trial is a point of this space."""
+        return all(trial.distributions.get(name) == one for name, one in self.distributions.items())
+
+    def _value(self, name: str, value: Any) -> Any:
+        return self._values[name][value] if name in self._values else value
+
+    def _distribution(self, name: str, given: Any) -> Any:
+        import optuna
+
+        if isinstance(given, optuna.distributions.BaseDistribution):
+            return given
+        if isinstance(given, (list, tuple, range)) or (isinstance(given, np.ndarray) and given.ndim == 1):
+            return self._categorical(name, list(given))
+        found = _of_scipy(given)
+        if found is None:
+            kind = f"scipy.stats.{given.dist.name}" if hasattr(given, "dist") else repr(given)
+            raise ParameterError(
+                f"The parameter {name!r} of `param_distributions` is {kind}, which has no exact counterpart in Optuna. "
+                "Give an Optuna distribution (`FloatDistribution(low, high, log=True)`, `IntDistribution(low, high)`), "
+                "a list of values, or a frozen `scipy.stats.uniform`, `loguniform` or `randint`."
+            )
+        return found
+
+    def _categorical(self, name: str, values: Sequence[Any]) -> Any:
+        import optuna
+
+        if not values:
+            raise ParameterError(f"The parameter {name!r} of `param_distributions` is an empty list.")
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+        if not all(value is None or isinstance(value, (bool, int, float, str)) for value in values):
+            texts = [_text(value, number) for number, value in enumerate(values)]
+            if len(set(texts)) < len(texts):
+                texts = [f"{number}: {text}" for number, text in enumerate(texts)]
+            self._values[name] = dict(zip(texts, values, strict=True))
+            values = texts
+        return optuna.distributions.CategoricalDistribution(values)
+
+
+def _text(value: Any, number: int) -> str:
+    """A value as it stands in a study: the same in another process."""
+    name = getattr(value, "__qualname__", None)
+    text = name or repr(value)
+    return f"{type(value).__name__} {number}" if " at 0x" in text else text
+
+
+def _of_scipy(given: Any) -> Any:
+    """The Optuna distribution of a frozen one of scipy; None if there is none that is the same."""
+    import optuna
+
+    kind = type(getattr(given, "dist", None))
+    if kind is type(stats.uniform):
+        low, high = given.support()
+        return optuna.distributions.FloatDistribution(float(low), float(high))
+    if kind is type(stats.randint):
+        low, high = given.support()  # both included
+        return optuna.distributions.IntDistribution(int(low), int(high))
+    is_moved = kind is type(stats.loguniform) and (given.kwds.get("loc", 0) or any(given.args[2:3]))
+    if kind is type(stats.loguniform) and not is_moved:
+        low, high = given.support()
+        return optuna.distributions.FloatDistribution(float(low), float(high), log=True)
+    return None
+
+
+# -- asking and telling ---------------------------------------------------------------------------------------------
+
+
+class _Asking:
+    """One search through a study: asks for batches of trials, has them evaluated, and tells the study."""
+
+    def __init__(self, search: Any, study: optuna.Study, space: _Space, data: str | None) -> None:
+        self._search, self._study, self._space, self._data = search, study, space, data
+        self._begun = time.monotonic()
+        # of the batch in training: its trials, what is recorded of each, and results by candidate and split
+        self.trials: list[Any] = []
+        self._recorded: list[Any] = []
+        self._results: dict[tuple[int, int], Any] = {}
+        self._expects = 0
+        self._n_recalled = self._n_asked = self._n_pruned = self._n_failed = 0
+
+    def run(self, evaluate_candidates: Callable[..., Any]) -> None:
+        """The whole search."""
+        self._is_like = {
+            "folds": self._search.n_splits_,
+            "scoring": _scoring_name(self._search.scoring),
+            "train scores": self._search.return_train_score,
+            "data": self._data,
+        }
+        n_done, error = self._recall(evaluate_candidates), None
+        while n_done < (self._search.n_trials or math.inf) and (n_done == 0 or self._has_time()):
+            size = min(self._search.batch_size, (self._search.n_trials or math.inf) - n_done)
+            error = self._evaluate_new(evaluate_candidates, int(size))
+            n_done += int(size)
+        if error is not None and self._n_failed == self._n_asked and not self._n_recalled:
+            raise error
+
+    def around(self, call: Any) -> Any:
+        """A task whose result is noted, or not run at all if it is recorded."""
+        if not self._expects:  # the tasks of what is fitted when all is over
+            return call
+        if self._expects == len(self.trials) * self._search.n_splits_ and self._search._ladder is not None:
+            for number, recorded in enumerate(self._recorded):
+                if recorded is not None:
+                    self._search._ladder.recall(number, recorded["ladder"] or self._not_watched())
+        self._expects -= 1
+        return _Task(call, self._recorded, self._results)
+
+    def words(self) -> str:
+        """What became of the trials."""
+        study = self._study
+        lines = [f"{self._n_asked} trial{'s' * (self._n_asked != 1)} asked from the study {study.study_name!r}"]
+        lines += [f"{n} {what}" for n, what in ((self._n_pruned, "pruned"), (self._n_failed, "failed")) if n]
+        text = ", ".join(lines) + "."
+        if self._n_recalled:
+            text += f" {self._n_recalled} more had been trained before."
+        if self._search.study is None and self._search.storage is not None:
+            text += f" To go on with it: study_name={study.study_name!r}, and more `n_trials`."
+        return text
+
+    # -- trials that are there -----------------------------------------------------------------------------------
+
+    def _recall(self, evaluate_candidates: Callable[..., Any]) -> int:
+        """Takes over the trials that an earlier search of the same kind finished."""
+        states = {"COMPLETE", "PRUNED"}
+        trials = [
+            trial
+            for trial in self._study.get_trials()
+            if trial.state.name in states and _RECORD in trial.user_attrs and self._space.has(trial)
+        ][: self._search.n_trials]
+        for trial in trials:
+            self._check_is_like(trial)
+        if not trials:
+            return 0
+        self._begin(trials, [trial.user_attrs[_RECORD] for trial in trials])
+        evaluate_candidates(
+            [self._space.parameters(trial) for trial in trials],
+            more_results=self._columns([trial.state.name == "PRUNED" for trial in trials]),
+        )
+        self._n_recalled = len(trials)
+        return len(trials)
+
+    def _check_is_like(self, trial: Any) -> None:
+        then = trial.user_attrs[_RECORD]["of"]
+        others = [
+            name if name == "data" else f"{name} ({then[name]!r}, not {now!r})"
+            for name, now in self._is_like.items()
+            if then[name] != now
+        ]
+        if others:
+            raise ParameterError(
+                f"The study {self._study.study_name!r} is of another search, with other {', '.join(others)}: their "
+                "scores cannot be compared. Give another `study_name`."
+            )
+
+    # -- new trials ----------------------------------------------------------------------------------------------
+
+    def _evaluate_new(self, evaluate_candidates: Callable[..., Any], n_trials: int) -> Exception | None:
+        """A batch; returns what was raised if all of its fits failed."""
+        trials = [self._study.ask(self._space.distributions) for _ in range(n_trials)]
+        self._n_asked += n_trials
+        self._begin(trials, [None] * n_trials)
+        try:
+            candidates = [self._space.parameters(trial) for trial in trials]
+            results = evaluate_candidates(candidates, more_results=self._columns([False] * n_trials))
+            self._tell(results)
+        except ValueError as error:
+            n_failed = sum(result["fit_error"] is not None for result in self._results.values())
+            self._fail()
+            if isinstance(error, ParameterError) or n_failed < n_trials * self._search.n_splits_:
+                raise
+            warnings.warn(f"A batch of trials failed: {error}", FitFailedWarning, stacklevel=2)
+            return error
+        except BaseException:
+            self._fail()
+            raise
+        return None
+
+    def _tell(self, results: Mapping[str, Any]) -> None:
+        import optuna
+
+        metric = self._search.refit if isinstance(self._search.refit, str) else "score"
+        metric = metric if f"mean_test_{metric}" in results else "score"
+        if f"mean_test_{metric}" not in results:
+            raise ParameterError(
+                f"`refit` must name the score that the trials are told, since `scoring` gives several; "
+                f"got {self._search.refit!r}."
+            )
+        states = optuna.trial.TrialState
+        first = len(results["params"]) - len(self.trials)
+        for number, trial in enumerate(list(self.trials)):
+            value = float(results[f"mean_test_{metric}"][first + number])
+            of_splits = [self._results[number, split] for split in range(self._search.n_splits_)]
+            if any(result["fit_error"] is not None for result in of_splits) or not math.isfinite(value):
+                self._n_failed += 1
+                self._study.tell(trial, state=states.FAIL)
+                continue
+            trial.set_user_attr(_RECORD, self._record(number, of_splits))
+            if results["stopped_early"][first + number]:
+                self._n_pruned += 1
+                self._study.tell(trial, state=states.PRUNED)
+            else:
+                self._study.tell(trial, value)
+
+    def _fail(self) -> None:
+        """Tells the study that the trials that are not finished failed."""
+        import optuna
+
+        for trial in self.trials:
+            self._n_failed += 1
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+    def _begin(self, trials: list[Any], recorded: list[Any]) -> None:
+        self.trials, self._recorded, self._results = trials, recorded, {}
+        self._expects = len(trials) * self._search.n_splits_
+
+    def _columns(self, stopped: list[bool]) -> dict[str, Any]:
+        return {"trial_number": [trial.number for trial in self.trials], "stopped_early": stopped}
+
+    def _record(self, number: int, of_splits: list[Any]) -> dict[str, Any]:
+        """What `_recall` needs to know of a trial."""
+        kept = ("fit_error", "test_scores", "train_scores", "n_test_samples", "fit_time", "score_time")
+        splits = [{name: _plain(result[name]) for name in kept if name in result} for result in of_splits]
+        ladder = self._search._ladder
+        return {"of": self._is_like, "splits": splits, "ladder": None if ladder is None else ladder.record(number)}
+
+    def _not_watched(self) -> dict[str, Any]:
+        """What a ladder would have recorded of a trial that none was there for."""
+        n_epochs = {str(split): math.nan for split in range(self._search.n_splits_)}
+        return {"n_epochs": n_epochs, "stopped_after": None, "rungs": {}}
+
+    def _has_time(self) -> bool:
+        timeout = self._search.timeout
+        return timeout is None or time.monotonic() - self._begun < timeout
+
+
+class _Task:
+    """The task of a candidate and a split, which notes its result; one that is recorded is not run.
+
+    Args:
+        call: The task as joblib has it.
+        recorded: What is recorded of each candidate of the batch, or None.
+        results: Where the result is noted, by candidate and split.
+    """
+
+    def __init__(self, call: Any, recorded: Sequence[Any], results: dict[tuple[int, int], Any]) -> None:
+        self.items = call.items
+        self._call, self._recorded, self._results = call, recorded, results
+
+    def __call__(self) -> list[Any]:
+        ((_, _, keywords),) = self.items
+        candidate, split = keywords["candidate_progress"][0], keywords["split_progress"][0]
+        recorded = self._recorded[candidate]
+        found: list[Any] = self._call() if recorded is None else [dict(recorded["splits"][split])]
+        self._results[candidate, split] = found[0]
+        return found
+
+
+class _Pruning(Ladder):
+    """Trials report to their study after each epoch, and its pruner decides who goes on.
+
+    Args:
+        compared: What is reported.
+        asking: The search, which knows the trials.
+    """
+
+    _compares, _another = "The pruner compares", "monitor={!r}"
+
+    def __init__(self, compared: Rungs, asking: _Asking) -> None:
+        super().__init__(compared)
+        self._asking = asking
+
+    def record(self, candidate: int) -> dict[str, Any]:
+        # What was reported is in the study.
+        return {**super().record(candidate), "rungs": {}}
+
+    def _epochs_to_compare(self, fit: Fit) -> list[int]:
+        every = fit.validation_freq if self._rungs.monitor.startswith("val_") else 1
+        epochs = range(1, fit.epochs)
+        return [epoch for epoch in epochs if (epoch % every == 0 if isinstance(every, int) else epoch in every)]
+
+    def _must_stop(self, rung: int, candidate: int) -> bool:
+        trial = self._asking.trials[candidate - self._first]
+        mean = float(np.mean(list(self._values[rung][candidate].values())))
+        # In a study whose scores are better the greater they are, so is what is reported.
+        trial.report(-mean if math.isfinite(mean) else math.nan, rung)
+        return not math.isfinite(mean) or bool(trial.should_prune())
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON has them."""
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _scoring_name(scoring: Any) -> Any:
+    """What tells one `scoring` from another, as JSON has it."""
+    if scoring is None or isinstance(scoring, str):
+        return scoring
+    if isinstance(scoring, (list, tuple, set, dict)):
+        return sorted(scoring)
+    return getattr(scoring, "__name__", None) or repr(scoring)
