@@ -446,8 +446,8 @@ class KerasEstimator(BaseEstimator):
 
         The model may be made long after: with the parameters of now, and without keeping the rows.
         """
-        frozen = copy.copy(self)
-        frozen.__dict__.pop("_network", None)
+        frozen = object.__new__(type(self))  # not copy.copy, which would make the model of an earlier fit
+        frozen.__dict__.update({name: value for name, value in vars(self).items() if name != "_network"})
         return frozen._recipe_of_now(build, data.form(), head)
 
     def _recipe_of_now(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:

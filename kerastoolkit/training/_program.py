@@ -114,6 +114,11 @@ class Program:
         return places[0] if places else None
 
     @property
+    def compiles_each_size(self) -> bool:
+        """Whether another number of models is compiled anew."""
+        return bool(self._backend.compiles_each_size)
+
+    @property
     def steps_a_call(self) -> int:
         """Steps that one call should begin with; it cannot be interrupted."""
         return int(self._backend.steps_a_call)
@@ -675,6 +680,8 @@ def _pure(kind: type) -> type:
         "assign_sub",
         "stateless_apply",
     ]
+    if keras.config.backend() == "tensorflow":
+        names.remove("_clip_by_norm")  # TensorFlow's own keeps the gradient of an embedding as it is
     methods = {name: getattr(BaseOptimizer, name) for name in names if hasattr(BaseOptimizer, name)}
     plain = type("Plain", (keras.optimizers.Optimizer,), methods)
     return type(kind.__name__, (kind, plain), {"__module__": kind.__module__})
@@ -963,6 +970,7 @@ class _TensorFlow:
     """Graphs: a loop over the steps around the step, or around the step vectorised over the models."""
 
     steps_a_call = 64  # at first: a call cannot be interrupted, so that it should not take long
+    compiles_each_size = False
 
     def tensor(self, value: Any) -> Any:
         import tensorflow as tf
@@ -1226,6 +1234,7 @@ class _Jax:
     """One compiled scan over the steps, around the step or around the step vectorised over the models."""
 
     steps_a_call = 10**9  # another number of steps would be compiled anew
+    compiles_each_size = True
 
     def tensor(self, value: Any) -> Any:
         import jax.numpy as jnp
@@ -1297,6 +1306,7 @@ class _Torch:
     """A loop of Python over the steps; stacked, each step is vectorised over the models."""
 
     steps_a_call = 64
+    compiles_each_size = False
     _stacked = False  # while a step runs
     _looks_ahead = False  # while a step of one model shows what those of several will not
 

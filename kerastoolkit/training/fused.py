@@ -839,6 +839,7 @@ class _Training:
         self._light = program.is_light(self._size, stacked=stacked)
         self._steps_a_call = program.steps_a_call
         self._orders: dict[_Run, Any] = {}
+        self._training_orders: dict[_Run, Any] = {}
         self._in_stack = list(runs)
         for number, run in enumerate(runs):
             run.number = run.place = number
@@ -879,6 +880,8 @@ class _Training:
             return
         for run in set(self._in_stack) - set(active):
             run.finish()
+        if self._program.compiles_each_size and len(active) > len(self._in_stack) / 2:
+            return  # to train what has ended along is quicker than to compile for each number of those that go on
         self._stack.keep(np.array([run.place for run in active], "int32"))
         self._in_stack = active
         for place, run in enumerate(active):
@@ -889,8 +892,11 @@ class _Training:
             run.attempt(lambda run: run.call_with_state("on_epoch_begin", run.epoch, {}))
         self._stack.reset_metrics()
         before = self._stack.state
-        self._orders = {run: run.order().astype("int32") for run in active}
-        logs = self._sweep(self._program.epoch, active, self._training, self._size)
+        new = {run: run.order().astype("int32") for run in active}
+        # What has ended and is still in the stack goes along in its last order.
+        self._training_orders = {run: new[run] if run in new else self._training_orders[run] for run in self._in_stack}
+        self._orders = self._training_orders
+        logs = self._sweep(self._program.epoch, self._in_stack, self._training, self._size)
         for run in active:
             if not np.isfinite(logs[run]["loss"]) and any(map(_is_for_nan, run.callbacks)):
                 logs[run] = self._stop_at_nan(run, before)
@@ -902,8 +908,9 @@ class _Training:
         for run in runs:
             run.attempt(lambda run: run.call_with_state("on_test_begin", {}))
         self._stack.reset_metrics()
-        self._orders = {run: np.arange(run.n_validation_rows, dtype="int32") for run in runs}
-        found = self._sweep(self._program.evaluation, runs, self._validation, self._validation_size)
+        taken = [run for run in self._in_stack if run in runs or run.has_ended]  # in the order of the stack
+        self._orders = {run: np.arange(run.n_validation_rows, dtype="int32") for run in taken}
+        found = self._sweep(self._program.evaluation, taken, self._validation, self._validation_size)
         for run in runs:
             run.attempt(lambda run: run.call_with_state("on_test_end", _plain(found[run])))
             logs[run] = {**logs[run], **{f"val_{name}": value for name, value in found[run].items()}}
