@@ -99,6 +99,8 @@ class Program:
         self._rule = _Rule(template)
         # What is lifted must be what the step uses, which is not the optimizer that the template was compiled with.
         self._lifts = [(self._rule.optimizer if owner is template.optimizer else owner, name) for owner, name in slots]
+        self._numbers = [float(getattr(owner, name)) for owner, name in self._lifts]
+        self._liftings: list[set[int]] = []
         self._fresh_metrics: list[Any] | None = None
         self.forward = Forward(template)
         self._backend = _backend()
@@ -124,6 +126,24 @@ class Program:
         return int(self._backend.steps_a_call)
 
     # -- what the outside calls ----------------------------------------------------------------------------------
+
+    def to_lift(self, values: Sequence[Sequence[float]]) -> list[int]:
+        """The slots whose values go in as data; what is alike in all models and the template is a constant.
+
+        Constants make fewer operations, and another choice of slots another program: hence all slots from the third
+        choice on.
+
+        Args:
+            values: The values of each model, one for each slot.
+        """
+        differ = {slot for slot, number in enumerate(self._numbers) if any(one[slot] != number for one in values)}
+        if not differ:
+            return []
+        known = next((lifted for lifted in self._liftings if differ <= lifted), None)
+        if known is None:
+            known = set(range(len(self.slots))) if self._liftings else differ
+            self._liftings.append(known)
+        return sorted(known)
 
     def state_of(self, model: keras.Model) -> State:
         """The state of a model of this structure, as numpy arrays."""
@@ -164,7 +184,7 @@ class Program:
     def epoch(
         self,
         state: State,
-        lifted: list[Any],
+        lifted: dict[int, Any],
         data: Rows,
         order: Any,
         starts: Rows,
@@ -176,7 +196,7 @@ class Program:
 
         Args:
             state: The state; with a leading axis of models when `stacked`.
-            lifted: A value for each slot; the same.
+            lifted: A value for each slot that is `to_lift`; the same.
             data: All rows, shared by all models.
             order: Row numbers of each batch, shape `(steps, rows)`; `(models, steps, rows)` when stacked.
             starts: Number added to the row numbers for each part of the data, scalar; `(models,)` when stacked.
@@ -194,7 +214,7 @@ class Program:
     def evaluation(
         self,
         state: State,
-        lifted: list[Any],
+        lifted: dict[int, Any],
         data: Rows,
         order: Any,
         starts: Rows,
@@ -287,7 +307,7 @@ class Program:
     def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
         """Whether the program that trains many models, or one, is there already."""
         form = form_of(data)
-        return any(("train", stacked, light, form) in self._compiled for light in (True, False))
+        return any((key[0], key[1], key[-1]) == ("train", stacked, form) for key in self._compiled)
 
     def unstackable(self) -> str | None:
         """Why the models cannot be trained in one step, in words; None unless that is known beforehand."""
@@ -295,8 +315,10 @@ class Program:
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
-    def _call(self, kind: str, arguments: tuple[State, list[Any], Rows, Any, Rows], stacked: bool, light: bool) -> Any:
-        key = (kind, stacked, light, form_of(arguments[2]))
+    def _call(
+        self, kind: str, arguments: tuple[State, dict[int, Any], Rows, Any, Rows], stacked: bool, light: bool
+    ) -> Any:
+        key = (kind, stacked, light, tuple(arguments[1]), form_of(arguments[2]))
         with _ONE_TRACE_AT_A_TIME:
             if key in self._refused:
                 raise NotPureError(self._refused[key])
@@ -316,11 +338,11 @@ class Program:
             return result
 
     def _program(self, key: Any, data: Rows) -> Callable[..., Any]:
-        kind, stacked, light, _ = key
+        kind, stacked, light, slots, _ = key
         if key not in self._compiled:
             step = self._train_step if kind == "train" else self._test_step
             self._compiled[key] = self._backend.epoch(
-                step, self._results, self._example(), data, len(self.slots), stacked=stacked, light=light
+                step, self._results, self._example(), data, slots, stacked=stacked, light=light
             )
         return self._compiled[key]
 
@@ -332,7 +354,7 @@ class Program:
             self.template.metrics_variables,
         )
 
-    def _train_step(self, state: State, lifted: list[Any], rows: Rows) -> State:
+    def _train_step(self, state: State, lifted: dict[int, Any], rows: Rows) -> State:
         with self._lifted(lifted):
 
             def loss_of(trainable: list[Any]) -> tuple[Any, Any]:
@@ -344,7 +366,7 @@ class Program:
         metrics = self._count(State(trainable, others, optimizer, metrics), rows, output, loss)
         return State(list(trainable), others, list(optimizer), metrics)
 
-    def _test_step(self, state: State, lifted: list[Any], rows: Rows) -> State:
+    def _test_step(self, state: State, lifted: dict[int, Any], rows: Rows) -> State:
         with self._lifted(lifted):
             output, loss, others, metrics = self._loss(state, rows, training=False)
         state = State(state.trainable, others, state.optimizer, metrics)
@@ -395,10 +417,11 @@ class Program:
         )
 
     @contextlib.contextmanager
-    def _lifted(self, values: list[Any]) -> Iterator[None]:
+    def _lifted(self, values: dict[int, Any]) -> Iterator[None]:
         """Puts tensors in the place of the numbers that differ between models, while a step is traced."""
-        before = [getattr(owner, name) for owner, name in self._lifts]
-        for (owner, name), value, number in zip(self._lifts, values, before, strict=True):
+        lifts = [self._lifts[slot] for slot in values]
+        before = [getattr(owner, name) for owner, name in lifts]
+        for (owner, name), value, number in zip(lifts, values.values(), before, strict=True):
             if name == "rate":  # Keras' dropout takes a number only
                 _set(owner, "call", self._dropout(owner, value))
             else:
@@ -406,7 +429,7 @@ class Program:
         try:
             yield
         finally:
-            for (owner, name), number in zip(self._lifts, before, strict=True):
+            for (owner, name), number in zip(lifts, before, strict=True):
                 if name == "rate":
                     object.__delattr__(owner, "call")
                 else:
@@ -1016,7 +1039,7 @@ class _TensorFlow:
         return gradients, rest
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool, light: bool
+        self, step: Any, results: Any, example: State, data: Rows, lifted: Sequence[int], *, stacked: bool, light: bool
     ) -> Callable[..., Any]:
         import tensorflow as tf
 
@@ -1026,7 +1049,7 @@ class _TensorFlow:
             return tf.TensorSpec([*lead, *variable.shape], variable.dtype)
 
         state_spec = State(*([spec(variable) for variable in part] for part in example))
-        lifted_spec = [tf.TensorSpec(lead, tf.float64)] * n_lifted
+        lifted_spec = {slot: tf.TensorSpec(lead, tf.float64) for slot in lifted}
         data_spec = mapped(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), data)
         starts_spec = mapped(lambda part: tf.TensorSpec(lead, tf.int32), data)
         order_spec = tf.TensorSpec([*lead, None, None], tf.int32)
@@ -1050,7 +1073,7 @@ class _TensorFlow:
             state = _for_all(one, arguments, tf.shape(order)[0]) if stacked else one(arguments)
             return [number + 1, steps, *_present([state]), *flat[n_state:]]
 
-        def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+        def run(state: State, lifted: dict[int, Any], data: Rows, order: Any, starts: Rows) -> Any:
             flat = [tf.constant(0), tf.shape(order)[-2], *_present([state, lifted, data, order, starts])]
             loop = _light_loop if light else _loop
             after = loop(lambda number, steps, *_: number < steps, body, flat, flat_specs)
@@ -1271,11 +1294,11 @@ class _Jax:
         return gradients, rest
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool, light: bool
+        self, step: Any, results: Any, example: State, data: Rows, lifted: Sequence[int], *, stacked: bool, light: bool
     ) -> Callable[..., Any]:
         import jax
 
-        def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+        def run(state: State, lifted: dict[int, Any], data: Rows, order: Any, starts: Rows) -> Any:
             def body(state: State, batch: Any) -> tuple[State, None]:
                 def take(part: Any, start: Any) -> Any:
                     return part[batch + (start[:, None] if stacked else start)]
@@ -1348,27 +1371,27 @@ class _Torch:
         return found, keras.tree.map_structure(lambda part: part.detach() if torch.is_tensor(part) else part, rest)
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, n_lifted: int, *, stacked: bool, light: bool
+        self, step: Any, results: Any, example: State, data: Rows, lifted: Sequence[int], *, stacked: bool, light: bool
     ) -> Callable[..., Any]:
         import torch
 
         template = mapped(lambda part: 0, data)  # not the data itself, which would live as long as the program
 
-        def one(state: State, lifted: list[Any], parts: list[Any]) -> State:
+        def one(state: State, lifted: dict[int, Any], parts: list[Any]) -> State:
             return step(state, lifted, _filled(template, parts))  # type: ignore[no-any-return]
 
         ahead = [stacked]  # not yet looked
 
-        def look_ahead(state: State, lifted: list[Any], rows: list[Any]) -> None:
+        def look_ahead(state: State, lifted: dict[int, Any], rows: list[Any]) -> None:
             first = State(*([value[0] for value in part] for part in state))
             self._stacked, self._looks_ahead = False, True
             try:
-                one(first, [value[0] for value in lifted], [part[0] for part in rows])
+                one(first, {slot: value[0] for slot, value in lifted.items()}, [part[0] for part in rows])
             finally:
                 self._stacked, self._looks_ahead = True, False
             ahead[0] = False
 
-        def run(state: State, lifted: list[Any], data: Rows, order: Any, starts: Rows) -> Any:
+        def run(state: State, lifted: dict[int, Any], data: Rows, order: Any, starts: Rows) -> Any:
             self._stacked = stacked
             with torch.no_grad():
                 for number in range(order.shape[-2]):

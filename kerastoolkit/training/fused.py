@@ -633,15 +633,16 @@ class _Stack:
     def __init__(self, program: Program, networks: Sequence[Network], *, stacked: bool) -> None:
         self.program, self.stacked = program, stacked
         states = [network.state[:3] for network in networks]  # metrics start afresh in each epoch
-        values: Any = [network.values for network in networks]
+        slots = program.to_lift([network.values for network in networks])
+        values: Any = {slot: [network.values[slot] for network in networks] for slot in slots}
         fresh: Any = program.fresh_metrics()
         parts: Any = states[0]
         if stacked:
             parts = [[np.stack(same) for same in zip(*part, strict=True)] for part in zip(*states, strict=True)]
-            values = [np.array(same) for same in zip(*values, strict=True)]
             fresh = [np.stack([value] * len(states)) for value in fresh]
         else:
-            values = [np.float64(value) for value in values[0]]
+            values = {slot: same[0] for slot, same in values.items()}
+        values = {slot: np.array(same, "float64") for slot, same in values.items()}
         self.lifted, self.fresh = program.tensors(values), program.tensors(fresh)
         trainable, others, optimizer = program.tensors(list(parts))
         self.state = State(trainable, others, optimizer, self.fresh)
@@ -746,14 +747,14 @@ def _train_one(run: _Run, told: _Told) -> None:
 def _quickest_size(runs: list[_Run]) -> int:
     """How many models to train together so that each takes least time; measured where it is not plain.
 
-    Of large models many together are slower than few, whose weights stay in the processor's cache from one operation
-    to the next.
+    Of large models few are trained together at most: many take more memory and are slower, since their weights do not
+    stay in the processor's cache from one operation to the next.
     """
     program, n_rows = runs[0].program, runs[0].batch_size
     if program.multiplications_of_a_step(n_rows) < _FEW_MULTIPLICATIONS:
         return len(runs)
     try:
-        sizes = {size for size in (2, 6, len(runs)) if size <= len(runs)}
+        sizes = [size for size in (2, 6) if size <= len(runs)]
         seconds = {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
         seconds[1] = _seconds_a_step(runs[:1], stacked=False)
     except _program.NotPureError:

@@ -1102,3 +1102,22 @@ def test_one_row_is_predicted_in_the_shape_of_many(iris: Any, cancer: Any, diabe
     X, y = load_linnerud(return_X_y=True)
     assert KerasRegressor(hidden=(3,), epochs=1).fit(X, y).predict(X[:1]).shape == (1, 3)
     assert KerasClassifier(hidden=(3,), epochs=1).fit(iris[0], np.eye(3)[iris[1]]).predict(iris[0][:1]).shape == (1, 3)
+
+
+def test_fitting_again_makes_no_model_of_the_fit_before(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = iris
+    estimator = KerasClassifier(hidden=(4,), epochs=1, random_state=0)
+    for _ in range(3):  # to learn how the starting weights are drawn
+        estimator.fit(X, y)
+    made: list[Any] = []
+    begin = keras.Model.__init__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        made.append(self)
+        begin(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "__init__", counted)
+    first = estimator.fit(X, y).predict_proba(X)
+    assert not made
+    assert_allclose(estimator.model_.predict(X, verbose=0), first, atol=1e-6)
+    assert made
