@@ -755,6 +755,8 @@ class _Rule:
             return self.optimizer.stateless_apply(state, gradients, weights)  # type: ignore[no-any-return]
         if any(gradient is None for gradient in gradients):
             raise NotPureError("some weights have no part in the loss")
+        if any(type(gradient).__name__ == "IndexedSlices" for gradient in gradients):  # see `_treats_all_alike`
+            raise NotPureError("it has a sparse gradient where none was expected")
         vectors = [ops.concatenate([ops.reshape(part, (-1,)) for part in parts]) for parts in (gradients, weights)]
         (vector,), state = self.optimizer.stateless_apply(state, [vectors[0]], [vectors[1]])
         parts = ops.split(vector, self._ends[:-1].tolist()) if len(self._ends) > 1 else [vector]
@@ -784,6 +786,8 @@ class _Rule:
 
 def _treats_all_alike(model: keras.Model) -> bool:
     """Whether an optimizer does the same to every number of every weight."""
+    import keras
+
     optimizer, weights = model.optimizer, model.trainable_variables
     alike = {"SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion", "Ftrl"}
     dense = all(type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
@@ -795,7 +799,8 @@ def _treats_all_alike(model: keras.Model) -> bool:
         and not any(getattr(variable, "overwrite_with_gradient", False) for variable in weights)
         and len({str(variable.dtype) for variable in weights}) == 1
         and dense
-        and not any(type(layer).__name__ == "Embedding" for layer in model._flatten_layers())  # sparse gradients
+        # Their gradients are sparse: rows that come twice must not be added up before the rule has seen them.
+        and not any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
     )
 
 
@@ -847,6 +852,9 @@ def unsupported(model: keras.Model) -> str | None:
 
         if tf.distribute.has_strategy() or model._distribute_strategy is not None:
             return "the model is distributed over devices"
+        # Its gradient by oneDNN, which Keras' own program has, is another than TensorFlow's: seen at 2.21.
+        if any("MaxPooling3D" in type(layer).__name__ for layer in model._flatten_layers()):
+            return "TensorFlow computes another gradient of MaxPooling3D in another program"
     elif keras.distribution.distribution() is not None:
         return "the model is distributed over devices"
     if backend == "torch":

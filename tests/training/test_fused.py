@@ -680,6 +680,36 @@ def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
 # -- what is fused, what not ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["Embedding", "ReversibleEmbedding"])
+@pytest.mark.parametrize("rule", [{}, {"clipnorm": 0.05}, {"weight_decay": 0.1}], ids=lambda rule: "".join(rule) or "no")
+def test_sparse_gradients(name: str, rule: dict[str, float]) -> None:
+    X, y = table()
+    words = (X[:, :5] > 0).astype("int32") + 2 * (X[:, 5:10] > 0)  # each comes many times in a batch
+
+    def make(number: int) -> Fit:
+        hidden = [keras.Input((5,), dtype="int32"), getattr(layers, name)(4, 3), layers.Flatten()]
+        model = keras.Sequential([*hidden, layers.Dense(3, activation="softmax")])
+        model.compile(keras.optimizers.Adam(0.05 * (number + 1), **rule), "sparse_categorical_crossentropy")
+        return Fit(model, words, y, epochs=2, seed=number)
+
+    assert_equal(three_ways(make, n=2), words)
+
+
+@pytest.mark.backend("tensorflow")
+def test_pooling_whose_gradient_depends_on_the_program_is_left_to_keras() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        hidden = [layers.Dense(128, activation="sigmoid"), layers.Reshape((4, 4, 4, 2)), layers.MaxPooling3D(2)]
+        return Fit(network(lambda: [*hidden, layers.Flatten()]), X, y, epochs=1, seed=number)
+
+    pairs = three_ways(make, n=2, together=False)
+    assert {ours.reason for ours, _ in pairs} == {
+        "TensorFlow computes another gradient of MaxPooling3D in another program"
+    }
+    assert_equal(pairs, X)
+
+
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")  # as Keras says, and should
 @pytest.mark.parametrize("optimizer", ["AdamW", "Lamb"])
 def test_weights_without_a_part_in_the_loss(optimizer: str) -> None:
