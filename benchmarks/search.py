@@ -266,8 +266,11 @@ def _bars(axis: Any, case: Case, figures: dict[str, Figures]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(min(seconds) / 2, max(seconds) * 3)
     axis.invert_yaxis()
-    for place, value in enumerate(seconds):
-        axis.annotate(f"{number(value)} s", (value, place), (8, 0), textcoords="offset points", va="center", size=8)
+    axis.xaxis.set_major_formatter("{x:g} s")
+    axis.xaxis.set_minor_formatter("")
+    for place, (value, more) in enumerate(zip(seconds, most, strict=True)):
+        end = (value + more, place)
+        axis.annotate(f"{number(value)} s", end, (6, 0), textcoords="offset points", va="center", size=8)
     axis.set_title(f"{case.name}: {case.title}", loc="left", size=8, wrap=True)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
