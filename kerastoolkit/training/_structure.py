@@ -101,6 +101,8 @@ def fingerprint(value: Any) -> Any:
         if value.dtype == object or value.size > _MOST_ELEMENTS:
             return "array", tuple(map(fingerprint, value.tolist())) if value.size <= _MOST_ELEMENTS else _refuse(value)
         return "array", value.dtype.str, value.shape, value.tobytes()
+    if type(value).__name__ == "DynamicBackend" and _is_known(type(value).__module__):
+        return "backend", value._backend  # of the layers that prepare data
     if isinstance(value, functools.partial):
         return "partial", fingerprint(value.func), fingerprint(value.args), fingerprint(value.keywords)
     if isinstance(value, types.FunctionType):

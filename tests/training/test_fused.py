@@ -680,6 +680,27 @@ def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
 # -- what is fused, what not ----------------------------------------------------------------------------------------
 
 
+PREPARATIONS: dict[str, Callable[[], Any]] = {
+    "rescaling": lambda: layers.Rescaling(0.5, offset=1.0),
+    "resizing": lambda: layers.Resizing(3, 3),
+    "center crop": lambda: layers.CenterCrop(2, 2),
+}
+
+
+@pytest.mark.parametrize("name", PREPARATIONS)
+def test_layers_that_prepare_data(name: str) -> None:
+    X, y = table()
+    images = X[:, :12].reshape(-1, 4, 3, 1)
+
+    def make(number: int) -> Fit:
+        hidden = [keras.Input((4, 3, 1)), PREPARATIONS[name](), layers.Flatten(), layers.Dense(3, activation="softmax")]
+        model = keras.Sequential(hidden)
+        model.compile(keras.optimizers.Adam(0.01 * (number + 1)), "sparse_categorical_crossentropy")
+        return Fit(model, images, y, epochs=2, seed=number)
+
+    assert_equal(three_ways(make, n=2), images)
+
+
 @pytest.mark.parametrize("name", ["Embedding", "ReversibleEmbedding"])
 @pytest.mark.parametrize("option", ["clipnorm", "weight_decay", "momentum"])
 def test_sparse_gradients(name: str, option: str) -> None:
