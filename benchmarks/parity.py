@@ -44,8 +44,8 @@ LARGE = 1e-5  # a difference that is held against that of changed weights
 INTRODUCTION = """\
 # What is fused
 
-A model is fused with others when its `fit` is nothing but Keras' own: layers, loss, metrics and optimizer in any
-combination, numpy arrays as data, and callbacks that do not look at batches. The tables go through everything in
+A model is fused with others when all of its `fit` is Keras' own (nearly every layer, loss, metric and optimizer, in any
+combination), its data are numpy arrays, and no callback looks at batches. The tables go through everything in
 Keras, one thing at a time: *fused* means that two fits were trained as one program, *alone* that each was trained by
 a program that all models of the structure share, and *Model.fit* that Keras trained it, with the reason. Beside it
 stand the largest differences to plain `Model.fit` with the same order of rows, of predictions and of History, as a
@@ -206,7 +206,7 @@ def tried(case: Case) -> list[str]:
     try:
         expected = [theirs(number) for number in numbers]
     except Exception as error:
-        return [f"Keras itself raises {said(error)}", "", ""]
+        return [f"Keras itself raises {type(error).__name__}", "", ""]
     trained = fit_many([fitted(case, number) for number in numbers])
     for one in trained:
         if one.error is not None:
@@ -604,13 +604,16 @@ Rows = dict[str, dict[str, dict[str, list[str]]]]  # table -> thing -> backend -
 def read(path: Path) -> Rows:
     """The tables of a document that is there already."""
     rows: Rows = {}
-    title = ""
+    title, backends = "", []
+    keys = {name: key for key, name in BACKENDS.items()}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
         if line.startswith("## "):
             title = line[3:]
-        elif line.startswith("| ") and not line.startswith(("| | ", "| ---")):
-            name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-            for place, backend in enumerate(BACKENDS):
+        elif line.startswith("| |"):
+            backends = [keys[cell] for cell in cells if cell in keys]
+        elif line.startswith("| ") and not line.startswith("| ---"):
+            for place, backend in enumerate(backends):
                 rows.setdefault(title, {}).setdefault(name, {})[backend] = cells[3 * place : 3 * place + 3]
     return rows
 
@@ -620,10 +623,12 @@ def write(path: Path, rows: Rows) -> None:
     for title, _ in TABLES.values():
         if title not in rows:
             continue
-        heads = " | ".join(f"{name} | predictions | History" for name in BACKENDS.values())
-        lines = [f"## {title}\n", f"| | {heads} |", "| --- | " + " | ".join(["--- | --: | --:"] * len(BACKENDS)) + " |"]
+        # a column for each backend that was measured
+        backends = [key for key in BACKENDS if any("".join(cells.get(key, ())) for cells in rows[title].values())]
+        heads = " | ".join(f"{BACKENDS[key]} | predictions | History" for key in backends)
+        lines = [f"## {title}\n", f"| | {heads} |", "| --- | " + " | ".join(["--- | --: | --:"] * len(backends)) + " |"]
         for name, cells in rows[title].items():
-            every = [cell or " " for backend in BACKENDS for cell in cells.get(backend, ["", "", ""])]
+            every = [cell or " " for key in backends for cell in cells.get(key, ["", "", ""])]
             lines.append(f"| {name} | " + " | ".join(every) + " |")
         parts.append("\n".join(lines) + "\n")
     path.write_text("\n".join(parts), encoding="utf-8")
