@@ -853,7 +853,7 @@ def unsupported(model: keras.Model) -> str | None:
         if tf.distribute.has_strategy() or model._distribute_strategy is not None:
             return "the model is distributed over devices"
         # Its gradient by oneDNN, which Keras' own program has, is another than TensorFlow's: seen at 2.21.
-        if any("MaxPooling3D" in type(layer).__name__ for layer in model._flatten_layers()):
+        if any(type(layer).__name__ in ("MaxPooling3D", "AdaptiveMaxPooling3D") for layer in model._flatten_layers()):
             return "TensorFlow computes another gradient of MaxPooling3D in another program"
     elif keras.distribution.distribution() is not None:
         return "the model is distributed over devices"
