@@ -454,7 +454,7 @@ class _Asking:
     def run(self, evaluate_candidates: Callable[..., Any]) -> None:
         """The whole search."""
         self._is_like = {
-            "folds": self._search.n_splits_,
+            "folds": self._search._n_splits,
             "scoring": _scoring_name(self._search.scoring),
             "train scores": self._search.return_train_score,
             "data": self._data,
@@ -471,7 +471,7 @@ class _Asking:
         """A task whose result is noted, or not run at all if it is recorded."""
         if not self._expects:  # the tasks of what is fitted when all is over
             return call
-        if self._expects == len(self.trials) * self._search.n_splits_ and self._search._ladder is not None:
+        if self._expects == len(self.trials) * self._search._n_splits and self._search._ladder is not None:
             for number, recorded in enumerate(self._recorded):
                 if recorded is not None:
                     self._search._ladder.recall(number, recorded["ladder"] or self._not_watched())
@@ -539,7 +539,7 @@ class _Asking:
         except ValueError as error:
             n_failed = sum(result["fit_error"] is not None for result in self._results.values())
             self._fail()
-            if isinstance(error, ParameterError) or n_failed < n_trials * self._search.n_splits_:
+            if isinstance(error, ParameterError) or n_failed < n_trials * self._search._n_splits:
                 raise
             warnings.warn(f"A batch of trials failed: {error}", FitFailedWarning, stacklevel=2)
             return error
@@ -562,7 +562,7 @@ class _Asking:
         first = len(results["params"]) - len(self.trials)
         for number, trial in enumerate(list(self.trials)):
             value = float(results[f"mean_test_{metric}"][first + number])
-            of_splits = [self._results[number, split] for split in range(self._search.n_splits_)]
+            of_splits = [self._results[number, split] for split in range(self._search._n_splits)]
             if any(result["fit_error"] is not None for result in of_splits) or not math.isfinite(value):
                 self._n_failed += 1
                 self._study.tell(trial, state=states.FAIL)
@@ -584,7 +584,7 @@ class _Asking:
 
     def _begin(self, trials: list[Any], recorded: list[Any]) -> None:
         self.trials, self._recorded, self._results = trials, recorded, {}
-        self._expects = len(trials) * self._search.n_splits_
+        self._expects = len(trials) * self._search._n_splits
 
     def _columns(self, stopped: list[bool]) -> dict[str, Any]:
         return {"trial_number": [trial.number for trial in self.trials], "stopped_early": stopped}
@@ -598,7 +598,7 @@ class _Asking:
 
     def _not_watched(self) -> dict[str, Any]:
         """What a ladder would have recorded of a trial that none was there for."""
-        n_epochs = {str(split): math.nan for split in range(self._search.n_splits_)}
+        n_epochs = {str(split): math.nan for split in range(self._search._n_splits)}
         return {"n_epochs": n_epochs, "stopped_after": None, "rungs": {}}
 
     def _has_time(self) -> bool:

@@ -17,7 +17,9 @@ from typing import Any, Literal, TypeVar
 import joblib
 import numpy as np
 from sklearn import model_selection
+from sklearn.base import is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
+from sklearn.model_selection import check_cv
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search.backend import FusedBackend, Report
@@ -39,6 +41,7 @@ class _Together:
     progress: bool | str
     memory: float | None
     early_stopping: Rungs | Literal["rungs"] | None = None
+    cv: Any
 
     def fit(self: Self, X: Any, y: Any = None, **params: Any) -> Self:
         """Searches, and fits the best candidate on all rows.
@@ -59,6 +62,11 @@ class _Together:
         if self.progress not in (True, False, "auto"):
             raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
         ladder = self._new_ladder()
+        vars(self).pop("n_splits_", None)  # of an earlier search
+        if isinstance(self.cv, Iterator):
+            self.cv = list(self.cv)  # it would be used up by counting
+        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
+        self._n_splits: int = splitter.get_n_splits(X, y, params.get("groups"))
         with self._journal() as self._recording, self._line() as self._progress:
             line, self._ladder = self._progress, ladder
             backend = FusedBackend(
@@ -91,7 +99,8 @@ class _Together:
             candidates = list(candidates)
             if self._recording is not None:
                 self._recording.check(self.estimator, candidates)  # type: ignore[attr-defined]
-            n_splits: int = self.n_splits_  # type: ignore[attr-defined]
+            # scikit-learn before 1.8 knows the number only when the search is over
+            n_splits: int = getattr(self, "n_splits_", self._n_splits)
             self._progress.expect(len(candidates), n_splits)
             if self._ladder is not None:
                 more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates), n_splits)}
