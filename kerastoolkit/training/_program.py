@@ -19,7 +19,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Tracing goes through the template's own layers and Keras' global scopes.
 _ONE_TRACE_AT_A_TIME = threading.RLock()
 
+Kind = Literal["train", "test"]
 
 # Multiplications of a step of one model up to which it is light, on a CPU: alone, and stacked with others.
 _LIGHT_ALONE, _LIGHT_STACKED = 500_000, 100_000
@@ -181,8 +182,9 @@ class Program:
             self._fresh_metrics = [_numpy(scope.get_current_value(v)) for v in variables]
         return self._fresh_metrics
 
-    def epoch(
+    def run(
         self,
+        kind: Kind,
         state: State,
         lifted: dict[int, Any],
         data: Rows,
@@ -190,18 +192,19 @@ class Program:
         starts: Rows,
         *,
         stacked: bool,
-        light: bool = False,
-    ) -> Any:
-        """Trains on batches of rows.
+        light: bool,
+    ) -> tuple[State, Any]:
+        """Trains on batches of rows, or evaluates them.
 
         Args:
+            kind: `"train"` or `"test"`.
             state: The state; with a leading axis of models when `stacked`.
             lifted: A value for each slot that is `to_lift`; the same.
             data: All rows, shared by all models.
             order: Row numbers of each batch, shape `(steps, rows)`; `(models, steps, rows)` when stacked.
             starts: Number added to the row numbers for each part of the data, scalar; `(models,)` when stacked.
             stacked: Whether there are many models.
-            light: Whether the steps are light; see `is_light`. Defaults to `False`.
+            light: Whether the steps are light; see `is_light`.
 
         Returns:
             The new state and the results of the metrics by name.
@@ -209,21 +212,25 @@ class Program:
         Raises:
             NotPureError: The step cannot be a program, or the program failed. The template is as it was before.
         """
-        return self._call("train", (state, lifted, data, order, starts), stacked, light)
-
-    def evaluation(
-        self,
-        state: State,
-        lifted: dict[int, Any],
-        data: Rows,
-        order: Any,
-        starts: Rows,
-        *,
-        stacked: bool,
-        light: bool = False,
-    ) -> Any:
-        """Evaluates; as `epoch`, but the state does not change and only the results are returned."""
-        return self._call("test", (state, lifted, data, order, starts), stacked, light)
+        key = (kind, stacked, light, tuple(lifted), form_of(data))
+        arguments = (state, lifted, data, order, starts)
+        with _ONE_TRACE_AT_A_TIME:
+            if key in self._refused:
+                raise NotPureError(self._refused[key])
+            try:
+                if key in self._ran:
+                    return self._program(key, data)(*arguments)  # type: ignore[no-any-return]
+                # The first call runs all code of the model; what else it changes would be lost, or shared by others.
+                with _nothing_else_changes(self.template):
+                    result: tuple[State, Any] = self._program(key, data)(*arguments)
+            except Exception as error:
+                self._compiled.pop(key, None)
+                reason = _reason(error, stacked=stacked)
+                if key not in self._ran and self._backend.is_of_the_program(error):
+                    self._refused[key] = reason
+                raise NotPureError(reason) from error
+            self._ran.add(key)
+            return result
 
     # -- arrays and tensors --------------------------------------------------------------------------------------
 
@@ -314,28 +321,6 @@ class Program:
         return next((reason for (_, stacked, *_), reason in self._refused.items() if stacked), None)
 
     # -- the steps -----------------------------------------------------------------------------------------------
-
-    def _call(
-        self, kind: str, arguments: tuple[State, dict[int, Any], Rows, Any, Rows], stacked: bool, light: bool
-    ) -> Any:
-        key = (kind, stacked, light, tuple(arguments[1]), form_of(arguments[2]))
-        with _ONE_TRACE_AT_A_TIME:
-            if key in self._refused:
-                raise NotPureError(self._refused[key])
-            try:
-                if key in self._ran:
-                    return self._program(key, arguments[2])(*arguments)
-                # The first call runs all code of the model; what else it changes would be lost, or shared by others.
-                with _nothing_else_changes(self.template):
-                    result = self._program(key, arguments[2])(*arguments)
-            except Exception as error:
-                self._compiled.pop(key, None)
-                reason = _reason(error, stacked=stacked)
-                if key not in self._ran and self._backend.is_of_the_program(error):
-                    self._refused[key] = reason
-                raise NotPureError(reason) from error
-            self._ran.add(key)
-            return result
 
     def _program(self, key: Any, data: Rows) -> Callable[..., Any]:
         kind, stacked, light, slots, _ = key
@@ -1119,19 +1104,19 @@ def _light_loop(
     """
     import tensorflow as tf
 
-    def traced(function: Callable[..., Any]) -> Any:
+    def traced(function: Callable[..., Any], specs: list[Any]) -> Any:
         return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
 
-    step = traced(body)
+    step = traced(body, specs)
     outside = step.captured_inputs
     if outside:  # constants of the layers, which such a loop must be handed like all else
         if not hasattr(step, "inference_fn") or any(value.dtype in (tf.resource, tf.variant) for value in outside):
             return _loop(goes_on, body, values, specs)
         inner, n_values = step.inference_fn, len(specs)
         specs = [*specs, *(tf.TensorSpec(value.shape, value.dtype) for value in outside)]
-        step = traced(lambda *flat: [*inner.call_flat(*flat), *flat[n_values:]])
+        step = traced(lambda *flat: [*inner.call_flat(*flat), *flat[n_values:]], specs)
     after: list[Any] = tf.raw_ops.While(
-        input=[*values, *outside], cond=traced(goes_on), body=step, parallel_iterations=1
+        input=[*values, *outside], cond=traced(goes_on, specs), body=step, parallel_iterations=1
     )
     for value, spec in zip(after, specs, strict=True):
         value.set_shape(spec.shape)

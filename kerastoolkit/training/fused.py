@@ -29,7 +29,7 @@ import numpy as np
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import _program
-from kerastoolkit.training._program import Program, Rows, State, mapped
+from kerastoolkit.training._program import Kind, Program, Rows, State, mapped
 from kerastoolkit.training.network import Network, Recipe
 from kerastoolkit.training.seeds import isolated
 
@@ -43,6 +43,9 @@ Judge = Callable[[Mapping["Fit", tuple[int, Mapping[str, Any]]]], "set[Fit]"]
 
 # A step of fewer multiplications than this spends most of its time between them, on a CPU about a millisecond's worth.
 _FEW_MULTIPLICATIONS = 2_000_000
+
+# Of models with more, so many are tried together.
+_SIZES_OF_LARGE_MODELS = (2, 6)
 
 # A call of a program cannot be interrupted, so that one should not take much longer than this.
 _SECONDS_A_CALL = 1.0
@@ -754,11 +757,11 @@ def _quickest_size(runs: list[_Run]) -> int:
     if program.multiplications_of_a_step(n_rows) < _FEW_MULTIPLICATIONS:
         return len(runs)
     try:
-        sizes = [size for size in (2, 6) if size <= len(runs)]
+        sizes = {min(size, len(runs)) for size in _SIZES_OF_LARGE_MODELS}
         seconds = {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
         seconds[1] = _seconds_a_step(runs[:1], stacked=False)
     except _program.NotPureError:
-        return len(runs)  # training itself will find out what is wrong, and what to do instead
+        return max(sizes)  # training itself will find out what is wrong, and what to do instead
     return min(seconds, key=lambda size: seconds[size])
 
 
@@ -773,9 +776,9 @@ def _seconds_a_step(runs: list[_Run], *, stacked: bool) -> float:
     order = np.ascontiguousarray(order if stacked else order[0])
     arguments = (stack.state, stack.lifted, pool.data, program.tensor(order), program.tensors(starts))
     light = program.is_light(runs[0].batch_size, stacked=stacked)
-    program.arrays(program.epoch(*arguments, stacked=stacked, light=light)[1])  # traces
+    program.arrays(program.run("train", *arguments, stacked=stacked, light=light)[1])  # traces
     begun = time.perf_counter()
-    program.arrays(program.epoch(*arguments, stacked=stacked, light=light)[1])
+    program.arrays(program.run("train", *arguments, stacked=stacked, light=light)[1])
     return (time.perf_counter() - begun) / 2
 
 
@@ -839,8 +842,6 @@ class _Training:
         self._size, self._validation_size = runs[0].sizes
         self._light = program.is_light(self._size, stacked=stacked)
         self._steps_a_call = program.steps_a_call
-        self._orders: dict[_Run, Any] = {}
-        self._training_orders: dict[_Run, Any] = {}
         self._in_stack = list(runs)
         for number, run in enumerate(runs):
             run.number = run.place = number
@@ -893,14 +894,12 @@ class _Training:
             run.attempt(lambda run: run.call_with_state("on_epoch_begin", run.epoch, {}))
         self._stack.reset_metrics()
         before = self._stack.state
-        new = {run: run.order().astype("int32") for run in active}
-        # What has ended and is still in the stack goes along in its last order.
-        self._training_orders = {run: new[run] if run in new else self._training_orders[run] for run in self._in_stack}
-        self._orders = self._training_orders
-        logs = self._sweep(self._program.epoch, self._in_stack, self._training, self._size)
+        running = set(active)  # what has ended and is still in the stack goes along, in any order
+        orders = {run: run.order() if run in running else np.arange(run.n_rows) for run in self._in_stack}
+        logs = self._sweep("train", orders, self._training, self._size)
         for run in active:
             if not np.isfinite(logs[run]["loss"]) and any(map(_is_for_nan, run.callbacks)):
-                logs[run] = self._stop_at_nan(run, before)
+                logs[run] = self._stop_at_nan(run, orders[run], before)
         return logs
 
     def _validate(self, runs: list[_Run], logs: dict[_Run, dict[str, Any]]) -> None:
@@ -909,39 +908,47 @@ class _Training:
         for run in runs:
             run.attempt(lambda run: run.call_with_state("on_test_begin", {}))
         self._stack.reset_metrics()
-        taken = [run for run in self._in_stack if run in runs or run.has_ended]  # in the order of the stack
-        self._orders = {run: np.arange(run.n_validation_rows, dtype="int32") for run in taken}
-        found = self._sweep(self._program.evaluation, taken, self._validation, self._validation_size)
+        watched = set(runs)
+        taken = (run for run in self._in_stack if run in watched or run.has_ended)
+        orders = {run: np.arange(run.n_validation_rows) for run in taken}
+        found = self._sweep("test", orders, self._validation, self._validation_size)
         for run in runs:
             run.attempt(lambda run: run.call_with_state("on_test_end", _plain(found[run])))
             logs[run] = {**logs[run], **{f"val_{name}": value for name, value in found[run].items()}}
 
-    def _sweep(self, step: Any, runs: list[_Run], pool: _Pool, size: int) -> dict[_Run, dict[str, Any]]:
-        """Takes every run through all its batches: what is common to many at once, then the rest of each."""
+    def _sweep(self, kind: Kind, orders: Mapping[_Run, Any], pool: _Pool, size: int) -> dict[_Run, dict[str, Any]]:
+        """Takes every run through all its batches: what is common to many at once, then the rest of each.
+
+        Args:
+            kind: What to do.
+            orders: The row numbers of each run, in the order of the stack.
+            pool: The rows.
+            size: Rows of a batch.
+        """
         logs: dict[_Run, dict[str, Any]] = {}
-        whole = {run: len(order) // size for run, order in self._orders.items()}
+        whole = {run: len(order) // size for run, order in orders.items()}
         done = 0
         for until in sorted(set(whole.values())):
-            chosen = [run for run in runs if whole[run] >= until]
+            chosen = {run: order for run, order in orders.items() if whole[run] >= until}
             while done < until:
                 steps = min(until - done, self._steps_a_call)
                 begun = time.perf_counter()
-                logs |= self._take_steps(step, chosen, pool, done * size, steps, size)
+                logs |= self._take_steps(kind, chosen, pool, done * size, steps, size)
                 if steps == self._steps_a_call and time.perf_counter() - begun < _SECONDS_A_CALL / 2:
                     self._steps_a_call *= 2
                 done += steps
-        rests = {run: (whole[run], len(order) % size) for run, order in self._orders.items()}
+        rests = {run: (whole[run], len(order) % size) for run, order in orders.items()}
         for steps, rest in sorted({rest for rest in rests.values() if rest[1]}):
-            chosen = [run for run in runs if rests[run] == (steps, rest)]
-            logs |= self._take_steps(step, chosen, pool, steps * size, 1, rest)
+            chosen = {run: order for run, order in orders.items() if rests[run] == (steps, rest)}
+            logs |= self._take_steps(kind, chosen, pool, steps * size, 1, rest)
         return logs
 
     def _take_steps(
-        self, step: Any, runs: list[_Run], pool: _Pool, first: int, steps: int, size: int
+        self, kind: Kind, orders: Mapping[_Run, Any], pool: _Pool, first: int, steps: int, size: int
     ) -> dict[_Run, dict[str, Any]]:
         """Takes runs through `steps` batches of `size` rows, from the row `first` of their orders."""
-        program = self._program
-        order = np.stack([self._orders[run][first : first + steps * size] for run in runs])
+        program, runs = self._program, list(orders)
+        order = np.stack([numbers[first : first + steps * size] for numbers in orders.values()]).astype("int32")
         order = order.reshape(len(runs), steps, size)
         if not self._stacked:
             starts = mapped(lambda start: start[0], pool.starts)
@@ -953,19 +960,22 @@ class _Training:
             starts = mapped(lambda start: start[numbers], pool.starts)
             members = None if len(runs) == len(self._in_stack) > 1 else places
         arguments = pool.data, program.tensor(order), program.tensors(starts)
-        form = {"stacked": self._stacked, "light": self._light}
-        results = program.arrays(self._stack.advance(members, lambda *state: step(*state, *arguments, **form)))
+
+        def run(state: State, lifted: dict[int, Any]) -> tuple[State, Any]:
+            return program.run(kind, state, lifted, *arguments, stacked=self._stacked, light=self._light)
+
+        results = program.arrays(self._stack.advance(members, run))
         if not self._stacked:
             return {runs[0]: results}
         return {run: {name: value[place] for name, value in results.items()} for place, run in enumerate(runs)}
 
-    def _stop_at_nan(self, run: _Run, before: State) -> dict[str, Any]:
+    def _stop_at_nan(self, run: _Run, order: Any, before: State) -> dict[str, Any]:
         """Goes through an epoch again, step by step, up to the one in which the loss is lost."""
         self._stack.put(before, run.place)
         logs: dict[str, Any] = {}
         for step, first in enumerate(range(0, run.n_rows, self._size)):
             rows = min(self._size, run.n_rows - first)
-            logs = self._take_steps(self._program.epoch, [run], self._training, first, 1, rows)[run]
+            logs = self._take_steps("train", {run: order}, self._training, first, 1, rows)[run]
             for callback in filter(_is_for_nan, run.callbacks):
                 callback.on_batch_end(step, _plain(logs))
             if run.view.stop_training:
@@ -992,7 +1002,8 @@ def _by_keras(run: _Run, told: _Told) -> None:
         arguments = _arguments(fit, run.seed, type(model).fit)
 
         def after_epoch(epoch: int, logs: Mapping[str, Any]) -> None:
-            model.stop_training |= bool(told.must_stop({run: (epoch + 1, logs)}))
+            if told.must_stop({run: (epoch + 1, logs)}):
+                model.stop_training = True
 
         arguments["callbacks"].append(keras.callbacks.LambdaCallback(on_epoch_end=after_epoch))
         with isolated(run.seed):
