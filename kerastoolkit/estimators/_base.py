@@ -758,8 +758,7 @@ class KerasEstimator(BaseEstimator):
         check_is_fitted(self)
         routed = _parameters.below(self._params, "predict")
         callbacks = self._routed_callbacks(routed)
-        asked = {**routed, **predict_params}
-        arguments = {**({"callbacks": callbacks} if callbacks else {}), **asked}
+        arguments = {**({"callbacks": callbacks} if callbacks else {}), **routed, **predict_params}
         accepted = _parameters.keras_arguments("predict")
         for name in arguments:
             if name not in accepted:
@@ -770,11 +769,10 @@ class KerasEstimator(BaseEstimator):
             raw = self.model_.predict(X, **{"verbose": 0, **arguments})
             return keras.tree.map_structure(np.asarray, raw)
         X = self._encoded(self._read_X(X, reset=False))
-        batch_size = arguments.pop("batch_size", None) or _parameters.plain(self.batch_size)
+        batch_size = arguments.pop("batch_size", None)
         if batch_size in (None, -1):
-            batch_size = _batch_rows(X)
-        elif "batch_size" not in asked:  # a size to train with; no row's result depends on it
-            batch_size = max(batch_size, _batch_rows(X))
+            # That of the estimator is a size to train with, and no row's result depends on it.
+            batch_size = max(_parameters.plain(self.batch_size) or 0, _batch_rows(X))
         ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
         if not ordinary and not hasattr(X, "toarray"):
             return self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})

@@ -215,14 +215,17 @@ def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
 
     Making one takes Keras some milliseconds, and every fit of a search asks what its optimizer would be like.
     """
+    import keras
+
     plain = tuple((name, type(value), value) for name, value in options.items())
-    if isinstance(spec, (str, type)) and all(kind in (bool, float, int, str) for _, kind, _ in plain):
-        return _kept_optimizer(spec, plain)
+    of_keras = isinstance(spec, str) or (isinstance(spec, type) and spec.__module__.startswith("keras."))
+    if of_keras and all(kind in (bool, float, int, str) for _, kind, _ in plain):
+        return _kept_optimizer(spec, plain, keras.config.floatx())
     return make_optimizer(spec, options)
 
 
 @functools.lru_cache(maxsize=64)
-def _kept_optimizer(spec: Any, options: tuple[tuple[str, type, Any], ...]) -> Any:
+def _kept_optimizer(spec: Any, options: tuple[tuple[str, type, Any], ...], floatx: str) -> Any:
     return make_optimizer(spec, {name: value for name, _, value in options})
 
 
