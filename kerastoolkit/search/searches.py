@@ -62,7 +62,7 @@ class _Together:
         if self.progress not in (True, False, "auto"):
             raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
         ladder = self._new_ladder()
-        vars(self).pop("n_splits_", None)  # of an earlier search
+        # scikit-learn counts the folds, too, but before 1.8 keeps the number to itself until the search is over.
         if isinstance(self.cv, Iterator):
             self.cv = list(self.cv)  # it would be used up by counting
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
@@ -99,11 +99,9 @@ class _Together:
             candidates = list(candidates)
             if self._recording is not None:
                 self._recording.check(self.estimator, candidates)  # type: ignore[attr-defined]
-            # scikit-learn before 1.8 knows the number only when the search is over
-            n_splits: int = getattr(self, "n_splits_", self._n_splits)
-            self._progress.expect(len(candidates), n_splits)
+            self._progress.expect(len(candidates), self._n_splits)
             if self._ladder is not None:
-                more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates), n_splits)}
+                more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates), self._n_splits)}
                 kwargs["more_results"] = more
             return evaluate_candidates(candidates, *args, **kwargs)
 

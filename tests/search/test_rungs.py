@@ -321,7 +321,9 @@ def epochs_of(search: Any) -> Any:
     return np.array(lengths).reshape(-1, search.n_splits_)
 
 
-def check(search: Any, plain: Any, rungs: Sequence[int], waves: Any, *, monitor: str = "val_loss") -> None:
+def assert_the_rule_was_followed(
+    search: Any, plain: Any, rungs: Sequence[int], waves: Any, *, monitor: str = "val_loss"
+) -> None:
     """Compares a search with rungs with the same search without."""
     results = search.cv_results_
     whole = np.array([one.history[monitor] for one in plain.report_.trained])
@@ -355,7 +357,7 @@ def searched(make: Any, X: Any, y: Any, early_stopping: Any = "rungs", **fit_par
 def test_a_grid_search(cancer: Any) -> None:
     search, plain = searched(lambda: GridSearchCV(classifier(), RATES, **SCORES), *cancer)
     assert {one.how for one in search.report_.trained} == {"fused"}
-    check(search, plain, [1, 3], together)
+    assert_the_rule_was_followed(search, plain, [1, 3], together)
     assert "stopped_early" not in plain.cv_results_
 
 
@@ -363,7 +365,7 @@ def test_a_randomized_search(cancer: Any) -> None:
     search, plain = searched(
         lambda: RandomizedSearchCV(classifier(), RATES, n_iter=5, random_state=0, **SCORES), *cancer
     )
-    check(search, plain, [1, 3], together)
+    assert_the_rule_was_followed(search, plain, [1, 3], together)
 
 
 def test_a_pipeline_with_a_name_and_an_object(cancer: Any) -> None:
@@ -373,7 +375,7 @@ def test_a_pipeline_with_a_name_and_an_object(cancer: Any) -> None:
         *cancer,
         early_stopping=Rungs(min_epochs=2, factor=3),
     )
-    check(search, plain, [2, 6], together)
+    assert_the_rule_was_followed(search, plain, [2, 6], together)
 
 
 def test_accuracy_is_compared_the_other_way_round(cancer: Any) -> None:
@@ -382,7 +384,7 @@ def test_accuracy_is_compared_the_other_way_round(cancer: Any) -> None:
         *cancer,
         early_stopping=Rungs(monitor="val_accuracy"),
     )
-    check(search, plain, [1, 3], together, monitor="val_accuracy")
+    assert_the_rule_was_followed(search, plain, [1, 3], together, monitor="val_accuracy")
 
 
 def test_each_candidate_with_a_structure_of_its_own(cancer: Any) -> None:
@@ -390,14 +392,14 @@ def test_each_candidate_with_a_structure_of_its_own(cancer: Any) -> None:
     once = {**SCORES, "cv": ShuffleSplit(1, test_size=0.3, random_state=0)}
     search, plain = searched(lambda: GridSearchCV(classifier(), sizes, **once), *cancer)
     assert {one.how for one in search.report_.trained} == {"alone"}
-    check(search, plain, [1, 3], candidate_by_candidate)
+    assert_the_rule_was_followed(search, plain, [1, 3], candidate_by_candidate)
 
 
 def test_candidates_that_are_trained_in_turns(cancer: Any) -> None:
     sizes = {"hidden": [(4,), (5,), (6,), (7,)], "optimizer__learning_rate": [0.003]}
     search, plain = searched(lambda: GridSearchCV(classifier(), sizes, **SCORES), *cancer)
     assert {one.together for one in search.report_.trained} == {3}
-    check(search, plain, [1, 3], candidate_by_candidate)
+    assert_the_rule_was_followed(search, plain, [1, 3], candidate_by_candidate)
 
 
 def test_fits_that_are_left_to_keras(cancer: Any) -> None:
@@ -406,7 +408,7 @@ def test_fits_that_are_left_to_keras(cancer: Any) -> None:
     estimator = classifier(model=own_step, epochs=4, batch_size=256, run_eagerly=True)
     search, plain = searched(lambda: GridSearchCV(estimator, grid, **{**SCORES, "cv": KFold(2)}), *cancer)
     assert {one.how for one in search.report_.trained} == {"Model.fit"}
-    check(search, plain, [1, 3], fit_by_fit)
+    assert_the_rule_was_followed(search, plain, [1, 3], fit_by_fit)
 
 
 def test_validation_in_every_second_epoch(cancer: Any) -> None:
@@ -554,9 +556,7 @@ def test_a_wrong_name_costs_the_epochs_to_the_first_rung_once(cancer: Any) -> No
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             epochs.append(epoch)
 
-    search = GridSearchCV(
-        classifier(metrics=[], callbacks=Counts), RATES, early_stopping=Rungs(2, 3, "val_auc"), cv=2
-    )
+    search = GridSearchCV(classifier(metrics=[], callbacks=Counts), RATES, early_stopping=Rungs(2, 3, "val_auc"), cv=2)
     with pytest.raises(ParameterError, match="'val_auc'"):
         search.fit(*cancer)
     assert sorted(epochs) == sorted([0, 1, 2] * 14)

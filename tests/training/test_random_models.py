@@ -280,7 +280,7 @@ def differences(ours: Outcome, case: Any) -> dict[str, tuple[float, float]]:
     return {name: (large[name], allowed[name]) for name in large if not large[name] <= allowed[name]}
 
 
-def check(case: Any) -> None:
+def assert_ends_as_model_fit(case: Any) -> None:
     variants = [at(case, number) for number in range(case["variants"])]
     # A build function is learnt from the first models that it makes; the third's weights are drawn without it.
     for _ in range(3 if case["from_function"] else 1):
@@ -740,6 +740,6 @@ def test_random_models_end_as_model_fit(number: int) -> None:
     )
     @given(cases())
     def run(case: Any) -> None:
-        check(case)
+        assert_ends_as_model_fit(case)
 
     run()
