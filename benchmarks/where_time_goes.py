@@ -61,15 +61,19 @@ def watch(clocks: Clocks) -> None:
     Network.ready = clocks.around("finding the program", Network.ready)  # type: ignore[method-assign]
     fused._train_turn = clocks.around("around the steps", fused._train_turn)
     _contestants.right = clocks.around("scoring", _contestants.right)
-    traced = clocks.around("tracing programs", _program._traced)
+    traced = _program._Traced
+    traced.__init__ = clocks.around("tracing programs", traced.__init__)  # type: ignore[method-assign]
+    run, by_xla, ran = traced.__call__, _program.Program._run_by_xla, set()
 
-    def clocked(function: Any, specs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Every program; its first call, in which TensorFlow improves the graph, counts as tracing."""
-        run, first = traced(function, specs, *args, **kwargs), iter(["tracing programs"])
-        part = "scoring" if len(specs) == 3 else "steps"  # (weights, weights, rows), or all that trains
-        return clocks.around(lambda: next(first, part), run)
+    def part_of(program: Any) -> str:
+        """Of a call of a program; its first call, in which TensorFlow improves the graph, counts as tracing."""
+        if program not in ran:
+            ran.add(program)
+            return "tracing programs"
+        return "scoring" if len(program._specs) < 8 else "steps"
 
-    _program._traced = clocked
+    traced.__call__ = lambda self, *arguments: clocks.around(part_of(self), run)(self, *arguments)  # type: ignore[method-assign]
+    _program.Program._run_by_xla = clocks.around("steps", by_xla)  # type: ignore[method-assign]
 
 
 def multiply_adds(case: Case) -> float:

@@ -9,6 +9,10 @@ A fit on its own runs the same program for one model, which is traced once for a
 program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
 result says so.
 
+On TensorFlow, small networks of dense layers spend their steps between operations, not in them. Where so many steps are
+ahead that they take longer than to compile, XLA makes one piece of machine code of them, and each core of the processor
+runs it for some of the models.
+
 On every path the rows of an epoch come in an order drawn from the seed of the fit alone, so that a fit is the same
 whatever is trained beside it.
 """
@@ -49,6 +53,12 @@ _SIZES_OF_LARGE_MODELS = (2, 6)
 
 # A call of a program cannot be interrupted, so that one should not take much longer than this.
 _SECONDS_A_CALL = 1.0
+
+# XLA compiles for about so long. Whether that is worth it is counted, not timed: the same fits go the same way again.
+_SECONDS_OF_XLA = 0.7
+
+# XLA compiles for one number of steps, and no call of it takes more than these.
+_MOST_STEPS_BY_XLA = 256
 
 
 @dataclasses.dataclass(eq=False)
@@ -228,6 +238,11 @@ class _Told:
         if self._watch is not None:
             self._watch(sum(self._done.values()), self._epochs)
 
+    @property
+    def has_judge(self) -> bool:
+        """Whether somebody may stop a run."""
+        return self._judge is not None
+
     def must_stop(self, logs: Mapping[_Run, tuple[int, Mapping[str, Any]]]) -> set[_Run]:
         """Who of the runs that trained an epoch goes no further."""
         if self._judge is None:
@@ -381,6 +396,9 @@ class _Run:
 
     def call_with_state(self, hook: str, *arguments: Any) -> None:
         """Calls a hook of the callbacks; a callback that gets the model itself finds its weights in it."""
+        if not self.fit.callbacks:
+            getattr(self.history, hook)(*arguments)
+            return
         theirs = [callback for callback in self.fit.callbacks if not _is_default(callback, hook)]
         if self.whole and theirs:
             self.network.state = self.stack.read(self.place)
@@ -658,6 +676,12 @@ class _Stack:
         program = self.program
         if members is None:
             self.state, results = change(self.state, self.lifted)
+        elif members[-1] - members[0] == len(members) - 1 and not program.compiles_each_size:
+            # They stand in a row, which is quicker to cut out.
+            ends = int(members[0]), int(members[-1]) + 1
+            before, part, after = program.cut(self.state, *ends)
+            part, results = change(part, program.cut(self.lifted, *ends)[1])
+            self.state = program.joined(before, part, after)
         else:
             part, results = change(program.take(self.state, members), program.take(self.lifted, members))
             self.state = program.put(self.state, members, part)
@@ -833,6 +857,8 @@ class _Training:
     """Fits of one structure on their way through a program: stacked, or one alone."""
 
     def __init__(self, runs: list[_Run], *, stacked: bool) -> None:
+        # Those of one number of rows take their last batch together, and stand in a row for it.
+        runs = sorted(runs, key=lambda run: run.n_rows)
         self._runs, self._stacked = runs, stacked
         self._program = program = runs[0].program
         self._stack = _Stack(program, [run.network for run in runs], stacked=stacked)
@@ -842,9 +868,12 @@ class _Training:
         self._size, self._validation_size = runs[0].sizes
         self._light = program.is_light(self._size, stacked=stacked)
         self._steps_a_call = program.steps_a_call
-        self._in_stack = list(runs)
+        self._saved_by_xla = program.saved_by_xla(self._size, stacked=stacked) * len(runs)
+        self._models_a_call = program.models_a_call(len(runs))
+        self._sure_epochs = self._epochs_done = 0
         for number, run in enumerate(runs):
             run.number = run.place = number
+        self._in_stack = list(runs)
 
     def carry_out(self, told: _Told) -> None:
         try:
@@ -863,6 +892,8 @@ class _Training:
     def _run_epochs(self, told: _Told) -> None:
         for run in self._runs:
             run.attempt(lambda run: run.begin(self._stack))
+        if not told.has_judge and not any(run.fit.callbacks for run in self._runs):
+            self._sure_epochs = max(run.fit.epochs - run.fit.initial_epoch for run in self._runs)
         while active := self._still_active():
             self._let_go_of_others(active)
             logs = self._train_epoch(active)
@@ -891,7 +922,8 @@ class _Training:
 
     def _train_epoch(self, active: list[_Run]) -> dict[_Run, dict[str, Any]]:
         for run in active:
-            run.attempt(lambda run: run.call_with_state("on_epoch_begin", run.epoch, {}))
+            if run.fit.callbacks:
+                run.attempt(lambda run: run.call_with_state("on_epoch_begin", run.epoch, {}))
         self._stack.reset_metrics()
         before = self._stack.state
         running = set(active)  # what has ended and is still in the stack goes along, in any order
@@ -900,6 +932,7 @@ class _Training:
         for run in active:
             if not np.isfinite(logs[run]["loss"]) and any(map(_is_for_nan, run.callbacks)):
                 logs[run] = self._stop_at_nan(run, orders[run], before)
+        self._epochs_done += 1
         return logs
 
     def _validate(self, runs: list[_Run], logs: dict[_Run, dict[str, Any]]) -> None:
@@ -930,10 +963,9 @@ class _Training:
         done = 0
         for until in sorted(set(whole.values())):
             chosen = {run: order for run, order in orders.items() if whole[run] >= until}
-            while done < until:
-                steps = min(until - done, self._steps_a_call)
+            for steps, by_xla in self._calls(kind, until - done):
                 begun = time.perf_counter()
-                logs |= self._take_steps(kind, chosen, pool, done * size, steps, size)
+                logs |= self._take_steps(kind, chosen, pool, done * size, steps, size, by_xla=by_xla)
                 if steps == self._steps_a_call and time.perf_counter() - begun < _SECONDS_A_CALL / 2:
                     self._steps_a_call *= 2
                 done += steps
@@ -943,8 +975,34 @@ class _Training:
             logs |= self._take_steps(kind, chosen, pool, steps * size, 1, rest)
         return logs
 
+    def _calls(self, kind: Kind, steps: int) -> Iterator[tuple[int, bool]]:
+        """The calls that take so many steps: how many each takes, and whether by XLA.
+
+        The first epoch is never by XLA, which says nothing of a label or an index that is out of range; nor are the
+        last of the models, for which a program of many would be slower, and another one compiled anew.
+        """
+        saved = self._saved_by_xla * steps * max(self._sure_epochs, self._epochs_done)
+        many = 2 * len(self._in_stack) >= self._models_a_call
+        if kind == "train" and self._epochs_done and many and saved > _SECONDS_OF_XLA:
+            n_calls = -(-steps // _MOST_STEPS_BY_XLA)
+            for _ in range(n_calls):
+                yield steps // n_calls, True
+            steps %= n_calls
+        while steps:
+            some = min(steps, self._steps_a_call)
+            yield some, False
+            steps -= some
+
     def _take_steps(
-        self, kind: Kind, orders: Mapping[_Run, Any], pool: _Pool, first: int, steps: int, size: int
+        self,
+        kind: Kind,
+        orders: Mapping[_Run, Any],
+        pool: _Pool,
+        first: int,
+        steps: int,
+        size: int,
+        *,
+        by_xla: bool = False,
     ) -> dict[_Run, dict[str, Any]]:
         """Takes runs through `steps` batches of `size` rows, from the row `first` of their orders."""
         program, runs = self._program, list(orders)
@@ -960,9 +1018,10 @@ class _Training:
             starts = mapped(lambda start: start[numbers], pool.starts)
             members = None if len(runs) == len(self._in_stack) > 1 else places
         arguments = pool.data, program.tensor(order), program.tensors(starts)
+        models = self._models_a_call if by_xla else 0
 
         def run(state: State, lifted: dict[int, Any]) -> tuple[State, Any]:
-            return program.run(kind, state, lifted, *arguments, stacked=self._stacked, light=self._light)
+            return program.run(kind, state, lifted, *arguments, stacked=self._stacked, light=self._light, by_xla=models)
 
         results = program.arrays(self._stack.advance(members, run))
         if not self._stacked:

@@ -18,7 +18,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 from kerastoolkit.exceptions import ParameterError
-from kerastoolkit.training import Fit, Trained, explain, fit_many
+from kerastoolkit.training import Fit, Trained, explain, fit_many, fused
+from kerastoolkit.training._program import Program
 from kerastoolkit.training.network import Recipe
 
 layers = keras.layers
@@ -118,6 +119,81 @@ def test_folds_of_very_unequal_size() -> None:
         return Fit(network(dense), X[:n], y[:n], epochs=3, seed=number)
 
     assert_equal(three_ways(make, n=4), X)
+
+
+@pytest.fixture
+def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Every training counts as long enough for XLA; whether each call that was meant for it was its."""
+    calls: list[bool] = []
+    run = Program._run_by_xla
+
+    def counted(self: Program, *arguments: Any) -> Any:
+        result = run(self, *arguments)
+        calls.append(result is not None)
+        return result
+
+    monkeypatch.setattr(Program, "_run_by_xla", counted)
+    monkeypatch.setattr(fused, "_SECONDS_OF_XLA", 1e-6)
+    return calls
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("n", [1, 2, 5])  # five: more than one call, and the last one filled up
+def test_long_trainings_are_by_xla(n: int, by_xla: list[bool]) -> None:
+    # the second fit stops after two epochs of four
+    fits = three_ways(lambda number: simple(number, epochs=2 if number == 1 else 4), n=n, together=n > 1)
+    assert_equal(fits, table()[0])
+    # None in the first epoch, then one call in each, since batches of another size are left to TensorFlow.
+    assert by_xla == [True] * 3
+
+
+@pytest.mark.backend("tensorflow")
+def test_long_epochs_by_xla_are_several_calls(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_MOST_STEPS_BY_XLA", 4)
+    # 14 or 15 steps: three calls of 4 and the rest by TensorFlow
+    assert_equal(three_ways(lambda number: simple(number, epochs=2, batch_size=8)), table()[0])
+    assert len(by_xla) == 4
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_callbacks_may_end_is_by_xla_when_it_has_trained_long_enough(
+    by_xla: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "_SECONDS_OF_XLA", 3 * 3 * 2.5 * 12e-6)  # three fits, three steps, after 2.5 epochs
+
+    def fit(number: int) -> Fit:
+        return simple(number, epochs=6, callbacks=[keras.callbacks.EarlyStopping("loss", patience=10)])
+
+    assert_equal(three_ways(fit), table()[0])
+    assert len(by_xla) == 3
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        pytest.param(lambda: [layers.Dense(8), layers.Dropout(0.3)], id="its random numbers are others"),
+        pytest.param(lambda: [layers.Reshape((13, 1)), layers.Conv1D(4, 3), layers.Flatten()], id="it is slower"),
+    ],
+)
+def test_what_is_not_for_xla(hidden: Callable[[], list[Any]], by_xla: list[bool]) -> None:
+    assert_equal(three_ways(lambda number: Fit(network(hidden), *table(), epochs=3, seed=number)), table()[0])
+    assert by_xla == []
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_xla_does_not_know_is_trained_without_it(by_xla: list[bool]) -> None:
+    import tensorflow as tf
+
+    def loss(y: Any, output: Any) -> Any:
+        found = keras.losses.sparse_categorical_crossentropy(y, output)
+        return found + 0.0 * tf.cast(tf.strings.length(tf.strings.as_string(found)), found.dtype)
+
+    def fit(number: int) -> Fit:
+        return Fit(network(dense, loss=loss), *table(), epochs=3, seed=number)
+
+    assert_equal(three_ways(fit, n=1, together=False), table()[0])
+    assert by_xla == [False] * 2
 
 
 def test_epochs_that_differ() -> None:
