@@ -11,17 +11,20 @@ Nothing here knows scikit-learn: an estimator hands in its parameters as plain d
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import functools
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
 DESTINATIONS = ("model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile", "score")
 
@@ -98,7 +101,7 @@ def build_arguments(build: Callable[..., Any] | None) -> set[str] | None:
     return set(parameters)
 
 
-@functools.cache  # reading a signature takes a tenth of a millisecond, and each fit asks ten times
+@functools.cache
 def keras_arguments(method: str) -> frozenset[str]:
     """Names of the arguments of `keras.Model.fit`, `compile` or `predict` that a user may set."""
     import keras
@@ -187,10 +190,20 @@ def call_arguments(
     return arguments
 
 
+# Reading a signature takes a tenth of a millisecond, and each fit asks ten times.
+_signatures: weakref.WeakKeyDictionary[Any, Mapping[str, inspect.Parameter]] = weakref.WeakKeyDictionary()
+
+
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return _signatures[build]
+    except (KeyError, TypeError):  # TypeError: what has no hash
+        pass
     target = build.__init__ if inspect.isclass(build) else build
     parameters = dict(inspect.signature(target).parameters)
     parameters.pop("self", None)
+    with contextlib.suppress(TypeError):
+        _signatures[build] = parameters
     return parameters
 
 
@@ -211,22 +224,24 @@ def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
 
 
 def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
-    """As `make_optimizer`, but the same one for the same plain arguments: for whoever only reads what is in it.
-
-    Making one takes Keras some milliseconds, and every fit of a search asks what its optimizer would be like.
-    """
+    """As `make_optimizer`, but for whoever only reads what is in it: one of Keras' own is made once for many grids."""
     import keras
 
-    plain = tuple((name, type(value), value) for name, value in options.items())
+    plain = {name: (type(value), value) for name, value in options.items()}
     of_keras = isinstance(spec, str) or (isinstance(spec, type) and spec.__module__.startswith("keras."))
-    if of_keras and all(kind in (bool, float, int, str) for _, kind, _ in plain):
-        return _kept_optimizer(spec, plain, keras.config.floatx())
-    return make_optimizer(spec, options)
+    if not of_keras or any(kind not in (bool, float, int, str) for kind, _ in plain.values()):
+        return make_optimizer(spec, options)
+    numbers = {name: value for name, (kind, value) in plain.items() if name in NUMBERS_AS_GIVEN and kind is float}
+    numbers = {name: value for name, value in numbers.items() if value}
+    others = tuple((name, *plain[name]) for name in plain if name not in numbers)
+    return OptimizerLike(_known_optimizer(spec, others, tuple(numbers), keras.config.floatx()), numbers)
 
 
 @functools.lru_cache(maxsize=64)
-def _kept_optimizer(spec: Any, options: tuple[tuple[str, type, Any], ...], floatx: str) -> Any:
-    return make_optimizer(spec, {name: value for name, _, value in options})
+def _known_optimizer(
+    spec: Any, options: tuple[tuple[str, type, Any], ...], numbers: tuple[str, ...], floatx: str
+) -> Any:
+    return make_optimizer(spec, {**{name: value for name, _, value in options}, **dict.fromkeys(numbers, 1.0)})
 
 
 def make_loss(spec: Any, options: Mapping[str, Any]) -> Any:

@@ -422,7 +422,35 @@ def _of_compiled(value: Any) -> Any:
     return _of_config(value) if isinstance(value, Mapping) else fingerprint(value)
 
 
+# What Keras makes of these is nothing but the number itself.
+NUMBERS_AS_GIVEN = ("learning_rate", "weight_decay")
+
+
+class OptimizerLike:
+    """What an optimizer would be with other `NUMBERS_AS_GIVEN`: to be looked at only.
+
+    Keras takes some milliseconds to make an optimizer, and a search asks what that of each candidate would be like.
+
+    Args:
+        known: An optimizer of Keras' own that nobody changes.
+        numbers: Those of the numbers that differ; `weight_decay` is not 0, as it is not in the one that is known.
+    """
+
+    def __init__(self, known: Any, numbers: Mapping[str, float]) -> None:
+        self.known, self._numbers = known, numbers
+
+    def __getattr__(self, name: str) -> Any:
+        return self._numbers[name] if name in self._numbers else getattr(self.known, name)
+
+
+@functools.lru_cache(maxsize=64)
+def _key_of_known(optimizer: Any) -> Any:
+    return _optimizer_key(optimizer)
+
+
 def _optimizer_key(optimizer: Any) -> Any:
+    if isinstance(optimizer, OptimizerLike):
+        return _key_of_known(optimizer.known)
     kind = type(optimizer)
     if not _is_known(kind.__module__):
         return "one of its kind", _ById(optimizer)

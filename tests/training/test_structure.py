@@ -17,8 +17,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from kerastoolkit import KerasRegressor, fused
+from kerastoolkit.estimators._parameters import make_optimizer, optimizer_to_look_at
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.training import Fit, fit_many
+from kerastoolkit.training._structure import compile_key
 
 layers = keras.layers
 DRAWN = np.random.default_rng(0)
@@ -293,3 +295,52 @@ def test_what_keras_cannot_put_into_a_config_is_trained_all_the_same(activation:
         model = stack(layers.Dense(5, activation=activation), optimizer=keras.optimizers.SGD(rate))
         trained = fit_many([Fit(model, X, Y, epochs=1, seed=0)])[0]
         assert trained.error is None
+
+
+# -- optimizers that are only looked at -----------------------------------------------------------------------------
+
+OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "name": ("adam", {"learning_rate": 0.02}),
+    "class": (keras.optimizers.SGD, {"learning_rate": 0.3, "momentum": 0.5, "nesterov": True}),
+    "weight decay": ("adamw", {"learning_rate": 1e-3, "weight_decay": 0.05, "beta_1": 0.8}),
+    "weight decay where it is off": ("rmsprop", {"weight_decay": 0.05, "rho": 0.8}),
+    "no weight decay": ("adamw", {"weight_decay": 0.0}),
+    "whole numbers": ("adam", {"weight_decay": 1, "clipnorm": 1}),
+    "nothing": ("adagrad", {}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_to_look_at_is_like_one_that_is_made(name: str) -> None:
+    spec, options = OPTIMIZERS[name]
+    real, like = make_optimizer(spec, options), optimizer_to_look_at(spec, options)
+    assert compile_key({"optimizer": like}) == compile_key({"optimizer": real})
+    for number, value in real.get_config().items():
+        if isinstance(value, float):
+            assert float(keras.ops.convert_to_numpy(getattr(like, number))) == pytest.approx(value, rel=1e-7)
+
+
+def test_optimizers_of_other_kinds_do_not_look_alike() -> None:
+    looked_at = [
+        optimizer_to_look_at(spec, options)
+        for spec, options in [*OPTIMIZERS.values(), ("sgd", {"momentum": 0.0})]
+    ]
+    keys = [compile_key({"optimizer": optimizer}) for optimizer in looked_at]
+    assert all(one != other for place, one in enumerate(keys) for other in keys[:place])
+
+
+def test_candidates_that_differ_in_rate_share_what_is_looked_at() -> None:
+    one, other = (optimizer_to_look_at("adam", {"learning_rate": rate, "beta_1": 0.8}) for rate in (0.1, 0.2))
+    assert one.known is other.known
+    assert (one.learning_rate, other.learning_rate) == (0.1, 0.2)
+    assert optimizer_to_look_at("adam", {"learning_rate": 0.1, "beta_1": 0.7}).known is not one.known
+
+
+def test_the_precision_of_an_optimizer_to_look_at_is_that_of_now() -> None:
+    one = optimizer_to_look_at("adam", {"learning_rate": 0.1})
+    try:
+        keras.config.set_floatx("float64")
+        other = optimizer_to_look_at("adam", {"learning_rate": 0.1})
+        assert other.known is not one.known
+    finally:
+        keras.config.set_floatx("float32")
