@@ -282,6 +282,7 @@ class OptunaSearchCV(_Together, _Asked):
         finally:
             study.pruner = theirs
             if storage is not self.storage and isinstance(storage, optuna.storages.RDBStorage):
+                storage.remove_session()
                 storage.engine.dispose()  # no file is left open; who asks the study opens it again
 
     def _new_ladder(self) -> Ladder | None:
@@ -322,7 +323,7 @@ def _storage(given: Any) -> Any:
             f"`storage` must be a path, the URL of a database, an Optuna storage, or None for memory; got {given!r}."
         )
     if isinstance(given, str) and "://" in given:
-        return given
+        return optuna.storages.RDBStorage(given)
     path = Path(given).absolute()
     if not path.parent.is_dir():
         raise ParameterError(f"`storage` is {str(given)!r}, but there is no folder {str(path.parent)!r}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,23 @@ SMOOTHING = {"var_smoothing": stats.loguniform(1e-3, 1e3)}
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)  # where the file is that a search makes
+
+
+@pytest.fixture(autouse=True)
+def _files_are_closed(monkeypatch: Any) -> Iterator[None]:
+    """Those of tests' own storages, and those that are open again because a test asked a study."""
+    import sqlalchemy.engine
+
+    make, engines = sqlalchemy.engine.create_engine, []
+
+    def create_engine(*arguments: Any, **options: Any) -> Any:
+        engines.append(make(*arguments, **options))
+        return engines[-1]
+
+    monkeypatch.setattr(sqlalchemy.engine, "create_engine", create_engine)
+    yield
+    for engine in engines:
+        engine.dispose()
 
 
 @pytest.fixture(scope="module")
