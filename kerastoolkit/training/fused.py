@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import threading
 import time
@@ -49,7 +50,7 @@ Judge = Callable[[Mapping["Fit", tuple[int, Mapping[str, Any]]]], "set[Fit]"]
 _FEW_MULTIPLICATIONS = 2_000_000
 
 # Of models with more, so many are tried together.
-_SIZES_OF_LARGE_MODELS = (2, 6)
+_SIZES_OF_LARGE_MODELS = (2, 4)
 
 # A call of a program cannot be interrupted, so that one should not take much longer than this.
 _SECONDS_A_CALL = 1.0
@@ -900,8 +901,9 @@ class _Training:
             self._validate([run for run in active if run.is_validated()], logs)
             for run in active:
                 run.attempt(lambda run: run.end_epoch(_plain(logs[run])))  # noqa: B023  called at once
-            for run in told.must_stop({run: (run.epoch, run.logs) for run in active if not run.is_done()}):
-                run.view.stop_training = True
+            if told.has_judge:
+                for run in told.must_stop({run: (run.epoch, run.logs) for run in active if not run.is_done()}):
+                    run.view.stop_training = True
             told(*((run, run.fit.epochs if run.is_done() else run.epoch) for run in active))
 
     def _still_active(self) -> list[_Run]:
@@ -930,7 +932,7 @@ class _Training:
         orders = {run: run.order() if run in running else np.arange(run.n_rows) for run in self._in_stack}
         logs = self._sweep("train", orders, self._training, self._size)
         for run in active:
-            if not np.isfinite(logs[run]["loss"]) and any(map(_is_for_nan, run.callbacks)):
+            if not math.isfinite(logs[run]["loss"]) and any(map(_is_for_nan, run.callbacks)):
                 logs[run] = self._stop_at_nan(run, orders[run], before)
         self._epochs_done += 1
         return logs
@@ -1026,7 +1028,9 @@ class _Training:
         results = program.arrays(self._stack.advance(members, run))
         if not self._stacked:
             return {runs[0]: results}
-        return {run: {name: value[place] for name, value in results.items()} for place, run in enumerate(runs)}
+        # Numbers of Python from here on, which is quicker for all of them at once.
+        values = [value.tolist() if value.ndim == 1 else value for value in results.values()]
+        return {run: dict(zip(results, of_run, strict=True)) for run, *of_run in zip(runs, *values, strict=False)}
 
     def _stop_at_nan(self, run: _Run, order: Any, before: State) -> dict[str, Any]:
         """Goes through an epoch again, step by step, up to the one in which the loss is lost."""
@@ -1043,7 +1047,11 @@ class _Training:
 
 
 def _plain(logs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: float(value) if np.ndim(value) == 0 else np.array(value) for name, value in logs.items()}
+    return {name: value if type(value) is float else _plain_value(value) for name, value in logs.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    return float(value) if np.ndim(value) == 0 else np.array(value)
 
 
 # -- training by Keras ----------------------------------------------------------------------------------------------

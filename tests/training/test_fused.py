@@ -882,6 +882,30 @@ def test_groups_that_do_not_fit_in_memory_are_trained_in_turns() -> None:
     assert {one.together for one in trained} < {1, 2, 3}
 
 
+def test_of_large_models_few_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
+    pairs = three_ways(simple, n=9, together=False)
+    assert_equal(pairs, table()[0])
+    assert all(ours.together <= 4 for ours, _ in pairs)
+
+
+def test_choices_of_what_goes_in_as_data() -> None:
+    """One after the other on one structure: what differs is nothing, then the momentum, then the penalty as well."""
+
+    def fits(momenta: Any, penalties: Any) -> None:
+        def fit(number: int) -> Fit:
+            optimizer = keras.optimizers.SGD(0.05, momentum=momenta[number])
+            dense = layers.Dense(6, kernel_regularizer=keras.regularizers.L2(penalties[number]))
+            return Fit(network(lambda: [dense], optimizer=optimizer), *table(), epochs=2, seed=number)
+
+        assert_equal(three_ways(fit, n=2), table()[0])
+
+    fits((0.9, 0.9), (0.01, 0.01))
+    fits((0.5, 0.7), (0.01, 0.01))
+    fits((0.9, 0.3), (0.1, 0.001))
+    fits((0.9, 0.9), (0.01, 0.1))
+
+
 def test_images() -> None:
     images, y = load_digits(return_X_y=True)
     images = (images[:200] / 16).reshape(-1, 8, 8, 1).astype("float32")
