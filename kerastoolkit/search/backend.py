@@ -32,6 +32,9 @@ __all__ = ["FusedBackend", "fused"]
 # Tasks in flight at once. More of them make larger groups, and each keeps its rows in memory while it waits.
 _MOST_TASKS = 256
 
+# Bytes of rows that tasks in flight may keep, a few tasks apart: a dozen networks fill a program as well as a hundred.
+_MOST_BYTES, _FEWEST_TASKS = 128 * 2**20, 4
+
 
 @contextlib.contextmanager
 def fused(*, memory: float | None = None) -> Iterator[Report]:
@@ -277,7 +280,10 @@ class _Conductor:
             return True
         # Every task that sleeps keeps its rows. Those of the last are the best guess at those of the next.
         held = sum(task.n_bytes for task in self._asleep)
-        return held + self._asleep[-1].n_bytes < free_memory() / 4 + held / 4
+        after = held + self._asleep[-1].n_bytes
+        if after > _MOST_BYTES and len(self._asleep) >= _FEWEST_TASKS:
+            return False
+        return after < free_memory() / 4 + held / 4
 
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []

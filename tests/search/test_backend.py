@@ -51,6 +51,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from kerastoolkit import KerasClassifier, KerasRegressor, fused
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.search import backend
 
 SMALL: dict[str, Any] = {"hidden": (4,), "epochs": 2, "random_state": 0}
 
@@ -307,6 +308,16 @@ def build(mood: str, n_features_in_: int = 4, meta: Any = None) -> Any:
     rate = 1e30 if mood == "nan" else 0.01
     model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
     return model
+
+
+def test_tasks_that_keep_many_rows_are_few_at_once(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MOST_BYTES", 1000)  # the rows of less than one fit
+    search = GridSearchCV(classifier(), {**RATES, "batch_size": [16]}, cv=3)
+    with fused() as report:
+        together = clone(search).fit(*iris)
+    assert [one.together for one in report.trained] == [4] * 8 + [1]
+    scores = search.fit(*iris).cv_results_["mean_test_score"]
+    assert_allclose(together.cv_results_["mean_test_score"], scores, atol=1e-6)
 
 
 def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
