@@ -336,6 +336,7 @@ def test_candidates_that_differ_in_rate_share_what_is_looked_at() -> None:
     assert optimizer_to_look_at("adam", {"learning_rate": 0.1, "beta_1": 0.7}).known is not one.known
 
 
+@pytest.mark.backend("tensorflow", "torch")  # JAX has no double precision unless it is asked for
 def test_the_precision_of_an_optimizer_to_look_at_is_that_of_now() -> None:
     one = optimizer_to_look_at("adam", {"learning_rate": 0.1})
     try:
