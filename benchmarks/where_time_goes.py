@@ -64,15 +64,15 @@ def watch(clocks: Clocks) -> None:
     traced = _program._Traced
     traced.__init__ = clocks.around("tracing programs", traced.__init__)  # type: ignore[method-assign]
     run, by_xla, ran = traced.__call__, _program.Program._run_by_xla, set()
+    parts = {1: "weights: building models, drawing", 3: "scoring", 5: "steps"}
 
-    def part_of(program: Any) -> str:
-        """Of a call of a program; its first call, in which TensorFlow improves the graph, counts as tracing."""
-        if program not in ran:
-            ran.add(program)
-            return "tracing programs"
-        return "scoring" if len(program._specs) < 8 else "steps"
+    def call(program: Any, *arguments: Any) -> Any:
+        """What a program is for shows in what it is given; its first call, which improves it, counts as tracing."""
+        part = parts[len(arguments)] if program in ran else "tracing programs"
+        ran.add(program)
+        return clocks.around(part, run)(program, *arguments)
 
-    traced.__call__ = lambda self, *arguments: clocks.around(part_of(self), run)(self, *arguments)  # type: ignore[method-assign]
+    traced.__call__ = call  # type: ignore[method-assign]
     _program.Program._run_by_xla = clocks.around("steps", by_xla)  # type: ignore[method-assign]
 
 

@@ -11,13 +11,11 @@ Nothing here knows scikit-learn: an estimator hands in its parameters as plain d
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import difflib
 import functools
 import inspect
 import re
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -190,20 +188,21 @@ def call_arguments(
     return arguments
 
 
-# Reading a signature takes a tenth of a millisecond, and each fit asks ten times.
-_signatures: weakref.WeakKeyDictionary[Any, Mapping[str, inspect.Parameter]] = weakref.WeakKeyDictionary()
-
-
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return _signatures[build]
-    except (KeyError, TypeError):  # TypeError: what has no hash
-        pass
+    if inspect.isclass(build) and build.__module__.startswith("keras."):
+        return _signature_of_keras(build)
+    return _read_signature(build)
+
+
+@functools.cache  # it takes a tenth of a millisecond; what the user wrote may change, as when a notebook reloads it
+def _signature_of_keras(kind: Any) -> Mapping[str, inspect.Parameter]:
+    return _read_signature(kind)
+
+
+def _read_signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     target = build.__init__ if inspect.isclass(build) else build
     parameters = dict(inspect.signature(target).parameters)
     parameters.pop("self", None)
-    with contextlib.suppress(TypeError):
-        _signatures[build] = parameters
     return parameters
 
 

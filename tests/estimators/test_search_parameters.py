@@ -608,3 +608,20 @@ def test_a_name_that_was_never_set_is_no_attribute() -> None:
     assert model.hidden == (3,)
     with pytest.raises(AttributeError, match="'KerasClassifier' object has no attribute 'dropout'"):
         model.dropout  # noqa: B018
+
+
+def test_a_build_function_that_a_notebook_reloads_has_its_new_arguments() -> None:
+    """`%autoreload` puts new code into the function that is there."""
+
+    def build(units: int = 4) -> Any:
+        return keras.Sequential([keras.layers.Dense(units), keras.layers.Dense(3, activation="softmax")])
+
+    def written_again(units: int = 4, activation: str = "relu") -> Any:
+        hidden = keras.layers.Dense(units, activation=activation)
+        return keras.Sequential([hidden, keras.layers.Dense(3, activation="softmax")])
+
+    X, y = load_iris(return_X_y=True)
+    KerasClassifier(build, units=5, epochs=1).fit(X, y)
+    build.__code__, build.__defaults__ = written_again.__code__, written_again.__defaults__
+    fitted = KerasClassifier(build, units=5, activation="tanh", epochs=1).fit(X, y)
+    assert fitted.model_.layers[0].activation is keras.activations.tanh
