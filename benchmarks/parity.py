@@ -45,13 +45,12 @@ INTRODUCTION = """\
 # What is fused
 
 A model is fused with others when all of its `fit` is Keras' own (nearly every layer, loss, metric and optimizer, in any
-combination), its data are numpy arrays, and no callback looks at batches. The tables go through Keras one
-thing at a time, as far as it has been measured: *fused* means that two fits were trained as one program, *alone* that
-each was trained by a program that all models of the structure share, and *Model.fit* that Keras trained it,
-with the reason. Beside it
-stand the largest differences to plain `Model.fit` with the same order of rows, of predictions and of History, as a
-part of the largest number; in brackets, where they are above 1e-5, what plain Keras itself makes of weights that are
-changed by a millionth. Whatever you train, `explain(fit_many(fits))` says which of the three became of it, and why.
+combination), its data are numpy arrays, and no callback looks at batches. The tables go through Keras one thing at a
+time, as far as it has been measured: *fused* means that two fits were trained as one program, *alone* that each was
+trained by a program that all models of the structure share, and *Model.fit* that Keras trained it, with the reason.
+Beside it stand the largest differences to plain `Model.fit` with the same order of rows, of predictions and of History,
+as a part of the largest number; in brackets, where they are above 1e-5, what plain Keras itself makes of weights that
+are changed by a millionth. Whatever you train, `explain(fit_many(fits))` says which of the three became of it, and why.
 
 Made by `python benchmarks/parity.py`, with Keras {keras}.
 """

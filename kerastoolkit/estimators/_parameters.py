@@ -189,9 +189,8 @@ def call_arguments(
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    if inspect.isclass(build) and build.__module__.startswith("keras."):
-        return _signature_of_keras(build)
-    return _read_signature(build)
+    of_keras = inspect.isclass(build) and build.__module__.startswith("keras.")
+    return _signature_of_keras(build) if of_keras else _read_signature(build)
 
 
 @functools.cache  # it takes a tenth of a millisecond; what the user wrote may change, as when a notebook reloads it

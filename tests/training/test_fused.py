@@ -7,6 +7,7 @@ looks at batches sends a fit there.
 from __future__ import annotations
 
 import functools
+import os
 import random
 import re
 from collections.abc import Callable
@@ -121,7 +122,7 @@ def test_folds_of_very_unequal_size() -> None:
     assert_equal(three_ways(make, n=4), X)
 
 
-@pytest.fixture
+@pytest.fixture(autouse="KERASTOOLKIT_TEST_XLA" in os.environ)
 def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Every training counts as long enough for XLA; whether each call that was meant for it was its."""
     calls: list[bool] = []
@@ -145,6 +146,14 @@ def test_long_trainings_are_by_xla(n: int, by_xla: list[bool]) -> None:
     assert_equal(fits, table()[0])
     # None in the first epoch, then one call in each, since batches of another size are left to TensorFlow.
     assert by_xla == [True] * 3
+
+
+@pytest.mark.backend("tensorflow")
+def test_the_last_of_many_are_not_by_xla(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Program, "models_a_call", lambda self, n_models: 4)
+    # All but one end after two epochs of five.
+    assert_equal(three_ways(lambda number: simple(number, epochs=5 if number == 2 else 2), n=6), table()[0])
+    assert by_xla == [True]
 
 
 @pytest.mark.backend("tensorflow")
