@@ -5,7 +5,7 @@ The package reads as one story, a room for each step, and a room knows only the 
     data        what is held out before anything is learned
     builders    functions that build a model for the data at hand
     training    how models are fitted: many of them as one program
-    estimators  `KerasClassifier` and `KerasRegressor`, at home in every scikit-learn search, pipeline and ensemble
+    estimators  `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline
     search      scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
     evaluation  scores with their spread, beside the simple models to beat
     plotting    pictures of the results
@@ -34,7 +34,7 @@ from kerastoolkit._version import __version__
 
 if TYPE_CHECKING:  # the names as type checkers and editors see them
     from kerastoolkit import builders, data, estimators, evaluation, exceptions, experiment, plotting, search, training
-    from kerastoolkit.estimators import KerasClassifier, KerasRegressor, from_scikeras, load
+    from kerastoolkit.estimators import KerasClassifier, KerasRegressor, KerasTransformer, from_scikeras, load
     from kerastoolkit.experiment import Experiment, load_experiment, run_experiment
     from kerastoolkit.search import fused
 
@@ -42,6 +42,7 @@ __all__ = [
     "Experiment",
     "KerasClassifier",
     "KerasRegressor",
+    "KerasTransformer",
     "__version__",
     "builders",
     "data",
@@ -65,6 +66,7 @@ _ROOM_OF = {
     "Experiment": "experiment",
     "KerasClassifier": "estimators",
     "KerasRegressor": "estimators",
+    "KerasTransformer": "estimators",
     "from_scikeras": "estimators",
     "fused": "search",
     "load": "estimators",

@@ -2,6 +2,15 @@
 
 Each is usable alone, `mlp(input_shape=(30,), head=Head.binary())`, and by name or as a function in an estimator,
 `KerasClassifier("mlp", hidden=(64, 32))`, where the shapes and the head come from the data.
+
+for                              builder
+rows of features                 `mlp`, `residual_mlp`, `wide_and_deep`
+tables of numbers and categories `tabular`
+pictures                         `cnn`
+series and words                 `conv1d`, `rnn`, `transformer_encoder`
+several inputs                   `multi_input`
+several targets                  `multi_output`; every other builder ends in several outputs, too
+rows to be squeezed              `autoencoder`, which `KerasTransformer` trains
 """
 
 from __future__ import annotations
@@ -9,16 +18,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit.builders.functional import (
+    multi_input,
+    multi_output,
+    residual_mlp,
+    tabular,
+    transformer_encoder,
+    wide_and_deep,
+)
 from kerastoolkit.builders.heads import Head, HeadGroup, head
-from kerastoolkit.builders.sequential import mlp
+from kerastoolkit.builders.sequential import autoencoder, cnn, conv1d, mlp, rnn
 from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Head", "HeadGroup", "get", "head", "list_builders", "mlp"]
+__all__ = [
+    "Head",
+    "HeadGroup",
+    "autoencoder",
+    "cnn",
+    "conv1d",
+    "get",
+    "head",
+    "list_builders",
+    "mlp",
+    "multi_input",
+    "multi_output",
+    "residual_mlp",
+    "rnn",
+    "tabular",
+    "transformer_encoder",
+    "wide_and_deep",
+]
 
-_BUILDERS: dict[str, Callable[..., keras.Model]] = {"mlp": mlp}
+_BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    builder.__name__: builder
+    for builder in (
+        autoencoder,
+        cnn,
+        conv1d,
+        mlp,
+        multi_input,
+        multi_output,
+        residual_mlp,
+        rnn,
+        tabular,
+        transformer_encoder,
+        wide_and_deep,
+    )
+}
 
 
 def list_builders() -> list[str]:

@@ -1,18 +1,23 @@
-"""Straight stacks of layers."""
+"""Straight stacks of layers: for rows of features, pictures, series, and for rows that are to be squeezed."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
+from kerastoolkit.builders._blocks import Blocks, finish, one_shape, series, whole_number, widths_of
 from kerastoolkit.builders.heads import Head, HeadGroup
 from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["mlp"]
+__all__ = ["autoencoder", "cnn", "conv1d", "mlp", "rnn"]
+
+Normalization = Literal["batch", "layer"] | None
+
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or pass a function that builds a model for such rows as `model`."
 
 
 def mlp(
@@ -21,7 +26,7 @@ def mlp(
     hidden: int | Sequence[int] = (100,),
     activation: str = "relu",
     dropout: float = 0.0,
-    normalization: Literal["batch", "layer"] | None = None,
+    normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
     """Builds a multilayer perceptron.
@@ -52,50 +57,219 @@ def mlp(
     """
     import keras
 
-    widths = _widths(hidden)
-    if len(input_shape) != 1:
-        raise ParameterError(
-            f"`mlp` takes rows of features, but each row here has the shape {tuple(input_shape)}. Flatten it first, "
-            "X.reshape(len(X), -1), or pass a function that builds a model for such rows as `model`."
-        )
-    if not 0.0 <= dropout < 1.0:
-        raise ParameterError(f"`dropout` must be a fraction from 0 up to, not including, 1; got {dropout!r}.")
-    if normalization not in (None, "batch", "layer"):
-        raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {normalization!r}.")
-    if l2 < 0:
-        raise ParameterError(f"`l2` must not be negative; got {l2!r}.")
-    if not isinstance(head, (Head, HeadGroup)):
-        raise ParameterError(
-            f"`head` must be a Head, from head(y) or Head.binary(), Head.multiclass(n), ...; got {head!r}."
-        )
-    try:
-        keras.activations.get(activation)
-    except ValueError:
-        close = difflib.get_close_matches(str(activation), dir(keras.activations), n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"`activation` is {activation!r}, which Keras does not know.{meant}") from None
-
-    inputs = keras.Input(tuple(input_shape))
-    x: Any = inputs
-    for width in widths:
-        x = keras.layers.Dense(width, kernel_regularizer=keras.regularizers.L2(l2) if l2 else None)(x)
-        if normalization == "batch":
-            x = keras.layers.BatchNormalization()(x)
-        elif normalization == "layer":
-            x = keras.layers.LayerNormalization()(x)
-        x = keras.layers.Activation(activation)(x)
-        if dropout:
-            x = keras.layers.Dropout(dropout)(x)
-    if isinstance(head, HeadGroup):
-        return keras.Model(inputs, [layer(x) for layer in head.output_layers()], name="mlp")
-    return keras.Model(inputs, head.output_layer()(x), name="mlp")
+    widths = widths_of(hidden)
+    shape = one_shape(input_shape, "mlp", "rows of features", _FLATTEN, (1,))
+    inputs = keras.Input(shape)
+    return finish(inputs, Blocks(activation, dropout, normalization, l2).stack(inputs, widths), head, "mlp")
 
 
-def _widths(hidden: int | Sequence[int]) -> list[int]:
-    widths: list[Any] = list(hidden) if isinstance(hidden, Iterable) else [hidden]
-    for width in widths:
-        if isinstance(width, bool) or int(width) != width or width < 1:
-            raise ParameterError(
-                f"`hidden` must be a whole number of units or a sequence of them, such as (64, 32); got {hidden!r}."
-            )
-    return [int(width) for width in widths]
+def cnn(
+    input_shape: Sequence[int],
+    head: Head | HeadGroup,
+    filters: int | Sequence[int] = (32, 64),
+    kernel_size: int = 3,
+    hidden: int | Sequence[int] = (),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = "batch",
+    l2: float = 0.0,
+) -> keras.Model:
+    """Builds a convolutional network for pictures of any size and number of channels.
+
+    Each block is a convolution, normalization, activation and a pooling that halves both sides while they are longer
+    than one pixel, then dropout. The mean over what is left of the picture goes through the hidden layers to the head.
+    With normalization by batches it does not matter whether pixels go from 0 to 1 or to 255.
+
+    Example:
+
+    >>> cnn((28, 28, 1), Head.multiclass(10), filters=(16, 32)).output_shape
+    (None, 10)
+
+    Args:
+        input_shape: Shape of one picture, `(height, width, channels)`, or `(height, width)` for one channel; height
+            and width may be `None`: any.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        filters: Channels of each convolution. Defaults to `(32, 64)`.
+        kernel_size: Pixels of a convolution's window, in both directions. Defaults to `3`.
+        hidden: Units of dense layers after the convolutions. Defaults to `()`: none.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction dropped after each block and hidden layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, before each activation. Defaults to `"batch"`.
+        l2: Factor of the L2 penalty on the weights of convolutions and hidden layers. Defaults to `0.0`.
+
+    Returns:
+        An uncompiled model: input `(batch, height, width[, channels])`, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or rows are no pictures; the message says which.
+    """
+    import keras
+
+    shape = one_shape(
+        input_shape, "cnn", "pictures, (height, width, channels)",
+        "There is `mlp` for rows of features and `conv1d` for series; flat pictures take their shape back by "
+        "X.reshape(-1, height, width, channels).", (2, 3),
+    )  # fmt: skip
+    channels = widths_of(filters, "filters", "channels", at_least=1)
+    blocks, inputs = Blocks(activation, dropout, normalization, l2), keras.Input(shape)
+    if len(shape) == 2 and None in shape:
+        raise ParameterError(f"Pictures of any size need their channels named: {(*shape, 1)}, not {shape}.")
+    x = keras.layers.Reshape((*shape, 1))(inputs) if len(shape) == 2 else inputs
+    x = blocks.convolutions(x, channels, whole_number(kernel_size, "kernel_size"))
+    x = blocks.stack(keras.layers.GlobalAveragePooling2D()(x), widths_of(hidden))
+    return finish(inputs, x, head, "cnn")
+
+
+def conv1d(
+    input_shape: Sequence[int],
+    head: Head | HeadGroup,
+    filters: int | Sequence[int] = (32, 64),
+    kernel_size: int = 5,
+    hidden: int | Sequence[int] = (),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = "batch",
+    l2: float = 0.0,
+    vocabulary_size: int | None = None,
+    embedding_size: int = 64,
+) -> keras.Model:
+    """Builds a convolutional network for series: measurements over time, or the numbers of words.
+
+    As `cnn`, in one direction. The largest value of each channel goes on to the head: it is there wherever in the
+    series it was found.
+
+    Example:
+
+    >>> conv1d((100, 3), Head.regression()).output_shape
+    (None, 1)
+
+    Args:
+        input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        filters: Channels of each convolution. Defaults to `(32, 64)`.
+        kernel_size: Steps of a convolution's window. Defaults to `5`.
+        hidden: Units of dense layers after the convolutions. Defaults to `()`: none.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction dropped after each block and hidden layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, before each activation. Defaults to `"batch"`.
+        l2: Factor of the L2 penalty on the weights of convolutions and hidden layers. Defaults to `0.0`.
+        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding.
+            Defaults to `None`: series are of measurements.
+        embedding_size: Numbers that a word is turned into. Defaults to `64`.
+
+    Returns:
+        An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or rows are no series; the message says which.
+    """
+    import keras
+
+    blocks = Blocks(activation, dropout, normalization, l2)
+    channels = widths_of(filters, "filters", "channels", at_least=1)
+    inputs, x = series("conv1d", input_shape, vocabulary_size, embedding_size, masked=False)
+    x = blocks.convolutions(x, channels, whole_number(kernel_size, "kernel_size"))
+    x = blocks.stack(keras.layers.GlobalMaxPooling1D()(x), widths_of(hidden))
+    return finish(inputs, x, head, "conv1d")
+
+
+def rnn(
+    input_shape: Sequence[int],
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (64,),
+    cell: Literal["lstm", "gru"] = "lstm",
+    bidirectional: bool = False,
+    activation: str = "tanh",
+    dropout: float = 0.0,
+    normalization: Normalization = None,
+    l2: float = 0.0,
+    vocabulary_size: int | None = None,
+    embedding_size: int = 64,
+) -> keras.Model:
+    """Builds a recurrent network for series: measurements over time, or the numbers of words.
+
+    Each layer reads the series step by step and hands its own on; of the last one only the end goes to the head.
+
+    Example:
+
+    >>> rnn((100, 3), Head.multiclass(5), hidden=(32, 16), cell="gru", bidirectional=True).output_shape
+    (None, 5)
+
+    Args:
+        input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        hidden: Units of each recurrent layer, in each direction. Defaults to `(64,)`.
+        cell: `"lstm"` or `"gru"`. Defaults to `"lstm"`.
+        bidirectional: Whether each layer also reads from the end. Defaults to `False`.
+        activation: Name of the recurrent layers' activation. Defaults to `"tanh"`.
+        dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, after each layer. Defaults to `None`.
+        l2: Factor of the L2 penalty on the weights from input to layer. Defaults to `0.0`.
+        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding,
+            which is not read. Defaults to `None`: series are of measurements.
+        embedding_size: Numbers that a word is turned into. Defaults to `64`.
+
+    Returns:
+        An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or rows are no series; the message says which.
+    """
+    import keras
+
+    if cell not in ("lstm", "gru"):
+        raise ParameterError(f"`cell` must be 'lstm' or 'gru'; got {cell!r}.")
+    blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
+    kind = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
+    inputs, x = series("rnn", input_shape, vocabulary_size, embedding_size, masked=True)
+    for place, width in enumerate(widths):
+        layer = kind(width, activation=activation, return_sequences=place < len(widths) - 1, **blocks.penalty())
+        x = keras.layers.Bidirectional(layer)(x) if bidirectional else layer(x)
+        x = blocks.drop(blocks.normalize(x))
+    return finish(inputs, x, head, "rnn")
+
+
+def autoencoder(
+    input_shape: Sequence[int],
+    n_components: int = 2,
+    hidden: int | Sequence[int] = (64,),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = None,
+    l2: float = 0.0,
+) -> keras.Model:
+    """Builds a network that squeezes rows into a few numbers, the layer `"code"`, and makes the rows again from them.
+
+    The way back mirrors the way there. `KerasTransformer` trains it, and gives the two halves.
+
+    Example:
+
+    >>> autoencoder((64,), n_components=8, hidden=(32,)).get_layer("code").output.shape
+    (None, 8)
+
+    Args:
+        input_shape: Shape of one row; pictures and series are flattened, and come out in their shape.
+        n_components: Numbers that a row is squeezed into. Defaults to `2`.
+        hidden: Units of each layer before them; after them in reverse. Defaults to `(64,)`.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
+        l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
+
+    Returns:
+        An uncompiled model: input and output `(batch, *input_shape)`.
+
+    Raises:
+        ParameterError: An argument is out of range; the message says which.
+    """
+    import keras
+
+    widths, size = widths_of(hidden), whole_number(n_components, "n_components")
+    shape = one_shape(input_shape, "autoencoder", "rows of one to three axes", "Flatten it.", (1, 2, 3))
+    if None in shape:
+        raise ParameterError(f"`autoencoder` needs rows of one known shape; got {shape}.")
+    blocks, inputs = Blocks(activation, dropout, normalization, l2), keras.Input(shape)
+    x = keras.layers.Flatten()(inputs) if len(shape) > 1 else inputs
+    x = keras.layers.Dense(size, name="code")(blocks.stack(x, widths))
+    x = keras.layers.Dense(math.prod(shape))(blocks.stack(x, reversed(widths)))
+    return keras.Model(inputs, keras.layers.Reshape(shape)(x) if len(shape) > 1 else x, name="autoencoder")

@@ -6,5 +6,6 @@ from kerastoolkit.estimators._saving import load
 from kerastoolkit.estimators._scikeras import from_scikeras
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.regressor import KerasRegressor
+from kerastoolkit.estimators.transformer import KerasTransformer
 
-__all__ = ["KerasClassifier", "KerasRegressor", "from_scikeras", "load"]
+__all__ = ["KerasClassifier", "KerasRegressor", "KerasTransformer", "from_scikeras", "load"]

@@ -20,10 +20,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerastoolkit import builders
 from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, metadata
@@ -49,6 +50,7 @@ class KerasEstimator(BaseEstimator):
     _task = ""
 
     head_: Any
+    columns_: Columns
     _network: Network
     _input_shape: Any
 
@@ -375,6 +377,8 @@ class KerasEstimator(BaseEstimator):
         return self.feature_encoder_.transform(X) if "feature_encoder_" in self.__dict__ else X
 
     def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
+        if self._takes_columns() if reset else "columns_" in self.__dict__:
+            return self._read_table(X, reset=reset)
         if _inputs.kind_of(X, length) == "array":
             if not reset and isinstance(self._input_shape, (dict, list)):
                 raise DataError(
@@ -387,6 +391,24 @@ class KerasEstimator(BaseEstimator):
         if reset:
             self._input_shape = _inputs.shapes_of(X)
         return X
+
+    def _takes_columns(self) -> bool:
+        """Whether the build function asks for the columns of a table, and so has an input for each."""
+        arguments = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or ()
+        return "columns" in arguments and "columns" not in self._params
+
+    def _read_table(self, X: Any, *, reset: bool) -> Any:
+        if _inputs.kind_of(X) != "array":
+            raise DataError(
+                f"X must be a table (pandas, polars) or an array of rows and columns; got {type(X).__name__}."
+            )
+        validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
+        if reset:
+            self.columns_ = learn_columns(X, **_parameters.below(self._params, "columns"))
+        arrays = self.columns_.encode(X)
+        if reset:
+            self._input_shape = _inputs.shapes_of(arrays)
+        return arrays
 
     def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> _Data:
         if y is not None or sample_weight is not None:
@@ -421,13 +443,23 @@ class KerasEstimator(BaseEstimator):
             known = np.unique(np.concatenate([np.asarray(classes), np.unique(np.asarray(data.y))]))
             if len(known) > len(np.unique(np.asarray(classes))):
                 raise DataError(f"`y` holds labels that are not among `classes`, {np.asarray(classes).tolist()}.")
-            return builders.head(known, task="classification")
-        return builders.head(
-            data.y,
-            task=self._task,  # type: ignore[arg-type]
-            standardize=ours,
-            sample_weight=data.weights,
+            return self._head_of(known)
+        return self._head_of(data.y, standardize=ours, sample_weight=data.weights)
+
+    def _head_of(self, y: Any, **options: Any) -> Head | HeadGroup:
+        """The head of a target, with the options routed to it; it must be one that this estimator predicts."""
+        made = builders.head(y, task=self._task, **options, **_parameters.below(self._params, "head"))  # type: ignore[arg-type]
+        of_numbers = [part.classes is None for part in (made.heads if isinstance(made, HeadGroup) else [made])]
+        if any(of_numbers) and self._task == "regression" or not all(of_numbers) and self._task == "classification":
+            return made
+        kind = self._params["head__kind"]
+        raise ParameterError(
+            f"`head__kind` is {kind!r}, which {type(self).__name__} does not predict; that is for "
+            f"{'KerasRegressor' if self._task == 'classification' else 'KerasClassifier'}."
         )
+
+    def _head_from_config(self, config: Mapping[str, Any]) -> Any:
+        return (HeadGroup if config["class"] == "HeadGroup" else Head).from_config(config)
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         raise NotImplementedError  # abstract
@@ -514,6 +546,7 @@ class KerasEstimator(BaseEstimator):
                 "params": self.get_params,
                 "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
                 "head": lambda: head,
+                "columns": lambda: self.columns_,
             },
         )
 
@@ -546,6 +579,9 @@ class KerasEstimator(BaseEstimator):
         arguments |= _parameters.below(self._params, "compile")
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
         makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
+        weights = getattr(head, "loss_weights", None)
+        if weights is not None and defaults:
+            arguments.setdefault("loss_weights", weights)
         for name, make in makers.items():
             options = _parameters.below(self._params, name)
             spec = getattr(self, name)
@@ -565,7 +601,7 @@ class KerasEstimator(BaseEstimator):
         elif isinstance(head, HeadGroup):
             n_outputs, expected, kind = len(head.heads), len(head.heads), _target_type(head)
         else:
-            n_outputs = head.units if head.kind in ("multilabel", "regression") else 1
+            n_outputs = head.units if head.kind in ("multilabel", "regression", "counts") else 1
             expected, kind = 1, _target_type(head)
         meta: dict[str, Any] = {
             "X_shape_": self.__dict__.get("X_shape_"),
@@ -700,7 +736,7 @@ class KerasEstimator(BaseEstimator):
 
     def _split(self, y: Any, n_rows: int, validation_split: float, seed: int | None) -> tuple[Any, Any]:
         stratify = None
-        if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass"):
+        if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass", "ordinal"):
             stratify = self.head_.class_numbers(y)
         # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
         return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed)
@@ -815,6 +851,9 @@ class KerasEstimator(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.input_tags.three_d_array = True
+        with contextlib.suppress(ParameterError):  # what is no model is refused by fit
+            if self._takes_columns():
+                tags.input_tags.allow_nan = tags.input_tags.categorical = tags.input_tags.string = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         return tags
@@ -984,11 +1023,11 @@ def _target_type(head: Head | HeadGroup) -> str:
     """scikit-learn's (and scikeras') name for a kind of target."""
     if isinstance(head, HeadGroup):
         return "continuous-multioutput" if head.kind == "regression" else "multiclass-multioutput"
-    if head.kind == "regression":
+    if head.kind in ("regression", "counts"):
         return "continuous" if head.units == 1 else "continuous-multioutput"
     if head.one_hot:
         return "multiclass-onehot"
-    return "multilabel-indicator" if head.kind == "multilabel" else head.kind
+    return {"multilabel": "multilabel-indicator", "ordinal": "multiclass"}.get(head.kind, head.kind)
 
 
 def _number(value: Any) -> Any:

@@ -3,8 +3,8 @@
 A name without `__` is an argument of the build function, of `Model.fit` or of `Model.compile`, in this order. A name
 with `__` says where it goes: `model__hidden`, `optimizer__learning_rate`, `loss__from_logits`,
 `metrics__auc__num_thresholds`, `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`,
-`compile__run_eagerly`. What could reach nothing is an error that names the near miss: a grid over a misspelt name
-would otherwise train the same model again and again.
+`compile__run_eagerly`, `head__label_smoothing`. What could reach nothing is an error that names the near miss: a grid
+over a misspelt name would otherwise train the same model again and again.
 
 Nothing here knows scikit-learn: an estimator hands in its parameters as plain dicts.
 """
@@ -24,15 +24,23 @@ import numpy as np
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
-DESTINATIONS = ("model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile", "score")
+DESTINATIONS = (
+    "model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile", "score", "head", "columns",
+)  # fmt: skip
 
 # What an estimator hands to a build function that names it. The first three are scikeras' and always handed over;
 # the others only where the function has no default of its own.
 _OFFERED = ("meta", "compile_kwargs", "params")
-_OFFERED_IF_REQUIRED = ("input_shape", "head")
+_OFFERED_IF_REQUIRED = ("input_shape", "head", "columns")
 
 # What Keras called things once, and books and courses still do.
 _OLD_NAMES = {"lr": "learning_rate", "learn_rate": "learning_rate", "nb_epoch": "epochs", "decay": "weight_decay"}
+
+# Options of `builders.head` and of `data.learn_columns` that a user may set; the estimator fills in the others.
+_OPTIONS = {
+    "head": ("the head", {"class_weight", "focal", "from_logits", "kind", "label_smoothing", "weight"}),
+    "columns": ("the reading of columns", {"categorical", "max_categories", "min_count"}),
+}
 
 # Arguments of fit that the estimator fills in itself.
 _NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_data"}
@@ -69,12 +77,13 @@ def _complaint(name: str, declared: list[str], build: Callable[..., Any] | None,
             f"{near_miss(name, known + declared)} A routed parameter begins with "
             f"{', '.join(place + '__' for place in DESTINATIONS)}."
         )
-    if routed and destination in ("model", "fit", "compile", "predict"):
+    if routed and destination == "columns" and "columns" not in (own or ()):
+        return f"Invalid parameter {name!r} for estimator {owner}: {describe(build)} takes no columns; `tabular` does."
+    if routed and destination in ("model", "fit", "compile", "predict", *_OPTIONS):
         first = rest.split("__")[0]
-        accepted = own if destination == "model" else keras_arguments(destination)
+        what, accepted = _place(destination, build)
         if accepted is None or first in accepted:
             return None
-        what = describe(build) if destination == "model" else f"Model.{destination}"
         return (
             f"Invalid parameter {name!r} for estimator {owner}: {what} has no argument {first!r}."
             f"{near_miss(first, accepted)} It takes: {', '.join(sorted(accepted)) or 'none'}."
@@ -87,6 +96,15 @@ def _complaint(name: str, declared: list[str], build: Callable[..., Any] | None,
         f"{describe(build)}.{near_miss(name, candidates)} Arguments of {describe(build)}: "
         f"{', '.join(sorted(own)) or 'none'}. Valid parameters are: {sorted(declared)!r}."
     )
+
+
+def _place(destination: str, build: Callable[..., Any] | None) -> tuple[str, Iterable[str] | None]:
+    """How an error names what a routed parameter goes to, and the names that it takes."""
+    if destination == "model":
+        return describe(build), build_arguments(build)
+    if destination in _OPTIONS:
+        return _OPTIONS[destination]
+    return f"Model.{destination}", keras_arguments(destination)
 
 
 def build_arguments(build: Callable[..., Any] | None) -> set[str] | None:

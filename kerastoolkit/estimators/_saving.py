@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerastoolkit._version import __version__
-from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.data import Columns
 from kerastoolkit.exceptions import ParameterError, SavedFileError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, s
             only for files you trust.
 
     Returns:
-        The fitted `KerasClassifier` or `KerasRegressor`.
+        The fitted `KerasClassifier`, `KerasRegressor` or `KerasTransformer`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -161,6 +161,7 @@ def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, An
         "task": estimator._task,
         "parameters": {name: _encode(value, models) for name, value in estimator.get_params(deep=False).items()},
         "head": _encode(estimator.head_.get_config(), models),
+        "columns": _encode(vars(estimator)["columns_"].get_config(), models) if "columns_" in vars(estimator) else None,
         "learned": learned,
         "generator": None if generator is None else _encode(generator.get_state(legacy=False), models),
     }
@@ -173,6 +174,7 @@ def _restore(
 
     from kerastoolkit.estimators.classifier import KerasClassifier
     from kerastoolkit.estimators.regressor import KerasRegressor
+    from kerastoolkit.estimators.transformer import KerasTransformer
 
     if description["format"] > _FORMAT:
         raise SavedFileError(
@@ -189,13 +191,16 @@ def _restore(
                 f"{keras.__version__}: {error}"
             ) from error
 
-    base = {"classification": KerasClassifier, "regression": KerasRegressor}[description["task"]]
+    kinds: tuple[type[KerasEstimator], ...] = (KerasClassifier, KerasRegressor, KerasTransformer)
+    base = {kind._task: kind for kind in kinds}[description["task"]]
     kind = _lookup(description["class"])
     kind = kind if inspect.isclass(kind) and issubclass(kind, base) else base
     parameters = {name: _decode(value, load_model) for name, value in description["parameters"].items()}
     estimator = kind(**parameters)
     head = _decode(description["head"], load_model)
-    estimator.head_ = (HeadGroup if head["class"] == "HeadGroup" else Head).from_config(head)
+    estimator.head_ = estimator._head_from_config(head)
+    if description.get("columns") is not None:
+        estimator.columns_ = Columns.from_config(_decode(description["columns"], load_model))
     for name, value in description["learned"].items():
         setattr(estimator, name, _decode(value, load_model))
     generator = description["generator"]

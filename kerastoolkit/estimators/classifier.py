@@ -12,7 +12,6 @@ from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 
-from kerastoolkit import builders
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
@@ -198,7 +197,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     decision_function = available_if(_single_target)(decision_function)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean accuracy; for several labels or targets a row counts when all of it is right.
+        """Mean accuracy; for several labels or targets a row counts when all of it is right, targets of numbers aside.
 
         Args:
             X: Rows, as for `fit`; a data set brings its own `y`.
@@ -214,7 +213,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         if isinstance(getattr(self, "head_", None), HeadGroup) and type(self).scorer is KerasClassifier.scorer:
             predicted, true = self.predict(X), y
             if isinstance(predicted, Mapping):
-                pairs = [np.asarray(true[name]) == column for name, column in predicted.items()]
+                of_classes = [name for name, part in zip(predicted, self.head_.heads, strict=True) if part.n_classes]
+                pairs = [np.asarray(true[name]) == predicted[name] for name in of_classes]
             else:
                 pairs = list((np.asarray(true) == predicted).T)
             return float(np.average(np.all(pairs, axis=0), weights=sample_weight))
@@ -249,7 +249,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
                 )
             labels = np.concatenate(targets)
             if labels.ndim == 2 and labels.shape[1] > 1:
-                return builders.head(labels, task="classification")
+                return self._head_of(labels)
             classes = np.unique(labels)
         classes = np.unique(np.asarray(classes))
         if not np.issubdtype(classes.dtype, np.number) or not np.array_equal(classes, np.arange(len(classes))):
@@ -257,11 +257,13 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
                 f"A data set goes to Keras as it is, so its labels must be the numbers 0, 1, 2, ...; found "
                 f"{classes[:10].tolist()}. Encode them in the data set, or fit on arrays."
             )
-        return builders.head(classes.astype(int), task="classification")
+        return self._head_of(classes.astype(int))
 
     def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
         if class_weight is None:
-            return weights
+            of_head = getattr(self.head_, "sample_weight", None)  # an encoder of the user's has none
+            by_class = None if of_head is None else of_head(y)
+            return weights if by_class is None else by_class if weights is None else weights * by_class
         if not isinstance(class_weight, (Mapping, list)) and class_weight != "balanced":
             raise ParameterError(
                 f"`class_weight` must be a dict of weights by label, a list of them for several targets, 'balanced' or "

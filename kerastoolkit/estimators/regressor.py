@@ -92,4 +92,6 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         y = next(_inputs.batches(dataset))[1]
-        return Head.regression(1 if y.ndim == 1 else int(np.prod(y.shape[1:])))
+        n_targets = 1 if y.ndim == 1 else int(np.prod(y.shape[1:]))
+        counts = self._params.get("head__kind") == "counts"
+        return (Head.counts if counts else Head.regression)(n_targets)

@@ -1,0 +1,182 @@
+"""What all builders share: the arguments of the same names, their checks, and the layers made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kerastoolkit.builders.heads import Head, HeadGroup
+from kerastoolkit.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """A maker of hidden layers: each with the normalization, activation, dropout and penalty that were asked for.
+
+    Raises:
+        ParameterError: An argument is out of range, or Keras does not know the activation.
+    """
+
+    activation: str | None
+    dropout: float
+    normalization: str | None
+    l2: float
+
+    def __post_init__(self) -> None:
+        import keras
+
+        if not 0.0 <= self.dropout < 1.0:
+            raise ParameterError(f"`dropout` must be a fraction from 0 up to, not including, 1; got {self.dropout!r}.")
+        if self.normalization not in (None, "batch", "layer"):
+            raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {self.normalization!r}.")
+        if self.l2 < 0:
+            raise ParameterError(f"`l2` must not be negative; got {self.l2!r}.")
+        try:
+            keras.activations.get(self.activation)
+        except ValueError:
+            close = difflib.get_close_matches(str(self.activation), dir(keras.activations), n=1)
+            meant = f" Did you mean {close[0]!r}?" if close else ""
+            raise ParameterError(f"`activation` is {self.activation!r}, which Keras does not know.{meant}") from None
+
+    def dense(self, x: Any, width: int) -> Any:
+        """Dense, normalization, activation, dropout: `(batch, features)` to `(batch, width)`."""
+        import keras
+
+        return self.drop(self.activate(self.normalize(keras.layers.Dense(width, **self.penalty())(x))))
+
+    def stack(self, x: Any, widths: Iterable[int]) -> Any:
+        """One `dense` after the other."""
+        for width in widths:
+            x = self.dense(x, width)
+        return x
+
+    def convolutions(self, x: Any, filters: Sequence[int], kernel_size: int) -> Any:
+        """Convolutions of one or two dimensions, by the rank of `x`, each halving them while there is a half."""
+        import keras
+
+        two = len(x.shape) == 4
+        convolution = keras.layers.Conv2D if two else keras.layers.Conv1D
+        pooling = keras.layers.MaxPooling2D if two else keras.layers.MaxPooling1D
+        for number in filters:
+            x = convolution(number, kernel_size, padding="same", **self.penalty())(x)
+            x = self.activate(self.normalize(x))
+            if all(size is None or size > 1 for size in x.shape[1:-1]):
+                x = pooling(2)(x)
+            x = self.drop(x)
+        return x
+
+    def normalize(self, x: Any) -> Any:
+        """Normalization, if there is one."""
+        import keras
+
+        if self.normalization is None:
+            return x
+        kind = {"batch": keras.layers.BatchNormalization, "layer": keras.layers.LayerNormalization}[self.normalization]
+        return kind()(x)
+
+    def activate(self, x: Any) -> Any:
+        """Activation."""
+        import keras
+
+        return keras.layers.Activation(self.activation)(x)
+
+    def drop(self, x: Any) -> Any:
+        """Dropout, if there is one."""
+        import keras
+
+        return keras.layers.Dropout(self.dropout)(x) if self.dropout else x
+
+    def penalty(self) -> dict[str, Any]:
+        """The argument for a layer's penalty; a new regularizer each time."""
+        import keras
+
+        return {"kernel_regularizer": keras.regularizers.L2(self.l2)} if self.l2 else {}
+
+
+def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
+    """The model from `inputs` to what `head` makes of `x`, shape `(batch, features)`."""
+    import keras
+
+    return keras.Model(inputs, check_head(head).connect(x), name=name)
+
+
+def check_head(head: Any) -> Head | HeadGroup:
+    """Refuses what is no head."""
+    if isinstance(head, (Head, HeadGroup)):
+        return head
+    raise ParameterError(
+        f"`head` must be a Head, from head(y) or Head.binary(), Head.multiclass(n), ...; got {head!r}."
+    )
+
+
+def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "units", at_least: int = 0) -> list[int]:
+    """Sizes of layers from one number or several.
+
+    Raises:
+        ParameterError: They are no positive whole numbers, or fewer than `at_least`.
+    """
+    widths: list[Any] = list(value) if isinstance(value, Iterable) else [value]
+    good = [not isinstance(width, (bool, str)) and int(width) == width and width >= 1 for width in widths]
+    if not all(good) or len(widths) < at_least:
+        raise ParameterError(
+            f"`{name}` must be a whole number of {what} or a sequence of them, such as (64, 32); got {value!r}."
+        )
+    return [int(width) for width in widths]
+
+
+def whole_number(value: Any, name: str, at_least: int = 1) -> int:
+    """A whole number.
+
+    Raises:
+        ParameterError: It is none, or too small.
+    """
+    if isinstance(value, (bool, str)) or value is None or int(value) != value or value < at_least:
+        raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {value!r}.")
+    return int(value)
+
+
+def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tuple[int, ...]) -> tuple[Any, ...]:
+    """The shape of a row, of one of the ranks that a builder takes.
+
+    Raises:
+        ParameterError: There are several inputs, or the rank is another one.
+    """
+    if isinstance(input_shape, Mapping) or any(isinstance(part, (Sequence, Mapping)) for part in input_shape):
+        raise ParameterError(
+            f"`{builder}` takes one input, but here are {len(input_shape)}: {input_shape}. For several inputs there is "
+            "`multi_input`."
+        )
+    shape = tuple(input_shape)
+    if len(shape) not in ranks:
+        raise ParameterError(f"`{builder}` takes {takes}, but each row here has the shape {shape}. {advice}")
+    return shape
+
+
+def series(
+    builder: str, input_shape: Any, vocabulary_size: int | None, embedding_size: int, *, masked: bool
+) -> tuple[Any, Any]:
+    """The input of a builder for series, and the series itself, `(batch, steps, channels)`.
+
+    Args:
+        builder: Its name, for messages.
+        input_shape: `(steps, channels)` or `(steps,)`.
+        vocabulary_size: Number of words, None for measurements.
+        embedding_size: Channels that a word is turned into.
+        masked: Whether the layers after skip words of number 0, which fill a text up.
+    """
+    import keras
+
+    if vocabulary_size is None:
+        advice = "There is `mlp` for rows of features and `cnn` for pictures."
+        shape = one_shape(input_shape, builder, "series, (steps, channels)", advice, (1, 2))
+        inputs = keras.Input(shape)
+        return inputs, keras.layers.Reshape((-1, 1))(inputs) if len(shape) == 1 else inputs
+    shape = one_shape(input_shape, builder, "series of words, (steps,)", "Leave out `vocabulary_size`.", (1,))
+    size, width = whole_number(vocabulary_size, "vocabulary_size", 2), whole_number(embedding_size, "embedding_size")
+    inputs = keras.Input(shape, dtype="int32")
+    return inputs, keras.layers.Embedding(size, width, mask_zero=masked)(inputs)

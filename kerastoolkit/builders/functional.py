@@ -1,0 +1,426 @@
+"""Graphs of layers: shortcuts, several inputs, several outputs, columns of a table, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerastoolkit.builders._blocks import Blocks, check_head, finish, one_shape, series, whole_number, widths_of
+from kerastoolkit.builders.heads import Head, HeadGroup
+from kerastoolkit.builders.sequential import Normalization
+from kerastoolkit.data.columns import CategoryColumn, Columns
+from kerastoolkit.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = [
+    "multi_input",
+    "multi_output",
+    "residual_mlp",
+    "tabular",
+    "transformer_encoder",
+    "wide_and_deep",
+]
+
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1)."
+
+
+def residual_mlp(
+    input_shape: Sequence[int],
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (128, 128),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = "batch",
+    l2: float = 0.0,
+) -> keras.Model:
+    """Builds a residual network for rows of features.
+
+    Each block is normalization, Dense, activation, dropout, Dense, and is added to what went into it, so that deep
+    networks train as easily as shallow ones. After "Revisiting Deep Learning Models for Tabular Data" (Gorishniy et
+    al., 2021), where it is called ResNet.
+
+    Example:
+
+    >>> residual_mlp((30,), Head.binary(), hidden=(64, 64, 64)).output_shape
+    (None, 1)
+
+    Args:
+        input_shape: Shape of one row, `(features,)`.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        hidden: Units of each block; where the next has others, the shortcut gets a layer of its own. Defaults to
+            `(128, 128)`.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction of units dropped in each block while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, at the start of each block and before the head. Defaults to
+            `"batch"`.
+        l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
+
+    Returns:
+        An uncompiled model: input `(batch, features)`, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or a row has more than one axis; the message says which.
+    """
+    import keras
+
+    widths = widths_of(hidden, at_least=1)
+    blocks = Blocks(activation, dropout, normalization, l2)
+    inputs = keras.Input(one_shape(input_shape, "residual_mlp", "rows of features", _FLATTEN, (1,)))
+    x = keras.layers.Dense(widths[0], **blocks.penalty())(inputs)
+    for width in widths:
+        inner = keras.layers.Dense(width, **blocks.penalty())(blocks.normalize(x))
+        inner = keras.layers.Dense(width, **blocks.penalty())(blocks.drop(blocks.activate(inner)))
+        shortcut = x if x.shape[-1] == width else keras.layers.Dense(width, use_bias=False, **blocks.penalty())(x)
+        x = keras.layers.Add()([shortcut, inner])
+    return finish(inputs, blocks.activate(blocks.normalize(x)), head, "residual_mlp")
+
+
+def wide_and_deep(
+    input_shape: Any,
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (100, 50),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = None,
+    l2: float = 0.0,
+) -> keras.Model:
+    """Builds a linear model and a deep one that add up to one answer.
+
+    The wide part remembers (this feature means that), the deep part generalizes; the head sees the features and the
+    last hidden layer side by side, which is the sum of a linear model of each. After "Wide & Deep Learning for
+    Recommender Systems" (Cheng et al., 2016).
+
+    Example:
+
+    >>> wide_and_deep((30,), Head.regression(), hidden=(32,)).output_shape
+    (None, 1)
+
+    Args:
+        input_shape: Shape of one row, `(features,)`; or a dict with the shapes of `"wide"` and `"deep"`, where the
+            two parts see other features: X is then a dict of these two arrays.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        hidden: Units of each layer of the deep part. Defaults to `(100, 50)`.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
+        l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
+
+    Returns:
+        An uncompiled model: input `(batch, features)` or a dict of two such, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or the inputs are others; the message says which.
+    """
+    import keras
+
+    blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
+    if isinstance(input_shape, Mapping):
+        if set(input_shape) != {"wide", "deep"}:
+            raise ParameterError(
+                f"`wide_and_deep` takes one array, or a dict of the inputs 'wide' and 'deep'; got {list(input_shape)}."
+            )
+        shapes = {
+            name: one_shape(shape, "wide_and_deep", "rows of features", _FLATTEN, (1,))
+            for name, shape in input_shape.items()
+        }
+        inputs: Any = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
+        wide, deep = inputs["wide"], inputs["deep"]
+    else:
+        shape = one_shape(input_shape, "wide_and_deep", "rows of features", _FLATTEN, (1,))
+        inputs = wide = deep = keras.Input(shape)
+    x = keras.layers.Concatenate()([wide, blocks.stack(deep, widths)])
+    return finish(inputs, x, head, "wide_and_deep")
+
+
+def tabular(
+    columns: Columns,
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (128, 64),
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = None,
+    l2: float = 0.0,
+    embedding_dropout: float = 0.0,
+) -> keras.Model:
+    """Builds a network for a table of numbers and categories, with one input a column.
+
+    Each category becomes as many numbers as `min(600, round(1.6 n**0.56))` for `n` categories, learned beside the rest
+    (Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016; the size is fastai's). Numbers are brought to
+    mean 0 and deviation 1 inside the model. Missing and unseen categories have places of their own.
+
+    As `KerasClassifier("tabular")` it takes tables as they are: the columns come from the training rows.
+
+    Example:
+
+    >>> import pandas as pd
+    >>> from kerastoolkit.data import learn_columns
+    >>> table = pd.DataFrame({"age": [30.0, 41.0, 22.0], "town": ["Ulm", "Ulm", "Bonn"]})
+    >>> columns = learn_columns(table)
+    >>> tabular(columns, Head.binary()).predict(columns.encode(table), verbose=0).shape
+    (3, 1)
+
+    Args:
+        columns: What the columns are, from `data.learn_columns`.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        hidden: Units of each hidden layer. Defaults to `(128, 64)`.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
+        l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
+        embedding_dropout: Fraction of the numbers that stand for categories dropped while training. Defaults to
+            `0.0`.
+
+    Returns:
+        An uncompiled model: inputs by name as `columns.encode` makes them, `(batch, 1)` each, output
+        `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range; the message says which.
+    """
+    import keras
+
+    if not isinstance(columns, Columns) or not columns:
+        raise ParameterError(
+            f"`columns` must be what kerastoolkit.data.learn_columns(table) returns, got {columns!r}. As "
+            "KerasClassifier('tabular') the estimator learns them from the table that it is fitted on."
+        )
+    blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden)
+    inputs: dict[str, Any] = {}
+    embedded, numbers, flags, means, variances = [], [], [], [], []
+    for key, column in columns.items():
+        if isinstance(column, CategoryColumn):
+            inputs[key] = keras.Input((1,), name=key, dtype="int32")
+            size = min(600, round(1.6 * column.n_places**0.56))
+            layer = keras.layers.Embedding(column.n_places, size, name=f"embedding_{key}")
+            embedded.append(keras.layers.Flatten()(layer(inputs[key])))
+            continue
+        inputs[key] = keras.Input((1,), name=key)
+        numbers.append(inputs[key])
+        means.append(column.mean)
+        variances.append(column.deviation**2)
+        if column.missing:
+            inputs[f"{key}_missing"] = keras.Input((1,), name=f"{key}_missing")
+            flags.append(inputs[f"{key}_missing"])
+    parts = []
+    if embedded:
+        parts.append(Blocks(activation, embedding_dropout, None, 0.0).drop(_side_by_side(embedded)))
+    if numbers:
+        # The mean and variance of the training rows as weights that stay: Keras' Normalization has them as constants,
+        # so that each fold of a search would be another program.
+        standardize = keras.layers.BatchNormalization(
+            center=False, scale=False, epsilon=1e-7, trainable=False, name="standardize"
+        )
+        parts.append(standardize(_side_by_side(numbers)))
+        standardize.set_weights([np.array(means, "float32"), np.array(variances, "float32")])
+    return finish(inputs, blocks.stack(_side_by_side([*parts, *flags]), widths), head, "tabular")
+
+
+def multi_input(
+    input_shape: Mapping[str, Sequence[int]],
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (64,),
+    input_hidden: int | Sequence[int] = (32,),
+    filters: int | Sequence[int] = (32, 64),
+    kernel_size: int = 3,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = None,
+    l2: float = 0.0,
+) -> keras.Model:
+    """Builds a network of several inputs, such as a picture and what is known of it.
+
+    Each input has layers of its own, by what a row of it is: rows of features go through dense layers, series and
+    pictures through convolutions. What comes out side by side goes through the hidden layers to the head.
+
+    Example:
+
+    >>> multi_input({"photo": (32, 32, 3), "facts": (5,)}, Head.binary()).output_shape
+    (None, 1)
+
+    Args:
+        input_shape: Shape of one row of each input, by name: `(features,)`, `(steps, channels)` or
+            `(height, width, channels)`. X is a dict of arrays by these names.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        hidden: Units of the layers after all inputs came together. Defaults to `(64,)`.
+        input_hidden: Units of the layers of each input of features. Defaults to `(32,)`.
+        filters: Channels of the convolutions of each series and picture. Defaults to `(32, 64)`.
+        kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, before each activation. Defaults to `None`.
+        l2: Factor of the L2 penalty on the weights of hidden layers and convolutions. Defaults to `0.0`.
+
+    Returns:
+        An uncompiled model: inputs by name, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or there is one input only; the message says which.
+    """
+    blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden)
+    if not isinstance(input_shape, Mapping):
+        raise ParameterError(
+            f"`multi_input` takes a dict of inputs, X={{'photo': ..., 'facts': ...}}; got rows of the shape "
+            f"{tuple(input_shape)}. For one input there are `mlp`, `cnn` and `conv1d`."
+        )
+    inputs, x = _trunk(blocks, "multi_input", input_shape, input_hidden, filters, kernel_size)
+    return finish(inputs, blocks.stack(x, widths), head, "multi_input")
+
+
+def multi_output(
+    input_shape: Any,
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (64,),
+    head_hidden: int | Sequence[int] = (32,),
+    filters: int | Sequence[int] = (32, 64),
+    kernel_size: int = 3,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = None,
+    l2: float = 0.0,
+) -> keras.Model:
+    """Builds one trunk with several answers, such as age, gender and mood from one face, each with layers of its own.
+
+    The trunk is dense for rows of features, convolutional for series and pictures. Each target has its own loss and
+    weight: `head(y, kind={"age": "regression"}, weight={"age": 0.1})`, or `head__kind` and `head__weight` of an
+    estimator.
+
+    Example:
+
+    >>> targets = head({"age": [31.5, 8.0], "gender": ["f", "m"], "mood": ["calm", "sad"]})
+    >>> multi_output((64, 64, 1), targets).output_names
+    ['age', 'gender', 'mood']
+
+    Args:
+        input_shape: Shape of one row, `(features,)`, `(steps, channels)` or `(height, width, channels)`; or a dict of
+            shapes by name for several inputs.
+        head: The ends of the network, from `head` of a dict of targets.
+        hidden: Units of the layers that all targets share. Defaults to `(64,)`.
+        head_hidden: Units of the layers that each target has for itself. Defaults to `(32,)`.
+        filters: Channels of the convolutions of series and pictures. Defaults to `(32, 64)`.
+        kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
+        activation: Name of the hidden layers' activation. Defaults to `"relu"`.
+        dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, before each activation. Defaults to `None`.
+        l2: Factor of the L2 penalty on the weights of hidden layers and convolutions. Defaults to `0.0`.
+
+    Returns:
+        An uncompiled model: input `(batch, *input_shape)`, outputs by name, `(batch, units)` each.
+
+    Raises:
+        ParameterError: An argument is out of range; the message says which.
+    """
+    import keras
+
+    blocks, widths, own = Blocks(activation, dropout, normalization, l2), widths_of(hidden), widths_of(head_hidden)
+    # The layers of the inputs are the trunk, so dense inputs need none before the hidden ones unless there are several.
+    input_hidden = own if isinstance(input_shape, Mapping) else ()
+    inputs, x = _trunk(blocks, "multi_output", input_shape, input_hidden, filters, kernel_size)
+    x = blocks.stack(x, widths)
+    if isinstance(check_head(head), Head):
+        return finish(inputs, blocks.stack(x, own), head, "multi_output")
+    return keras.Model(inputs, [layer(blocks.stack(x, own)) for layer in head.output_layers()], name="multi_output")  # type: ignore[union-attr]
+
+
+def transformer_encoder(
+    input_shape: Sequence[int],
+    head: Head | HeadGroup,
+    hidden: int | Sequence[int] = (128, 128),
+    width: int = 64,
+    num_heads: int = 4,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    normalization: Normalization = "layer",
+    l2: float = 0.0,
+    vocabulary_size: int | None = None,
+) -> keras.Model:
+    """Builds an encoder of attention for short series: measurements over time, or the numbers of words.
+
+    Each block is attention of all steps to all steps, then two dense layers at each step, each added to what went into
+    it and normalized before. The mean over the steps goes to the head. After "Attention Is All You Need" (Vaswani et
+    al., 2017), with learned positions, and with normalization first (Xiong et al., "On Layer Normalization in the
+    Transformer Architecture", 2020). Time and memory grow with the square of the steps: some hundred are short.
+
+    Example:
+
+    >>> transformer_encoder((50,), Head.multiclass(4), vocabulary_size=1000).output_shape
+    (None, 4)
+
+    Args:
+        input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
+        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        hidden: Units of the first of the two dense layers of each block, so that there are as many blocks as numbers.
+            Defaults to `(128, 128)`.
+        width: Numbers that stand for a step between the blocks. Defaults to `64`.
+        num_heads: Heads of the attention; each gets `width // num_heads` numbers. Defaults to `4`.
+        activation: Name of the dense layers' activation. Defaults to `"relu"`.
+        dropout: Fraction dropped after attention and dense layers while training. Defaults to `0.0`.
+        normalization: `"batch"`, `"layer"` or `None`, before attention and dense layers. Defaults to `"layer"`.
+        l2: Factor of the L2 penalty on the weights of the dense layers. Defaults to `0.0`.
+        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding,
+            which is not read. Defaults to `None`: series are of measurements.
+
+    Returns:
+        An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
+
+    Raises:
+        ParameterError: An argument is out of range, or rows are no series of known length; the message says which.
+    """
+    import keras
+
+    blocks, sizes = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
+    width, num_heads = whole_number(width, "width"), whole_number(num_heads, "num_heads")
+    if width % num_heads:
+        raise ParameterError(f"`width` must be a multiple of `num_heads`; got {width} and {num_heads}.")
+    if not isinstance(input_shape, Mapping) and input_shape[0] is None:
+        raise ParameterError("`transformer_encoder` needs series of one length, since it learns each position.")
+    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, width, masked=True)
+    steps = int(x.shape[1])
+    x = x if vocabulary_size is not None else keras.layers.Dense(width)(x)
+    # The number of each step, from layers and operations that any Keras reads from a file.
+    positions = keras.ops.cumsum(keras.ops.ones_like(x[..., 0], dtype="int32"), axis=1) - 1
+    x = keras.layers.Add()([x, keras.layers.Embedding(steps, width, name="positions")(positions)])
+    for size in sizes:
+        seen = blocks.normalize(x)
+        attention = keras.layers.MultiHeadAttention(num_heads, width // num_heads)(seen, seen)
+        x = keras.layers.Add()([x, blocks.drop(attention)])
+        inner = keras.layers.Dense(size, **blocks.penalty())(blocks.normalize(x))
+        inner = keras.layers.Dense(width, **blocks.penalty())(blocks.activate(inner))
+        x = keras.layers.Add()([x, blocks.drop(inner)])
+    x = keras.layers.GlobalAveragePooling1D()(blocks.normalize(x))
+    return finish(inputs, x, head, "transformer_encoder")
+
+
+def _trunk(
+    blocks: Blocks, builder: str, shapes: Any, input_hidden: Any, filters: Any, kernel_size: Any
+) -> tuple[Any, Any]:
+    """The inputs, and what their own layers make of them side by side, `(batch, features)`."""
+    import keras
+
+    widths, channels = widths_of(input_hidden, "input_hidden"), widths_of(filters, "filters", "channels", at_least=1)
+    window = whole_number(kernel_size, "kernel_size")
+
+    def own_layers(x: Any) -> Any:
+        if len(x.shape) == 2:
+            return blocks.stack(x, widths)
+        pooling = keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.GlobalMaxPooling1D
+        return pooling()(blocks.convolutions(x, channels, window))
+
+    takes = "rows of features, series or pictures, of one to three axes"
+    if not isinstance(shapes, Mapping):
+        inputs: Any = keras.Input(one_shape(shapes, builder, takes, _FLATTEN, (1, 2, 3)))
+        return inputs, own_layers(inputs)
+    inputs = {
+        name: keras.Input(one_shape(shape, builder, takes, _FLATTEN, (1, 2, 3)), name=name)
+        for name, shape in shapes.items()
+    }
+    return inputs, _side_by_side([own_layers(x) for x in inputs.values()])
+
+
+def _side_by_side(parts: list[Any]) -> Any:
+    import keras
+
+    return parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)

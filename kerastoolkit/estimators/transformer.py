@@ -1,0 +1,302 @@
+"""`KerasTransformer`: a network that learns to make its input again, as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from kerastoolkit import builders
+from kerastoolkit.builders import Head
+from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators._base import KerasEstimator, _Data
+from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+Self = TypeVar("Self", bound="KerasTransformer")
+
+
+class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasEstimator):
+    """An autoencoder as a scikit-learn transformer: rows become a few numbers, and rows again.
+
+    Example:
+
+    >>> from sklearn.datasets import load_digits
+    >>> X = load_digits().data / 16
+    >>> squeezed = KerasTransformer(n_components=8, epochs=5, random_state=0).fit_transform(X)
+    >>> squeezed.shape
+    (1797, 8)
+
+    What is learned depends on the unit of each feature, as in PCA: put a `StandardScaler` before it.
+
+    Args:
+        model: A builder's name, a function that returns a `keras.Model` whose output has the shape of its input, or
+            such a model. Defaults to `None`: `"autoencoder"`.
+        code_layer: Name of the layer whose output `transform` returns. Defaults to `"code"`.
+        build_fn: As for `KerasClassifier`.
+        optimizer: As for `KerasClassifier`.
+        loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or mean squared
+            error.
+        metrics: A metric or a list of them. Defaults to `None`: none.
+        epochs: As for `KerasClassifier`.
+        batch_size: As for `KerasClassifier`.
+        validation_batch_size: As for `KerasClassifier`.
+        validation_split: Fraction of the rows held out at random to watch while training. Defaults to `0.0`.
+        shuffle: As for `KerasClassifier`.
+        callbacks: As for `KerasClassifier`.
+        warm_start: As for `KerasClassifier`.
+        random_state: As for `KerasClassifier`.
+        verbose: As for `KerasClassifier`.
+        **params: Arguments of the build function (`n_components`, `hidden`), and routed parameters.
+
+    Attributes:
+        model_: The trained `keras.Model`.
+        encoder_: Its first half, from rows to `code_layer`.
+        decoder_: Its second half, from there to rows.
+        history_: Losses and metrics by name, one number an epoch.
+        n_iter_: Epochs trained.
+        n_features_in_: Features a row, for `X` of one array.
+        feature_names_in_: Names of the features, for tables with string column names.
+    """
+
+    _task = "reconstruction"
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        code_layer: str = "code",
+        build_fn: Callable[..., Any] | None = None,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        callbacks: Any = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | str = 0,
+        **params: Any,
+    ) -> None:
+        super().__init__(
+            model,
+            build_fn=build_fn,
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_batch_size=validation_batch_size,
+            validation_split=validation_split,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+            **params,
+        )
+        self.code_layer = code_layer
+
+    def fit(
+        self: Self, X: Any, y: Any = None, sample_weight: Any = None, *, validation_data: Any = None, **fit_params: Any
+    ) -> Self:
+        """Builds and trains the model.
+
+        Args:
+            X: Rows, an array or table of shape `(n, ...)`.
+            y: Not used; pipelines pass it.
+            sample_weight: Weights of the rows, shape `(n,)`; 0 leaves a row out. Defaults to `None`.
+            validation_data: Rows to watch while training. Defaults to `None`.
+            **fit_params: Arguments of `keras.Model.fit` for this call, over those of the estimator.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ParameterError: A parameter could reach nothing or has an impossible value.
+            DataError: `X` cannot be learned from.
+            ModelMismatchError: The output of the model has not the shape of its input, or it has no `code_layer`.
+        """
+        return super().fit(X, None, sample_weight, validation_data=validation_data, **fit_params)
+
+    def transform(self, X: Any) -> Any:
+        """Squeezes rows.
+
+        Args:
+            X: Rows, as for `fit`.
+
+        Returns:
+            Output of `code_layer`, shape `(n, n_components)`, float32.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+        """
+        check_is_fitted(self)
+        raw = self._halves_by_rows(self.encoder_, self._read_X(X, reset=False))
+        return raw.reshape(len(raw), -1)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Makes rows from what `transform` returned.
+
+        Args:
+            X: Shape `(n, n_components)`.
+
+        Returns:
+            Rows in the shape of those in `fit`, float32.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            DataError: There are more or fewer than `n_components` columns.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype="numeric")
+        if X.shape[1] != self._n_features_out:
+            raise DataError(f"X has {X.shape[1]} columns, but `transform` returns {self._n_features_out}.")
+        code = X.reshape(len(X), *self.decoder_.input_shape[1:]).astype("float32")
+        return self._halves_by_rows(self.decoder_, code)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Minus the mean squared difference of rows and what is made of them, so that larger is better.
+
+        Args:
+            X: Rows, as for `fit`.
+            y: Not used.
+
+        Returns:
+            0 for rows that come back as they were, negative for others, in the squared unit of `X`.
+        """
+        made = self.predict(X)
+        return -float(np.mean((np.asarray(self._read_X(X, reset=False)) - made) ** 2))
+
+    @property
+    def encoder_(self) -> keras.Model:
+        """From rows to the output of `code_layer`, sharing the weights of `model_`."""
+        return self._halves()[0]
+
+    @property
+    def decoder_(self) -> keras.Model:
+        """From the output of `code_layer` to rows, sharing the weights of `model_`."""
+        return self._halves()[1]
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(np.prod(self.encoder_.output_shape[1:]))
+
+    def _halves(self) -> tuple[Any, Any]:
+        import keras
+
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"{type(self).__name__!r} is not fitted, and has no halves yet.")
+        model, *halves = self.__dict__.get("_cut", (None,))
+        if model is not self.model_:
+            code = self.model_.get_layer(self.code_layer).output
+            halves = [keras.Model(self.model_.inputs, code), keras.Model(code, self.model_.outputs)]
+            self._cut = self.model_, *halves
+        return halves[0], halves[1]
+
+    def _halves_by_rows(self, half: Any, X: Any) -> Any:
+        parts = []
+        for start in range(0, len(X), 1024):
+            batch = X[start : start + 1024]
+            output = half(_inputs.filled(batch, -len(batch) % 32), training=False)
+            parts.append(_one(output)[: len(batch)])
+        return np.concatenate(parts)
+
+    # -- what is other than in a prediction of y -------------------------------------------------------------------
+
+    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
+        if model is None and build_fn is None:
+            return builders.get("autoencoder")
+        return super()._build_function(model, build_fn)
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
+        X = self._read_X(X, reset=reset)
+        if isinstance(X, (dict, list)):
+            raise DataError("KerasTransformer takes one array of rows, not several inputs.")
+        weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
+        if reset:
+            self.X_shape_, self.X_dtype_ = X.shape, X.dtype
+        return _Data(X, X, weights)
+
+    def _validation(self, validation_data: Any) -> Any:
+        rows = validation_data[0] if isinstance(validation_data, tuple) else validation_data
+        return super()._validation((rows, None))
+
+    def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Any:
+        if not isinstance(self.code_layer, str):
+            raise ParameterError(f"`code_layer` must be the name of a layer; got {self.code_layer!r}.")
+        return Reconstruction("regression", int(np.prod(data.X.shape[1:])), flat=False, layer=self.code_layer)
+
+    def _head_from_config(self, config: Any) -> Any:
+        return Reconstruction.from_config(config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_cut"}
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        tags.target_tags.required = False
+        tags.target_tags.multi_output = False
+        return tags
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reconstruction(Head):
+    """The end of a network whose target is its input.
+
+    Args:
+        layer: Name of the layer that `transform` reads. Defaults to `"code"`.
+    """
+
+    layer: str = "code"
+
+    @property
+    def metrics(self) -> list[Any]:
+        """None: the loss says it."""
+        return []
+
+    def bind(self, model: keras.Model) -> Reconstruction:
+        """Holds the model against its input.
+
+        Raises:
+            ModelMismatchError: The output has another shape than the input, or there is no such layer.
+        """
+        names = [layer.name for layer in model.layers]
+        if self.layer not in names:
+            raise ModelMismatchError(
+                f"The model has no layer {self.layer!r}, whose output `transform` would return. Name that layer so, or "
+                f"give its name as `code_layer`: {', '.join(names)}."
+            )
+        if model.output_shape != model.input_shape:
+            raise ModelMismatchError(
+                f"The model makes {model.output_shape} of {model.input_shape}; a KerasTransformer trains it to make "
+                "its input again, so that both must be the same."
+            )
+        return self
+
+    def encode(self, y: Any) -> Any:
+        """The rows themselves, in Keras' float type."""
+        import keras
+
+        return np.asarray(y, dtype=keras.config.floatx())
+
+    def decode(self, raw: Any) -> Any:
+        """What the network made of rows."""
+        return raw
+
+
+def _one(output: Any) -> Any:
+    import keras
+
+    return keras.ops.convert_to_numpy(output[0] if isinstance(output, (list, tuple)) else output)
