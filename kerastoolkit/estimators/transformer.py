@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted
@@ -162,8 +163,8 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         X = check_array(X, dtype="numeric")
         if X.shape[1] != self._n_features_out:
             raise DataError(f"X has {X.shape[1]} columns, but `transform` returns {self._n_features_out}.")
-        code = X.reshape(len(X), *self.decoder_.input_shape[1:]).astype("float32")
-        return self._halves_by_rows(self.decoder_, code)
+        decoder = self.decoder_
+        return self._halves_by_rows(decoder, X.reshape(len(X), *decoder.input_shape[1:]).astype("float32"))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean squared difference of rows and what is made of them, so that larger is better.
@@ -181,35 +182,35 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
     @property
     def encoder_(self) -> keras.Model:
         """From rows to the output of `code_layer`, sharing the weights of `model_`."""
-        return self._halves()[0]
+        import keras
+
+        return keras.Model(self._fitted_model.inputs[0], self._fitted_model.get_layer(self.code_layer).output)
 
     @property
     def decoder_(self) -> keras.Model:
         """From the output of `code_layer` to rows, sharing the weights of `model_`."""
-        return self._halves()[1]
+        import keras
+
+        return keras.Model(self._fitted_model.get_layer(self.code_layer).output, self._fitted_model.outputs[0])
+
+    @property
+    def _fitted_model(self) -> Any:
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"{type(self).__name__!r} is not fitted, and has no halves yet.")
+        return self.model_
 
     @property
     def _n_features_out(self) -> int:
-        return int(np.prod(self.encoder_.output_shape[1:]))
-
-    def _halves(self) -> tuple[Any, Any]:
-        import keras
-
-        if not self.__sklearn_is_fitted__():
-            raise AttributeError(f"{type(self).__name__!r} is not fitted, and has no halves yet.")
-        model, *halves = self.__dict__.get("_cut", (None,))
-        if model is not self.model_:
-            code = self.model_.get_layer(self.code_layer).output
-            halves = [keras.Model(self.model_.inputs, code), keras.Model(code, self.model_.outputs)]
-            self._cut = self.model_, *halves
-        return halves[0], halves[1]
+        return int(np.prod(self._fitted_model.get_layer(self.code_layer).output.shape[1:]))
 
     def _halves_by_rows(self, half: Any, X: Any) -> Any:
+        import keras
+
         parts = []
         for start in range(0, len(X), 1024):
             batch = X[start : start + 1024]
             output = half(_inputs.filled(batch, -len(batch) % 32), training=False)
-            parts.append(_one(output)[: len(batch)])
+            parts.append(keras.ops.convert_to_numpy(output)[: len(batch)])
         return np.concatenate(parts)
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
@@ -218,6 +219,14 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         if model is None and build_fn is None:
             return builders.get("autoencoder")
         return super()._build_function(model, build_fn)
+
+    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
+        if issparse(X):
+            raise DataError(
+                "Sparse input is not supported by KerasTransformer, whose output would be as large as all its rows. "
+                "Use X.toarray() where that fits in memory, or TruncatedSVD first."
+            )
+        return super()._read_X(X, reset=reset, length=length)
 
     def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
         X = self._read_X(X, reset=reset)
@@ -240,12 +249,10 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
     def _head_from_config(self, config: Any) -> Any:
         return Reconstruction.from_config(config)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_cut"}
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = False
+        tags.transformer_tags.preserves_dtype = ["float32"]
         tags.target_tags.required = False
         tags.target_tags.multi_output = False
         return tags
@@ -294,9 +301,3 @@ class Reconstruction(Head):
     def decode(self, raw: Any) -> Any:
         """What the network made of rows."""
         return raw
-
-
-def _one(output: Any) -> Any:
-    import keras
-
-    return keras.ops.convert_to_numpy(output[0] if isinstance(output, (list, tuple)) else output)

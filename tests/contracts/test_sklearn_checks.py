@@ -15,9 +15,9 @@ import keras
 import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from kerastoolkit import KerasClassifier, KerasRegressor
+from kerastoolkit import KerasClassifier, KerasRegressor, KerasTransformer
 
-ESTIMATORS = [KerasClassifier(), KerasRegressor()]
+ESTIMATORS = [KerasClassifier(), KerasRegressor(), KerasTransformer()]
 ONLY_IN_FLOAT64 = {
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",
