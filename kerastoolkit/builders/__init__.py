@@ -15,6 +15,7 @@ rows to be squeezed              `autoencoder`, which `KerasTransformer` trains
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,10 @@ def get(builder: str | Callable[..., Any]) -> Callable[..., Any]:
     try:
         return _BUILDERS[builder]
     except KeyError:
+        close = difflib.get_close_matches(builder, list_builders(), n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
         raise ParameterError(
-            f"`model` is {builder!r}, which is not the name of a builder. Builders: {', '.join(list_builders())}. "
+            f"`model` is {builder!r}, which is not the name of a builder.{meant} Builders: "
+            f"{', '.join(list_builders())}. "
             "Or pass a function that returns a keras.Model."
         ) from None

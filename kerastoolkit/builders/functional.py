@@ -377,20 +377,24 @@ def transformer_encoder(
         raise ParameterError(f"`width` must be a multiple of `num_heads`; got {width} and {num_heads}.")
     if not isinstance(input_shape, Mapping) and input_shape[0] is None:
         raise ParameterError("`transformer_encoder` needs series of one length, since it learns each position.")
-    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, width, masked=True)
-    steps = int(x.shape[1])
-    x = x if vocabulary_size is not None else keras.layers.Dense(width)(x)
+    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, width, masked=False)
     # The number of each step, from layers and operations that any Keras reads from a file.
     positions = keras.ops.cumsum(keras.ops.ones_like(x[..., 0], dtype="int32"), axis=1) - 1
-    x = keras.layers.Add()([x, keras.layers.Embedding(steps, width, name="positions")(positions)])
+    masks, mask = {}, {}
+    if vocabulary_size is None:
+        x = keras.layers.Dense(width)(x)
+    else:  # a text without words has its first step read, so that there is something to take the mean of
+        read = keras.ops.logical_or(keras.ops.not_equal(inputs, 0), keras.ops.equal(positions, 0))
+        masks, mask = {"query_mask": read, "value_mask": read}, {"mask": read}
+    x = keras.layers.Add()([x, keras.layers.Embedding(int(x.shape[1]), width, name="positions")(positions)])
     for size in sizes:
         seen = blocks.normalize(x)
-        attention = keras.layers.MultiHeadAttention(num_heads, width // num_heads)(seen, seen)
+        attention = keras.layers.MultiHeadAttention(num_heads, width // num_heads)(seen, seen, **masks)
         x = keras.layers.Add()([x, blocks.drop(attention)])
         inner = keras.layers.Dense(size, **blocks.penalty())(blocks.normalize(x))
         inner = keras.layers.Dense(width, **blocks.penalty())(blocks.activate(inner))
         x = keras.layers.Add()([x, blocks.drop(inner)])
-    x = keras.layers.GlobalAveragePooling1D()(blocks.normalize(x))
+    x = keras.layers.GlobalAveragePooling1D()(blocks.normalize(x), **mask)
     return finish(inputs, x, head, "transformer_encoder")
 
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from kerastoolkit.builders import Head, HeadGroup, head
-from kerastoolkit.exceptions import DataError, ModelMismatchError
+from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,147 @@ def test_several_columns_of_classes_are_several_heads() -> None:
     raw = [np.eye(3)[column] for column in y.T]
     assert_array_equal(made.decode(raw), y)
     assert [part.shape for part in made.probabilities(raw)] == [(4, 3), (4, 3)]
+
+
+# -- counts, order, options -----------------------------------------------------------------------------------------
+
+
+def test_an_ordinal_target_asks_above_which_classes_a_row_lies() -> None:
+    made = head([1, 3, 2, 3], kind="ordinal")
+    assert (made.units, made.activation, made.loss) == (2, "sigmoid", "binary_crossentropy")
+    assert_array_equal(made.encode([1, 2, 3]), [[0, 0], [1, 0], [1, 1]])
+    raw = np.array([[0.1, 0.0], [0.9, 0.2], [0.9, 0.8], [0.4, 0.6]])
+    # The last row says that 3 is passed more surely than 2; the lower of the two counts.
+    assert_allclose(made.probabilities(raw), [[0.9, 0.1, 0], [0.1, 0.7, 0.2], [0.1, 0.1, 0.8], [0.6, 0, 0.4]])
+    assert_array_equal(made.decode(raw), [1, 2, 3, 1])
+
+
+def test_ordered_labels_without_data_keep_their_order() -> None:
+    made = Head.ordinal(["bad", "fair", "good", "best"])
+    assert_array_equal(made.encode(["best", "bad", "fair"]), [[1, 1, 1], [0, 0, 0], [1, 0, 0]])
+    assert made.decode(np.array([[0.9, 0.8, 0.1]])).tolist() == ["good"]
+
+
+def test_counts_are_learned_as_parts_of_their_mean() -> None:
+    made = head([0, 3, 9], kind="counts", standardize=True)
+    assert (made.units, made.activation, made.loss) == (1, "exponential", "poisson")
+    assert_allclose(made.encode([0, 3, 9])[:, 0], [0, 0.75, 2.25])
+    assert_allclose(made.decode(np.array([[0.75]])), [3])
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "loss"),
+    [
+        ([0, 1, 1], {"label_smoothing": 0.2}, keras.losses.BinaryCrossentropy(label_smoothing=0.2)),
+        ([0, 1, 1], {"focal": 2.0}, keras.losses.BinaryFocalCrossentropy(gamma=2.0)),
+        ([0, 1, 2], {"label_smoothing": 0.2}, keras.losses.CategoricalCrossentropy(label_smoothing=0.2)),
+        ([0, 1, 2], {"focal": 2.0}, keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=2.0)),
+        ([0, 1, 2], {"from_logits": True}, keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+    ],
+)
+def test_an_option_gives_the_loss_of_keras_and_the_encoding_it_wants(y: Any, options: Any, loss: Any) -> None:
+    made = head(y, **options)
+    assert made.loss.get_config() == loss.get_config()
+    model = keras.Sequential([keras.Input((2,)), made.output_layer()])
+    model.compile(loss=made.loss)
+    bound = made.bind(model)
+    assert (bound.encoding, bound.output) == (made.encoding, made.output)
+    raw = np.random.default_rng(0).uniform(0.1, 0.9, (3, made.units)).astype("float32")
+    assert float(made.loss(made.encode(y), raw)) == pytest.approx(float(loss(made.encode(y), raw)))
+
+
+def test_a_focal_loss_of_gamma_zero_is_the_crossentropy() -> None:
+    made = head([0, 1, 2], focal=1e-9)
+    raw = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], dtype="float32")
+    assert float(made.loss(np.eye(3), raw)) == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("y", [[0, 1, 1], [0, 1, 2], [[0, 1], [1, 1], [0, 0]]])
+def test_logits_mean_the_same_probabilities(y: Any) -> None:
+    plain, logits = head(np.array(y)), head(np.array(y), from_logits=True)
+    assert logits.activation is None
+    raw = np.random.default_rng(0).normal(size=(5, plain.units))
+    activated = keras.ops.convert_to_numpy(keras.activations.get(plain.activation)(raw.astype("float32")))
+    assert_allclose(logits.probabilities(raw), plain.probabilities(activated), rtol=1e-5)
+    assert_array_equal(logits.decode(raw), plain.decode(activated))
+
+
+@pytest.mark.parametrize("options", [{}, {"from_logits": True}])
+@pytest.mark.parametrize("y", [[0, 1, 1], [[0, 1], [1, 1], [1, 0]]], ids=["binary", "multilabel"])
+def test_the_accuracy_beside_the_loss_counts_what_decode_decides(y: Any, options: dict[str, Any]) -> None:
+    y = np.array(y)
+    made = head(y, **options)
+    raw = np.array([[0.4, 0.6, 0.2], [0.3, -0.2, 0.9]]).T[:, : made.units]
+    model = keras.Sequential([keras.Input((made.units,)), keras.layers.Identity()])
+    model.compile(loss=made.loss, metrics=made.metrics)
+    scores = model.evaluate(raw, made.encode(y), verbose=0, return_dict=True)
+    assert scores["accuracy"] == pytest.approx(np.mean(made.decode(raw) == y))
+
+
+def test_weights_of_classes_become_weights_of_rows() -> None:
+    y = np.array(["no", "no", "no", "yes"])
+    assert_allclose(head(y, class_weight="balanced").sample_weight(y), [4 / 6, 4 / 6, 4 / 6, 2])
+    assert_allclose(head(y, class_weight={"yes": 5}).sample_weight(y), [1, 1, 1, 5])
+    assert head(y).sample_weight(y) is None
+
+
+def test_each_target_of_a_dict_has_its_own_kind_loss_and_weight() -> None:
+    y = {"age": [31.0, 8.0, 30.0], "mood": [0, 2, 1], "visits": [0, 3, 1], "new": ["y", "n", "n"]}
+    made = head(y, kind={"age": "regression", "mood": "ordinal", "visits": "counts"}, weight={"age": 0.1})
+    assert [part.kind for part in made.heads] == ["regression", "ordinal", "counts", "binary"]
+    assert made.loss == {
+        "age": "mse", "mood": "binary_crossentropy", "visits": "poisson", "new": "binary_crossentropy"
+    }  # fmt: skip
+    assert made.loss_weights == {"age": 0.1, "mood": 1.0, "visits": 1.0, "new": 1.0}
+    assert head(y).loss_weights is None
+    # An option for classes is one for those among the targets.
+    smoothed = head(y, kind={"age": "regression"}, label_smoothing=0.1)
+    assert [part.label_smoothing for part in smoothed.heads] == [0.0, 0.1, 0.1, 0.1]
+    again = HeadGroup.from_config(made.get_config())
+    assert str(again.get_config()) == str(made.get_config())
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "error", "message"),
+    [
+        ([0, 1], {"kind": "binery"}, ParameterError, "`kind` is 'binery'. Did you mean 'binary'"),
+        ([0, 1, 2], {"kind": "binary"}, DataError, "`kind` is 'binary', but `y` looks multiclass"),
+        (["low", "high"], {"kind": "ordinal"}, DataError, "Number the classes in their order"),
+        ([0.5, 1], {"kind": "counts"}, DataError, "'counts', which are 0, 1, 2, ..., but `y` holds 0.5"),
+        ([0, -1], {"kind": "counts"}, DataError, "but `y` holds -1"),
+        ([0, 1], {"kind": {"a": "binary"}}, ParameterError, "`kind` is a dict.*but `y` is one target"),
+        ({"a": [0, 1]}, {"weight": {"b": 1.0}}, ParameterError, "`weight` names 'b', which is no target"),
+        ([0, 1], {"label_smoothing": 1.0}, ParameterError, "`label_smoothing` must be a fraction"),
+        ([0, 1], {"focal": -1.0}, ParameterError, "`focal` must not be negative"),
+        ([0.5, 1.5], {"from_logits": True}, ParameterError, "`from_logits` is an option for classes"),
+        ([0, 1], {"class_weight": {2: 1.0}}, ParameterError, r"weights for \[2\]; the classes are \[0, 1\]"),
+        ([[0, 1], [1, 1]], {"class_weight": "balanced"}, ParameterError, "a row of a multilabel target has several"),
+        ({"age": [0.5, 1.5]}, {"task": "classification"}, DataError, "For numbers say kind={'age': 'regression'}"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(y: Any, options: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        head(y, **options)
+
+
+@pytest.mark.parametrize(
+    ("made", "model", "message"),
+    [
+        (Head.ordinal(4), (4, "softmax", "categorical_crossentropy"), "an ordinal target with 4 classes: it needs 3"),
+        (Head.counts(), (1, None, "poisson"), "'poisson' takes the logarithm.*activation='exponential'"),
+        (Head.binary(), (1, "sigmoid", keras.losses.BinaryCrossentropy(from_logits=True)), "already applies a sigmoid"),
+    ],
+    ids=["ordinal", "counts", "logits"],
+)
+def test_an_end_that_cannot_learn_the_kind_is_refused(made: Head, model: Any, message: str) -> None:
+    with pytest.raises(ModelMismatchError, match=message):
+        made.bind(_model(*model))
+
+
+def test_the_last_layer_of_a_mixed_network_is_float32() -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert Head.binary().output_layer().compute_dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,14 +1,15 @@
-"""`mlp`: its layers are those asked for, and what cannot be built is refused by name."""
+"""Straight stacks: their layers are those asked for, and what cannot be built is refused by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 from kerastoolkit import builders
-from kerastoolkit.builders import Head, head, mlp
+from kerastoolkit.builders import Head, autoencoder, cnn, conv1d, head, mlp, rnn
 from kerastoolkit.exceptions import ParameterError
 
 
@@ -58,9 +59,9 @@ def test_what_cannot_be_built_is_refused_by_name(arguments: dict[str, Any], mess
 
 
 def test_builders_are_found_by_name() -> None:
-    assert builders.list_builders() == ["mlp"]
+    assert {"cnn", "mlp", "tabular"} <= set(builders.list_builders())
     assert builders.get("mlp") is mlp
-    with pytest.raises(ParameterError, match="'mpl', which is not the name of a builder. Builders: mlp"):
+    with pytest.raises(ParameterError, match="'mpl', which is not the name of a builder. Did you mean 'mlp'"):
         builders.get("mpl")
 
 
@@ -68,3 +69,68 @@ def test_a_model_comes_back_from_its_file(tmp_path: Any) -> None:
     model = mlp((5,), Head.multiclass(3), hidden=(4,), normalization="layer")
     model.save(tmp_path / "model.keras")
     assert _kinds(keras.saving.load_model(tmp_path / "model.keras")) == _kinds(model)
+
+
+def test_pictures_are_halved_by_each_convolution_while_there_is_a_half() -> None:
+    model = cnn((6, 5, 3), Head.multiclass(4), filters=(2, 4, 8), kernel_size=3)
+    sizes = [layer.output.shape[1:] for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    assert sizes == [(3, 2, 2), (1, 1, 4)]
+    assert model.output_shape == (None, 4)
+
+
+def test_pictures_of_any_size_go_through_one_network() -> None:
+    model = cnn((None, None, 1), Head.binary(), filters=(2,))
+    assert [model(np.ones((1, size, size, 1))).shape for size in (4, 9)] == [(1, 1), (1, 1)]
+
+
+def test_a_picture_without_channels_has_one() -> None:
+    assert cnn((8, 8), Head.binary()).count_params() == cnn((8, 8, 1), Head.binary()).count_params()
+
+
+def test_a_series_of_words_goes_through_an_embedding() -> None:
+    for builder in (conv1d, rnn):
+        model = builder((7,), Head.binary(), vocabulary_size=30, embedding_size=5)
+        assert model.layers[1].embeddings.shape == (30, 5)
+        assert model(np.ones((2, 7), dtype="int32")).shape == (2, 1)
+
+
+def test_a_recurrent_network_does_not_read_padding() -> None:
+    model = rnn((5,), Head.regression(), hidden=(4,), vocabulary_size=9, embedding_size=3)
+    short, padded = np.array([[1, 2, 0, 0, 0]]), np.array([[1, 2]])
+    layer = model.layers[-2]
+    ends = [layer(model.layers[1](words), mask=words != 0) for words in (short, padded)]
+    np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, ends), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "kind"), [("lstm", "LSTM"), ("gru", "GRU")])
+def test_recurrent_layers_are_those_asked_for(cell: Any, kind: str) -> None:
+    model = rnn((7, 2), Head.binary(), hidden=(4, 3), cell=cell)
+    assert _kinds(model) == ["InputLayer", kind, kind, "Dense"]
+    both = rnn((7, 2), Head.binary(), hidden=(4, 3), cell=cell, bidirectional=True)
+    assert [layer.output.shape[1:] for layer in both.layers[1:3]] == [(7, 8), (6,)]
+
+
+def test_an_autoencoder_goes_back_the_way_it_came() -> None:
+    model = autoencoder((8, 8), n_components=3, hidden=(16, 8))
+    assert [layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)] == [16, 8, 3, 8, 16, 64]
+    assert model.output_shape == (None, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: cnn((64,), Head.binary()), "`cnn` takes pictures.*X.reshape"),
+        (lambda: cnn((None, 8), Head.binary()), r"need their channels named: \(None, 8, 1\)"),
+        (lambda: cnn((8, 8), Head.binary(), filters=()), "`filters` must be a whole number of channels"),
+        (lambda: cnn((8, 8), Head.binary(), kernel_size=0), "`kernel_size` must be a whole number of at least 1"),
+        (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but here are 1"),
+        (lambda: conv1d((8, 8, 3), Head.binary()), "`conv1d` takes series"),
+        (lambda: rnn((8, 3), Head.binary(), cell="rnn"), "`cell` must be 'lstm' or 'gru'; got 'rnn'"),
+        (lambda: rnn((8, 3), Head.binary(), vocabulary_size=9), "series of words"),
+        (lambda: autoencoder((8,), n_components=0), "`n_components` must be a whole number of at least 1"),
+        (lambda: autoencoder((None, 8)), "rows of one known shape"),
+    ],
+)
+def test_what_no_stack_can_be_built_of_is_refused_by_name(build: Any, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        build()
