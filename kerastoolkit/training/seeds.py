@@ -109,6 +109,10 @@ def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
             state.set_global_attribute(name, value)
 
 
+# Variables that a thread has yet to initialize: in another thread they would be initialized again.
+_WORK_IN_HAND = ("uninitialized_variables",)
+
+
 def settings() -> dict[str, Any]:
     """What the user set in Keras for this thread: dtype policy, custom objects, seed and the like.
 
@@ -119,7 +123,8 @@ def settings() -> dict[str, Any]:
     """
     if "keras" not in sys.modules:
         return {}
-    return {name: value for name, value in vars(_keras_state().GLOBAL_STATE_TRACKER).items() if "scope" not in name}
+    found = vars(_keras_state().GLOBAL_STATE_TRACKER).items()
+    return {name: value for name, value in found if "scope" not in name and name not in _WORK_IN_HAND}
 
 
 def put_settings(found: dict[str, Any]) -> None:
