@@ -25,7 +25,7 @@ __all__ = [
     "wide_and_deep",
 ]
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1)."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for pictures and 'conv1d' or 'rnn' for series."
 
 
 def residual_mlp(
@@ -415,10 +415,10 @@ def _trunk(
 
     takes = "rows of features, series or pictures, of one to three axes"
     if not isinstance(shapes, Mapping):
-        inputs: Any = keras.Input(one_shape(shapes, builder, takes, _FLATTEN, (1, 2, 3)))
+        inputs: Any = keras.Input(one_shape(shapes, builder, takes, "", (1, 2, 3)))
         return inputs, own_layers(inputs)
     inputs = {
-        name: keras.Input(one_shape(shape, builder, takes, _FLATTEN, (1, 2, 3)), name=name)
+        name: keras.Input(one_shape(shape, builder, takes, "", (1, 2, 3)), name=name)
         for name, shape in shapes.items()
     }
     return inputs, _side_by_side([own_layers(x) for x in inputs.values()])

@@ -17,7 +17,7 @@ __all__ = ["autoencoder", "cnn", "conv1d", "mlp", "rnn"]
 
 Normalization = Literal["batch", "layer"] | None
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or pass a function that builds a model for such rows as `model`."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for pictures and 'conv1d' or 'rnn' for series."
 
 
 def mlp(

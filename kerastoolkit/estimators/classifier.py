@@ -46,13 +46,16 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     A parameter without `__` that is not listed below is an argument of the build function, or else of
     `keras.Model.fit` or `compile`; it need not be declared to be set, searched or cloned. With `__` it says where it
     goes: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`, `metrics__auc__num_thresholds`,
-    `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`.
+    `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
+    `head__kind`, `head__label_smoothing` and the other options of `builders.head`; for a builder that takes columns of
+    a table, such as `"tabular"`, `columns__categorical` and the other options of `data.learn_columns`.
 
     Args:
-        model: Name of a builder; a function (or `keras.Model` class) that returns a compiled or uncompiled model; or
-            a `keras.Model`, of which each fit trains a copy. A function may take any arguments; `input_shape` and
-            `head` are filled in where it has no default for them, `meta`, `compile_kwargs` and `params` as scikeras
-            does. Defaults to `None`: `"mlp"`.
+        model: Name of a builder (`builders.list_builders()`); a function (or `keras.Model` class) that returns a
+            compiled or uncompiled model; or a `keras.Model`, of which each fit trains a copy. A function may take any
+            arguments; `input_shape`, `head` and `columns` are filled in where it has no default for them, `meta`,
+            `compile_kwargs` and `params` as scikeras does. With `columns`, X is a table and the model has an input for
+            each column. Defaults to `None`: `"mlp"`.
         build_fn: Old name of `model`. Defaults to `None`.
         optimizer: Name, class or instance. Defaults to `None`: what the model was compiled with, or Adam.
         loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or the loss
@@ -85,6 +88,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         n_features_in_: Features a row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
         head_: The `Head` that encodes `y` and decodes the output of `model_`.
+        columns_: The `Columns` of the table, where the builder takes them.
         callbacks_: The callbacks of the last fit, not kept by pickling.
     """
 
