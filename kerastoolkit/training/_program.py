@@ -1563,7 +1563,7 @@ class _Torch:
                     rows = _present(mapped(take, data, starts))
                     if ahead[0]:
                         look_ahead(state, lifted, rows)
-                    with _without_channels_last() if stacked else contextlib.nullcontext():
+                    with _as_vmap_takes_it() if stacked else contextlib.nullcontext():
                         state = (torch.func.vmap(one) if stacked else one)(state, lifted, rows)
                 return state, torch.func.vmap(results)(state) if stacked else results(state)
 
@@ -1579,23 +1579,84 @@ class _Torch:
 
 
 @contextlib.contextmanager
-def _without_channels_last() -> Iterator[None]:
-    """Keeps Keras from reordering in memory what a convolution gets, which torch does not do to several models at once.
+def _as_vmap_takes_it() -> Iterator[None]:
+    """Has Keras compute in a way that torch can take for several models at once; what it computes is the same."""
+    import keras
+    from keras.src.backend.torch import core, nn
 
-    It changes how fast a convolution is and nothing that it computes.
-    """
-    from keras.src.backend.torch import nn
-
-    name = "_maybe_convert_to_channels_last"
-    before = getattr(nn, name, None)
-    if before is None:
-        yield
-        return
-    setattr(nn, name, lambda tensor: tensor)
+    replaced: list[tuple[Any, str, Callable[..., Any]]] = [
+        (nn, "_maybe_convert_to_channels_last", lambda tensor: tensor),  # only about how fast a convolution is
+        (core, "cond", functools.partial(_cond, getattr(core, "cond", keras.ops.cond))),
+        (core, "scatter", _scatter),
+        (keras.regularizers.L1L2, "__call__", _penalty),
+        (keras.optimizers.schedules.PiecewiseConstantDecay, "__call__", _piecewise),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
+    for owner, name, function in replaced:
+        if hasattr(owner, name):
+            setattr(owner, name, function)
     try:
         yield
     finally:
-        setattr(nn, name, before)
+        for owner, name, function in before:
+            setattr(owner, name, function)
+
+
+def _cond(cond: Callable[..., Any], condition: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    """Keras' `cond`; where the condition differs between models, both sides of it are computed."""
+    import keras
+    import torch
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    try:
+        bool(condition)
+    except RuntimeError:  # it differs
+        scope = get_stateless_scope()
+        before = dict(scope.state_mapping) if scope is not None else {}
+        sides = true(), false()
+        if scope is not None and any(before.get(key) is not value for key, value in scope.state_mapping.items()):
+            raise NotPureError("a condition that differs between models changes a state") from None
+        if any(getattr(part, "requires_grad", False) for part in keras.tree.flatten(sides)):
+            # What is not finite on the side that is not taken would make the gradient NaN.
+            raise NotPureError("a gradient goes through a condition that differs between models") from None
+        return keras.tree.map_structure(lambda one, other: torch.where(condition, one, other), *sides)
+    return cond(condition, true, false)
+
+
+def _scatter(indices: Any, values: Any, shape: Any) -> Any:
+    """Keras' `scatter`, not in place."""
+    import keras
+    import torch
+
+    indices, values = keras.ops.convert_to_tensor(indices), keras.ops.convert_to_tensor(values)
+    n_axes = indices.shape[-1]
+    places = torch.reshape(indices, [-1, n_axes]).long().unbind(1)
+    values = torch.reshape(values, [-1, *shape[n_axes:]])
+    return values.new_zeros(shape).index_put(places, values, accumulate=True)
+
+
+def _penalty(penalty: Any, x: Any) -> Any:
+    """`L1L2.__call__`, not in place."""
+    from keras import ops
+
+    l1, l2 = penalty.l1, penalty.l2
+    parts = [ops.cast(l1, x.dtype) * ops.sum(ops.absolute(x))] if l1 != 0.0 else []
+    parts += [ops.cast(l2, x.dtype) * ops.sum(ops.square(x))] if l2 != 0.0 else []
+    return sum(parts, ops.convert_to_tensor(0.0, dtype=x.dtype))
+
+
+def _piecewise(schedule: Any, step: Any) -> Any:
+    """`PiecewiseConstantDecay.__call__`, not in place."""
+    from keras import ops
+
+    first, *others = map(ops.convert_to_tensor, schedule.values)
+    ends = [ops.cast(end, step.dtype) for end in map(ops.convert_to_tensor, schedule.boundaries)]
+    reached = [ops.logical_and(step > low, step <= high) for low, high in zip(ends, ends[1:], strict=False)]
+    values = [first, others[-1], *others[:-1]]
+    return sum(
+        ops.cast(is_now, first.dtype) * value
+        for is_now, value in zip([step <= ends[0], step > ends[-1], *reached], values, strict=True)
+    )
 
 
 class _Backends:

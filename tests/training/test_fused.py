@@ -249,6 +249,12 @@ OPTIMIZERS: dict[str, Callable[[float], Any]] = {
     "adam clipvalue": lambda rate: keras.optimizers.Adam(0.01, clipvalue=rate),
     "adam global clipnorm": lambda rate: keras.optimizers.Adam(0.01, global_clipnorm=10 * rate),
     "adam schedule": lambda rate: keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.01, 5, 0.9)),
+    "adam warmed up": lambda rate: keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(0.001, 12, warmup_target=0.02, warmup_steps=4)
+    ),
+    "adam by pieces": lambda rate: keras.optimizers.Adam(
+        keras.optimizers.schedules.PiecewiseConstantDecay([4, 9, 12], [0.03, 0.02, 0.01, 0.005])
+    ),
     "adamax": lambda rate: keras.optimizers.Adamax(rate),
     "adamw": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.1 * rate),
     "ftrl": lambda rate: keras.optimizers.Ftrl(10 * rate),
@@ -354,8 +360,7 @@ def test_penalties_that_differ(name: str) -> None:
         hidden = [layers.Dense(8, kernel_regularizer=PENALTIES[name](number))]
         return Fit(network(lambda: hidden), X, y, epochs=3, seed=number)
 
-    # Keras adds up the two in place, which torch cannot do for several models.
-    assert_equal(three_ways(make, together=name != "l1 and l2" or keras.config.backend() != "torch"), X)
+    assert_equal(three_ways(make), X)
 
 
 @pytest.mark.backend("torch")
@@ -400,6 +405,67 @@ def test_metrics_with_a_state_of_their_own() -> None:
         return Fit(model, X, y, epochs=2, seed=number, validation_data=(X[::4], y[::4]))
 
     assert_equal(three_ways(make), X)
+
+
+def test_counts_of_training_are_not_those_of_validation() -> None:
+    """On torch, Keras itself shows the validation's in their place."""
+    X, y = table()
+    target = (y > 0).astype("float32")[:, None]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential([keras.Input((13,)), layers.Dense(1, activation="sigmoid")])
+        model.compile(keras.optimizers.SGD(0.0), "mse", metrics=[keras.metrics.FalseNegatives(name="missed")])
+        return Fit(model, X, target, epochs=2, seed=number, validation_data=(X[::2], target[::2]))
+
+    for one in fit_many([make(number) for number in range(2)]):
+        missed = (target == 1) & (keras.ops.convert_to_numpy(one.model(X)) <= 0.5)
+        assert missed.sum() != missed[::2].sum()
+        assert one.history["missed"] == [missed.sum()] * 2
+        assert one.history["val_missed"] == [missed[::2].sum()] * 2
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_labels_of_hinge_losses_are_told_apart_for_each_model(loss: str) -> None:
+    X, y = table()
+    is_first = (y == 0).astype("float32")[:, None]
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential([keras.Input((13,)), *dense(), layers.Dense(1, activation="tanh")])
+        model.compile(keras.optimizers.Adam(0.01), loss, metrics=[keras.metrics.Hinge(name="found")])
+        return Fit(model, X, 2 * is_first - 1 if number % 2 else is_first, epochs=2, seed=number)
+
+    assert_equal(three_ways(make), X)
+
+
+def test_metrics_of_overlap() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        metrics = [
+            keras.metrics.MeanIoU(3, name="mean", sparse_y_pred=False),
+            keras.metrics.IoU(3, [0, 2], name="some", sparse_y_pred=False),
+        ]
+        model = network(dense, rate=0.01 * (number + 1), metrics=metrics)
+        return Fit(model, X, y, epochs=2, seed=number, validation_data=(X[::3], y[::3]))
+
+    assert_equal(three_ways(make), X)
+
+
+def test_a_gradient_through_a_condition_of_each_model() -> None:
+    X, y = table()
+    target = X[:, :1] + 1
+
+    def root_or_nothing(y: Any, output: Any) -> Any:
+        distance = keras.ops.mean(keras.ops.abs(y - output))
+        # The root of a negative number would be NaN, if it were computed for those that do not take it.
+        return keras.ops.cond(distance > 2, lambda: keras.ops.sqrt(distance - 2), lambda: 0.1 * distance)
+
+    def make(number: int) -> Fit:
+        model = keras.Sequential([keras.Input((13,)), layers.Dense(1, bias_initializer=keras.initializers.Constant(9))])
+        model.compile(keras.optimizers.Adam(0.3), root_or_nothing)
+        return Fit(model, X, target * (1 + 3 * number), epochs=3, seed=number)
+
+    assert_equal(three_ways(make, together=False), X)
 
 
 def test_several_inputs_and_outputs() -> None:
