@@ -12,7 +12,8 @@ over, is what rounding may change. A real defect is not excused in this way: it 
 stable or not, and in most cases it is.
 
 Twelve models are drawn, always the same; `KERASTOOLKIT_TEST_RANDOM_MODELS=300` asks for more, for recurrent layers
-among them, and for a failure to be made smaller before it is reported.
+among them, and for a failure to be made smaller before it is reported. `KERASTOOLKIT_TEST_RANDOM_MODELS_FROM=1000` asks
+for others: a model's number is its seed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from kerastoolkit.training import Fit, explain, fit_many
 
 ASKED = "KERASTOOLKIT_TEST_RANDOM_MODELS" in os.environ
 N_MODELS = int(os.environ.get("KERASTOOLKIT_TEST_RANDOM_MODELS", "12"))
+FIRST = int(os.environ.get("KERASTOOLKIT_TEST_RANDOM_MODELS_FROM", "0"))
 VARIANTS = 3
 TOLERANCE = 1e-5  # of the largest number of its kind
 NUDGE = 1e-6  # of each weight and input, normally distributed
@@ -383,8 +385,8 @@ def of_any_rank(channels: int, positions: int = 1) -> list[st.SearchStrategy[Any
             words("layers.PReLU"),
             words("layers.ReLU", max_value=2.0, negative_slope=0.1, threshold=0.2),
             words("layers.ELU"),
-            words("layers.Softmax"),
             words("layers.ActivityRegularization", l2=0.01),
+            *([words("layers.Softmax")] if channels > 1 else []),  # of one number, torch warns
         ),
     ]
 
@@ -564,7 +566,8 @@ METRICS: dict[tuple[str, str], list[Any]] = {
         metric("Recall", thresholds=0.4),
         metric("F1Score", threshold=0.5),
         metric("BinaryIoU"),
-        metric("FalseNegatives"),
+        # On torch, Keras' History has the counts of the validation in the place of those of the training.
+        *([metric("FalseNegatives")] if BACKEND != "torch" else []),
         metric("SensitivityAtSpecificity", specificity=0.5),
         metric("PrecisionAtRecall", recall=0.5),
     ],
@@ -727,7 +730,7 @@ def cases(draw: Any) -> Any:
 
 
 @pytest.mark.timeout(1200 if ASKED else 300)
-@pytest.mark.parametrize("number", range(N_MODELS))
+@pytest.mark.parametrize("number", range(FIRST, FIRST + N_MODELS))
 def test_random_models_end_as_model_fit(number: int) -> None:
     # One example a run: of the examples of one run, hypothesis makes five out of six by little changes to the sixth.
     @seed(number)
