@@ -376,6 +376,14 @@ class Program:
         kinds = all(place[0] in _LAYERS_FOR_XLA and place[-1] != "lambda_layer" for place in places)
         return kinds and not any(map(_draws, layers))
 
+    @functools.cached_property
+    def stacks_slowly(self) -> bool:
+        """Whether many models take much longer to trace than one."""
+        import keras
+
+        layers = self.template._flatten_layers(include_self=False)
+        return self._backend.stacks_loops_slowly and any(isinstance(layer, keras.layers.RNN) for layer in layers)
+
     def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
         """Whether the program that trains many models, or one, is there already."""
         form = form_of(data)
@@ -1052,6 +1060,7 @@ class _TensorFlow:
 
     steps_a_call = 64  # at first: a call cannot be interrupted, so that it should not take long
     compiles_each_size = False
+    stacks_loops_slowly = True
 
     @functools.cached_property
     def has_xla(self) -> bool:
@@ -1265,10 +1274,11 @@ def _for_all(function: Callable[[Any], Any], arguments: Any, n_models: Any) -> A
 
 @functools.cache
 def _pfor() -> Any:
-    """What `tf.vectorized_map` is made of, if this TensorFlow has it as it is used here; it also learns `tf.bitcast`.
+    """What `tf.vectorized_map` is made of, if this TensorFlow has it as it is used here; it learns three operations.
 
     TensorFlow bitcasts one model after another. Keras' `argmax` has that in it, so that counting an accuracy would take
-    longer than the step.
+    longer than the step. It makes no zeros like a list of tensors, and takes a shape that is not known for that of a
+    number; the gradient of a recurrent layer needs both, if there is something to train before it.
     """
     import tensorflow as tf
 
@@ -1278,7 +1288,7 @@ def _pfor() -> Any:
         parameters = inspect.signature(pfor.PFor).parameters
         if not {"loop_var", "loop_len", "pfor_ops", "fallback_to_while_loop", "warn"} <= set(parameters):
             return None
-        known = pfor._pfor_converter_registry, pfor.PFor._add_conversion, pfor.PFor.convert
+        known = pfor._pfor_converter_registry, pfor.PFor._add_conversion, pfor.PFor.convert, pfor._tile_variant
     except (AttributeError, ImportError):
         return None
     if "Bitcast" not in known[0]:
@@ -1286,6 +1296,28 @@ def _pfor() -> Any:
         @pfor.RegisterPFor("Bitcast")  # type: ignore[untyped-decorator]
         def convert(given: Any) -> Any:
             return pfor.wrap(tf.bitcast(given.stacked_input(0), given.get_attr("type")), True)
+
+        zeros_like, shape_of_elements = known[0]["ZerosLike"], known[0]["TensorListElementShape"]
+
+        def convert_zeros(given: Any) -> Any:
+            value = given.stacked_input(0)
+            if value.dtype != tf.variant:
+                return zeros_like(given)
+            zeros = tf.raw_ops.ZerosLike(x=pfor._untile_variant(value))  # a list of stacks, not a stack of lists
+            return pfor.wrap(pfor._tile_variant(zeros, given), True)
+
+        def convert_shape(given: Any) -> Any:
+            of_one, dtype = given.outputs[0].shape, given.get_attr("shape_type")
+            if of_one.rank == 0:
+                return pfor.wrap(tf.constant(-1, dtype), False)  # nothing is known of it
+            if not of_one.is_fully_defined():
+                return shape_of_elements(given)
+            # Of a stack nothing is known where not all is known.
+            handle = pfor._untile_variant(given.stacked_input(0))
+            shape = tf.reshape(tf.raw_ops.TensorListElementShape(input_handle=handle, shape_type=dtype), [-1])
+            return pfor.wrap(tf.concat([shape[1:], tf.fill(of_one, tf.constant(-1, dtype))], 0)[: of_one[0]], False)
+
+        known[0].update(ZerosLike=convert_zeros, TensorListElementShape=convert_shape)
 
     return pfor
 
@@ -1408,6 +1440,7 @@ class _Jax:
 
     steps_a_call = 10**9  # another number of steps would be compiled anew
     compiles_each_size = True
+    stacks_loops_slowly = False
     has_xla = False  # it is always by XLA
 
     def tensor(self, value: Any) -> Any:
@@ -1481,6 +1514,7 @@ class _Torch:
 
     steps_a_call = 64
     compiles_each_size = False
+    stacks_loops_slowly = False
     has_xla = False
     _stacked = False  # while a step runs
     _looks_ahead = False  # while a step of one model shows what those of several will not

@@ -145,10 +145,16 @@ def _of_attributes(thing: Any, left_out: frozenset[str] = frozenset()) -> Any:
             value = value.name
         elif isinstance(value, keras.dtype_policies.DTypePolicy):
             value = value.name
-        elif hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, np.ndarray):
-            value = keras.ops.convert_to_numpy(value)
-        parts.append((name, fingerprint(value)))
+        parts.append((name, fingerprint(_as_array(value))))
     return tuple(parts)
+
+
+def _as_array(value: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    import keras
+
+    is_tensor = hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, (np.ndarray, np.generic))
+    return keras.ops.convert_to_numpy(value) if is_tensor else value
 
 
 def _of_config(config: Any) -> Any:
@@ -301,9 +307,11 @@ def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
     layers = model._flatten_layers()
     parts = tuple(_layer_key(layer, slots) for layer in layers)
     names: dict[str, int] = {}
-    for layer in model._flatten_layers(include_self=False):
+    # What makes a mask is among the operations, and is no layer.
+    operations = [operation for layer in layers for operation in getattr(layer, "operations", ())]
+    for layer in [*model._flatten_layers(include_self=False), *operations]:
         # Names that were counted up say nothing; those of inputs and of several outputs go with the data.
-        automatic = re.fullmatch(rf"{_snake(type(layer).__name__)}(_\d+)?", layer.name)
+        automatic = re.fullmatch(rf"((for|back)ward_)?{_snake(type(layer).__name__)}(_\d+)?", layer.name)
         if automatic and not (len(model.outputs) > 1 and layer.name in model.output_names):
             names.setdefault(layer.name, len(names))
     config = {name: value for name, value in model.get_config().items() if name != "name"}
@@ -334,7 +342,7 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
         elif isinstance(value, types.FunctionType) and not _is_known(str(value.__globals__.get("__name__"))):
             raise UnknownError(f"{layer.name} uses the function {value.__name__}")
         else:
-            parts.append((name, fingerprint(value)))
+            parts.append((name, fingerprint(_as_array(value))))
     return kind, tuple(parts)
 
 

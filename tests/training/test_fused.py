@@ -301,7 +301,8 @@ LAYERS: dict[str, Callable[[], list[Any]]] = {
     ],
     "separable": lambda: [layers.Dense(16), layers.Reshape((4, 4, 1)), layers.SeparableConv2D(4, 3), layers.Flatten()],
     "gru": lambda: [layers.Reshape((13, 1)), layers.GRU(4)],
-    "lstm": lambda: [layers.Reshape((13, 1)), layers.LSTM(4)],
+    "lstm of what is trained": lambda: [layers.Dense(12), layers.Reshape((6, 2)), layers.LSTM(3)],
+    "normalization": lambda: [layers.Normalization(mean=0.5, variance=2.0), layers.Dense(8)],
     "attention": lambda: [layers.Reshape((13, 1)), layers.Dense(4), SelfAttention(), layers.Flatten()],
     "activity penalty": lambda: [layers.Dense(8, activity_regularizer="l2")],
     "constraint": lambda: [layers.Dense(8, kernel_constraint=keras.constraints.MaxNorm(0.5))],
@@ -322,15 +323,46 @@ class SelfAttention(layers.Layer):
         return self.attention(inputs, inputs)
 
 
+# The others are made by a function, so that it is known that they are alike.
+MADE_BY_HAND = {"attention", "normalization"}
+
+
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers(name: str) -> None:
+def test_layers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_STEPS_WORTH_STACKING", 0)
     X, y = table()
 
     def make(number: int) -> Fit:
         build = functools.partial(network, LAYERS[name])
-        return Fit(build if name != "attention" else build(), X, y, epochs=2, seed=number)
+        return Fit(build() if name in MADE_BY_HAND else build, X, y, epochs=2, seed=number)
 
     assert_equal(three_ways(make, together=name != "attention"), X, tolerance=1e-4)
+
+
+def test_a_recurrent_layer_of_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_STEPS_WORTH_STACKING", 0)
+    words = np.random.default_rng(0).integers(0, 9, (80, 5)).astype("int32")  # 0: there is no word
+    target = (words.sum(axis=1) % 2).astype("float32")[:, None]
+
+    def make(number: int) -> Fit:
+        inputs = keras.Input((5,), dtype="int32")
+        x = layers.SimpleRNN(3)(layers.Embedding(9, 4, mask_zero=True)(inputs))
+        model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
+        model.compile(keras.optimizers.Adam(0.01 * (number + 1)), "binary_crossentropy")
+        return Fit(model, words, target, epochs=2, seed=number)
+
+    assert_equal(three_ways(make), words)
+
+
+@pytest.mark.backend("tensorflow")
+def test_few_steps_of_recurrent_layers_are_quicker_one_by_one() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        return Fit(network(lambda: [layers.Reshape((13, 1)), layers.GRU(5)]), X, y, epochs=1, seed=number)
+
+    for one in fit_many([make(number) for number in range(2)]):
+        assert (one.how, one.reason, one.error) == ("alone", "one by one was quicker", None)
 
 
 @pytest.mark.backend("tensorflow", "jax")

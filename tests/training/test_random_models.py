@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, Phase, assume, event, given, seed, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from kerastoolkit.training import Fit, explain, fit_many
+from kerastoolkit.training import Fit, explain, fit_many, fused
 
 ASKED = "KERASTOOLKIT_TEST_RANDOM_MODELS" in os.environ
 N_MODELS = int(os.environ.get("KERASTOOLKIT_TEST_RANDOM_MODELS", "12"))
@@ -731,7 +731,9 @@ def cases(draw: Any) -> Any:
 
 @pytest.mark.timeout(1200 if ASKED else 300)
 @pytest.mark.parametrize("number", range(FIRST, FIRST + N_MODELS))
-def test_random_models_end_as_model_fit(number: int) -> None:
+def test_random_models_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_STEPS_WORTH_STACKING", 0)
+
     # One example a run: of the examples of one run, hypothesis makes five out of six by little changes to the sixth.
     @seed(number)
     @settings(

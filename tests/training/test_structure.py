@@ -20,7 +20,7 @@ from kerastoolkit import KerasRegressor, fused
 from kerastoolkit.estimators._parameters import make_optimizer, optimizer_to_look_at
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.training import Fit, fit_many
-from kerastoolkit.training._structure import compile_key
+from kerastoolkit.training._structure import compile_key, structure_of
 
 layers = keras.layers
 DRAWN = np.random.default_rng(0)
@@ -129,6 +129,26 @@ def test_models_that_look_alike_are_trained_as_themselves(name: str) -> None:
         for metric, values in other.history.items():
             assert_allclose(one.history[metric], values, rtol=1e-3, atol=1e-5)
     assert len({tuple(one.history["loss"]) for one in theirs}) > 1 or "metric" in name  # the models do differ
+
+
+ALIKE: dict[str, Callable[[Any], Any]] = {
+    "both ways": lambda x: layers.Bidirectional(layers.GRU(2))(x),
+    "a mask": lambda x: layers.GRU(2)(layers.Masking()(x)),
+    "numbers of a normalization": lambda x: layers.Flatten()(layers.Normalization(mean=0.5, variance=2.0)(x)),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_models_made_twice_are_of_one_structure(name: str) -> None:
+    def make() -> keras.Model:
+        inputs = keras.Input((4, 2))
+        model = keras.Model(inputs, layers.Dense(1)(ALIKE[name](inputs)))
+        model.compile("sgd", "mse")
+        return model
+
+    one, other = structure_of(make()), structure_of(make())
+    assert one.kind == "config"
+    assert one.key == other.key
 
 
 def test_inputs_that_are_named_the_other_way_round() -> None:
