@@ -871,9 +871,26 @@ def _pure_optimizer(model: keras.Model) -> Any:
     kind = type(optimizer)
     if keras.config.backend() == "torch" and kind.__module__.startswith("keras.src.backend.torch"):
         kind = next(base for base in kind.__mro__ if base.__module__.startswith("keras.src.optimizers."))
-    pure = _pure(kind).from_config(optimizer.get_config())  # type: ignore[arg-type, attr-defined]
+    pure_kind = _nadam_of_torch() if kind is keras.optimizers.Nadam and kind is not type(optimizer) else _pure(kind)  # type: ignore[arg-type]
+    pure = pure_kind.from_config(optimizer.get_config())  # type: ignore[attr-defined]
     pure.build(model.trainable_variables)
     return pure
+
+
+@functools.cache
+def _nadam_of_torch() -> type:
+    """Keras' Nadam with `1 - beta` as on torch: of numbers of Python, where the others subtract in single precision."""
+    import keras
+    from keras import ops
+
+    class Nadam(_pure(keras.optimizers.Nadam)):  # type: ignore[misc]
+        def assign_add(self, variable: Any, value: Any) -> None:
+            for slots, beta in ((self._momentums, self.beta_1), (self._velocities, self.beta_2)):
+                if any(variable is slot for slot in slots):
+                    value = value * ((1 - beta) / (1 - ops.cast(beta, variable.dtype)))
+            super().assign_add(variable, value)
+
+    return Nadam
 
 
 def unsupported(model: keras.Model) -> str | None:

@@ -286,6 +286,19 @@ def test_optimizers(name: str) -> None:
     assert_equal(three_ways(make, together=together), X)
 
 
+@pytest.mark.backend("torch")
+def test_nadam_of_torch_subtracts_in_double_precision() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        optimizer = keras.optimizers.Nadam(0.01, beta_2=0.999 if number else 0.99)
+        return Fit(network(dense, optimizer=optimizer), X, y, epochs=8, seed=number)
+
+    for ours, theirs in three_ways(make):
+        a, b = (keras.ops.convert_to_numpy(one.model(X)) for one in (ours, theirs))
+        assert np.abs(a - b).max() < 1.5e-6  # of a probability; 5e-6 in single precision
+
+
 LAYERS: dict[str, Callable[[], list[Any]]] = {
     "activations": lambda: [layers.Dense(8), layers.LeakyReLU(), layers.Dense(8), layers.PReLU()],
     "batch normalization": lambda: [layers.Dense(8), layers.BatchNormalization(), layers.Activation("relu")],
