@@ -1,16 +1,19 @@
 """What is fused, and how near it comes to `Model.fit`: everything in Keras, one thing at a time.
 
-    python benchmarks/parity.py [--backend tensorflow,torch,jax] [--only layers,losses] [--out docs/what_is_fused.md]
+    python benchmarks/parity.py [--backend tensorflow,torch,jax] [--only layers,losses] [--row Dropout] [--missing]
 
 A small network on the wine data is trained as it is, and again with one thing exchanged: each optimizer, each layer,
 each loss, each metric, each callback and so on, as far as they are found in Keras' modules, so that a new one shows up
 as a row. Two fits (other rates, rows and seeds) are trained by `fit_many`, and each by `Model.fit` of plain Keras
 with a generator that yields the rows in the same order. The table says how `fit_many` trained them, and the largest
 differences of predictions and of History, beside the largest number of their kind. Where they are larger than 1e-5,
-plain Keras trains again from weights changed by a millionth; what that alone changes stands in brackets.
+plain Keras trains again from weights changed by a millionth; what that alone changes stands in brackets. What draws
+random numbers outside of Keras' seeds hangs on how often Keras asks for data and calls the model: there plain Keras
+trains again on the same batches from a data set, after it has evaluated the model once.
 
-Each backend runs in a process of its own and fills its own columns; the columns of others stay as they are. Minutes
-for each.
+Each table of each backend runs in a process of its own. Written to `benchmarks/results/parity.json` after each row,
+where rows that are not measured anew stay as they are, and from there to `docs/what_is_fused.md`. Minutes for torch,
+half an hour each for TensorFlow and JAX.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import json
 import os
 import random
 import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,7 +40,7 @@ import numpy as np
 from keras import layers
 from sklearn.datasets import load_wine
 
-from kerastoolkit.training import Fit, fit_many
+from kerastoolkit.training import Fit, fit_many, fused
 
 BACKENDS = {"tensorflow": "TensorFlow", "torch": "torch", "jax": "JAX"}
 VARIANTS = 2
@@ -45,12 +50,19 @@ INTRODUCTION = """\
 # What is fused
 
 A model is fused with others when all of its `fit` is Keras' own (nearly every layer, loss, metric and optimizer, in any
-combination), its data are numpy arrays, and no callback looks at batches. The tables go through Keras one thing at a
-time, as far as it has been measured: *fused* means that two fits were trained as one program, *alone* that each was
-trained by a program that all models of the structure share, and *Model.fit* that Keras trained it, with the reason.
-Beside it stand the largest differences to plain `Model.fit` with the same order of rows, of predictions and of History,
-as a part of the largest number; in brackets, where they are above 1e-5, what plain Keras itself makes of weights that
-are changed by a millionth. Whatever you train, `explain(fit_many(fits))` says which of the three became of it, and why.
+combination), its data are numpy arrays, and no callback looks at batches. Whatever you train,
+`explain(fit_many(fits))` says which of these became of it, and why:
+
+- **fused**: the fits were trained together, as one program;
+- **alone**: each was trained by a program that all models of the structure share, so that only the first is traced;
+- **Model.fit**: Keras trained it.
+
+The tables go through Keras one thing at a time: two fits of a small network that has it. The numbers say how far they
+ended from plain `Model.fit` with the same order of rows, as a part of the largest number: *predictions / History*.
+About 1e-7 is the last digit of single precision. Where a number is above 1e-5, another stands in brackets: what plain
+Keras itself makes of starting weights that are changed by a millionth. Where random numbers do not come from Keras'
+seeds, they hang on how often Keras calls the model and asks for data; there the brackets say what plain Keras makes of
+the same rows from another kind of data set, after it has evaluated the model once. The reasons are below each table.
 
 Made by `python benchmarks/parity.py`, with Keras {keras}.
 """
@@ -78,7 +90,9 @@ class Case:
     def data(self, number: int) -> tuple[Any, Any]:
         """Two thirds of the rows, others for each fit."""
         x, y = self.whole()
-        kept = np.arange(len(x)) % 3 != number
+        kept = np.flatnonzero(np.arange(len(x)) % 3 != number)
+        if keras.config.backend() == "jax" and "batch_size" not in self.options:
+            kept = kept[len(kept) % 16 :]  # an incomplete batch is compiled by itself; "others" has some
         return x[kept], y[kept]
 
     def whole(self) -> tuple[Any, Any]:
@@ -138,13 +152,15 @@ def fitted(case: Case, number: int) -> Fit:
     return Fit(case.build(number), x, y, seed=number, **given)
 
 
-def by_keras(fit: Fit, nudge: bool = False) -> dict[str, Any]:
+def by_keras(fit: Fit, *, nudge: bool = False, from_data_set: bool = False) -> dict[str, Any]:
     """The same by plain Keras: its History."""
     if nudge:
         noise = np.random.default_rng(0)
         for variable in fit.model.trainable_variables:
             value = keras.ops.convert_to_numpy(variable.value)
             variable.assign((value * (1 + 1e-6 * noise.normal(size=value.shape))).astype(value.dtype))
+    if from_data_set:
+        fit.model.evaluate(fit.x[:1], fit.y[:1], verbose=0)  # builds what the first call of the model builds
     keras.utils.set_random_seed(fit.seed)
     given = {
         "epochs": fit.epochs,
@@ -164,15 +180,36 @@ def by_keras(fit: Fit, nudge: bool = False) -> dict[str, Any]:
     if weights:
         parts.append(np.vectorize(weights.get)(fit.y).astype("float32"))
 
-    def batches() -> Iterator[Any]:
-        orders = np.random.default_rng((fit.seed, fit.initial_epoch))
-        while True:
-            order = orders.permutation(len(fit.x)) if fit.shuffle else np.arange(len(fit.x))
-            for first in range(0, len(order), fit.batch_size):
-                yield tuple(part[order[first : first + fit.batch_size]] for part in parts)
-
+    orders = np.random.default_rng((fit.seed, fit.initial_epoch))
     steps = -(-len(fit.x) // fit.batch_size)
-    return dict(fit.model.fit(batches(), steps_per_epoch=steps, **given).history)
+
+    def epoch() -> list[Any]:
+        order = orders.permutation(len(fit.x)) if fit.shuffle else np.arange(len(fit.x))
+        chosen = [order[fit.batch_size * step : fit.batch_size * (step + 1)] for step in range(steps)]
+        return [tuple(part[rows] for part in parts) for rows in chosen]
+
+    def batches() -> Iterator[Any]:
+        while True:
+            yield from epoch()
+
+    class DataSet(keras.utils.PyDataset):  # type: ignore[misc]
+        batches = epoch() if from_data_set else []
+
+        def __len__(self) -> int:
+            return steps
+
+        def __getitem__(self, step: int) -> Any:
+            return self.batches[step]
+
+    if not from_data_set:
+        return dict(fit.model.fit(batches(), steps_per_epoch=steps, **given).history)
+
+    def reorder(number: int, logs: Any) -> None:
+        if number > fit.initial_epoch:
+            DataSet.batches = epoch()
+
+    given["callbacks"].append(keras.callbacks.LambdaCallback(on_epoch_begin=reorder))
+    return dict(fit.model.fit(DataSet(), **given).history)
 
 
 def gap(a: Any, b: Any) -> float:
@@ -198,9 +235,9 @@ def tried(case: Case) -> list[str]:
     def outcome(model: Any, history: Any) -> tuple[Any, Any]:
         return keras.ops.convert_to_numpy(model(x, training=False)), history
 
-    def theirs(number: int, nudge: bool = False) -> tuple[Any, Any]:
+    def theirs(number: int, **changed: bool) -> tuple[Any, Any]:
         fit = fitted(case, number)
-        return outcome(fit.model, by_keras(fit, nudge))
+        return outcome(fit.model, by_keras(fit, **changed))
 
     numbers = range(VARIANTS)
     try:
@@ -215,7 +252,8 @@ def tried(case: Case) -> list[str]:
     worst = [max(column) for column in zip(*found, strict=True)]
     alone = [0.0, 0.0]
     if max(worst) > LARGE:
-        nudged = [gaps(theirs(number, nudge=True), expected[number]) for number in numbers]
+        changed = {"from_data_set" if any("random" in (one.reason or "") for one in trained) else "nudge": True}
+        nudged = [gaps(theirs(number, **changed), expected[number]) for number in numbers]
         alone = [max(column) for column in zip(*nudged, strict=True)]
     ways = {one.how if one.reason is None else f"{one.how}: {one.reason}" for one in trained}
     ways = {re.sub(r"(?<=[a-z])_\d+\b", "", way) for way in ways}  # names that are counted up
@@ -535,7 +573,9 @@ def callback_cases() -> dict[str, Any]:
 def regularizer_cases() -> dict[str, Any]:
     cases: dict[str, Any] = {}
     for name, kind in classes(keras.regularizers, keras.regularizers.Regularizer).items():
-        cases[name] = Case(hidden=lambda kind=kind: [layers.Dense(8, kernel_regularizer=kind(), activation="relu")])
+        given = {"l1": 0.01, "l2": 0.02} if name == "L1L2" else {}  # which is nothing without
+        penalized = partial(lambda kind, given: [layers.Dense(8, kernel_regularizer=kind(**given))], kind, given)
+        cases[name] = Case(hidden=penalized)
     for name, kind in classes(keras.constraints, keras.constraints.Constraint).items():
         cases[name] = Case(hidden=lambda kind=kind: [layers.Dense(8, kernel_constraint=kind(), activation="relu")])
     penalty = lambda: [layers.Dense(8, activity_regularizer="l2")]  # noqa: E731
@@ -598,72 +638,118 @@ TABLES: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
 
 # -- the document ---------------------------------------------------------------------------------------------------
 
-Rows = dict[str, dict[str, dict[str, list[str]]]]  # table -> thing -> backend -> cells
-
-
-def read(path: Path) -> Rows:
-    """The tables of a document that is there already."""
-    rows: Rows = {}
-    title, backends = "", []
-    keys = {name: key for key, name in BACKENDS.items()}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("## "):
-            title = line[3:]
-        elif line.startswith("| |"):
-            backends = [keys[cell] for cell in cells if cell in keys]
-        elif line.startswith("| ") and not line.startswith("| ---"):
-            for place, backend in enumerate(backends):
-                rows.setdefault(title, {}).setdefault(name, {})[backend] = cells[3 * place : 3 * place + 3]
-    return rows
+Rows = dict[str, dict[str, dict[str, list[str]]]]  # table -> thing -> backend -> how, predictions, History
+WAYS = ("fused", "alone", "Model.fit")
+NOT_TRIED = "not tried: it "
+COMPILED_FOR_MINUTES = {"jax": ("AugMix", "RandAugment")}
 
 
 def write(path: Path, rows: Rows) -> None:
-    parts = [INTRODUCTION.format(keras=keras.__version__)]
-    for title, _ in TABLES.values():
-        if title not in rows:
+    """The document of what was measured."""
+    parts = [INTRODUCTION.format(keras=keras.__version__), summary(rows)]
+    for key, (title, _) in TABLES.items():
+        if key not in rows:
             continue
-        # a column for each backend that was measured
-        backends = [key for key in BACKENDS if any("".join(cells.get(key, ())) for cells in rows[title].values())]
-        heads = " | ".join(f"{BACKENDS[key]} | predictions | History" for key in backends)
-        lines = [f"## {title}\n", f"| | {heads} |", "| --- | " + " | ".join(["--- | --: | --:"] * len(backends)) + " |"]
-        for name, cells in rows[title].items():
-            every = [cell or " " for key in backends for cell in cells.get(key, ["", "", ""])]
-            lines.append(f"| {name} | " + " | ".join(every) + " |")
+        backends = [backend for backend in BACKENDS if any(backend in cells for cells in rows[key].values())]
+        lines = [
+            f"## {title}\n",
+            f"| | {' | '.join(BACKENDS[backend] for backend in backends)} |",
+            "| --- |" + " --- |" * len(backends),
+        ]
+        reasons: list[str] = []
+        left_out = []
+        for name, cells in rows[key].items():
+            if all(how.startswith(NOT_TRIED) for how, *_ in cells.values()):
+                left_out.append(f"`{name}` {next(iter(cells.values()))[0].removeprefix(NOT_TRIED)}")
+                continue
+            texts = [cell(name, cells[backend], reasons) if backend in cells else "" for backend in backends]
+            lines.append(f"| {name} | {' | '.join(texts)} |")
         parts.append("\n".join(lines) + "\n")
+        if reasons:
+            parts.append("\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)) + "\n")
+        if left_out:
+            parts.append(textwrap.fill(f"Not tried: {'; '.join(left_out)}.", 120) + "\n")
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
-def run(backend: str, key: str, path: Path) -> None:
-    """Fills the columns of a backend in one table."""
-    title, cases = TABLES[key]
-    for name, case in cases().items():
-        cells = ["not tried: it " + case, "", ""] if isinstance(case, str) else tried(case)
+def cell(name: str, found: list[str], reasons: list[str]) -> str:
+    """What was found of a row, with the number of the reason, which is added to those of the table."""
+    how, predictions, history = (part.replace("0e+00", "0") for part in found)
+    words = []
+    for way in how.split(" / "):
+        short, _, reason = way.partition(": ")
+        reason = textwrap.shorten(re.sub(rf"^{re.escape(name)} ", "it ", reason), 160, placeholder=" ...")
+        if reason and reason not in reasons:
+            reasons.append(reason)
+        words.append(f"{short} ({reasons.index(reason) + 1})" if reason else short)
+    return " / ".join(words) + (f" {predictions} / {history}" if predictions else "")
+
+
+def summary(rows: Rows) -> str:
+    """How many rows were trained in each way, and how far from Keras."""
+    found = {backend: [cells[backend] for table in rows.values() for cells in table.values() if backend in cells]
+             for backend in BACKENDS}  # fmt: skip
+    lines = ["| Rows | " + " | ".join(BACKENDS.values()) + " |", "| --- |" + " --: |" * len(BACKENDS)]
+    for way in WAYS:
+        counts = [sum(how.startswith(way) for how, *_ in found[backend]) for backend in BACKENDS]
+        lines.append(f"| {way} | {' | '.join(map(str, counts))} |")
+    for place, what in enumerate(("predictions", "History"), start=1):
+        numbers = [[cells[place] for cells in found[backend]] for backend in BACKENDS]
+        worst = [max((float(one) for one in some if one and "(" not in one), default=0.0) for some in numbers]
+        lines.append(f"| largest difference of {what} without brackets | {' | '.join(f'{a:.0e}' for a in worst)} |")
+    return "\n".join(lines) + "\n"
+
+
+def run(backend: str, key: str, arguments: argparse.Namespace) -> None:
+    """Measures a backend in one table."""
+    cases = TABLES[key][1]()
+    for name, case in cases.items():
+        rows = json.loads(arguments.results.read_text(encoding="utf-8")) if arguments.results.exists() else {}
+        known = backend in rows.get(key, {}).get(name, {})
+        if (arguments.row and name not in arguments.row) or (arguments.missing and known):
+            continue
+        if name in COMPILED_FOR_MINUTES.get(backend, ()):
+            case = "is compiled for minutes, by plain Keras, too"
+        cells = [NOT_TRIED + case, "", ""] if isinstance(case, str) else tried(case)
         cells = [cell.replace("|", "/").replace("\n", " ") for cell in cells]
         print(f"{name}: {' '.join(cells)}", flush=True)
-        rows = read(path)
-        rows.setdefault(title, {}).setdefault(name, {})[backend] = cells
-        write(path, rows)
+        rows.setdefault(key, {}).setdefault(name, {})[backend] = cells
+        rows[key] = {name: rows[key][name] for name in cases if name in rows[key]}  # in their order
+        arguments.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What is fused, and how near it comes to Model.fit.")
     parser.add_argument("--backend", default=",".join(BACKENDS), help="backends (default: %(default)s)")
     parser.add_argument("--only", default=",".join(TABLES), help="tables (default: %(default)s)")
-    out = Path(__file__).parents[1] / "docs" / "what_is_fused.md"
+    parser.add_argument("--row", action="append", help="a row; may be given again (default: all rows)")
+    parser.add_argument("--missing", action="store_true", help="only rows that were not measured before")
+    here = Path(__file__).parent
+    results, out = here / "results" / "parity.json", here.parent / "docs" / "what_is_fused.md"
+    parser.add_argument("--results", type=Path, default=results, help="what was measured (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=out, help="the document (default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.backend == os.environ.get("KERAS_BACKEND") and arguments.only in TABLES:
         warnings.simplefilter("ignore")
-        run(arguments.backend, arguments.only, arguments.out)
+        fused._STEPS_WORTH_STACKING = 0  # so few would be trained alone
+        run(arguments.backend, arguments.only, arguments)
         return
-    # Keras keeps the backend that it was imported with, and memory for every model that was ever built.
-    for backend in arguments.backend.split(","):
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        for table in arguments.only.split(","):
-            print(f"-- {BACKENDS[backend]}: {table}", flush=True)
-            command = [sys.executable, __file__, "--backend", backend, "--only", table, "--out", arguments.out]
-            subprocess.run(command, env=environment, check=True)
+    with tempfile.TemporaryDirectory() as cache:
+        # JAX compiles the program of each model. That of the second is the same as that of the first.
+        of_jax = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        options = ["--missing"] * arguments.missing + [f"--row={name}" for name in arguments.row or ()]
+        # Keras keeps the backend that it was imported with, and memory for every model that was ever built.
+        for backend in filter(None, arguments.backend.split(",")):
+            environment = {**os.environ, **of_jax, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            for table in arguments.only.split(","):
+                print(f"-- {BACKENDS[backend]}: {table}", flush=True)
+                command = [sys.executable, __file__, "--backend", backend, "--only", table, *options]
+                subprocess.run([*command, "--results", arguments.results], env=environment, check=True)
+    write(arguments.out, json.loads(arguments.results.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
