@@ -2,14 +2,15 @@
 
 The package reads as one story, a room for each step, and a room knows only the rooms before it:
 
-    data        what is held out before anything is learned
-    builders    functions that build a model for the data at hand
-    training    how models are fitted: many of them as one program
-    estimators  `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline
-    search      scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
-    evaluation  scores with their spread, beside the simple models to beat
-    plotting    pictures of the results
-    experiment  the whole story in one call, from a table to a report: `run_experiment`
+    data          what is held out before anything is learned
+    builders      functions that build a model for the data at hand
+    distribution  which devices a model trains on, and why
+    training      how models are fitted: many of them as one program
+    estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline
+    search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
+    evaluation    scores with their spread, beside the simple models to beat
+    plotting      pictures of the results
+    experiment    the whole story in one call, from a table to a report: `run_experiment`
 
 Rooms and names load when they are first used, so importing is quick and loads neither Keras nor TensorFlow.
 
@@ -33,7 +34,18 @@ from kerastoolkit._quiet import quieten_tensorflow
 from kerastoolkit._version import __version__
 
 if TYPE_CHECKING:  # the names as type checkers and editors see them
-    from kerastoolkit import builders, data, estimators, evaluation, exceptions, experiment, plotting, search, training
+    from kerastoolkit import (
+        builders,
+        data,
+        distribution,
+        estimators,
+        evaluation,
+        exceptions,
+        experiment,
+        plotting,
+        search,
+        training,
+    )
     from kerastoolkit.estimators import KerasClassifier, KerasRegressor, KerasTransformer, from_scikeras, load
     from kerastoolkit.experiment import Experiment, load_experiment, run_experiment
     from kerastoolkit.search import fused
@@ -46,6 +58,7 @@ __all__ = [
     "__version__",
     "builders",
     "data",
+    "distribution",
     "estimators",
     "evaluation",
     "exceptions",
@@ -60,7 +73,18 @@ __all__ = [
     "training",
 ]
 
-_ROOMS = {"builders", "data", "estimators", "evaluation", "exceptions", "experiment", "plotting", "search", "training"}
+_ROOMS = {
+    "builders",
+    "data",
+    "distribution",
+    "estimators",
+    "evaluation",
+    "exceptions",
+    "experiment",
+    "plotting",
+    "search",
+    "training",
+}
 
 _ROOM_OF = {
     "Experiment": "experiment",

@@ -5,6 +5,7 @@ KerasToolkitError
 ├── DataError (ValueError)             data that cannot be learned from: shapes, types, targets, tables
 ├── ModelMismatchError (ValueError)    a model that does not fit its target: units, activation, loss
 ├── SavedFileError (ValueError)        a saved file that is damaged, foreign or too new
+├── DistributionError (RuntimeError)   a way to distribute a model that cannot be had here, or that Keras gets wrong
 ├── JournalError (OSError)             a journal that cannot be read or written: locked, full, read-only
 └── MissingPackageError (ImportError)  an optional package that is not installed
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "DataError",
+    "DistributionError",
     "JournalError",
     "KerasToolkitError",
     "KerasToolkitWarning",
@@ -46,6 +48,10 @@ class ModelMismatchError(KerasToolkitError, ValueError):
 
 class SavedFileError(KerasToolkitError, ValueError):
     """A saved file that is damaged, of another kind, or written by a newer version."""
+
+
+class DistributionError(KerasToolkitError, RuntimeError):
+    """A way to distribute a model that cannot be had on these devices or this backend, or that Keras gets wrong."""
 
 
 class JournalError(KerasToolkitError, OSError):

@@ -26,6 +26,8 @@ from kerastoolkit import builders
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
+from kerastoolkit.distribution import Strategy
+from kerastoolkit.distribution import strategy as find_strategy
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, metadata
 from kerastoolkit.exceptions import DataError, ParameterError
@@ -52,6 +54,7 @@ class KerasEstimator(BaseEstimator):
     head_: Any
     columns_: Columns
     _network: Network
+    _strategy: Strategy | None = None  # under which the model was built
     _input_shape: Any
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -76,6 +79,8 @@ class KerasEstimator(BaseEstimator):
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
+        distribution: str | None = None,
+        precision: str | None = None,
         **params: Any,
     ) -> None:
         self.model = model
@@ -92,6 +97,8 @@ class KerasEstimator(BaseEstimator):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.distribution = distribution
+        self.precision = precision
         # Undeclared and routed parameters live together in one place: as attributes they would be taken for the
         # estimator's own. `__getattr__` reads them.
         self._params = params
@@ -181,6 +188,27 @@ class KerasEstimator(BaseEstimator):
             problems.append(f"`validation_split` must be a fraction from 0 up to, not including, 1; got {split!r}.")
         if problems:
             raise ParameterError("\n".join(problems))
+
+    def _find_strategy(self) -> Strategy | None:
+        """The strategy that the parameters ask for; None to leave all to Keras."""
+        options = _parameters.below(self._params, "distribution")
+        if self.distribution is None and options:
+            raise ParameterError(
+                f"`distribution__{next(iter(options))}` is an option of a strategy, and `distribution` names none."
+            )
+        if self.distribution is None and self.precision is None:
+            return None
+        if not isinstance(self.distribution, (str, type(None))):
+            raise ParameterError(
+                f"`distribution` must be the name of a strategy, such as 'auto', or None; got {self.distribution!r}. "
+                "Its options are parameters of their own: distribution__devices, ..."
+            )
+        found = find_strategy(self.distribution or "none", precision=self.precision, **options)
+        if found.n_processes > 1 and self.random_state is None:
+            raise ParameterError(
+                f"{found.n_processes} processes train one model, and have to begin alike: give `random_state`."
+            )
+        return None if found.changes_nothing else found
 
     # -- fitting --------------------------------------------------------------------------------------------------
 
@@ -277,7 +305,11 @@ class KerasEstimator(BaseEstimator):
         classes = fit_params.pop("classes", classes)
         class_weight = fit_params.pop("class_weight", getattr(self, "class_weight", None))
         self._check_fit_params(fit_params)
+        strategy = self._find_strategy()
         with self._unchanged_by_errors():
+            if continuing:
+                self._move_to(strategy)
+            self._strategy = strategy
             if _inputs.kind_of(X) == "dataset":
                 split = self._validation_split(fit_params)
                 data = self._read_dataset(X, y, sample_weight, split, reset=not continuing)
@@ -308,7 +340,8 @@ class KerasEstimator(BaseEstimator):
         own = {name: value for name, value in own.items() if value is not None}
         arguments = {name: value for name, value in arguments.items() if not _is_default_of_fit(name, value)}
         try:
-            history = train_model(Fit(self._network, **own, seed=seed, options=arguments)).history
+            fit = Fit(self._network, **own, seed=seed, strategy=self._strategy, options=arguments)
+            history = train_model(fit).history
         except KeyboardInterrupt:
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
             history = getattr(self._network.history, "history", {})
@@ -316,6 +349,15 @@ class KerasEstimator(BaseEstimator):
         finally:
             if history is not None:
                 self._remember(history, own["callbacks"])
+
+    def _move_to(self, strategy: Strategy | None) -> None:
+        """Makes the trained model anew under a strategy, where it was built under another or came from a file."""
+        if strategy == self._strategy:
+            return
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            self._network = Network(_copied(self.model_))
+        if strategy is not None:  # its learning rate has been scaled
+            strategy.keep_learning_rate(self._network.model)
 
     @property
     def model_(self) -> keras.Model:
@@ -496,7 +538,13 @@ class KerasEstimator(BaseEstimator):
             consumed.update(found)
             return found
 
+        scope = contextlib.nullcontext if self._strategy is None else self._strategy.scope
+
         def make() -> keras.Model:
+            with scope():
+                return made()
+
+        def made() -> keras.Model:
             if build is None:
                 return _copied(self.model if self.model is not None else self.build_fn)
             model = build(**arguments())
@@ -510,6 +558,10 @@ class KerasEstimator(BaseEstimator):
             return model
 
         def compile(model: keras.Model) -> None:
+            with scope():
+                compiled(model)
+
+        def compiled(model: keras.Model) -> None:
             if not model.compiled:
                 model.compile(**(handed_over or self._compile_arguments(head, defaults=True)))
             elif not handed_over:
@@ -525,7 +577,8 @@ class KerasEstimator(BaseEstimator):
             routed = {name: value for name, value in self._params.items() if name.split("__")[0] in named}
             return {"parameters": {**routed, **{name: getattr(self, name) for name in _MAKERS}}}
 
-        function = None if build is None else (build, arguments())
+        # No structure is shared between models under a strategy and others.
+        function = None if build is None or self._strategy is not None else (build, arguments())
         if function is not None and isinstance(head, Head) and _is_of_ours(build):
             # The unit of a target differs from fold to fold, and no builder of ours looks at it.
             function[1]["head"] = dataclasses.replace(head, offset=(), scale=())
@@ -717,6 +770,8 @@ class KerasEstimator(BaseEstimator):
         elif validation_data is not None:
             validation_data = self._validation(validation_data)
         n_rows = _inputs.n_rows(X)
+        if self._strategy is not None:
+            arguments["batch_size"] = self._strategy.global_batch_size(arguments["batch_size"])
         for name in ("batch_size", "validation_batch_size"):
             if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
                 arguments[name] = n_rows
@@ -802,17 +857,24 @@ class KerasEstimator(BaseEstimator):
                     f"predict() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)}"
                 )
         if _inputs.kind_of(X) == "dataset":
-            raw = self.model_.predict(X, **{"verbose": 0, **arguments})
-            return keras.tree.map_structure(np.asarray, raw)
+            with self._scope():
+                raw = self.model_.predict(X, **{"verbose": 0, **arguments})
+            return keras.tree.map_structure(_in_single_precision, raw)
         X = self._encoded(self._read_X(X, reset=False))
         batch_size = arguments.pop("batch_size", None)
         if batch_size in (None, -1):
             # That of the estimator is a size to train with, and no row's result depends on it.
             batch_size = max(_parameters.plain(self.batch_size) or 0, _batch_rows(X))
         ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
+        ordinary = ordinary and (self._strategy is None or self._strategy.n_devices == 1)
         if not ordinary and not hasattr(X, "toarray"):
-            return self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})
+            with self._scope():
+                raw = self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})
+            return keras.tree.map_structure(_in_single_precision, raw)
         return self._raw_by_rows(X, batch_size)
+
+    def _scope(self) -> Any:
+        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
     def _raw_by_rows(self, X: Any, batch_size: int) -> Any:
         """Output for the rows of `X`, each the same whatever rows stand around it.
@@ -829,7 +891,7 @@ class KerasEstimator(BaseEstimator):
             length = _inputs.n_rows(batch)
             output = self._network.predict(_inputs.filled(batch, -length % 32))
             parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
-        return keras.tree.map_structure(lambda *part: np.concatenate(part), *parts)
+        return keras.tree.map_structure(lambda *part: _in_single_precision(np.concatenate(part)), *parts)
 
     def _gathered(self, dataset: Any) -> tuple[Any, Any]:
         """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
@@ -867,7 +929,8 @@ class KerasEstimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
         # Callbacks hold on to the model and to whatever they opened; the history is in `history_`.
-        state = {name: value for name, value in state.items() if name not in ("callbacks_", "_network")}
+        # A strategy is of the devices that are here.
+        state = {name: value for name, value in state.items() if name not in ("callbacks_", "_network", "_strategy")}
         return {**state, "model_": self.model_} if self.__sklearn_is_fitted__() else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -908,7 +971,9 @@ class _Data:
 
 
 # Arguments of `Model.fit` that a `Fit` names; the others go to Keras.
-_FIT_FIELDS = tuple(field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "options"))
+_FIT_FIELDS = tuple(
+    field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "strategy", "options")
+)
 
 _MAKERS: dict[str, Callable[..., Any]] = {
     "optimizer": _parameters.make_optimizer,
@@ -942,6 +1007,12 @@ def _is_default_of_fit(name: str, value: Any) -> bool:
 
     default = inspect.signature(keras.Model.fit).parameters[name].default
     return value is default or value == default or value is None
+
+
+def _in_single_precision(part: Any) -> Any:
+    """Output as numpy; models of mixed precision put out numbers of half precision, which numpy hardly knows."""
+    part = np.asarray(part)
+    return part.astype("float32") if part.dtype.name in ("bfloat16", "float16") else part
 
 
 def _is_whole(value: Any) -> bool:

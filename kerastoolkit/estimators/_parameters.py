@@ -21,12 +21,24 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit.distribution import strategy
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
 DESTINATIONS = (
-    "model", "optimizer", "loss", "metrics", "callbacks", "fit", "predict", "compile", "score", "head", "columns",
-)  # fmt: skip
+    "model",
+    "optimizer",
+    "loss",
+    "metrics",
+    "callbacks",
+    "fit",
+    "predict",
+    "compile",
+    "score",
+    "head",
+    "columns",
+    "distribution",
+)
 
 # What an estimator hands to a build function that names it. The first three are scikeras' and always handed over;
 # the others only where the function has no default of its own.
@@ -36,10 +48,12 @@ _OFFERED_IF_REQUIRED = ("input_shape", "head", "columns")
 # What Keras called things once, and books and courses still do.
 _OLD_NAMES = {"lr": "learning_rate", "learn_rate": "learning_rate", "nb_epoch": "epochs", "decay": "weight_decay"}
 
-# Options of `builders.head` and of `data.learn_columns` that a user may set; the estimator fills in the others.
+# Options of functions that the estimator calls: how an error names the function, and the names that a user may set.
 _OPTIONS = {
     "head": ("the head", {"class_weight", "focal", "from_logits", "kind", "label_smoothing", "weight"}),
     "columns": ("the reading of columns", {"categorical", "max_categories", "min_count"}),
+    # `distribution` and `precision` are parameters of the estimator.
+    "distribution": ("distribution.strategy", {*inspect.signature(strategy).parameters} - {"name", "precision"}),
 }
 
 # Arguments of fit that the estimator fills in itself.

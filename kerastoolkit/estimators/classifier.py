@@ -47,8 +47,9 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     `keras.Model.fit` or `compile`; it need not be declared to be set, searched or cloned. With `__` it says where it
     goes: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`, `metrics__auc__num_thresholds`,
     `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
-    `head__kind`, `head__label_smoothing` and the other options of `builders.head`; for a builder that takes columns of
-    a table, such as `"tabular"`, `columns__categorical` and the other options of `data.learn_columns`.
+    `head__kind`, `head__label_smoothing` and the other options of `builders.head`; `distribution__devices` and those of
+    `distribution.strategy`; for a builder that takes columns of a table, such as `"tabular"`, `columns__categorical`
+    and those of `data.learn_columns`.
 
     Args:
         model: Name of a builder (`builders.list_builders()`); a function (or `keras.Model` class) that returns a
@@ -77,6 +78,10 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             `validation_split`; the generators of the process are put back afterwards. Defaults to `None`: they are
             drawn from as they stand.
         verbose: Keras' verbosity of training: 0, 1, 2 or `"auto"`. Defaults to `0`.
+        distribution: Name of a strategy of `kerastoolkit.distribution`: `"auto"`, `"mirrored"`, `"data_parallel"`, ...
+            Its options are routed: `distribution__devices`. Defaults to `None`: what Keras does by itself.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`, in which the model is built;
+            predictions are float32 or float64 all the same. Defaults to `None`: Keras' setting.
         **params: Arguments of the build function, and routed parameters.
 
     Attributes:
@@ -112,6 +117,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
+        distribution: str | None = None,
+        precision: str | None = None,
         **params: Any,
     ) -> None:
         super().__init__(
@@ -129,6 +136,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             warm_start=warm_start,
             random_state=random_state,
             verbose=verbose,
+            distribution=distribution,
+            precision=precision,
             **params,
         )
         self.class_weight = class_weight

@@ -43,6 +43,8 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         warm_start: As for `KerasClassifier`.
         random_state: As for `KerasClassifier`.
         verbose: As for `KerasClassifier`.
+        distribution: As for `KerasClassifier`.
+        precision: As for `KerasClassifier`.
         **params: As for `KerasClassifier`.
 
     Attributes:

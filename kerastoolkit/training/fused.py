@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kerastoolkit.distribution import Strategy
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Kind, Program, Rows, State, mapped
@@ -91,6 +92,8 @@ class Fit:
         shuffle: Whether the rows come in a new order each epoch. Defaults to `True`.
         seed: Seed of that order and of all that is random while training. Defaults to `None`: one is drawn.
         verbose: Keras' verbosity. Defaults to `0`; anything else is left to `Model.fit`.
+        strategy: A `distribution.Strategy` that the model was built under; the fit is left to `Model.fit`. Defaults to
+            `None`.
         options: Other arguments of `Model.fit`, with which the fit is left to it. Defaults to none.
     """
 
@@ -108,6 +111,7 @@ class Fit:
     shuffle: Any = True
     seed: int | None = None
     verbose: int | str = 0
+    strategy: Strategy | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -539,6 +543,8 @@ def _looks_at_batches(callback: Any) -> bool:
 def _not_for_a_program(fit: Fit) -> str | None:
     import keras
 
+    if fit.strategy is not None:
+        return f"it trains under a strategy of its own, {fit.strategy.summary}"
     for callback in fit.callbacks:
         if not isinstance(callback, keras.callbacks.Callback):
             return f"{callback!r} is no Keras callback"
@@ -1074,6 +1080,7 @@ def _by_keras(run: _Run, told: _Told) -> None:
     history = None
     try:
         model = trained.network.model  # type: ignore[union-attr]
+        scope = contextlib.nullcontext() if fit.strategy is None else fit.strategy.scope()
         arguments = _arguments(fit, run.seed, type(model).fit)
 
         def after_epoch(epoch: int, logs: Mapping[str, Any]) -> None:
@@ -1081,7 +1088,9 @@ def _by_keras(run: _Run, told: _Told) -> None:
                 model.stop_training = True
 
         arguments["callbacks"].append(keras.callbacks.LambdaCallback(on_epoch_end=after_epoch))
-        with isolated(run.seed):
+        with isolated(run.seed), scope:
+            if fit.strategy is not None:
+                fit.strategy.prepare(model)
             try:
                 history = model.fit(**arguments)
             finally:
