@@ -23,6 +23,7 @@ import difflib
 import functools
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -430,14 +431,10 @@ def _meet_several(name: str) -> Callable[[_Request], tuple[str, ...]]:
             raise ParameterError("`devices` cannot be chosen among those of several processes; all of them are used.")
         chosen = _of_devices(request, here.best, name)
         if len(chosen) < 2:
-            raise DistributionError(
-                f"The strategy {name!r} needs two devices or more of one kind: {_seen(request)}"
-                f"{_SIMULATED[here.backend]}"
-            )
+            seen = f"`devices` names {chosen[0]}." if request.devices else _seen(request) + _SIMULATED[here.backend]
+            raise DistributionError(f"The strategy {name!r} needs two devices or more of one kind: {seen}")
         if len({device.partition(":")[0] for device in chosen}) > 1:
             raise DistributionError(f"The strategy {name!r} needs devices of one kind; got {', '.join(chosen)}.")
-        if name == "mirrored":
-            _check_topology(chosen)
         return chosen
 
     return meet
@@ -474,18 +471,6 @@ def _check_backend(name: str, backend: str) -> None:
     )
 
 
-_mirrored_over: tuple[str, ...] | None = None
-
-
-def _check_topology(devices: tuple[str, ...]) -> None:
-    if _mirrored_over not in (None, devices):
-        raise DistributionError(
-            f"The strategy 'mirrored' was used over {', '.join(_mirrored_over or ())} in this process; over "
-            f"{', '.join(devices)}, TensorFlow would break every later fit (its devices join groups of one size for "
-            "good). Use a process of its own for each set of devices."
-        )
-
-
 def _meet_tpu(request: _Request) -> tuple[str, ...]:
     _check_backend("tpu", request.here.backend)
     if request.devices:
@@ -514,8 +499,8 @@ def _probed(address: str, time_limit: float) -> int:
     except subprocess.TimeoutExpired:
         raise _no_tpu(address, f"it did not answer within {time_limit:g} s") from None
     if asked.returncode:
-        last = [line for line in asked.stderr.splitlines() if line.strip()][-1:] or ["no message"]
-        raise _no_tpu(address, last[0].strip()[:300])
+        errors = [line for line in asked.stderr.splitlines() if re.match(r"[\w.]+Error: ", line)] or ["no message"]
+        raise _no_tpu(address, errors[-1].rpartition("errors_impl.")[2][:300])
     return int(asked.stdout.split()[-1])
 
 
@@ -651,6 +636,11 @@ class Strategy:
         return self.n_devices if self.name in ("mirrored", "tpu", "data_parallel") else 1
 
     @property
+    def divides_on_tensorflow(self) -> bool:
+        """Whether tf.distribute divides the batches."""
+        return self.name in ("mirrored", "tpu")
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether it leaves everything to Keras."""
         return self.name == "none" and self.precision is None
@@ -736,8 +726,8 @@ class Strategy:
             lines.append(f"Precision: {self.precision}; estimators predict in float32.")
         if self.name in ("mirrored", "tpu"):
             lines.append(
-                "Refused: gradient accumulation, gradient clipping, jit_compile=True, steps_per_execution above 1, "
-                "BatchNormalization without synchronized=True, losses that are not means, predict_on_batch."
+                "Refused: gradient accumulation, gradient clipping, jit_compile=True, BatchNormalization without "
+                "synchronized=True, losses that are not means, predict_on_batch."
             )
         return "\n".join(lines)
 
@@ -806,12 +796,10 @@ def _again(state: dict[str, Any]) -> Strategy:
 def _mirrored(devices: tuple[str, ...]) -> Any:
     import tensorflow as tf
 
-    global _mirrored_over
-    _check_topology(devices)
-    _mirrored_over = devices
-    # NCCL is for GPUs; without them TensorFlow chooses by itself, after a warning.
-    across = None if devices[0].startswith("gpu") else tf.distribute.ReductionToOneDevice()
-    return tf.distribute.MirroredStrategy([device.upper() for device in devices], cross_device_ops=across)
+    # Left to itself, TensorFlow adds gradients up by collective operations of all devices. Those cannot be repeated by
+    # `steps_per_execution`, and break all fits after one over another set of devices.
+    add_up = tf.distribute.NcclAllReduce if devices[0].startswith("gpu") else tf.distribute.ReductionToOneDevice
+    return tf.distribute.MirroredStrategy([device.upper() for device in devices], cross_device_ops=add_up())
 
 
 @functools.cache
@@ -848,8 +836,6 @@ def _check_for_replicas(model: keras.Model, name: str) -> None:
                 f"`{clipping}` is computed wrongly {under}: Keras clips the gradient of each replica's share before it "
                 "adds them up. Leave it out, lower the learning rate, or use one device."
             )
-    if getattr(model, "steps_per_execution", 1) > 1 and name == "mirrored":
-        raise DistributionError(f"`steps_per_execution` above 1 fails {under} in TensorFlow. Leave it at 1.")
     if model.jit_compile is True and name == "mirrored":
         raise DistributionError(
             f"`jit_compile=True` fails {under}: XLA cannot reach the copies of a variable on other devices. Leave it "
@@ -1025,7 +1011,8 @@ def _scale_learning_rate(optimizer: Any, rule: str, n_replicas: int) -> None:
             f"`scale_learning_rate={rule!r}` cannot scale a schedule. Write the rates of the schedule for "
             f"{n_replicas} devices, and leave it out."
         )
-    optimizer.learning_rate = float(optimizer.learning_rate) * _factor(rule, n_replicas)
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    optimizer.learning_rate = rate * _factor(rule, n_replicas)
 
 
 # -- several processes ----------------------------------------------------------------------------------------------

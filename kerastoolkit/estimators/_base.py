@@ -560,6 +560,8 @@ class KerasEstimator(BaseEstimator):
         def compile(model: keras.Model) -> None:
             with scope():
                 compiled(model)
+                if self.precision is not None:
+                    _keep_loss_scaling(model)
 
         def compiled(model: keras.Model) -> None:
             if not model.compiled:
@@ -1057,6 +1059,19 @@ def _copied(model: keras.Model) -> keras.Model:
             f"`model` is a {type(model).__name__}, which Keras cannot copy ({error}); each fit works on a copy. "
             "Register its class with @keras.saving.register_keras_serializable(), or pass a function that builds it."
         ) from error
+
+
+def _keep_loss_scaling(model: keras.Model) -> None:
+    """Compiles a model of half precision with the scaling of its loss.
+
+    Keras adds that by itself, and forgets it when it saves the model: the file could not be read without the same
+    policy set.
+    """
+    import keras
+
+    config = getattr(model, "_compile_config", None)
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) and config is not None:
+        model.compile(**{**config.config, "optimizer": model.optimizer})
 
 
 def _compiled_with(model: keras.Model, name: str) -> Any:

@@ -1127,10 +1127,38 @@ def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
         return {**arguments, **given, "batch_size": fit.batch_size}
     if fit.validation_batch_size is None and fit.validation_data is not None:
         arguments["validation_batch_size"] = fit.batch_size or 32
-    batches = _batches()(rows, fit.batch_size or 32, np.random.default_rng((seed, fit.initial_epoch)))
+    orders = np.random.default_rng((seed, fit.initial_epoch))
+    if fit.strategy is not None and fit.strategy.divides_on_tensorflow:
+        return {**arguments, **_without_python(rows, fit, orders), "shuffle": False}
+    batches = _batches()(rows, fit.batch_size or 32, orders)
     # Keras' adapters ask for a new order at moments that differ between backends; the begin of an epoch does not.
     reorder = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs=None: batches.reorder())
     return {**arguments, "x": batches, "shuffle": False, "callbacks": [reorder, *arguments["callbacks"]]}
+
+
+def _without_python(rows: Rows, fit: Fit, orders: Any) -> dict[str, Any]:
+    """All epochs as one `tf.data.Dataset` of batches, in the same orders.
+
+    tf.distribute fetches ahead in threads of its own, which can hang over batches that are made in Python.
+    """
+    import keras
+    import tensorflow as tf
+
+    size, n_rows = fit.batch_size or 32, _length(rows.x)
+    steps, n_epochs = -(-n_rows // size), max(fit.epochs - fit.initial_epoch, 1)
+    with tf.device("CPU:0"):
+        # Keras takes a list of arrays from its user, but from a data set a tuple of them.
+        parts = keras.tree.lists_to_tuples(mapped(tf.constant, rows))
+        order = tf.constant(np.stack([orders.permutation(n_rows) for _ in range(n_epochs)]).astype("int32"))
+
+    def batch(number: Any) -> Any:
+        first = number % steps * size
+        chosen = order[number // steps, first : first + size]
+        x, y, weights = mapped(lambda part: tf.gather(part, chosen), parts)
+        return (x, y) if weights is None else (x, y, weights)
+
+    numbers = tf.data.Dataset.range(n_epochs * steps, output_type=tf.int32)
+    return {"x": numbers.map(batch), "steps_per_epoch": steps}
 
 
 @functools.cache
