@@ -6,7 +6,9 @@ The package reads as one story, a room for each step, and a room knows only the 
     builders      functions that build a model for the data at hand
     distribution  which devices a model trains on, and why
     training      how models are fitted: many of them as one program
-    estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline
+    transfer      networks that are trained already: the zoo of `keras.applications`, features, nets from nets
+    estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline;
+                  `ImageClassifier` and `ImageRegressor` for pictures
     search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
     evaluation    scores with their spread, beside the simple models to beat
     plotting      pictures of the results
@@ -45,13 +47,24 @@ if TYPE_CHECKING:  # the names as type checkers and editors see them
         plotting,
         search,
         training,
+        transfer,
     )
-    from kerastoolkit.estimators import KerasClassifier, KerasRegressor, KerasTransformer, from_scikeras, load
+    from kerastoolkit.estimators import (
+        ImageClassifier,
+        ImageRegressor,
+        KerasClassifier,
+        KerasRegressor,
+        KerasTransformer,
+        from_scikeras,
+        load,
+    )
     from kerastoolkit.experiment import Experiment, load_experiment, run_experiment
     from kerastoolkit.search import fused
 
 __all__ = [
     "Experiment",
+    "ImageClassifier",
+    "ImageRegressor",
     "KerasClassifier",
     "KerasRegressor",
     "KerasTransformer",
@@ -71,6 +84,7 @@ __all__ = [
     "run_experiment",
     "search",
     "training",
+    "transfer",
 ]
 
 _ROOMS = {
@@ -84,10 +98,13 @@ _ROOMS = {
     "plotting",
     "search",
     "training",
+    "transfer",
 }
 
 _ROOM_OF = {
     "Experiment": "experiment",
+    "ImageClassifier": "estimators",
+    "ImageRegressor": "estimators",
     "KerasClassifier": "estimators",
     "KerasRegressor": "estimators",
     "KerasTransformer": "estimators",

@@ -5,7 +5,16 @@ from __future__ import annotations
 from kerastoolkit.estimators._saving import load
 from kerastoolkit.estimators._scikeras import from_scikeras
 from kerastoolkit.estimators.classifier import KerasClassifier
+from kerastoolkit.estimators.image import ImageClassifier, ImageRegressor
 from kerastoolkit.estimators.regressor import KerasRegressor
 from kerastoolkit.estimators.transformer import KerasTransformer
 
-__all__ = ["KerasClassifier", "KerasRegressor", "KerasTransformer", "from_scikeras", "load"]
+__all__ = [
+    "ImageClassifier",
+    "ImageRegressor",
+    "KerasClassifier",
+    "KerasRegressor",
+    "KerasTransformer",
+    "from_scikeras",
+    "load",
+]

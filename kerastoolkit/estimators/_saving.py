@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _DESCRIPTION, _MODEL, _PARAMETER = "estimator.json", "model.keras", "parameter.keras"
-_LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape")
+_LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape", "head_history_")
 
 
 class NotLoaded:
@@ -235,6 +235,8 @@ def _encode(value: Any, models: dict[str, Any]) -> Any:
     if isinstance(value, np.ndarray):
         dtype = "object" if value.dtype == object else value.dtype.str
         return {"array": _encode(value.tolist(), models), "dtype": dtype}
+    if isinstance(value, Path):
+        return {"path": str(value)}
     if isinstance(value, keras.Model):
         models[_PARAMETER] = value
         return {"model": _PARAMETER}
@@ -262,6 +264,8 @@ def _decode(value: Any, load_model: Any) -> Any:
         return {_decode(key, load_model): _decode(item, load_model) for key, item in value["dict"]}
     if "array" in value:
         return np.array(_decode(value["array"], load_model), dtype=value["dtype"])
+    if "path" in value:
+        return Path(value["path"])
     if "model" in value:
         return load_model(value["model"])
     if "keras" in value:

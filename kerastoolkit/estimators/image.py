@@ -1,0 +1,523 @@
+"""`ImageClassifier` and `ImageRegressor`: pictures in, by way of a network that is trained already.
+
+Both strategies are one network of three parts: a pretrained backbone from pictures to features, their scaling to mean 0
+and standard deviation 1, and a head, which is `builders.mlp`. What `KerasEstimator` trains differs:
+
+- "features": the head alone, on features that are computed once and kept. It is a small dense network like any other,
+  so that a search over heads trains as one program.
+- "fine_tune": the head first, as above, and then the whole from the pictures on. Unfreezing under a head that knows
+  nothing yet would spoil the features (Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+
+Either way `model_` is the whole: a Keras model from pictures as they are to the output.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import Tags
+
+from kerastoolkit import builders, transfer
+from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.data import images
+from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators.classifier import KerasClassifier
+from kerastoolkit.estimators.regressor import KerasRegressor
+from kerastoolkit.exceptions import DataError, ParameterError
+from kerastoolkit.training.network import Network
+
+if TYPE_CHECKING:
+    import keras
+
+Self = TypeVar("Self", bound="_ImageEstimator")
+
+_FINE_TUNING_EPOCHS = 10
+
+
+class _ImageEstimator(KerasEstimator):
+    """What the two share."""
+
+    def __init__(
+        self,
+        backbone: str = "MobileNetV2",
+        *,
+        weights: str | Path | None = "imagenet",
+        strategy: Literal["features", "fine_tune"] = "features",
+        input_size: int | None = None,
+        layer: str | None = None,
+        hidden: int | Sequence[int] = (),
+        dropout: float = 0.0,
+        augment: Any = None,
+        unfreeze: int | float | str = 1.0,
+        batch_norm: Literal["inference", "training"] | None = None,
+        learning_rate: float = 0.001,
+        bottom_rate: float = 0.1,
+        head_epochs: int | None = None,
+        cache: bool | str | Path = True,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        callbacks: Any = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | str = 0,
+        **params: Any,
+    ) -> None:
+        super().__init__(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_batch_size=validation_batch_size,
+            validation_split=validation_split,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+            **params,
+        )
+        self.backbone = backbone
+        self.weights = weights
+        self.strategy = strategy
+        self.input_size = input_size
+        self.layer = layer
+        self.hidden = hidden
+        self.dropout = dropout
+        self.augment = augment
+        self.unfreeze = unfreeze
+        self.batch_norm = batch_norm
+        self.learning_rate = learning_rate
+        self.bottom_rate = bottom_rate
+        self.head_epochs = head_epochs
+        self.cache = cache
+
+    # -- parameters -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return [name for name in super()._get_param_names() if name not in ("model", "build_fn")]
+
+    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
+        return self._whole if self.strategy == "fine_tune" else builders.get("mlp")
+
+    def _check_values(self, split: Any) -> None:
+        super()._check_values(split)
+        if self.strategy not in ("features", "fine_tune"):
+            raise ParameterError(f"`strategy` must be 'features' or 'fine_tune'; got {self.strategy!r}.")
+        if self.batch_norm not in ("inference", "training", None):
+            raise ParameterError(f"`batch_norm` must be 'inference', 'training' or None; got {self.batch_norm!r}.")
+        if not isinstance(self.cache, (bool, str, Path)):
+            raise ParameterError(f"`cache` must be True, False or a folder; got {self.cache!r}.")
+        if self.strategy == "features" and self._changes():
+            raise ParameterError(
+                "`augment` changes the pictures anew in each epoch, but strategy='features' computes the features of "
+                "each once. Give strategy='fine_tune', or augment=None."
+            )
+
+    def _changes(self) -> list[Any]:
+        """New layers that change pictures while training."""
+        import keras
+
+        if self.augment is None or self.augment is False:
+            return []
+        if self.augment is True:
+            return [
+                keras.layers.RandomFlip("horizontal", name="augment_flip"),
+                keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", name="augment_shift"),
+            ]
+        several = list(self.augment) if isinstance(self.augment, (list, tuple)) else [self.augment]
+        for layer in several:
+            if not isinstance(layer, keras.layers.Layer):
+                raise ParameterError(
+                    f"`augment` must be True, a Keras layer such as keras.layers.RandomFlip('horizontal'), or a list "
+                    f"of them; got {layer!r}."
+                )
+        return [type(layer).from_config(layer.get_config()) for layer in several]
+
+    # -- fitting --------------------------------------------------------------------------------------------------
+
+    def _fit(
+        self: Self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation_data: Any,
+        fit_params: dict[str, Any],
+        *,
+        continuing: bool,
+        train: bool = True,
+        classes: Any = None,
+    ) -> Self:
+        self._check_values(self._validation_split(fit_params))
+        if continuing and self._is_whole != (self.strategy == "fine_tune"):
+            raise ParameterError("`strategy` was changed since the last fit; set warm_start=False to start anew.")
+        X, y = _with_labels(X, y, self._task)
+        if images.is_path(validation_data):
+            validation_data = _with_labels(validation_data, None, self._task)
+        if _inputs.kind_of(X) == "dataset":
+            raise DataError(
+                f"{type(self).__name__} reads arrays, files or a folder, and got a data set of batches. Give the "
+                "folder that it was made from."
+            )
+        first = None
+        if not continuing:
+            X = self._prepared(X)
+            if self.strategy == "fine_tune":
+                self._check_names(self._params, self._whole)
+                first = self._head_first(X, y, sample_weight, classes, train=train)
+        self._first = first  # for the time of the build
+        try:
+            super()._fit(
+                X, y, sample_weight, validation_data, fit_params, continuing=continuing, train=train, classes=classes
+            )
+        finally:
+            del self._first
+        if not continuing:
+            self.head_history_ = {} if first is None else first.history_
+        return self
+
+    def _prepared(self, X: Any) -> Any:
+        """Has the backbone ready before files are read, and before anything is computed."""
+        of_files = images.are_paths(X)
+        if not of_files:
+            X = self._read_pictures(X, learning=True)
+        _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
+        return X
+
+    def _head_first(self, X: Any, y: Any, sample_weight: Any, classes: Any, *, train: bool) -> Any:
+        """The same with strategy "features": the head that fine-tuning starts from."""
+        first = clone(self).set_params(
+            strategy="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
+            verbose=0, warm_start=False,
+        )  # fmt: skip
+        for_fit = ("callbacks", "fit")
+        first._params = {name: value for name, value in first._params.items() if name.split("__")[0] not in for_fit}
+        return first._fit(X, y, sample_weight, None, {}, continuing=False, train=train, classes=classes)
+
+    def _extractor_arguments(self) -> dict[str, Any]:
+        weights = str(self.weights) if isinstance(self.weights, Path) else self.weights
+        # Random weights that differ from fit to fit would run the backbone again in each fold of a search.
+        seed = self.random_state if isinstance(self.random_state, (int, np.integer)) else 0
+        return {
+            "backbone": self.backbone,
+            "weights": weights,
+            "input_size": self.input_size,
+            "layer": self.layer,
+            "seed": int(seed) if self.weights is None else None,
+        }
+
+    @property
+    def feature_encoder(self) -> Any:
+        """What makes the rows for the head: features of pictures, where the head alone is trained."""
+        return None if self.strategy == "fine_tune" else _Features(self)
+
+    def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
+        # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
+        return super()._make_head(data, builders.get("mlp"), classes)
+
+    def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
+        if self.strategy == "fine_tune":
+            return _FINE_TUNING_EPOCHS
+        return super()._default_epochs(build, n_rows, batch_size)
+
+    def _whole(
+        self,
+        input_shape: Any,
+        head: Any,
+        compile_kwargs: Any,
+        hidden: Any = (),
+        dropout: float = 0.0,
+        activation: str = "relu",
+        normalization: Literal["batch", "layer"] | None = None,
+        l2: float = 0.0,
+    ) -> keras.Model:
+        """Builds the network that is fine-tuned, from the head that was trained first."""
+        first: Any = self._first
+        extractor = transfer.feature_extractor(
+            **{**self._extractor_arguments(), "weights": None}, channels=input_shape[-1], augment=self._changes()
+        )
+        frozen = first.feature_encoder_.extractor.model
+        for layer, trained in zip(_with_weights(extractor), _with_weights(frozen), strict=True):
+            layer.set_weights(trained.get_weights())
+            if hasattr(layer, "finalize_state"):
+                layer.finalize_state()
+        features = extractor.output_shape[-1:]
+        end = builders.get("mlp")(
+            features, head, hidden=hidden, dropout=dropout, activation=activation, normalization=normalization, l2=l2
+        )
+        end.set_weights(first._network.model.get_weights())
+        names = {layer.name for layer in frozen.layers}
+        own = [layer for layer in extractor.layers if layer.name in names]
+        batch_norm = self.batch_norm or ("training" if self.weights is None else "inference")
+        trained = transfer.unfreeze(own, self.unfreeze, batch_norm=batch_norm)
+        model = first.feature_encoder_.composed(extractor, end)
+        compile_kwargs["optimizer"] = transfer.optimizer_by_depth(
+            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self.bottom_rate
+        )
+        model.compile(**compile_kwargs)
+        return model
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
+        pictures = self._read_pictures(X, learning=reset)
+        if reset:
+            self._input_shape = tuple(pictures.shape[1:])
+            return pictures
+        channels = self._input_shape[-1]
+        if pictures.shape[-1] > channels:
+            raise DataError(
+                f"X has the shape {pictures.shape}, colour pictures, but {type(self).__name__} was fitted with grey "
+                "ones."
+            )
+        return np.repeat(pictures, channels, axis=-1) if pictures.shape[-1] < channels else pictures
+
+    def _read_pictures(self, X: Any, *, learning: bool) -> Any:
+        size = transfer.check_size(transfer.get(self.backbone), self.input_size)
+        return images.read_pictures(X, size, learning=learning)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean accuracy of a classifier, R2 of a regressor.
+
+        Args:
+            X: Pictures, as for `fit`; a folder brings its own labels.
+            y: True labels or numbers.
+            sample_weight: Weights, shape `(n,)`. Defaults to `None`.
+
+        Returns:
+            The score, 1 at best.
+        """
+        X, y = _with_labels(X, y, self._task)
+        return float(super().score(X, y, sample_weight))
+
+    # -- the whole network ----------------------------------------------------------------------------------------
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether what was trained takes pictures, not features."""
+        return "feature_encoder_" not in self.__dict__
+
+    @property
+    def model_(self) -> keras.Model:
+        """The whole network, from pictures as they are to the output."""
+        if "_network" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
+        end = self._network.model
+        if self._is_whole:
+            return end
+        return self.feature_encoder_.whole(end)
+
+    @model_.setter
+    def model_(self, model: keras.Model) -> None:
+        import keras
+
+        if self.strategy == "fine_tune":
+            self._network = Network(model)
+            return
+        *_, scaling, end = model.layers
+        features = keras.Model(model.inputs[0], scaling.input)
+        self.feature_encoder_ = _Features(self, transfer.Extractor(features), scaling.scale, scaling.offset)
+        self._network = Network(end)
+
+    def _raw(self, X: Any, **predict_params: Any) -> Any:
+        plain = not (predict_params or _parameters.below(self._params, "predict"))
+        if "_network" not in self.__dict__ or self._is_whole or plain:
+            return super()._raw(X, **predict_params)
+        # Arguments of Model.predict are for the whole, and so are pictures.
+        return self.model_.predict(self._read_X(X, reset=False), **{"verbose": 0, **predict_params})
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("feature_encoder_", None)  # a part of `model_`
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        model = state.pop("model_", None)
+        super().__setstate__(state)
+        if model is not None:  # once there is the strategy, by which it is taken apart
+            self.model_ = model
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+class _Features:
+    """From pictures to scaled features, in the form of scikit-learn's transformers.
+
+    Args:
+        estimator: Whose parameters say which features.
+        extractor: The network that makes them. Defaults to `None`: it is found when fitted.
+        scale: What features are multiplied by, one number each. Defaults to `None`: it is learned.
+        offset: What is added then. Defaults to `None`: it is learned.
+    """
+
+    def __init__(self, estimator: Any, extractor: Any = None, scale: Any = None, offset: Any = None) -> None:
+        self._cache, self._arguments = estimator.cache, estimator._extractor_arguments()
+        self._composed: tuple[Any, Any] = (None, None)
+        self.extractor, self.scale, self.offset = extractor, scale, offset
+        if scale is not None:
+            self.scale, self.offset = np.asarray(scale, "float32"), np.asarray(offset, "float32")
+
+    def fit(self, X: Any) -> _Features:
+        """Finds the network, and learns the scale of its features."""
+        self.extractor = _EXTRACTORS.find({**self._arguments, "channels": X.shape[-1]})
+        features = self.extractor.features(X, self._cache)
+        mean, deviation = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64")
+        scale = 1.0 / np.where(deviation > 0, deviation, 1.0)
+        self.scale, self.offset = scale.astype("float32"), (-mean * scale).astype("float32")
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Scaled features, shape `(n, features)`."""
+        return self.extractor.features(X, self._cache) * self.scale + self.offset
+
+    def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
+        """The network from pictures to the output: its last layer is the head, the one before it the scaling."""
+        import keras
+
+        scaling = keras.layers.Rescaling(self.scale.tolist(), self.offset.tolist(), name="standardize")
+        return keras.Model(extractor.inputs[0], end(scaling(extractor.output)), name=extractor.name)
+
+    def whole(self, end: keras.Model) -> keras.Model:
+        """The same with its own extractor, once for each head."""
+        if self._composed[0] is not end:
+            self._composed = end, self.composed(self.extractor.model, end)
+        return self._composed[1]
+
+
+def _with_weights(model: keras.Model) -> list[Any]:
+    return [layer for layer in model.layers if layer.weights]
+
+
+def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
+    """A folder as its files and their labels."""
+    if y is not None or not images.is_path(X):
+        return X, y
+    if task == "regression":
+        raise DataError("A folder has classes, not numbers: give the files as a list, and their numbers as `y`.")
+    return images.list_pictures(X)
+
+
+class _Extractors:
+    """The networks that were used last: all fits of a search share one."""
+
+    def __init__(self, most: int = 2) -> None:
+        self._most, self._kept, self._lock = most, OrderedDict[Any, transfer.Extractor](), threading.RLock()
+
+    def find(self, arguments: Mapping[str, Any]) -> transfer.Extractor:
+        import keras
+
+        weights = arguments["weights"]
+        path = Path(weights) if weights not in (None, "imagenet") else None
+        stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path is not None and path.exists() else None
+        key = (*arguments.items(), stamp, keras.config.floatx(), keras.config.dtype_policy().name)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = transfer.Extractor(transfer.feature_extractor(**arguments))
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+            return self._kept[key]
+
+
+_EXTRACTORS = _Extractors()
+
+
+class ImageClassifier(_ImageEstimator, KerasClassifier):
+    """A classifier of pictures that starts from a network that is trained already.
+
+    Example:
+
+    >>> flowers = ImageClassifier("MobileNetV2").fit("flowers")  # one sub-folder a class; computed once, then kept
+    >>> flowers.predict("new_pictures")
+    array(['daisy', 'tulip'], dtype='<U5')
+    >>> better = ImageClassifier("MobileNetV2", strategy="fine_tune", augment=True).fit("flowers")
+
+    Pictures go in as they are, 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists
+    of pictures or of files, or the path of a folder. Grey to colour, resizing, preprocessing and augmentation are
+    layers of `model_`, and so are in what `save` writes. Files of different sizes are resized as they are read.
+
+    A parameter that is not listed here is as for `KerasClassifier`: `activation`, `normalization` and `l2` are those of
+    the hidden layers of the head, `optimizer__learning_rate` is the rate at which it trains.
+
+    Args:
+        backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
+        weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
+            ones. Defaults to `"imagenet"`.
+        strategy: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
+            first, then the whole. Defaults to `"features"`.
+        input_size: Height and width to which pictures are resized, in pixels; smaller is quicker. Defaults to `None`:
+            those that the backbone was trained on.
+        layer: Name of the backbone's layer whose output is averaged over the picture to be its features. For pictures
+            unlike photographs a layer from the middle may do better. Defaults to `None`: the last.
+        hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
+        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
+        augment: Keras layers that change each picture anew in each epoch, or `True` to flip it left to right and shift
+            it by up to a tenth; with "fine_tune" only. Defaults to `None`.
+        unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
+            or block of that name upwards. Defaults to `1.0`: all.
+        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
+            Defaults to `None`: inference, but training where `weights` is `None`.
+        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.001`.
+        bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
+            spaced geometrically. Defaults to `0.1`.
+        head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
+        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder; or `False` for
+            nowhere. They are found again by the content of the picture and of the weights. Defaults to `True`.
+        optimizer: As for `KerasClassifier`; fine-tuning makes one of its kind for each rate.
+        loss: As for `KerasClassifier`.
+        metrics: As for `KerasClassifier`.
+        epochs: Epochs of the head with "features", of the whole with "fine_tune". Defaults to `None`: as a builder of
+            kerastoolkit for the head, 10 for the whole.
+        batch_size: As for `KerasClassifier`.
+        validation_batch_size: As for `KerasClassifier`.
+        validation_split: As for `KerasClassifier`; with "fine_tune" the head learns from all rows before.
+        shuffle: As for `KerasClassifier`.
+        callbacks: As for `KerasClassifier`; with "fine_tune" those of the whole.
+        class_weight: As for `KerasClassifier`.
+        warm_start: As for `KerasClassifier`.
+        random_state: As for `KerasClassifier`. A backbone of random weights under "features" is drawn with this seed,
+            or with 0.
+        verbose: As for `KerasClassifier`.
+        **params: Arguments of `builders.mlp`, and routed parameters.
+
+    Attributes:
+        model_: The whole network, from pictures to the output.
+        history_: Losses and metrics by name, one number an epoch.
+        head_history_: With "fine_tune", the same of the head before.
+        classes_: Labels, shape `(n_classes,)`; of a folder, names of its sub-folders.
+        n_iter_: Epochs trained.
+        head_: The `Head` that encodes `y` and decodes the output of `model_`.
+    """
+
+
+class ImageRegressor(_ImageEstimator, KerasRegressor):
+    """A regressor of pictures that starts from a network that is trained already.
+
+    Example:
+
+    >>> ages = ImageRegressor("MobileNetV2", hidden=(64,)).fit(faces, years)
+    >>> ages.predict(faces[:2]).shape
+    (2,)
+
+    Parameters and attributes are those of `ImageClassifier`, without classes; as with `KerasRegressor`, the network
+    trains on `(y - mean) / standard deviation`.
+    """

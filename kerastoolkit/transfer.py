@@ -1,0 +1,939 @@
+"""Starting from a network that is trained already: the zoo of `keras.applications`, its features, nets from nets.
+
+One table names every network of `keras.applications` and what a user has to look up of it: the preprocessing it was
+trained with, its sizes, a layer to cut at. `feature_extractor` builds one that takes pictures as they are, 0 to 255,
+and `Extractor` runs it over pictures once: features are kept on disk under the content of the picture and of the
+weights. `derive` cuts any trained network at a layer and puts a new end on it.
+
+Preprocessing is done inside the network by the module's own `preprocess_input`, operation by operation, so that nothing
+of it has to be remembered when predicting, and any Keras reads the saved file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import hashlib
+import importlib
+import io
+import os
+import re
+import sqlite3
+import sys
+import threading
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+
+import numpy as np
+
+from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
+from kerastoolkit.training import isolated
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = [
+    "Backbone",
+    "Extractor",
+    "FeatureCache",
+    "derive",
+    "feature_extractor",
+    "get",
+    "list_backbones",
+    "load_weights",
+    "optimizer_by_depth",
+    "unfreeze",
+]
+
+# Pictures that go through a network at once. Always so many, filled up: the result of a row then hangs on no other.
+_BATCH = 32
+_CHUNK = 1024  # pictures computed between two writes to the disk, so that a run that was stopped goes on
+
+
+# -- the table ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What is known of a network of `keras.applications`.
+
+    Attributes:
+        name: Name of its constructor.
+        module: Name of its module in `keras.applications`, which holds its preprocessing.
+        default_size: Height and width of the pictures that it was trained on, in pixels.
+        smallest_size: Smallest height and width that it takes, in pixels.
+        parameters: Weights without the classifier on top, a number.
+        features: Length of its features after average pooling.
+        cut: Name of a good layer to cut at: its last map of features that has a name of its own.
+    """
+
+    name: str
+    module: str
+    default_size: int
+    smallest_size: int
+    parameters: int
+    features: int
+    cut: str
+
+    @property
+    def constructor(self) -> Callable[..., keras.Model]:
+        """The function of `keras.applications` that builds it."""
+        import keras
+
+        try:
+            constructor: Callable[..., Any] = getattr(keras.applications, self.name)
+            return constructor
+        except AttributeError:
+            raise ParameterError(f"`backbone` is {self.name!r}, which Keras {keras.__version__} has not.") from None
+
+    @property
+    def preprocess_input(self) -> Callable[..., Any]:
+        """Its module's preprocessing of pictures from 0 to 255; some have it inside, and this changes nothing."""
+        module: Any = importlib.import_module(f"keras.applications.{self.module}")
+        preprocess: Callable[..., Any] = module.preprocess_input
+        return preprocess
+
+
+_TABLE = """
+ConvNeXtBase       convnext            224 32  87566464 1024 convnext_base_stage_3_block_2_identity
+ConvNeXtLarge      convnext            224 32 196230336 1536 convnext_large_stage_3_block_2_identity
+ConvNeXtSmall      convnext            224 32  49454688  768 convnext_small_stage_3_block_2_identity
+ConvNeXtTiny       convnext            224 32  27820128  768 convnext_tiny_stage_3_block_2_identity
+ConvNeXtXLarge     convnext            224 32 348147968 2048 convnext_xlarge_stage_3_block_2_identity
+DenseNet121        densenet            224 32   7037504 1024 relu
+DenseNet169        densenet            224 32  12642880 1664 relu
+DenseNet201        densenet            224 32  18321984 1920 relu
+EfficientNetB0     efficientnet        224 32   4049571 1280 top_activation
+EfficientNetB1     efficientnet        240 32   6575239 1280 top_activation
+EfficientNetB2     efficientnet        260 32   7768569 1408 top_activation
+EfficientNetB3     efficientnet        300 32  10783535 1536 top_activation
+EfficientNetB4     efficientnet        380 32  17673823 1792 top_activation
+EfficientNetB5     efficientnet        456 32  28513527 2048 top_activation
+EfficientNetB6     efficientnet        528 32  40960143 2304 top_activation
+EfficientNetB7     efficientnet        600 32  64097687 2560 top_activation
+EfficientNetV2B0   efficientnet_v2     224 32   5919312 1280 top_activation
+EfficientNetV2B1   efficientnet_v2     240 32   6931124 1280 top_activation
+EfficientNetV2B2   efficientnet_v2     260 32   8769374 1408 top_activation
+EfficientNetV2B3   efficientnet_v2     300 32  12930622 1536 top_activation
+EfficientNetV2L    efficientnet_v2     480 32 117746848 1280 top_activation
+EfficientNetV2M    efficientnet_v2     480 32  53150388 1280 top_activation
+EfficientNetV2S    efficientnet_v2     384 32  20331360 1280 top_activation
+InceptionResNetV2  inception_resnet_v2 299 75  54336736 1536 conv_7b_ac
+InceptionV3        inception_v3        299 75  21802784 2048 mixed10
+MobileNet          mobilenet           224 32   3228864 1024 conv_pw_13_relu
+MobileNetV2        mobilenet_v2        224 32   2257984 1280 block_13_expand_relu
+MobileNetV3Large   mobilenet_v3        224 32   2996352  960 conv_1_bn
+MobileNetV3Small   mobilenet_v3        224 32    939120  576 conv_1_bn
+NASNetLarge        nasnet              331 32  84916818 4032 normal_concat_18
+NASNetMobile       nasnet              224 32   4269716 1056 normal_concat_12
+ResNet101          resnet              224 32  42658176 2048 conv5_block3_out
+ResNet101V2        resnet_v2           224 32  42626560 2048 post_relu
+ResNet152          resnet              224 32  58370944 2048 conv5_block3_out
+ResNet152V2        resnet_v2           224 32  58331648 2048 post_relu
+ResNet50           resnet              224 32  23587712 2048 conv5_block3_out
+ResNet50V2         resnet_v2           224 32  23564800 2048 post_relu
+VGG16              vgg16               224 32  14714688  512 block5_pool
+VGG19              vgg19               224 32  20024384  512 block5_pool
+Xception           xception            299 71  20861480 2048 block14_sepconv2_act
+"""
+
+
+def _backbone(line: str) -> Backbone:
+    name, module, default, smallest, parameters, features, cut = line.split()
+    return Backbone(name, module, int(default), int(smallest), int(parameters), int(features), cut)
+
+
+_BACKBONES = {backbone.name: backbone for backbone in map(_backbone, _TABLE.strip().splitlines())}
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names of the pretrained networks, sorted.
+
+    Example:
+
+    >>> list_backbones("*Mobile*")[:2]
+    ['MobileNet', 'MobileNetV2']
+
+    Args:
+        pattern: What the names look like, with `*` for anything; capitals make no difference. Defaults to `"*"`.
+
+    Returns:
+        Names for `get` and for the `backbone` argument of the estimators.
+    """
+    return sorted(name for name in _BACKBONES if fnmatch.fnmatchcase(name.lower(), pattern.lower()))
+
+
+def get(backbone: str | Backbone) -> Backbone:
+    """Finds a pretrained network by name.
+
+    Raises:
+        ParameterError: No network has that name; the message has the near miss.
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    found = _BACKBONES.get(backbone) if isinstance(backbone, str) else None
+    if found is None:
+        close = _near(str(backbone), _BACKBONES)
+        raise ParameterError(
+            f"`backbone` is {backbone!r}, which is not a network of keras.applications.{close} "
+            'kerastoolkit.transfer.list_backbones("*Mobile*") lists those of a kind.'
+        )
+    return found
+
+
+def _near(name: str, known: Any) -> str:
+    plain = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in known}
+    close = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(plain[one]) for one in close)}?" if close else ""
+
+
+# -- weights --------------------------------------------------------------------------------------------------------
+
+
+def load_weights(model: keras.Model, path: str | Path, *, name: str | None = None) -> None:
+    """Loads the weights of every layer of a model from a file that may hold more than the model.
+
+    Layers are found by name, those that Keras named (`conv2d_5`) by their place among their kind, so that a file with a
+    classifier on top fits a network without one.
+
+    Args:
+        model: A built model; its own layers are looked at, not those of models inside it.
+        path: A `.weights.h5` or `.keras` file, or an `.h5` file of older Keras, as Keras downloads them.
+        name: What the message calls the model. Defaults to the name of the model.
+
+    Raises:
+        ParameterError: There is no such file, it holds no weights, or layers of the model are not in it as they are;
+            the message names the layers. Nothing is loaded then.
+    """
+    stored = _stored_weights(Path(path))
+    wanted = [layer for layer in model.layers if layer.weights]
+    found = _found_layers([layer.name for layer in wanted], stored)
+    problems, values = [], []
+    for layer in wanted:
+        arrays = stored.get(found.get(layer.name, ""), None)
+        shapes = [tuple(variable.shape) for variable in layer.weights]
+        if arrays is None:
+            problems.append(f"{layer.name}: not in the file")
+        elif [array.shape for array in arrays] != shapes:
+            there = ", ".join(str(array.shape) for array in arrays) or "no weights"
+            problems.append(f"{layer.name}: the file holds {there}, the layer takes {', '.join(map(str, shapes))}")
+        else:
+            values += list(zip(layer.weights, arrays, strict=True))
+    if problems:
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        hint = " The file is of another network." if len(problems) == len(wanted) else ""
+        raise ParameterError(
+            f"`weights` is {str(path)!r}, of which {len(problems)} of the {len(wanted)} layers with weights of "
+            f"{name or model.name} did not match.{hint}\n  " + "\n  ".join(problems[:10]) + more
+        )
+    for variable, array in values:
+        variable.assign(array)
+    for layer in wanted:
+        if hasattr(layer, "finalize_state"):  # Normalization keeps a second copy of its weights
+            layer.finalize_state()
+
+
+def _stored_weights(path: Path) -> dict[str, list[Any]]:
+    """Arrays of a file by the name of their layer."""
+    import h5py
+
+    if not path.is_file():
+        raise ParameterError(f"`weights` is {str(path)!r}, but there is no such file.")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+                stored = _arrays_by_layer(file)
+        else:
+            with h5py.File(path) as file:
+                stored = _arrays_by_layer(file)
+    except (OSError, KeyError) as error:
+        raise ParameterError(
+            f"`weights` is {str(path)!r}, which is not a .weights.h5 or .keras file ({error})."
+        ) from error
+    if not stored:
+        raise ParameterError(
+            f"`weights` is {str(path)!r}, which holds no weights by the name of their layers. Load it with the Keras "
+            "that wrote it, and save it again by model.save_weights('name.weights.h5')."
+        )
+    return stored
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _arrays_by_layer(file: Any) -> dict[str, list[Any]]:
+    if "layer_names" not in file.attrs and "model_weights" in file:
+        file = file["model_weights"]
+    if "layer_names" in file.attrs:  # Keras 2
+        return {
+            _text(layer): [np.asarray(file[layer][weight]) for weight in file[layer].attrs["weight_names"]]
+            for layer in file.attrs["layer_names"]
+        }
+    stored: dict[str, list[Any]] = {}
+
+    def visit(place: str, group: Any) -> None:
+        if place.rpartition("/")[2] == "vars" and "name" in group.attrs and len(group) and "optimizer" not in place:
+            stored[_text(group.attrs["name"])] = [np.asarray(group[key]) for key in sorted(group, key=int)]
+
+    file.visititems(visit)
+    return stored
+
+
+_NUMBERED = re.compile(
+    r"(conv2d|depthwise_conv2d|separable_conv2d|batch_normalization|layer_normalization|normalization|dense)(_\d+)?"
+)
+
+
+def _found_layers(names: Sequence[str], stored: Mapping[str, Any]) -> dict[str, str]:
+    """Which layer of a file each layer of a model is."""
+    found = {name: name for name in names if name in stored and not _NUMBERED.fullmatch(name)}
+    kinds: dict[str, tuple[list[str], list[str]]] = {}
+    for place, several in enumerate((names, stored)):
+        for name in several:
+            match = _NUMBERED.fullmatch(name)
+            if match and stored.get(name, True):
+                kinds.setdefault(match[1], ([], []))[place].append(name)
+    for own, theirs in kinds.values():
+        found |= dict(zip(sorted(own, key=_number), sorted(theirs, key=_number), strict=False))
+    return found
+
+
+def _number(name: str) -> int:
+    end = name.rpartition("_")[2]
+    return int(end) if end.isdigit() else 0
+
+
+def _load(backbone: Backbone, weights: str | Path | None, network: keras.Model) -> None:
+    if weights is None:
+        return
+    if weights != "imagenet":
+        load_weights(network, weights, name=backbone.name)
+        return
+    try:
+        shape = (backbone.default_size, backbone.default_size, 3)
+        trained = backbone.constructor(weights="imagenet", include_top=False, input_shape=shape, pooling="avg")
+    except Exception as error:  # whatever Keras, the network or the disk say
+        raise ParameterError(
+            f"The ImageNet weights of {backbone.name} could not be downloaded: {error}\nTwo ways out: on a machine "
+            f"with internet run keras.applications.{backbone.name}(include_top=False).save_weights"
+            f"('{backbone.name}.weights.h5'), bring the file here and give weights='{backbone.name}.weights.h5'; or "
+            "give weights=None, to start from random weights."
+        ) from error
+    by_place = [[layer for layer in model.layers if layer.weights] for model in (network, trained)]
+    for layer, other in zip(*by_place, strict=True):
+        layer.set_weights(other.get_weights())
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
+# -- from pictures to features --------------------------------------------------------------------------------------
+
+
+def feature_extractor(
+    backbone: str | Backbone,
+    weights: str | Path | None = "imagenet",
+    *,
+    input_size: int | None = None,
+    channels: int = 3,
+    layer: str | None = None,
+    augment: Sequence[keras.layers.Layer] = (),
+    seed: int | None = None,
+) -> keras.Model:
+    """Builds a pretrained network that takes pictures as they are and puts out their features.
+
+    Example:
+
+    >>> feature_extractor("MobileNetV2", weights=None, input_size=64).output_shape
+    (None, 1280)
+
+    Args:
+        backbone: Name of the network; see `list_backbones`.
+        weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
+            weights. Defaults to `"imagenet"`.
+        input_size: Height and width to which pictures are resized, in pixels. Defaults to `None`: those that the
+            network was trained on.
+        channels: 3 for colour pictures, 1 for grey ones. Defaults to `3`.
+        layer: Name of the layer whose output is averaged over the picture. Defaults to `None`: the last.
+        augment: Keras layers that change pictures while training, between resizing and preprocessing. Defaults to
+            none.
+        seed: Seed of random weights. Defaults to `None`: drawn from the generators of the process.
+
+    Returns:
+        An uncompiled model: input `(batch, height, width, channels)` of any height and width, 0 to 255, output
+        `(batch, features)`. Its layers are those of the network, by their own names.
+
+    Raises:
+        ParameterError: The name is unknown, the size too small, the layer not there, or the weights cannot be had or
+            do not fit; the message says which.
+    """
+    import keras
+
+    known = get(backbone)
+    size = check_size(known, input_size)
+    with isolated(seed):
+        pictures = keras.Input((None, None, channels), name="pictures")
+        x: Any = pictures if channels == 3 else keras.layers.Concatenate(name="grey_to_rgb")([pictures] * 3)
+        x = keras.layers.Resizing(size, size, antialias=True, name="resize")(x)
+        for change in augment:
+            x = change(x)
+        x = known.preprocess_input(x)
+        network = known.constructor(weights=None, include_top=False, input_tensor=x, pooling="avg")
+        _load(known, weights, network)
+        output = network.output
+        if layer is not None:
+            names = [one.name for one in network.layers]
+            if layer not in names:
+                raise ParameterError(f"`layer` is {layer!r}, which {known.name} has not.{_near(layer, names)}")
+            output = _pooled(network.get_layer(layer).output)
+        model = keras.Model(pictures, output, name=known.name)
+    return model
+
+
+def check_size(backbone: Backbone, input_size: int | None) -> int:
+    """The size to which pictures are resized, in pixels.
+
+    Raises:
+        ParameterError: It is no whole number, or smaller than the network takes.
+    """
+    size = backbone.default_size if input_size is None else input_size
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < backbone.smallest_size:
+        raise ParameterError(
+            f"`input_size` must be a whole number of at least {backbone.smallest_size} pixels for {backbone.name}; got "
+            f"{size!r}. Smaller pictures are enlarged to it."
+        )
+    return int(size)
+
+
+def _pooled(x: Any) -> Any:
+    import keras
+
+    pooling = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
+    return pooling[len(x.shape)]()(x) if len(x.shape) in pooling else x
+
+
+class Extractor:
+    """A frozen network and the features that it gives, each picture computed once.
+
+    Example:
+
+    >>> extractor = Extractor(feature_extractor("MobileNetV2", weights=None, input_size=64))
+    >>> extractor.features(pictures, cache="features").shape
+    (100, 1280)
+
+    Args:
+        model: A model from pictures to features; its weights are not changed from now on.
+
+    Attributes:
+        model: That model.
+        key: What the features hang on beside the pictures, as a text: weights, layers, Keras and its backend.
+        n_run: Pictures that have gone through the model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self.key = _content_of(model)
+        self.n_run = 0
+
+    def features(self, pictures: Any, cache: bool | str | Path = True) -> Any:
+        """Features of pictures, computed or found.
+
+        Args:
+            pictures: Shape `(n, height, width, channels)`, 0 to 255.
+            cache: Where features are kept: `True` for the user's folder of caches, a folder, or `False` to compute
+                anew each time. Defaults to `True`.
+
+        Returns:
+            Shape `(n, features)`, float32.
+        """
+        if cache is False:
+            return self._run(pictures)
+        keys = [_content_of_picture(picture) for picture in pictures]
+        recent = self.key, hashlib.blake2b(b"".join(keys)).digest()
+        found = _RECENT.find(recent)
+        if found is None:
+            found = self._found(pictures, keys, FeatureCache(None if cache is True else cache))
+            _RECENT.keep(recent, found)
+        return found
+
+    def _found(self, pictures: Any, keys: list[bytes], cache: FeatureCache) -> Any:
+        known = cache.read(self.key, set(keys))
+        missing = {key: place for place, key in enumerate(keys) if key not in known}
+        for start in range(0, len(missing), _CHUNK):
+            chunk = list(missing.items())[start : start + _CHUNK]
+            fresh = dict(zip([key for key, _ in chunk], self._run(pictures[[at for _, at in chunk]]), strict=True))
+            cache.write(self.key, fresh)
+            known |= fresh
+        return np.stack([known[key] for key in keys])
+
+    def _run(self, pictures: Any) -> Any:
+        self.n_run += len(pictures)
+        filled = np.concatenate([pictures, np.repeat(pictures[:1], -len(pictures) % _BATCH, axis=0)])
+        return np.asarray(self.model.predict(filled, batch_size=_BATCH, verbose=0), "float32")[: len(pictures)]
+
+
+def _content_of_picture(picture: Any) -> bytes:
+    picture = np.ascontiguousarray(picture)
+    return hashlib.blake2b(picture.tobytes() + f"{picture.dtype.str}{picture.shape}".encode(), digest_size=16).digest()
+
+
+def _content_of(model: keras.Model) -> str:
+    """A digest of all that the output of a model hangs on."""
+    import keras
+
+    # Numbers that Keras gives to layers of a kind count up through a process.
+    form = re.sub(r'_\d+"', '"', model.to_json())
+    parts = [form, keras.__version__, keras.config.backend(), keras.config.floatx()]
+    digest = hashlib.blake2b("\n".join(parts).encode(), digest_size=16)
+    for value in model.get_weights():
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+class _Recent:
+    """Features of whole arrays that were asked for last, in memory: the folds of a search come again and again."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._kept, self._lock = most_bytes, OrderedDict[Any, Any](), threading.Lock()
+
+    def find(self, key: Any) -> Any:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def keep(self, key: Any, features: Any) -> None:
+        with self._lock:
+            self._kept[key] = features
+            while sum(part.nbytes for part in self._kept.values()) > self._most:
+                self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
+
+_RECENT = _Recent(256 * 2**20)
+
+
+class FeatureCache:
+    """Features on disk, one database of SQLite for each network, safe for several processes at once.
+
+    A batch of features is written as one transaction: who is killed leaves what was complete. When the files together
+    take more than `size`, those that were not used for longest are deleted.
+
+    Example:
+
+    >>> FeatureCache("features").n_bytes
+    0
+
+    Args:
+        folder: Where the files are; made when first written to. Defaults to `None`: `kerastoolkit/features` in the
+            user's folder of caches (`$XDG_CACHE_HOME` or `~/.cache`; `~/Library/Caches` on a Mac; `%LOCALAPPDATA%` on
+            Windows).
+        size: Most bytes on disk. Defaults to `2 * 2**30`, about 400,000 pictures of MobileNetV2.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, size: int = 2 * 2**30) -> None:
+        self.folder = _user_folder() if folder is None else Path(folder)
+        self.size = size
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.sqlite"))
+
+    def read(self, key: str, pictures: set[bytes]) -> dict[bytes, Any]:
+        """Features that are there, by the content of their picture.
+
+        Args:
+            key: `Extractor.key`.
+            pictures: Contents of the pictures.
+
+        Returns:
+            Arrays of shape `(features,)`, float32.
+        """
+        if not self._path(key).exists():
+            return {}
+        found: dict[bytes, Any] = {}
+        wanted = list(pictures)
+        with self._careful(key, "read"), closing(self._open(key)) as database:
+            for start in range(0, len(wanted), 500):
+                some = wanted[start : start + 500]
+                marks = ",".join("?" * len(some))
+                rows = database.execute(f"SELECT picture, features FROM features WHERE picture IN ({marks})", some)
+                found |= {picture: np.frombuffer(features, "float32") for picture, features in rows}
+            os.utime(self._path(key))
+        return found
+
+    def write(self, key: str, features: Mapping[bytes, Any]) -> None:
+        """Keeps features; a disk that cannot be written to is a warning, since they are computed anyway.
+
+        Args:
+            key: `Extractor.key`.
+            features: Arrays of shape `(features,)` by the content of their picture.
+        """
+        with self._careful(key, "written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            rows = [(picture, np.asarray(row, "float32").tobytes()) for picture, row in features.items()]
+            with closing(self._open(key)) as database, database:
+                database.execute("CREATE TABLE IF NOT EXISTS features (picture BLOB PRIMARY KEY, features BLOB)")
+                database.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
+            self._keep_within_size(self._path(key))
+
+    def clear(self) -> None:
+        """Deletes all features of the folder."""
+        for path in self.folder.glob("*.sqlite"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.sqlite"
+
+    def _open(self, key: str) -> sqlite3.Connection:
+        return sqlite3.connect(self._path(key), timeout=60)
+
+    @contextmanager
+    def _careful(self, key: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            warnings.warn(
+                f"Features in {str(self._path(key))!r} cannot be {what} ({error}); they are computed instead. Delete "
+                "the file, give another folder as `cache`, or cache=False.",
+                KerasToolkitWarning,
+                stacklevel=2,
+            )
+
+    def _keep_within_size(self, latest: Path) -> None:
+        files = sorted(self.folder.glob("*.sqlite"), key=lambda path: (path == latest, path.stat().st_mtime))
+        too_much = sum(path.stat().st_size for path in files) - self.size
+        for path in files:
+            if too_much <= 0:
+                break
+            too_much -= path.stat().st_size
+            path.unlink(missing_ok=True)
+
+
+def _user_folder() -> Path:
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "kerastoolkit" / "features"
+
+
+# -- fine-tuning ----------------------------------------------------------------------------------------------------
+
+
+def unfreeze(
+    layers: Sequence[keras.layers.Layer],
+    amount: int | float | str = 1.0,
+    *,
+    batch_norm: Literal["inference", "training"] = "inference",
+) -> list[keras.layers.Layer]:
+    """Lets the upper layers of a network train, and freezes all others.
+
+    Example:
+
+    >>> model = feature_extractor("MobileNetV2", weights=None, input_size=64)
+    >>> unfreeze(model.layers, "block_16")[0].name
+    'block_16_expand'
+
+    Args:
+        layers: Layers from the bottom to the top, such as `model.layers`.
+        amount: How many: a whole number of layers, a fraction of them, or the name of the lowest layer or block to
+            train. Defaults to `1.0`: all.
+        batch_norm: `"inference"` keeps the statistics of BatchNormalization and its weights as they are; `"training"`
+            lets those of the unfrozen layers follow the new data. Defaults to `"inference"`.
+
+    Returns:
+        The layers with weights that train now, from the bottom to the top.
+
+    Raises:
+        ParameterError: `amount` is none of the three, or no layer has that name.
+    """
+    import keras
+
+    first = _first_unfrozen([layer.name for layer in layers], amount)
+    if batch_norm not in ("inference", "training"):
+        raise ParameterError(f"`batch_norm` must be 'inference' or 'training'; got {batch_norm!r}.")
+    for place, layer in enumerate(layers):
+        fixed = isinstance(layer, keras.layers.BatchNormalization) and batch_norm == "inference"
+        layer.trainable = place >= first and not fixed
+    return [layer for layer in layers if layer.trainable_weights]
+
+
+def _first_unfrozen(names: Sequence[str], amount: Any) -> int:
+    amount = amount.item() if isinstance(amount, np.generic) else amount
+    if isinstance(amount, str):
+        found = [place for place, name in enumerate(names) if name == amount or name.startswith(amount + "_")]
+        if not found:
+            raise ParameterError(f"`unfreeze` is {amount!r}, but no layer or block is called so.{_near(amount, names)}")
+        return found[0]
+    if isinstance(amount, int) and not isinstance(amount, bool) and 0 <= amount:
+        return max(len(names) - amount, 0)
+    if isinstance(amount, float) and 0.0 <= amount <= 1.0:
+        return len(names) - round(len(names) * amount)
+    raise ParameterError(
+        f"`unfreeze` must be a whole number of layers, a fraction of them from 0.0 to 1.0, or the name of a layer or "
+        f"block; got {amount!r}."
+    )
+
+
+_RATES = 5  # as many learning rates as there are layers would mean as many optimizers
+
+
+def optimizer_by_depth(
+    optimizer: keras.optimizers.Optimizer,
+    layers: Sequence[keras.layers.Layer],
+    learning_rate: float,
+    bottom_rate: float = 0.01,
+) -> keras.optimizers.Optimizer:
+    """An optimizer whose learning rate falls towards the bottom of a network.
+
+    The layers are divided into five groups of about the same number of layers; the rates of the groups are spaced
+    geometrically (Howard and Ruder, "Universal language model fine-tuning", 2018). Weights of no layer named here, as
+    those of the head, have the full rate.
+
+    Args:
+        optimizer: The kind of optimizer, with all but the rate as it should be.
+        layers: Layers that train, from the bottom to the top.
+        learning_rate: Rate of the head.
+        bottom_rate: Rate of the lowest group as a fraction of that of the head; 1 for one rate. Defaults to `0.01`.
+
+    Returns:
+        A `keras.optimizers.MultiOptimizer`, or for one rate an optimizer of the kind given.
+
+    Raises:
+        ParameterError: A rate is out of range, or this Keras has no `MultiOptimizer`.
+    """
+    import keras
+
+    if not learning_rate > 0:
+        raise ParameterError(f"`learning_rate` must be greater than 0; got {learning_rate!r}.")
+    if not 0 < bottom_rate <= 1:
+        raise ParameterError(f"`bottom_rate` must be a fraction greater than 0, up to 1; got {bottom_rate!r}.")
+
+    def with_rate(rate: float) -> Any:
+        return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
+
+    if bottom_rate == 1 or not layers:
+        return with_rate(learning_rate)
+    if not hasattr(keras.optimizers, "MultiOptimizer"):
+        raise ParameterError(
+            f"Keras {keras.__version__} has no MultiOptimizer, which learning rates by depth need. Upgrade it (pip "
+            "install --upgrade keras), or give bottom_rate=1 for one rate."
+        )
+    groups = np.array_split(np.asarray(layers, dtype=object), min(_RATES, len(layers)))
+    factors = np.geomspace(bottom_rate, 1.0, len(groups) + 1)[:-1]
+    # By names, not by a function: the file of a compiled model holds names.
+    rates = {
+        f"(?:{'|'.join(re.escape(layer.name) for layer in group)})/.*": with_rate(float(learning_rate * factor))
+        for group, factor in zip(groups, factors, strict=True)
+    }
+    rest = with_rate(float(learning_rate))
+    return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(rest, rates))
+
+
+# -- nets from nets -------------------------------------------------------------------------------------------------
+
+
+@overload
+def derive(source: Any, head: None = None, layer: str | None = None, *, frozen: bool = True) -> _Derived: ...
+@overload
+def derive(source: Any, head: Head | HeadGroup, layer: str | None = None, *, frozen: bool = True) -> keras.Model: ...
+def derive(source: Any, head: Any = None, layer: str | None = None, *, frozen: bool = True) -> Any:
+    """Starts a new network from one that is trained: cuts it at a layer and puts a new end on it.
+
+    Example:
+
+    >>> cats = KerasClassifier(hidden=(64, 32)).fit(X, y)
+    >>> dogs = KerasClassifier(derive(cats), epochs=20).fit(other_X, other_y)  # the end follows from other_y
+    >>> model = derive(cats, Head.multiclass(5), layer="dense_1")  # a keras.Model, not compiled
+
+    Args:
+        source: A fitted estimator of kerastoolkit, or a built Sequential or functional `keras.Model`. It is not
+            changed: the new network has copies of its layers.
+        head: The new end, from `builders.head(y)` or `Head.binary()` and its kin. Defaults to `None`: a function that
+            builds the network for the target at hand, as the `model` of an estimator, where `layer` and `frozen` are
+            parameters that a search can set.
+        layer: Name of the last layer to keep, also of one in a model inside the model. Maps of features are averaged.
+            Defaults to `None`: all but the output layers.
+        frozen: Whether the layers kept do not train. Defaults to `True`.
+
+    Returns:
+        An uncompiled `keras.Model` with the inputs of `source`, or a function that builds it.
+
+    Raises:
+        ParameterError: There is no such layer (the message has the near miss), the estimator is not fitted, or the
+            model has no graph to cut.
+    """
+    derived = _Derived(_model_of(source), layer, frozen)
+    return derived if head is None else derived(head)
+
+
+class _Derived:
+    """A function that builds networks from a trained one; made by `derive`.
+
+    Args:
+        source: The trained model.
+        layer: As for `derive`.
+        frozen: As for `derive`.
+    """
+
+    __name__ = "derive"  # by which messages know it
+
+    def __init__(self, source: keras.Model, layer: str | None, frozen: bool) -> None:
+        self._source, self._layer, self._frozen = source, layer, frozen
+        _cut(source, layer)  # a wrong name is an error now
+
+    def __call__(self, head: Head | HeadGroup, layer: str | None = None, frozen: bool | None = None) -> keras.Model:
+        """Builds the network.
+
+        Args:
+            head: The end.
+            layer: Name of the last layer to keep. Defaults to `None`: what was given to `derive`.
+            frozen: Whether the layers kept do not train. Defaults to `None`: what was given to `derive`.
+
+        Returns:
+            An uncompiled model.
+
+        Raises:
+            ParameterError: As for `derive`.
+        """
+        import keras
+
+        inputs, x = _cut(self._source, self._layer if layer is None else layer)
+        trunk = keras.Model(inputs, x)
+        if self._frozen if frozen is None else frozen:
+            trunk.trainable = False
+        x = _pooled(x)
+        if isinstance(head, HeadGroup):
+            return keras.Model(inputs, [made(x) for made in head.output_layers()])
+        return keras.Model(inputs, head.output_layer()(x))
+
+    def __deepcopy__(self, memo: Any) -> _Derived:
+        return self  # nothing changes it, and a search makes many copies
+
+
+def _model_of(source: Any) -> keras.Model:
+    import keras
+
+    if isinstance(source, keras.Model):
+        model = source
+    elif hasattr(type(source), "model_"):
+        if getattr(source, "model_", None) is None:
+            raise ParameterError(f"`source` is a {type(source).__name__} that is not fitted; fit it first.")
+        model = source.model_
+    else:
+        raise ParameterError(
+            f"`source` must be a fitted estimator of kerastoolkit or a keras.Model; got {type(source).__name__}."
+        )
+    if not _has_graph(model) or not model.built:
+        raise ParameterError(
+            f"`source` is a {type(model).__name__} whose layers are not a graph that could be cut. Give a built "
+            "Sequential or functional model."
+        )
+    return model
+
+
+def _has_graph(layer: Any) -> bool:
+    import keras
+
+    return isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and hasattr(layer, "operations"))
+
+
+class _Call(NamedTuple):
+    """A layer at its place in a graph: what goes in, what comes out."""
+
+    layer: Any
+    argument: Any
+    output: Any
+
+
+def _cut(model: keras.Model, layer: str | None) -> tuple[Any, Any]:
+    """Inputs and the tensor at which a copy of a model is cut; None for what goes into its output layer."""
+    inputs, calls, output = _copied(model)
+    if layer is None:
+        call = _call_of(output, calls)
+        if _has_graph(call.layer):
+            return inputs, _part(call.layer, None)(call.argument)
+        if isinstance(call.argument, (list, tuple, dict)):
+            raise ParameterError(
+                f"The output layer of {model.name}, {call.layer.name!r}, has several inputs; say by `layer` where to "
+                "cut."
+            )
+        return inputs, call.argument
+    for call in calls:
+        if call.layer.name == layer:
+            return inputs, call.output
+    for call in calls:
+        if _has_graph(call.layer) and layer in _names(call.layer):
+            return inputs, _part(call.layer, layer)(call.argument)
+    names = _names(model)
+    raise ParameterError(
+        f"`layer` is {layer!r}, which {model.name} has not.{_near(layer, names)} Its last layers are "
+        f"{', '.join(names[-6:])}."
+    )
+
+
+def _call_of(output: Any, calls: Sequence[_Call]) -> _Call:
+    """Where an output was computed, before an activation of its own."""
+    import keras
+
+    call = next(call for call in calls if any(one is output for one in keras.tree.flatten(call.output)))
+    activation = isinstance(call.layer, (keras.layers.Activation, keras.layers.Softmax))
+    return _call_of(call.argument, calls) if activation else call
+
+
+def _part(model: keras.Model, layer: str | None) -> keras.Model:
+    import keras
+
+    return keras.Model(*_cut(model, layer), name=model.name)
+
+
+def _names(model: keras.Model) -> list[str]:
+    """Names of the layers, those of models inside it included."""
+    return [name for layer in model.layers for name in [*(_names(layer) if _has_graph(layer) else []), layer.name]]
+
+
+def _copied(model: keras.Model) -> tuple[Any, list[_Call], Any]:
+    """Inputs, calls and first output of a copy of a model, with its weights."""
+    import keras
+
+    pairs: list[tuple[Any, Any]] = []
+    calls: list[_Call] = []
+
+    def copy_of(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # an operation without a state
+        copied = keras.models.clone_model(layer) if _has_graph(layer) else type(layer).from_config(layer.get_config())
+        copied.trainable = layer.trainable
+        pairs.append((layer, copied))
+        return copied
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        output = layer(*args, **kwargs)
+        calls.append(_Call(layer, args[0] if args else kwargs, output))
+        return output
+
+    if isinstance(model, keras.Sequential):
+        inputs: Any = keras.Input(batch_shape=model.inputs[0].shape, dtype=model.inputs[0].dtype)
+        output = inputs
+        for layer in model.layers:
+            output = call(copy_of(layer), output)
+    else:
+        copied = keras.models.clone_model(model, clone_function=copy_of, call_function=call)
+        inputs, output = copied.input, copied.outputs[0]
+    for layer, twin in pairs:
+        twin.set_weights(layer.get_weights())
+    return inputs, calls, output
