@@ -212,12 +212,16 @@ def load_weights(model: keras.Model, path: str | Path, *, name: str | None = Non
         ParameterError: There is no such file, it holds no weights, or layers of the model are not in it as they are;
             the message names the layers. Nothing is loaded then.
     """
-    stored = _stored_weights(Path(path))
+    _assign(model, _stored_weights(Path(path)), f"`weights` is {str(path)!r}", name or model.name)
+
+
+def _assign(model: keras.Model, stored: Mapping[str, list[Any]], source: str, name: str) -> None:
+    """Puts arrays into layers, all or none."""
     wanted = [layer for layer in model.layers if layer.weights]
     found = _found_layers([layer.name for layer in wanted], stored)
     problems, values = [], []
     for layer in wanted:
-        arrays = stored.get(found.get(layer.name, ""), None)
+        arrays = stored.get(found.get(layer.name, ""))
         shapes = [tuple(variable.shape) for variable in layer.weights]
         if arrays is None:
             problems.append(f"{layer.name}: not in the file")
@@ -230,14 +234,19 @@ def load_weights(model: keras.Model, path: str | Path, *, name: str | None = Non
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         hint = " The file is of another network." if len(problems) == len(wanted) else ""
         raise ParameterError(
-            f"`weights` is {str(path)!r}, of which {len(problems)} of the {len(wanted)} layers with weights of "
-            f"{name or model.name} did not match.{hint}\n  " + "\n  ".join(problems[:10]) + more
+            f"{source}, of which {len(problems)} of the {len(wanted)} layers with weights of {name} did not match."
+            f"{hint}\n  " + "\n  ".join(problems[:10]) + more
         )
     for variable, array in values:
         variable.assign(array)
     for layer in wanted:
         if hasattr(layer, "finalize_state"):  # Normalization keeps a second copy of its weights
             layer.finalize_state()
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights of one extractor into another of the same backbone, which may have more layers."""
+    _assign(target, {layer.name: layer.get_weights() for layer in source.layers}, "`source`", source.name)
 
 
 def _stored_weights(path: Path) -> dict[str, list[Any]]:
@@ -327,11 +336,9 @@ def _load(backbone: Backbone, weights: str | Path | None, network: keras.Model) 
             f"('{backbone.name}.weights.h5'), bring the file here and give weights='{backbone.name}.weights.h5'; or "
             "give weights=None, to start from random weights."
         ) from error
-    by_place = [[layer for layer in model.layers if layer.weights] for model in (network, trained)]
-    for layer, other in zip(*by_place, strict=True):
-        layer.set_weights(other.get_weights())
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
+    _assign(
+        network, {layer.name: layer.get_weights() for layer in trained.layers}, "`weights` are Keras'", backbone.name
+    )
 
 
 # -- from pictures to features --------------------------------------------------------------------------------------
@@ -381,12 +388,12 @@ def feature_extractor(
     with isolated(seed):
         pictures = keras.Input((None, None, channels), name="pictures")
         x: Any = pictures if channels == 3 else keras.layers.Concatenate(name="grey_to_rgb")([pictures] * 3)
-        x = keras.layers.Resizing(size, size, antialias=True, name="resize")(x)
+        # Not the layer Resizing: in a plain call of a model it puts all layers after it into the mode of training.
+        x = keras.ops.image.resize(x, (size, size), antialias=True)
         for change in augment:
             x = change(x)
         x = known.preprocess_input(x)
         network = known.constructor(weights=None, include_top=False, input_tensor=x, pooling="avg")
-        _load(known, weights, network)
         output = network.output
         if layer is not None:
             names = [one.name for one in network.layers]
@@ -394,6 +401,7 @@ def feature_extractor(
                 raise ParameterError(f"`layer` is {layer!r}, which {known.name} has not.{_near(layer, names)}")
             output = _pooled(network.get_layer(layer).output)
         model = keras.Model(pictures, output, name=known.name)
+        _load(known, weights, model)
     return model
 
 
@@ -653,7 +661,8 @@ def unfreeze(
         amount: How many: a whole number of layers, a fraction of them, or the name of the lowest layer or block to
             train. Defaults to `1.0`: all.
         batch_norm: `"inference"` keeps the statistics of BatchNormalization and its weights as they are; `"training"`
-            lets those of the unfrozen layers follow the new data. Defaults to `"inference"`.
+            lets those of the unfrozen layers follow the new data, with a momentum of at most 0.9. Defaults to
+            `"inference"`.
 
     Returns:
         The layers with weights that train now, from the bottom to the top.
@@ -667,8 +676,11 @@ def unfreeze(
     if batch_norm not in ("inference", "training"):
         raise ParameterError(f"`batch_norm` must be 'inference' or 'training'; got {batch_norm!r}.")
     for place, layer in enumerate(layers):
-        fixed = isinstance(layer, keras.layers.BatchNormalization) and batch_norm == "inference"
-        layer.trainable = place >= first and not fixed
+        normalizes = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = place >= first and not (normalizes and batch_norm == "inference")
+        if normalizes and layer.trainable:
+            # At the 0.999 of many networks the statistics would follow thousands of steps behind the weights.
+            layer.momentum = min(layer.momentum, 0.9)
     return [layer for layer in layers if layer.trainable_weights]
 
 
@@ -706,7 +718,7 @@ def optimizer_by_depth(
 
     Args:
         optimizer: The kind of optimizer, with all but the rate as it should be.
-        layers: Layers that train, from the bottom to the top.
+        layers: Built layers that train, from the bottom to the top, as `unfreeze` returns them.
         learning_rate: Rate of the head.
         bottom_rate: Rate of the lowest group as a fraction of that of the head; 1 for one rate. Defaults to `0.01`.
 
@@ -737,7 +749,9 @@ def optimizer_by_depth(
     factors = np.geomspace(bottom_rate, 1.0, len(groups) + 1)[:-1]
     # By names, not by a function: the file of a compiled model holds names.
     rates = {
-        f"(?:{'|'.join(re.escape(layer.name) for layer in group)})/.*": with_rate(float(learning_rate * factor))
+        "|".join(re.escape(weight.path) for layer in group for weight in layer.trainable_weights): with_rate(
+            float(learning_rate * factor)
+        )
         for group, factor in zip(groups, factors, strict=True)
     }
     rest = with_rate(float(learning_rate))
@@ -819,7 +833,9 @@ class _Derived:
         x = _pooled(x)
         if isinstance(head, HeadGroup):
             return keras.Model(inputs, [made(x) for made in head.output_layers()])
-        return keras.Model(inputs, head.output_layer()(x))
+        taken = {one.name for one in trunk.operations}
+        name = next(name for name in ("head", *(f"head_{n}" for n in range(1, 1000))) if name not in taken)
+        return keras.Model(inputs, head.output_layer(name)(x))
 
     def __deepcopy__(self, memo: Any) -> _Derived:
         return self  # nothing changes it, and a search makes many copies

@@ -6,7 +6,8 @@ and standard deviation 1, and a head, which is `builders.mlp`. What `KerasEstima
 - "features": the head alone, on features that are computed once and kept. It is a small dense network like any other,
   so that a search over heads trains as one program.
 - "fine_tune": the head first, as above, and then the whole from the pictures on. Unfreezing under a head that knows
-  nothing yet would spoil the features (Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+  nothing yet would spoil the features (Kumar et al., "Fine-tuning can distort pretrained features", 2022). With random
+  weights there is nothing to spoil, and the whole is trained at once.
 
 Either way `model_` is the whole: a Keras model from pictures as they are to the output.
 """
@@ -57,7 +58,7 @@ class _ImageEstimator(KerasEstimator):
         augment: Any = None,
         unfreeze: int | float | str = 1.0,
         batch_norm: Literal["inference", "training"] | None = None,
-        learning_rate: float = 0.001,
+        learning_rate: float = 0.0003,
         bottom_rate: float = 0.1,
         head_epochs: int | None = None,
         cache: bool | str | Path = True,
@@ -178,6 +179,7 @@ class _ImageEstimator(KerasEstimator):
             X = self._prepared(X)
             if self.strategy == "fine_tune":
                 self._check_names(self._params, self._whole)
+            if self.strategy == "fine_tune" and self.weights is not None:
                 first = self._head_first(X, y, sample_weight, classes, train=train)
         self._first = first  # for the time of the build
         try:
@@ -246,27 +248,35 @@ class _ImageEstimator(KerasEstimator):
         l2: float = 0.0,
     ) -> keras.Model:
         """Builds the network that is fine-tuned, from the head that was trained first."""
-        first: Any = self._first
         extractor = transfer.feature_extractor(
-            **{**self._extractor_arguments(), "weights": None}, channels=input_shape[-1], augment=self._changes()
+            **{**self._extractor_arguments(), "weights": None, "seed": None},
+            channels=input_shape[-1],
+            augment=self._changes(),
         )
-        frozen = first.feature_encoder_.extractor.model
-        for layer, trained in zip(_with_weights(extractor), _with_weights(frozen), strict=True):
-            layer.set_weights(trained.get_weights())
-            if hasattr(layer, "finalize_state"):
-                layer.finalize_state()
-        features = extractor.output_shape[-1:]
-        end = builders.get("mlp")(
-            features, head, hidden=hidden, dropout=dropout, activation=activation, normalization=normalization, l2=l2
+        head_model = builders.get("mlp")(
+            extractor.output_shape[-1:],
+            head,
+            hidden=hidden,
+            dropout=dropout,
+            activation=activation,
+            normalization=normalization,
+            l2=l2,
         )
-        end.set_weights(first._network.model.get_weights())
-        names = {layer.name for layer in frozen.layers}
-        own = [layer for layer in extractor.layers if layer.name in names]
+        frozen = _EXTRACTORS.find({**self._extractor_arguments(), "channels": input_shape[-1]}).model
+        layers = [layer for layer in extractor.layers if not layer.name.startswith("augment_")]
+        scaling, bottom_rate = _Features(self), self.bottom_rate
+        if self._first is None:  # random weights: there is nothing to keep, below or above
+            scaling.scale, scaling.offset = np.ones(head_model.input_shape[1]), np.zeros(head_model.input_shape[1])
+            bottom_rate = 1.0
+        else:
+            scaling = self._first.feature_encoder_
+            head_model.set_weights(self._first._network.model.get_weights())
+            transfer.copy_weights(frozen, extractor)
         batch_norm = self.batch_norm or ("training" if self.weights is None else "inference")
-        trained = transfer.unfreeze(own, self.unfreeze, batch_norm=batch_norm)
-        model = first.feature_encoder_.composed(extractor, end)
+        trained = transfer.unfreeze(layers, self.unfreeze, batch_norm=batch_norm)
+        model = scaling.composed(extractor, head_model)
         compile_kwargs["optimizer"] = transfer.optimizer_by_depth(
-            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self.bottom_rate
+            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, bottom_rate
         )
         model.compile(**compile_kwargs)
         return model
@@ -403,10 +413,6 @@ class _Features:
         return self._composed[1]
 
 
-def _with_weights(model: keras.Model) -> list[Any]:
-    return [layer for layer in model.layers if layer.weights]
-
-
 def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     """A folder as its files and their labels."""
     if y is not None or not images.is_path(X):
@@ -463,7 +469,7 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
         weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
             ones. Defaults to `"imagenet"`.
         strategy: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
-            first, then the whole. Defaults to `"features"`.
+            first, then the whole (random weights at once, there being nothing to keep). Defaults to `"features"`.
         input_size: Height and width to which pictures are resized, in pixels; smaller is quicker. Defaults to `None`:
             those that the backbone was trained on.
         layer: Name of the backbone's layer whose output is averaged over the picture to be its features. For pictures
@@ -475,10 +481,11 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
         unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
             or block of that name upwards. Defaults to `1.0`: all.
         batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
-            Defaults to `None`: inference, but training where `weights` is `None`.
-        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.001`.
+            Defaults to `None`: inference, which was better wherever we compared them (`benchmarks/transfer.py`), but
+            training where `weights` is `None`.
+        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
         bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
-            spaced geometrically. Defaults to `0.1`.
+            spaced geometrically. Random weights have one rate. Defaults to `0.1`.
         head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
         cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder; or `False` for
             nowhere. They are found again by the content of the picture and of the weights. Defaults to `True`.

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.preprocessing import scale
 
 from kerastoolkit import KerasClassifier, KerasRegressor, estimators, load
@@ -26,15 +26,25 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # by th
 
 
 def _data(kind: type) -> tuple[Any, Any]:
+    if kind in _OF_PICTURES:
+        digits = load_digits()
+        return (digits.images[:100] * 255 / 16).astype("uint8"), digits.target[:100]
     X, y = (load_breast_cancer if issubclass(kind, KerasClassifier) else load_diabetes)(return_X_y=True)
     return scale(X).astype("float32"), y
+
+
+_OF_PICTURES = (estimators.ImageClassifier, estimators.ImageRegressor)
+_SMALL_BACKBONE = {
+    "backbone": "MobileNet", "weights": None, "input_size": 32, "layer": "conv_pw_2_relu", "cache": False,
+}  # fmt: skip
 
 
 @pytest.fixture(params=ESTIMATORS, ids=lambda kind: kind.__name__)
 def fitted(request: pytest.FixtureRequest) -> Any:
     X, y = _data(request.param)
     # No dropout: Keras' file does not hold how far the generator of its masks has come.
-    return request.param(hidden=(8,), epochs=3, random_state=0).fit(X, y), X, y
+    params = _SMALL_BACKBONE if request.param in _OF_PICTURES else {}
+    return request.param(hidden=(8,), epochs=3, random_state=0, **params).fit(X, y), X, y
 
 
 def test_a_file_predicts_the_same_and_goes_on_training(fitted: Any, tmp_path: Path) -> None:

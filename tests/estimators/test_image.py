@@ -1,0 +1,297 @@
+"""Pictures in, by way of a network that is trained already: as scikit-learn and Keras by hand would do it."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import model_selection
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from kerastoolkit import ImageClassifier, ImageRegressor, load, transfer
+from kerastoolkit.estimators.image import _EXTRACTORS
+from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError
+from kerastoolkit.search import GridSearchCV
+
+SMALL = {"backbone": "MobileNet", "weights": None, "input_size": 32, "layer": "conv_pw_2_relu", "random_state": 0}
+FINE = {**SMALL, "strategy": "fine_tune", "head_epochs": 5, "batch_norm": "training"}
+needs_rates = pytest.mark.skipif(
+    not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder of caches, for one test."""
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path / "caches"))
+    transfer._RECENT.clear()
+    _EXTRACTORS._kept.clear()
+    return tmp_path / "caches"
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Any, Any]:
+    X, y = load_digits(return_X_y=True)
+    return (X * 255 / 16).round().astype("uint8").reshape(-1, 8, 8), y
+
+
+def n_run() -> int:
+    """Pictures that went through backbones since the test began."""
+    return sum(extractor.n_run for extractor in _EXTRACTORS._kept.values())
+
+
+# -- frozen features ------------------------------------------------------------------------------------------------
+
+
+def test_the_head_learns_what_logistic_regression_learns_from_the_same_features(digits: Any) -> None:
+    X, y = digits
+    model = ImageClassifier(**SMALL, epochs=60).fit(X[:600], y[:600])
+    features = model.feature_encoder_.extractor.features(X[..., None])
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.1)).fit(features[:600], y[:600])
+    assert model.score(X[600:1200], y[600:1200]) == pytest.approx(
+        reference.score(features[600:1200], y[600:1200]), abs=0.03
+    )
+
+
+def test_a_grid_over_heads_runs_the_backbone_once_a_picture_and_trains_as_one_program(digits: Any) -> None:
+    X, y = digits[0][:200], digits[1][:200]
+    grid = {"optimizer__learning_rate": [0.001, 0.003, 0.01], "hidden": [(8,)], "dropout": [0.1, 0.3]}
+    ours = GridSearchCV(ImageClassifier(**SMALL, epochs=3), grid, cv=5).fit(X, y)
+    assert n_run() == 200
+    assert "30 fits trained together, as one program" in ours.explain()
+    ImageClassifier(**SMALL, hidden=(4,), epochs=1).fit(X[::-1], y[::-1])
+    assert n_run() == 200
+    theirs = model_selection.GridSearchCV(ImageClassifier(**SMALL, epochs=3, cache=False), grid, cv=5).fit(X, y)
+    assert n_run() > 200 * 5 * 6
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=0.005 + 1e-6
+    )
+
+
+def test_features_are_found_by_another_process(digits: Any, cache: Path) -> None:
+    X, y = digits[0][:50], digits[1][:50]
+    model = ImageClassifier(**SMALL, epochs=1).fit(X, y)
+    assert list((cache / "kerastoolkit" / "features").glob("*.sqlite"))
+    transfer._RECENT.clear()  # what a process knows of itself
+    _EXTRACTORS._kept.clear()
+    np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), model.predict_proba(X))
+    assert n_run() == 0
+
+
+def test_the_model_takes_pictures_as_they_are(digits: Any, tmp_path: Path) -> None:
+    X, y = digits
+    model = ImageClassifier(**SMALL, epochs=3).fit(X[:100], y[:100])
+    expected = model.predict_proba(X[:40])
+    whole = model.model_
+    assert whole is model.model_
+    np.testing.assert_allclose(whole.predict(X[:40, ..., None], verbose=0), expected, atol=1e-4)
+    np.testing.assert_allclose(model.predict_proba(X[:40], batch_size=7), expected, atol=1e-4)
+    whole.save(tmp_path / "whole.keras")  # nothing in it is ours: any Keras reads it
+    again = keras.saving.load_model(tmp_path / "whole.keras")
+    np.testing.assert_allclose(again.predict(X[:40, ..., None], verbose=0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["features", pytest.param("fine_tune", marks=needs_rates)])
+def test_copies_predict_the_same(digits: Any, strategy: str, tmp_path: Path) -> None:
+    X, y = digits[0][:60], np.array(list("abcdefghij"))[digits[1][:60]]
+    model = ImageClassifier(**{**FINE, "strategy": strategy}, hidden=(8,), epochs=1).fit(X, y)
+    again = load(model.save(tmp_path / "one.zip"))
+    for other in (pickle.loads(pickle.dumps(model)), again):
+        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+        assert other.predict(X).tolist() == model.predict(X).tolist()
+        assert other.get_params() == model.get_params()
+    assert clone(model).get_params() == model.get_params()
+    assert again.history_ == model.history_
+    assert again.head_history_ == model.head_history_
+
+
+def test_parameters_are_those_of_the_head_and_no_others(digits: Any) -> None:
+    model = ImageClassifier(**SMALL, l2=0.01, optimizer__learning_rate=0.01)
+    assert "model" not in model.get_params()
+    assert model.set_params(normalization="batch", hidden=(5,)).get_params()["normalization"] == "batch"
+    with pytest.raises(ParameterError, match="Did you mean 'strategy'"):
+        model.set_params(strategi="fine_tune")
+    kinds = [type(layer).__name__ for layer in model.fit(*digits).model_.layers[-1].layers]
+    assert "BatchNormalization" in kinds
+
+
+def test_a_regressor_predicts_in_the_units_of_the_target(digits: Any) -> None:
+    X, y = digits[0][:300], digits[0][:300].mean(axis=(1, 2)) * 1000.0
+    model = ImageRegressor(**SMALL, epochs=60).fit(X, y)
+    assert model.score(X, y) > 0.8
+    assert model.predict(X[:5]).shape == (5,)
+    assert 0.5 < model.predict(X).std() / y.std() < 1.5
+
+
+def test_files_folders_and_arrays_are_the_same_pictures(digits: Any, tmp_path: Path) -> None:
+    X, y = digits[0][:40], digits[1][:40] % 2
+    folder = tmp_path / "pictures"
+    for place, (picture, label) in enumerate(zip(X, y, strict=True)):
+        (folder / f"class_{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"class_{label}" / f"{place:02}.png")
+    model = ImageClassifier(**SMALL, epochs=3).fit(str(folder))
+    assert model.classes_.tolist() == ["class_0", "class_1"]
+    order = np.argsort(y, kind="stable")  # as the folder is sorted
+    of_arrays = ImageClassifier(**SMALL, epochs=3).fit(X[order].repeat(3).reshape(-1, 8, 8, 3), y[order])
+    np.testing.assert_allclose(model.predict_proba(folder), of_arrays.predict_proba(X[order]), atol=1e-6)
+    files = sorted(map(str, folder.rglob("*.png")))
+    assert model.score(folder) == of_arrays.score(X[order], y[order])
+    assert model.predict(files[0]).shape == (1,)
+    labels = [Path(file).parent.name for file in files]
+    scores = model_selection.cross_val_score(ImageClassifier(**SMALL, epochs=3), files, labels, cv=2)
+    assert np.isfinite(scores).all()
+
+
+def test_it_ends_a_pipeline_and_holds_out_rows(digits: Any) -> None:
+    X, y = digits
+    flipped = FunctionTransformer(lambda X: 255 - X)
+    model = make_pipeline(flipped, ImageClassifier(**SMALL, epochs=3, validation_split=0.2)).fit(X[:200], y[:200])
+    assert len(model[-1].history_["val_loss"]) == 3
+    assert model.predict(X[:3]).shape == (3,)
+    other = ImageClassifier(**SMALL, epochs=2).fit(X[:100], y[:100], validation_data=(X[100:150], y[100:150]))
+    assert len(other.history_["val_loss"]) == 2
+
+
+def test_a_local_file_of_weights_is_what_the_features_come_from(digits: Any, tmp_path: Path) -> None:
+    X, y = digits[0][:60], digits[1][:60]
+    first = ImageClassifier(**SMALL, epochs=1).fit(X, y)
+    first.model_.save_weights(tmp_path / "own.weights.h5")
+    arguments = {**SMALL, "weights": tmp_path / "own.weights.h5", "random_state": 7}
+    second = ImageClassifier(**arguments, epochs=1).fit(X, y)
+    extractors = [one.feature_encoder_.extractor.model for one in (first, second)]
+    for ours, theirs in zip(*(one.get_weights() for one in extractors), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    again = load(second.save(tmp_path / "one.zip"))
+    assert again.weights == tmp_path / "own.weights.h5"
+
+
+# -- fine-tuning ----------------------------------------------------------------------------------------------------
+
+
+@needs_rates
+def test_fine_tuning_begins_where_the_head_ended(digits: Any) -> None:
+    X, y = digits[0][:120], digits[1][:120]
+    head = ImageClassifier(**SMALL, epochs=5).fit(X, y)
+    whole = ImageClassifier(**{**FINE, "batch_norm": "inference"}, learning_rate=1e-12, epochs=1).fit(X, y)
+    np.testing.assert_allclose(whole.predict_proba(X), head.predict_proba(X), atol=1e-4)
+    assert whole.head_history_ == head.history_
+    assert len(whole.history_["loss"]) == 1
+
+
+@needs_rates
+@pytest.mark.parametrize("batch_norm", ["inference", "training"])
+def test_only_what_is_unfrozen_changes(digits: Any, batch_norm: str) -> None:
+    X, y = digits[0][:64], digits[1][:64]
+    arguments = {**FINE, "batch_norm": batch_norm, "unfreeze": "conv_dw_2"}
+    model = ImageClassifier(**arguments, epochs=1, learning_rate=0.01).fit(X, y)
+    start = transfer.feature_extractor("MobileNet", None, input_size=32, channels=1, layer="conv_pw_2_relu", seed=0)
+    changed = set()
+    for layer in [layer for layer in start.layers if layer.weights]:
+        after = model.model_.get_layer(layer.name).get_weights()
+        if not all(map(np.array_equal, layer.get_weights(), after)):
+            changed.add(layer.name)
+    kernels = {"conv_dw_2", "conv_pw_2"}
+    assert changed == kernels | ({"conv_dw_2_bn", "conv_pw_2_bn"} if batch_norm == "training" else set())
+
+
+@needs_rates
+def test_fine_tuning_learns_more_than_the_head_alone(digits: Any) -> None:
+    X, y = digits
+    head = ImageClassifier(**SMALL, epochs=20).fit(X[:300], y[:300])
+    arguments = {**FINE, "head_epochs": 20}
+    whole = ImageClassifier(**arguments, learning_rate=0.003, bottom_rate=0.5, epochs=6).fit(X[:300], y[:300])
+    assert whole.score(X[300:800], y[300:800]) > head.score(X[300:800], y[300:800])
+    assert whole.partial_fit(X[:50], y[:50]).n_iter_ == 7
+
+
+@needs_rates
+def test_augmentation_is_for_training_alone(digits: Any) -> None:
+    X, y = digits[0][:64], digits[1][:64]
+    model = ImageClassifier(**FINE, augment=True, epochs=1).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+    names = [layer.name for layer in model.model_.layers]
+    assert names.index("augment_flip") < names.index("conv1")
+    own = ImageClassifier(**FINE, augment=[keras.layers.RandomFlip("vertical", name="mine")], epochs=1)
+    assert "mine" in [layer.name for layer in clone(own).fit(X, y).model_.layers]
+
+
+@needs_rates
+def test_a_number_is_fine_tuned_in_its_own_units(digits: Any) -> None:
+    X, y = digits[0][:100], 1000.0 * digits[1][:100]
+    model = ImageRegressor(**FINE, learning_rate=1e-3, epochs=2).fit(X, y)
+    assert max(model.history_["loss"]) < 10  # of the standardized target
+    assert 0 < model.predict(X).mean() < 9000
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"backbone": "MobileNetV"}, "Did you mean"),
+        ({"strategy": "finetune"}, "`strategy` must be 'features' or 'fine_tune'"),
+        ({"input_size": 31}, "`input_size` must be a whole number of at least 32 pixels for MobileNet; got 31"),
+        ({"weights": "missing.weights.h5"}, "there is no such file"),
+        ({"layer": "conv_pw_2_rel"}, "Did you mean 'conv_pw_2_relu'"),
+        ({"augment": True}, "computes the features of each once"),
+        ({"augment": "flip", "strategy": "fine_tune"}, "`augment` must be True, a Keras layer"),
+        ({"batch_norm": "frozen"}, "`batch_norm` must be"),
+        ({"cache": 3}, "`cache` must be True, False or a folder"),
+        ({"unfreeze": 2.0, "strategy": "fine_tune"}, "`unfreeze` must be"),
+        ({"learning_rate": -1.0, "strategy": "fine_tune"}, "`learning_rate` must be"),
+        ({"epochs": 0}, "`epochs` must be"),
+        ({"hiden": (3,)}, "Did you mean 'hidden'"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_a_wrong_parameter_is_refused_before_any_work(params: Any, message: str, digits: Any) -> None:
+    X, y = digits[0][:20], digits[1][:20]
+    with pytest.raises(ParameterError, match=message):
+        ImageClassifier(**{**SMALL, "head_epochs": 1, **params}).fit(X, y)
+    assert n_run() == 0 or params.get("strategy") == "fine_tune"
+
+
+def test_wrong_pictures_are_refused(digits: Any, tmp_path: Path) -> None:
+    X, y = digits[0][:20], digits[1][:20]
+    model = ImageClassifier(**SMALL, epochs=1)
+    with pytest.raises(DataError, match="0 to 1"):
+        model.fit(X / 255.0, y)
+    with pytest.raises(DataError, match="holds only one class"):
+        model.fit(X, np.zeros(20))
+    with pytest.raises(DataError, match="requires y to be passed"):
+        model.fit(X)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="has no sub-folders"):
+        model.fit(tmp_path / "folder")
+    with pytest.raises(DataError, match="A folder has classes, not numbers"):
+        ImageRegressor(**SMALL).fit(tmp_path / "folder")
+    assert not hasattr(model, "model_")
+    model.fit(X, y)
+    with pytest.raises(DataError, match="was fitted with grey"):
+        model.predict(np.stack([X, X, X], axis=-1))
+    with pytest.warns(KerasToolkitWarning, match="they look black"):
+        model.predict(X / 255.0)
+    assert model.predict(digits[0][:3].repeat(2, axis=1)).shape == (3,)  # pictures of another size
+
+
+def test_a_data_set_is_refused_with_what_to_give(digits: Any) -> None:
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return digits
+
+    with pytest.raises(DataError, match="got a data set of batches. Give the folder"):
+        ImageClassifier(**SMALL).fit(Batches())

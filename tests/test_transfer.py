@@ -1,0 +1,491 @@
+"""The table of pretrained networks is true, features are computed once, and a network is cut where it is told to."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import pickle
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+
+from kerastoolkit import KerasClassifier, transfer
+from kerastoolkit.builders import Head
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
+
+EVERY = transfer.list_backbones()
+# One of each family, the quickest to build.
+ONE_OF_A_FAMILY = {
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "InceptionV3",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "ResNet50",
+    "ResNet50V2",
+    "VGG16",
+    "Xception",
+}
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def small(**arguments: Any) -> keras.Model:
+    """The quickest extractor there is."""
+    return transfer.feature_extractor(
+        "MobileNet", **{"weights": None, "input_size": 32, "layer": "conv_pw_3_relu", "seed": 0, **arguments}
+    )
+
+
+@pytest.fixture
+def digits() -> tuple[Any, Any]:
+    X, y = load_digits(return_X_y=True)
+    return (X * 255 / 16).round().astype("uint8").reshape(-1, 8, 8, 1), y
+
+
+# -- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_every_constructor_of_keras_is_in_the_table() -> None:
+    constructors = {name for name, value in vars(keras.applications).items() if name[0].isupper() and callable(value)}
+    assert constructors == set(EVERY)
+    assert len(EVERY) >= 38
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_preprocessing_inside_equals_that_of_the_module(name: str) -> None:
+    known = transfer.get(name)
+    module = importlib.import_module(f"keras.applications.{known.module}")
+    pictures = np.random.default_rng(0).uniform(0, 255, (4, 9, 9, 3)).astype("float32")
+    inside = keras.Input((None, None, 3))
+    model = keras.Model(inside, known.preprocess_input(inside * 1.0))
+    found = keras.ops.convert_to_numpy(model(pictures))
+    assert np.abs(found - module.preprocess_input(pictures.copy())).max() == 0
+
+
+@pytest.mark.parametrize("name", sorted(ONE_OF_A_FAMILY))
+def test_what_the_table_says_of_a_network_is_true(name: str) -> None:
+    known = transfer.get(name)
+    size = known.smallest_size
+    model = transfer.feature_extractor(name, None, input_size=size)
+    assert model.output_shape == (None, known.features)
+    assert model.count_params() == known.parameters
+    assert len(model.get_layer(known.cut).output.shape) == 4
+    with pytest.raises(ValueError, match=f"at least {size}"):
+        known.constructor(weights=None, include_top=False, input_shape=(size - 1, size - 1, 3))
+    with pytest.raises(
+        ParameterError, match=rf"`input_size` must be a whole number of at least {size} pixels for {name}"
+    ):
+        transfer.feature_extractor(name, None, input_size=size - 1)
+
+
+def test_the_preprocessing_of_the_table_is_in_the_extractor() -> None:
+    model = small()
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    plain = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3))
+    for layer in plain.layers:
+        if layer.weights and layer.name in {one.name for one in model.layers}:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    plain = keras.Model(plain.input, plain.get_layer("conv_pw_3_relu").output)
+    expected = plain(keras.applications.mobilenet.preprocess_input(pictures.copy()))
+    expected = keras.ops.convert_to_numpy(expected).mean(axis=(1, 2))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(pictures)), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_networks_are_listed_by_pattern() -> None:
+    assert transfer.list_backbones("*mobile*") == [
+        "MobileNet", "MobileNetV2", "MobileNetV3Large", "MobileNetV3Small", "NASNetMobile",
+    ]  # fmt: skip
+    assert transfer.list_backbones("nothing*") == []
+
+
+def test_an_unknown_network_is_answered_with_the_near_miss() -> None:
+    with pytest.raises(ParameterError, match=r"`backbone` is 'mobilenet_v2', .* Did you mean 'MobileNetV2'"):
+        transfer.get("mobilenet_v2")
+
+
+def test_an_unknown_layer_is_answered_with_the_near_miss() -> None:
+    with pytest.raises(
+        ParameterError, match=r"`layer` is 'conv_pw3_relu', which MobileNet has not\. Did you mean 'conv"
+    ):
+        small(layer="conv_pw3_relu")
+
+
+# -- weights --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+def test_weights_come_from_a_file_that_has_a_classifier_on_top(tmp_path: Path, suffix: str) -> None:
+    whole = keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3), classes=10)
+    path = tmp_path / f"whole{suffix}"
+    whole.save_weights(path) if suffix == ".weights.h5" else whole.save(path)
+    model = small(weights=path)
+    for layer in model.layers:
+        if layer.weights:
+            for ours, theirs in zip(layer.get_weights(), whole.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_layers_that_keras_numbered_are_found_by_their_place(tmp_path: Path) -> None:
+    def network() -> keras.Model:
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(3, activation="relu")(inputs)))
+
+    first, second = network(), network()  # dense, dense_1 and dense_2, dense_3
+    first.save_weights(tmp_path / "first.weights.h5")
+    transfer.load_weights(second, tmp_path / "first.weights.h5")
+    for ours, theirs in zip(second.get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_file_of_older_keras_is_read(tmp_path: Path) -> None:
+    import h5py
+
+    model = small(layer=None)
+    with h5py.File(tmp_path / "old.h5", "w") as file:  # the form of the files that Keras downloads
+        layers = [layer for layer in model.layers if layer.weights]
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/weight_{place}:0" for place in range(len(layer.weights))]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, value in zip(names, layer.get_weights(), strict=True):
+                group[name] = value + 1
+    other = small(weights=tmp_path / "old.h5")
+    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=False):
+        np.testing.assert_array_equal(ours, theirs + 1)
+
+
+def test_a_file_that_does_not_fit_is_refused_layer_by_layer(tmp_path: Path) -> None:
+    wide = keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.5)
+    wide.save_weights(tmp_path / "half.weights.h5")
+    message = r"of which \d+ of the \d+ layers with weights of MobileNet did not match"
+    with pytest.raises(ParameterError, match=message) as error:
+        small(weights=tmp_path / "half.weights.h5")
+    assert "conv1: the file holds (3, 3, 3, 16), the layer takes (3, 3, 3, 32)" in str(error.value)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="alone")]).save_weights(
+        tmp_path / "other.weights.h5"
+    )
+    with pytest.raises(ParameterError, match=r"The file is of another network\.\n  conv1: not in the file"):
+        small(weights=tmp_path / "other.weights.h5")
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="there is no such file"):
+        small(weights=tmp_path / "missing.weights.h5")
+    (tmp_path / "text.weights.h5").write_text("no weights")
+    with pytest.raises(ParameterError, match=r"is not a \.weights\.h5 or \.keras file"):
+        small(weights=tmp_path / "text.weights.h5")
+
+
+def test_without_internet_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_internet(*args: Any, weights: Any, **kwargs: Any) -> Any:
+        if weights == "imagenet":
+            raise Exception("URL fetch failure on https://storage.googleapis.com")
+        return build(*args, weights=weights, **kwargs)
+
+    build = keras.applications.MobileNet
+    monkeypatch.setattr(keras.applications, "MobileNet", no_internet)
+    with pytest.raises(ParameterError) as error:
+        small(weights="imagenet")
+    assert "could not be downloaded: URL fetch failure" in str(error.value)
+    assert "give weights='MobileNet.weights.h5'" in str(error.value)
+    assert "give weights=None" in str(error.value)
+
+
+def test_downloaded_weights_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = keras.applications.MobileNet
+    downloaded = build(weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3))
+    monkeypatch.setattr(
+        keras.applications,
+        "MobileNet",
+        lambda *args, weights, **kwargs: downloaded if weights == "imagenet" else build(*args, weights=None, **kwargs),
+    )
+    model = small(weights="imagenet", layer=None)
+    for ours, theirs in zip(model.get_weights(), downloaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_converted_weights_know_pictures(tmp_path: Path) -> None:
+    """Two parts of one photograph look more alike than parts of two."""
+    spec = importlib.util.spec_from_file_location("imagenet_weights", BENCHMARKS / "imagenet_weights.py")
+    weights = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(weights)
+    if weights.find() is None:
+        pytest.skip(f"to run it: {weights.INSTALL}")
+    from sklearn.datasets import load_sample_images
+
+    path = weights.write(tmp_path / "MobileNetV2.weights.h5")
+    model = transfer.feature_extractor("MobileNetV2", path, input_size=129)
+    assert model.count_params() == transfer.get("MobileNetV2").parameters
+    china, flower = load_sample_images().images
+    crops = [china[:300, :300], china[50:350, 250:550], flower[:300, :300], flower[50:350, 150:450]]
+    features = keras.ops.convert_to_numpy(model(np.stack(crops)))
+    alike = np.corrcoef(features)
+    assert min(alike[0, 1], alike[2, 3]) > alike[:2, 2:].max()
+
+
+# -- features, computed once ----------------------------------------------------------------------------------------
+
+
+def test_each_picture_is_computed_once(tmp_path: Path, digits: Any) -> None:
+    X, _ = digits
+    extractor = transfer.Extractor(small(channels=1))
+    first = extractor.features(X[:40], tmp_path)
+    assert extractor.n_run == 40
+    again = extractor.features(X[:60][::-1], tmp_path)
+    assert extractor.n_run == 60  # only the new ones
+    np.testing.assert_array_equal(again[::-1][:40], first)
+    transfer._RECENT.clear()
+    other = transfer.Extractor(extractor.model)  # as another process would
+    np.testing.assert_array_equal(other.features(X[:60], tmp_path), again[::-1])
+    assert other.n_run == 0
+
+
+def test_features_are_those_of_the_model(tmp_path: Path, digits: Any) -> None:
+    X, _ = digits
+    model = small(channels=1)
+    found = transfer.Extractor(model).features(np.concatenate([X[:10], X[:10]]), tmp_path)
+    expected = keras.ops.convert_to_numpy(model(X[:10].astype("float32")))
+    np.testing.assert_allclose(found, np.concatenate([expected, expected]), rtol=1e-4, atol=1e-6)
+
+
+def test_other_weights_and_other_layers_are_other_features(digits: Any) -> None:
+    model = small(channels=1)
+    keys = {
+        transfer.Extractor(one).key
+        for one in (model, small(channels=1), small(channels=1, seed=1), small(channels=1, layer="conv_pw_2_relu"))
+    }
+    assert len(keys) == 3  # the first two are the same network, whatever its layers are called
+    assert transfer.Extractor(small(channels=1, input_size=33)).key not in keys
+
+
+def test_without_a_cache_the_network_runs_each_time(digits: Any, tmp_path: Path) -> None:
+    X, _ = digits
+    extractor = transfer.Extractor(small(channels=1))
+    for _ in range(2):
+        extractor.features(X[:5], cache=False)
+    assert extractor.n_run == 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_may_share_a_folder(tmp_path: Path) -> None:
+    program = """
+import sys, numpy as np
+from kerastoolkit.transfer import FeatureCache
+cache, rng = FeatureCache(sys.argv[1]), np.random.default_rng(0)
+for start in range(0, 600, 20):
+    cache.write("key", {str(n).encode(): np.full(50, n, "float32") for n in range(start, start + 20)})
+"""
+    running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(2)]
+    assert [one.wait(120) for one in running] == [0, 0]
+    found = transfer.FeatureCache(tmp_path).read("key", {str(n).encode() for n in range(700)})
+    assert len(found) == 600
+    assert all((row == int(picture)).all() for picture, row in found.items())
+
+
+def test_the_folder_is_kept_within_its_size(tmp_path: Path) -> None:
+    cache = transfer.FeatureCache(tmp_path, size=200_000)
+    rows = {str(n).encode(): np.zeros(1000, "float32") for n in range(30)}
+    for key in ("first", "second", "third"):
+        cache.write(key, rows)
+    assert cache.n_bytes <= 200_000
+    assert len(cache.read("third", set(rows))) == 30
+    assert cache.read("first", set(rows)) == {}
+    cache.clear()
+    assert cache.n_bytes == 0
+
+
+def test_a_damaged_file_is_told_and_computed_around(tmp_path: Path, digits: Any) -> None:
+    X, _ = digits
+    extractor = transfer.Extractor(small(channels=1))
+    (tmp_path / f"{extractor.key}.sqlite").write_bytes(b"no database" * 100)
+    transfer._RECENT.clear()
+    with pytest.warns(KerasToolkitWarning, match="cannot be (read|written).*Delete the file"):
+        assert extractor.features(X[:3], tmp_path).shape == (3, 128)
+
+
+def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
+    cache = transfer.FeatureCache(tmp_path)
+    cache.write("key", {b"one": np.ones(3)})
+    database = sqlite3.connect(tmp_path / "key.sqlite")
+    database.execute("INSERT INTO features VALUES (?, ?)", (b"two", b""))
+    database.close()  # killed before it was committed
+    assert set(cache.read("key", {b"one", b"two"})) == {b"one"}
+
+
+# -- fine-tuning ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amount", "lowest"),
+    [(3, "conv_pw_3"), (0.25, None), ("conv_dw_3", "conv_dw_3"), (1.0, "conv1"), (0, None)],
+)
+def test_the_upper_layers_train(amount: Any, lowest: str | None) -> None:
+    model = small()
+    trained = transfer.unfreeze(model.layers, amount, batch_norm="training")
+    if lowest is not None:
+        # 3 counts the pooling, the ReLU and the normalization; the layer below them stays frozen
+        assert trained[0].name == ("conv_pw_3_bn" if amount == 3 else lowest)
+    if amount == 0:
+        assert trained == []
+    if amount == 0.25:
+        assert 0 < len(trained) < len([layer for layer in model.layers if layer.weights]) / 2
+    names = {layer.name for layer in trained}
+    assert {variable.path.split("/")[0] for variable in model.trainable_variables} == names
+
+
+def test_batch_normalization_stays_as_it_is_unless_told() -> None:
+    model = small()
+    kinds = {type(layer) for layer in transfer.unfreeze(model.layers, 1.0)}
+    assert keras.layers.BatchNormalization not in kinds
+    assert not any(layer.trainable for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+
+
+@pytest.mark.parametrize("amount", [-1, 1.5, True, None])
+def test_an_amount_that_is_none_is_refused(amount: Any) -> None:
+    with pytest.raises(ParameterError, match="`unfreeze` must be a whole number of layers, a fraction"):
+        transfer.unfreeze(small().layers, amount)
+
+
+def test_a_block_that_is_not_there_is_answered_with_the_near_miss() -> None:
+    with pytest.raises(ParameterError, match=r"`unfreeze` is 'conv_pv_3'.*Did you mean 'conv_pw_3"):
+        transfer.unfreeze(small().layers, "conv_pv_3")
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer")
+def test_rates_fall_towards_the_bottom(tmp_path: Path) -> None:
+    """One step of plain gradient descent moves each weight by its own rate times its gradient."""
+    layers = [keras.layers.Dense(3, use_bias=False, name=f"body_{place}") for place in range(5)]
+    model = keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(1, use_bias=False, name="head")])
+    before = [weight.copy() for weight in model.get_weights()]
+    X, y = np.random.default_rng(0).normal(size=(8, 3)), np.ones((8, 1))
+
+    def moved(optimizer: Any) -> list[Any]:
+        model.set_weights(before)
+        model.compile(optimizer, "mse")
+        model.fit(X, y, batch_size=8, verbose=0)
+        return [new - old for new, old in zip(model.get_weights(), before, strict=True)]
+
+    by_depth = transfer.optimizer_by_depth(keras.optimizers.SGD(), layers, 0.1, 0.01)
+    ratios = [np.mean(ours / one) for ours, one in zip(moved(by_depth), moved(keras.optimizers.SGD(0.1)), strict=True)]
+    np.testing.assert_allclose(ratios, [*np.geomspace(0.01, 1, 6)], rtol=1e-3)
+    model.compile(by_depth, "mse")
+    model.save(tmp_path / "model.keras")  # the rates are kept by names
+    again = keras.saving.load_model(tmp_path / "model.keras").optimizer
+    assert [float(one.learning_rate) for one in again.optimizers] == pytest.approx(
+        [float(one.learning_rate) for one in by_depth.optimizers]
+    )
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((0.0, 0.1), "learning_rate"), ((0.1, 2.0), "bottom_rate")])
+def test_a_rate_that_is_none_is_refused(arguments: Any, name: str) -> None:
+    with pytest.raises(ParameterError, match=f"`{name}` must be"):
+        transfer.optimizer_by_depth(keras.optimizers.Adam(), small().layers, *arguments)
+
+
+# -- nets from nets -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained() -> KerasClassifier:
+    X, y = load_digits(return_X_y=True)
+    return KerasClassifier(hidden=(32, 16), epochs=15, random_state=0).fit(X[y < 5], y[y < 5])
+
+
+def test_the_layers_below_the_cut_are_copied(trained: KerasClassifier) -> None:
+    X, _ = load_digits(return_X_y=True)
+    model = transfer.derive(trained, Head.multiclass(3))
+    assert model.output_shape == (None, 3)
+    below = keras.Model(trained.model_.input, trained.model_.layers[-2].output)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(keras.Model(model.input, model.layers[-2].output)(X)),
+        keras.ops.convert_to_numpy(below(X)),
+    )
+    before = trained.model_.get_weights()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(X[:100], np.zeros(100), verbose=0)
+    for ours, theirs in zip(trained.model_.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)  # the source is not changed
+    np.testing.assert_array_equal(model.layers[1].get_weights()[0], before[0])  # and what was kept is frozen
+    assert len(model.trainable_variables) == 2
+
+
+def test_what_is_not_frozen_trains(trained: KerasClassifier) -> None:
+    model = transfer.derive(trained, Head.binary(), frozen=False)
+    assert len(model.trainable_variables) == 6
+
+
+def test_a_derived_network_is_the_model_of_an_estimator_and_of_a_grid(trained: KerasClassifier) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[y >= 5][:300], y[y >= 5][:300]
+    names = [layer.name for layer in trained.model_.layers]
+    model = KerasClassifier(transfer.derive(trained), optimizer__learning_rate=0.01, epochs=20, random_state=0)
+    below = keras.Model(trained.model_.input, trained.model_.layers[-2].output)
+    features = keras.ops.convert_to_numpy(below(X))
+    assert model.fit(X, y).score(X, y) > LogisticRegression(max_iter=500).fit(features, y).score(features, y) - 0.1
+    assert set(model.classes_) == {5, 6, 7, 8, 9}
+    search = GridSearchCV(model, {"frozen": [True, False], "layer": [names[2], names[4]]}, cv=2).fit(X, y)
+    assert search.best_params_["frozen"] is False  # more that can be learned, from the same start
+    with pytest.raises(ParameterError, match="Did you mean 'frozen'"):
+        model.set_params(frozn=True)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert copy.deepcopy(model.model) is model.model
+
+
+def test_a_layer_inside_a_model_inside_is_found() -> None:
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="inner_1"), keras.layers.Conv2D(2, 3, name="inner_2")],
+        name="inner",
+    )
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inner(inputs / 255.0))
+    outer = keras.Model(inputs, keras.layers.Activation("softmax")(keras.layers.Dense(3, name="last")(x)))
+    X = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 1)).astype("float32")
+    model = transfer.derive(outer, Head.binary(), layer="inner_1")  # a map of features, averaged
+    kernel, bias = inner.get_layer("inner_1").get_weights()
+    expected = keras.ops.convert_to_numpy(keras.ops.conv(X / 255.0, kernel)) + bias
+    found = keras.Model(model.input, model.layers[-2].output)(X)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+    whole = transfer.derive(outer, Head.binary())  # before the activation and the layer that it belongs to
+    assert whole.layers[-1].input.shape == (None, 32)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (KerasClassifier(), "that is not fitted; fit it first"),
+        ("MobileNet", "must be a fitted estimator of kerastoolkit or a keras.Model; got str"),
+    ],
+)
+def test_a_source_that_cannot_be_cut_is_refused(source: Any, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        transfer.derive(source)
+
+
+def test_a_model_without_a_graph_is_refused() -> None:
+    class Mine(keras.Model):
+        def call(self, x: Any) -> Any:
+            return x
+
+    with pytest.raises(ParameterError, match="a Mine whose layers are not a graph"):
+        transfer.derive(Mine())
+
+
+def test_a_wrong_layer_is_answered_with_the_near_miss(trained: KerasClassifier) -> None:
+    name = trained.model_.layers[1].name
+    with pytest.raises(ParameterError, match=re.escape(f"`layer` is '{name}0'") + ".*" + re.escape(f"'{name}'")):
+        transfer.derive(trained, layer=name + "0")
