@@ -178,8 +178,8 @@ def page(results: dict[str, Any]) -> str:
             continue
         lines += [
             f"{name}: {N_TRAIN:,} training and {N_TEST:,} test pictures, MobileNetV2 cut at `{LAYER}`, {SIZE} x {SIZE} "
-            f"pixels; mean of {len(seeds)} seeds, standard deviation, smallest and largest. Seconds are those of `fit`, on two "
-            "cores that others used as well; features that an earlier line computed are found, not computed again.",
+            f"pixels; mean of {len(seeds)} seeds, standard deviation, smallest and largest. Seconds: `fit`, the "
+            "median, on two cores that others used as well; features that an earlier line computed are found again.",
             "",
             f"| {name} | accuracy | spread | from | to | seconds |",
             "| --- | --: | --: | --: | --: | --: |",
