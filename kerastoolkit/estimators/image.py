@@ -382,6 +382,7 @@ class _Features:
     def __init__(self, estimator: Any, extractor: Any = None, scale: Any = None, offset: Any = None) -> None:
         self._cache, self._arguments = estimator.cache, estimator._extractor_arguments()
         self._composed: tuple[Any, Any] = (None, None)
+        self._learned_from: tuple[Any, Any] = (None, None)
         self.extractor, self.scale, self.offset = extractor, scale, offset
         if scale is not None:
             self.scale, self.offset = np.asarray(scale, "float32"), np.asarray(offset, "float32")
@@ -390,6 +391,7 @@ class _Features:
         """Finds the network, and learns the scale of its features."""
         self.extractor = _EXTRACTORS.find({**self._arguments, "channels": X.shape[-1]})
         features = self.extractor.features(X, self._cache)
+        self._learned_from = X, features  # which the same fit will ask for
         mean, deviation = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64")
         scale = 1.0 / np.where(deviation > 0, deviation, 1.0)
         self.scale, self.offset = scale.astype("float32"), (-mean * scale).astype("float32")
@@ -397,7 +399,10 @@ class _Features:
 
     def transform(self, X: Any) -> Any:
         """Scaled features, shape `(n, features)`."""
-        return self.extractor.features(X, self._cache) * self.scale + self.offset
+        known, features = self._learned_from
+        self._learned_from = None, None
+        features = features if known is X else self.extractor.features(X, self._cache)
+        return features * self.scale + self.offset
 
     def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
         """The network from pictures to the output: its last layer is the head, the one before it the scaling."""
