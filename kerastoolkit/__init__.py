@@ -2,13 +2,13 @@
 
 The package reads as one story, a room for each step, and a room knows only the rooms before it:
 
-    data          what is held out before anything is learned
+    data          what is held out before anything is learned, and how tables, texts and pictures become numbers
     builders      functions that build a model for the data at hand
     distribution  which devices a model trains on, and why
     training      how models are fitted: many of them as one program
     transfer      networks that are trained already: the zoo of `keras.applications`, features, nets from nets
     estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline;
-                  `ImageClassifier` and `ImageRegressor` for pictures
+                  `ImageClassifier` and `ImageRegressor` for pictures, `TextClassifier` for texts
     search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
     evaluation    scores with their spread, beside the simple models to beat
     plotting      pictures of the results
@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # the names as type checkers and editors see them
         KerasClassifier,
         KerasRegressor,
         KerasTransformer,
+        TextClassifier,
         from_scikeras,
         load,
     )
@@ -68,6 +69,7 @@ __all__ = [
     "KerasClassifier",
     "KerasRegressor",
     "KerasTransformer",
+    "TextClassifier",
     "__version__",
     "builders",
     "data",
@@ -108,6 +110,7 @@ _ROOM_OF = {
     "KerasClassifier": "estimators",
     "KerasRegressor": "estimators",
     "KerasTransformer": "estimators",
+    "TextClassifier": "estimators",
     "from_scikeras": "estimators",
     "fused": "search",
     "load": "estimators",

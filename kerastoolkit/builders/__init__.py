@@ -7,7 +7,7 @@ for                              builder
 rows of features                 `mlp`, `residual_mlp`, `wide_and_deep`
 tables of numbers and categories `tabular`
 pictures                         `cnn`
-series and words                 `conv1d`, `rnn`, `transformer_encoder`
+series and words                 `conv1d`, `rnn`, `transformer_encoder`; `mlp` for words in any order
 several inputs                   `multi_input`
 several targets                  `multi_output`; every other builder ends in several outputs, too
 rows to be squeezed              `autoencoder`, which `KerasTransformer` trains

@@ -28,10 +28,14 @@ def mlp(
     dropout: float = 0.0,
     normalization: Normalization = None,
     l2: float = 0.0,
+    vocabulary_size: int | None = None,
+    embedding_size: int = 64,
 ) -> keras.Model:
     """Builds a multilayer perceptron.
 
-    Each hidden layer is Dense, then normalization, activation and dropout, those that are asked for.
+    Each hidden layer is Dense, then normalization, activation and dropout, those that are asked for. Of words the mean
+    of their vectors goes into the first, whatever their order: "Bag of Tricks for Efficient Text Classification"
+    (Joulin et al., 2016).
 
     Example:
 
@@ -47,6 +51,9 @@ def mlp(
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
+        vocabulary_size: Number of words, for rows `(steps,)` of the numbers of words from 0, the place of padding,
+            which is not read. Defaults to `None`: rows are of features.
+        embedding_size: Numbers that a word is turned into. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, features)`, output `(batch, head.units)`; for a `HeadGroup`, one output
@@ -59,8 +66,12 @@ def mlp(
 
     widths = widths_of(hidden)
     shape = one_shape(input_shape, "mlp", "rows of features", _FLATTEN, (1,))
-    inputs = keras.Input(shape)
-    return finish(inputs, Blocks(activation, dropout, normalization, l2).stack(inputs, widths), head, "mlp")
+    if vocabulary_size is None:
+        inputs = x = keras.Input(shape)
+    else:
+        inputs, x = series("mlp", shape, vocabulary_size, embedding_size, masked=True)
+        x = keras.layers.GlobalAveragePooling1D()(x)
+    return finish(inputs, Blocks(activation, dropout, normalization, l2).stack(x, widths), head, "mlp")
 
 
 def cnn(

@@ -1,19 +1,24 @@
-"""Data: what a table holds, how its columns go into a network, pictures, and what is held out."""
+"""Data: what a table, a text or a picture holds, how it goes into a network, and what is held out of it."""
 
 from __future__ import annotations
 
 from kerastoolkit.data.columns import CategoryColumn, Columns, NumberColumn, learn_columns
 from kerastoolkit.data.images import list_pictures, read_pictures
 from kerastoolkit.data.splits import Holdout, holdout, holdout_indices
+from kerastoolkit.data.text import Vocabulary, learn_vocabulary
+from kerastoolkit.data.vectors import read_vectors
 
 __all__ = [
     "CategoryColumn",
     "Columns",
     "Holdout",
     "NumberColumn",
+    "Vocabulary",
     "holdout",
     "holdout_indices",
     "learn_columns",
+    "learn_vocabulary",
     "list_pictures",
     "read_pictures",
+    "read_vectors",
 ]

@@ -7,6 +7,7 @@ from kerastoolkit.estimators._scikeras import from_scikeras
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.image import ImageClassifier, ImageRegressor
 from kerastoolkit.estimators.regressor import KerasRegressor
+from kerastoolkit.estimators.text import TextClassifier
 from kerastoolkit.estimators.transformer import KerasTransformer
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "KerasClassifier",
     "KerasRegressor",
     "KerasTransformer",
+    "TextClassifier",
     "from_scikeras",
     "load",
 ]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerastoolkit._version import __version__
-from kerastoolkit.data import Columns
+from kerastoolkit.data import Columns, Vocabulary
 from kerastoolkit.exceptions import ParameterError, SavedFileError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _DESCRIPTION, _MODEL, _PARAMETER = "estimator.json", "model.keras", "parameter.keras"
+# What was learned of the form of the data, by its place in the file: where it is kept, and its class.
+_READERS: dict[str, tuple[str, Any]] = {"columns": ("columns_", Columns), "words": ("words_", Vocabulary)}
 _LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape", "head_history_")
 
 
@@ -108,7 +110,7 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, s
             only for files you trust.
 
     Returns:
-        The fitted `KerasClassifier`, `KerasRegressor` or `KerasTransformer`.
+        The fitted `KerasClassifier`, `KerasRegressor`, `KerasTransformer` or `TextClassifier`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -161,7 +163,11 @@ def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, An
         "task": estimator._task,
         "parameters": {name: _encode(value, models) for name, value in estimator.get_params(deep=False).items()},
         "head": _encode(estimator.head_.get_config(), models),
-        "columns": _encode(vars(estimator)["columns_"].get_config(), models) if "columns_" in vars(estimator) else None,
+        **{
+            name: _encode(vars(estimator)[attribute].get_config(), models)
+            for name, (attribute, _) in _READERS.items()
+            if attribute in vars(estimator)
+        },
         "learned": learned,
         "generator": None if generator is None else _encode(generator.get_state(legacy=False), models),
     }
@@ -174,6 +180,7 @@ def _restore(
 
     from kerastoolkit.estimators.classifier import KerasClassifier
     from kerastoolkit.estimators.regressor import KerasRegressor
+    from kerastoolkit.estimators.text import TextClassifier
     from kerastoolkit.estimators.transformer import KerasTransformer
 
     if description["format"] > _FORMAT:
@@ -193,14 +200,16 @@ def _restore(
 
     kinds: tuple[type[KerasEstimator], ...] = (KerasClassifier, KerasRegressor, KerasTransformer)
     base = {kind._task: kind for kind in kinds}[description["task"]]
+    base = base if description.get("words") is None else TextClassifier
     kind = _lookup(description["class"])
     kind = kind if inspect.isclass(kind) and issubclass(kind, base) else base
     parameters = {name: _decode(value, load_model) for name, value in description["parameters"].items()}
     estimator = kind(**parameters)
     head = _decode(description["head"], load_model)
     estimator.head_ = estimator._head_from_config(head)
-    if description.get("columns") is not None:
-        estimator.columns_ = Columns.from_config(_decode(description["columns"], load_model))
+    for name, (attribute, reader) in _READERS.items():
+        if description.get(name) is not None:
+            setattr(estimator, attribute, reader.from_config(_decode(description[name], load_model)))
     for name, value in description["learned"].items():
         setattr(estimator, name, _decode(value, load_model))
     generator = description["generator"]
