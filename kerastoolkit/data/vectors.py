@@ -168,22 +168,20 @@ def _safetensors(path: Path) -> np.ndarray:
 
 def _rows(path: Path) -> dict[str, int]:
     """Row of each word."""
-    if path.suffix != ".json":
-        return {line.rstrip("\r\n"): row for row, line in enumerate(_lines(path))} or _no_words(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{str(path)!r} cannot be read as JSON: {error}.") from error
-    words = content.get("model", {}).get("vocab", content) if isinstance(content, Mapping) else content
+    words: Any
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{str(path)!r} cannot be read as JSON: {error}.") from error
+        words = content.get("model", {}).get("vocab", content) if isinstance(content, Mapping) else content
+    else:
+        words = [line.rstrip("\r\n") for line in _lines(path)]
     if isinstance(words, list):  # of words, or of words with a score
         words = {word[0] if isinstance(word, list) else word: row for row, word in enumerate(words)}
     if not isinstance(words, Mapping) or not words or not all(isinstance(row, int) for row in words.values()):
-        return _no_words(path)
-    return {str(word): int(row) for word, row in words.items()}
-
-
-def _no_words(path: Path) -> Any:
-    raise DataError(f"{str(path)!r} holds no words: it must be a word a line, or the JSON of a tokenizer.")
+        raise DataError(f"{str(path)!r} holds no words: it must be a word a line, or the JSON of a tokenizer.")
+    return dict(words)
 
 
 class _Marks(NamedTuple):

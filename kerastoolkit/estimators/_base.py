@@ -602,8 +602,13 @@ class KerasEstimator(BaseEstimator):
                 "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
                 "head": lambda: head,
                 "columns": lambda: self.columns_,
+                **self._offered(),
             },
         )
+
+    def _offered(self) -> dict[str, Callable[[], Any]]:
+        """What a subclass hands to every build function that names it."""
+        return {}
 
     def _compile_again(self, model: keras.Model, head: Head | HeadGroup, consumed: set[str]) -> None:
         """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""

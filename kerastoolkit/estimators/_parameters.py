@@ -40,9 +40,8 @@ DESTINATIONS = (
     "distribution",
 )
 
-# What an estimator hands to a build function that names it. The first three are scikeras' and always handed over;
-# the others only where the function has no default of its own.
-_OFFERED = ("meta", "compile_kwargs", "params")
+# What an estimator hands to a build function that names it, and only where that has no default of its own. All else
+# that it offers (scikeras' "meta", "compile_kwargs" and "params") is always handed over.
 _OFFERED_IF_REQUIRED = ("input_shape", "head", "columns")
 
 # What Keras called things once, and books and courses still do.
@@ -203,7 +202,7 @@ def call_arguments(
     arguments |= _nested(routed)
     for name, make in offered.items():
         wanted = name in parameters and name not in arguments
-        if wanted and (name in _OFFERED or parameters[name].default is inspect.Parameter.empty):
+        if wanted and (name not in _OFFERED_IF_REQUIRED or parameters[name].default is inspect.Parameter.empty):
             arguments[name] = make()
     missing = [
         name

@@ -103,6 +103,7 @@ class TextClassifier(KerasClassifier):
     """
 
     words_: Vocabulary
+    _starting_vectors: np.ndarray
 
     def __init__(
         self,
@@ -261,21 +262,23 @@ class TextClassifier(KerasClassifier):
 
     def _recipe_of_now(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
         if build is not None and self._takes_vectors():
-            vectors = self._vectors()
-            build = functools.partial(_with_vectors, build, vectors, bool(self.train_embedding))
+            self._starting_vectors = self._vectors()  # of the copy that the recipe keeps, not of the estimator
+            build = functools.partial(_with_vectors, build, self._starting_vectors, bool(self.train_embedding))
         return super()._recipe_of_now(build, data, head)
 
     def _build_arguments(
         self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
     ) -> dict[str, Any]:
-        own = build.args[0] if isinstance(build, functools.partial) and build.func is _with_vectors else build
-        arguments = super()._build_arguments(own, data, head, compile_kwargs)
+        wrapped = isinstance(build, functools.partial) and build.func is _with_vectors
+        return super()._build_arguments(build.args[0] if wrapped else build, data, head, compile_kwargs)  # type: ignore[attr-defined]
+
+    def _offered(self) -> dict[str, Callable[[], Any]]:
+        offered: dict[str, Callable[[], Any]] = {}
         if self.words_.length is not None:
-            arguments["vocabulary_size"] = self.words_.size
-        if own is not build:
-            size = next((name for name in _SIZES if name in (_parameters.build_arguments(own) or ())), None)
-            arguments |= {} if size is None else {size: build.args[1].shape[1]}  # type: ignore[attr-defined]
-        return arguments
+            offered["vocabulary_size"] = lambda: self.words_.size
+        if "_starting_vectors" in self.__dict__:
+            offered |= {name: lambda: int(self._starting_vectors.shape[1]) for name in _SIZES}
+        return offered
 
     def _vectors(self) -> np.ndarray:
         """Starting values of the embedding, shape `(words_.size, numbers)`."""

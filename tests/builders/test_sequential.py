@@ -94,6 +94,14 @@ def test_a_series_of_words_goes_through_an_embedding() -> None:
         assert model(np.ones((2, 7), dtype="int32")).shape == (2, 1)
 
 
+def test_a_bag_of_words_is_the_mean_of_their_vectors_without_padding() -> None:
+    model = mlp((4,), Head.regression(), hidden=(), vocabulary_size=10, embedding_size=3)
+    vectors, kernel, bias = model.get_weights()
+    words = np.array([[5, 7, 7, 0], [2, 0, 0, 0]], dtype="int32")
+    means = np.stack([vectors[[5, 7, 7]].mean(axis=0), vectors[2]])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(words)), means @ kernel + bias, atol=1e-6)
+
+
 def test_a_recurrent_network_does_not_read_padding() -> None:
     model = rnn((5,), Head.regression(), hidden=(4,), vocabulary_size=9, embedding_size=3)
     short, padded = np.array([[1, 2, 0, 0, 0]]), np.array([[1, 2]])

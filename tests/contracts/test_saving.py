@@ -15,10 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import sklearn.linear_model
+import sklearn.metrics
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.preprocessing import scale
 
-from kerastoolkit import KerasClassifier, KerasRegressor, estimators, load
+from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, estimators, load
 from kerastoolkit.exceptions import ParameterError, SavedFileError
 
 ESTIMATORS = [kind for _, kind in inspect.getmembers(estimators, inspect.isclass)]
@@ -29,6 +31,10 @@ def _data(kind: type) -> tuple[Any, Any]:
     if kind in _OF_PICTURES:
         digits = load_digits()
         return (digits.images[:100] * 255 / 16).astype("uint8"), digits.target[:100]
+    if issubclass(kind, TextClassifier):
+        rooms = (sklearn.linear_model, sklearn.metrics)
+        rows = [(getattr(room, name).__doc__, room.__name__) for room in rooms for name in room.__all__]
+        return np.array([text[:200] for text, _ in rows]), np.array([label for _, label in rows])
     X, y = (load_breast_cancer if issubclass(kind, KerasClassifier) else load_diabetes)(return_X_y=True)
     return scale(X).astype("float32"), y
 

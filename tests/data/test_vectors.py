@@ -1,0 +1,181 @@
+"""Vectors of words are read from every form of file, word for word."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from kerastoolkit.data import read_vectors
+from kerastoolkit.exceptions import DataError, ParameterError
+
+WORDS = ("apple", "pear", "plum")
+MATRIX = np.array([[1.0, -2.0], [0.5, 0.25], [3.0, 4.0]], dtype="float32")
+NAN = [np.nan, np.nan]
+
+
+def _lines() -> str:
+    return "".join(f"{word} {row[0]} {row[1]}\n" for word, row in zip(WORDS, MATRIX, strict=True))
+
+
+@pytest.mark.parametrize("before", ["", "3 2\n", "two words 9.0 9.0\n"], ids=["GloVe", "word2vec", "a space"])
+def test_a_text_file_is_read(before: str, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    # the number of numbers comes from the first line that has some
+    path.write_text(before + _lines() if before != "two words 9.0 9.0\n" else _lines() + before, encoding="utf-8")
+    assert_array_equal(read_vectors(path, ("plum", "fig", "apple")), [MATRIX[2], NAN, MATRIX[0]])
+
+
+def test_a_compressed_text_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt.gz"
+    path.write_bytes(gzip.compress(_lines().encode()))
+    assert_array_equal(read_vectors(str(path), WORDS), MATRIX)
+
+
+def _safetensors(path: Path, kind: str, **tensors: np.ndarray) -> Path:
+    """As the format is described: the length of a header, the header, the numbers one after another."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    content = b""
+    for name, tensor in tensors.items():
+        offsets = [len(content), len(content) + tensor.nbytes]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": offsets}
+        content += tensor.tobytes()
+    encoded = json.dumps(header).encode()
+    path.write_bytes(len(encoded).to_bytes(8, "little") + encoded + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "matrix"),
+    [
+        ("F32", MATRIX),
+        ("F16", MATRIX.astype("float16")),
+        ("F64", MATRIX.astype("float64")),
+        ("BF16", (MATRIX.view("<u4") >> 16).astype("<u2")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_matrix_of_any_precision_is_read_with_its_words(kind: str, matrix: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    path = _safetensors(tmp_path / "matrix.safetensors", kind, embedding=matrix)
+    assert_array_equal(read_vectors((path, tmp_path / "words.txt"), WORDS[::-1]), MATRIX[::-1])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        list(WORDS),
+        dict(zip(WORDS, range(3), strict=True)),
+        {"model": {"vocab": [[word, -1.0] for word in WORDS]}},
+        {"model": {"type": "BPE", "vocab": {"▁" + word: row for row, word in enumerate(WORDS)}}},
+    ],
+    ids=["list", "rows", "unigram", "BPE"],
+)
+def test_words_come_from_json(content: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "matrix.npy", MATRIX)
+    (tmp_path / "words.json").write_text(json.dumps(content), encoding="utf-8")
+    assert_array_equal(read_vectors((tmp_path / "matrix.npy", tmp_path / "words.json"), WORDS), MATRIX)
+
+
+@pytest.mark.parametrize("parts", [("▁app", "le", "tree"), ("app", "##le", "##tree")], ids=["BPE", "WordPiece"])
+def test_a_word_that_a_tokenizer_does_not_know_whole_is_the_mean_of_its_parts(
+    parts: tuple[str, ...], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "matrix.npy", MATRIX)
+    vocabulary = {"model": {"vocab": {part: row for row, part in enumerate(parts)}}}
+    (tmp_path / "words.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    found = read_vectors((tmp_path / "matrix.npy", tmp_path / "words.json"), ("apple", "appletree", "app", "tree"))
+    assert_allclose(found, [MATRIX[:2].mean(0), MATRIX.mean(0), MATRIX[0], NAN])
+
+
+def test_a_list_of_words_has_no_parts(tmp_path: Path) -> None:
+    np.save(tmp_path / "matrix.npy", MATRIX)
+    (tmp_path / "words.txt").write_text("app\nle\ntree\n", encoding="utf-8")
+    found = read_vectors((tmp_path / "matrix.npy", tmp_path / "words.txt"), ("apple", "tree"))
+    assert_array_equal(found, [NAN, MATRIX[2]])
+
+
+def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
+    import os
+
+    path = tmp_path / "vectors.txt"
+    for number in (1.0, 2.0):
+        path.write_text(f"apple {number} 0.0\n", encoding="utf-8")
+        os.utime(path, ns=(int(number), int(number)))
+        assert read_vectors(path, ("apple",))[0, 0] == number
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.txt", "a file that is not there: .*nowhere.txt"),
+        ("matrix.npy", "is a matrix without words.*Give a pair"),
+        (("words.txt", "matrix.npy"), "or a pair of paths"),
+        (3, "or a pair of paths: of a matrix .* got 3"),
+    ],
+)
+def test_what_is_no_file_of_vectors_is_refused(source: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match=message):
+        read_vectors(source, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"apple 1.0 2.0\npear 1.0 x\n", "Line 2 of .* is no word and 2 numbers: 'pear 1.0 x'"),
+        ("a.txt", b"", "does not hold a word and its numbers"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read as text"),
+        ("a.txt.gz", b"apple 1.0", "cannot be read as text"),
+    ],
+)
+def test_a_damaged_text_file_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_vectors(tmp_path / name, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words", "message"),
+    [
+        (np.zeros((2, 2)), list(WORDS), "has words for 3 rows, but the matrix in .* has 2"),
+        (np.zeros(3), list(WORDS), "must hold a matrix of floats"),
+        (np.zeros((3, 2), int), list(WORDS), "must hold a matrix of floats"),
+        (np.array([None]), list(WORDS), "cannot be read"),
+        (MATRIX, {}, "holds no words"),
+        (MATRIX, {"apple": "red"}, "holds no words"),
+    ],
+    ids=["more words", "one axis", "integers", "objects", "empty", "no rows"],
+)
+def test_a_matrix_that_does_not_go_with_its_words_is_refused(
+    matrix: np.ndarray, words: Any, message: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "matrix.npy", matrix, allow_pickle=True)
+    (tmp_path / "words.json").write_text(json.dumps(words), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        read_vectors((tmp_path / "matrix.npy", tmp_path / "words.json"), WORDS)
+
+
+def test_a_file_of_several_matrices_is_refused(tmp_path: Path) -> None:
+    path = _safetensors(tmp_path / "matrix.safetensors", "F32", one=MATRIX, two=MATRIX)
+    (tmp_path / "words.json").write_text(json.dumps(WORDS), encoding="utf-8")
+    with pytest.raises(DataError, match="it holds 2 matrices and should hold one"):
+        read_vectors((path, tmp_path / "words.json"), WORDS)
+
+
+def test_real_vectors_know_what_is_alike() -> None:
+    spec = importlib.util.find_spec("wordllama")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the files of a package: pip install --no-deps wordllama==0.4.0.post1")
+    folder = Path(spec.origin).parent
+    matrix, words = "weights/l2_supercat_256.safetensors", "tokenizers/l2_supercat_tokenizer_config.json"
+    vectors = read_vectors((folder / matrix, folder / words), ("king", "queen", "banana", "unbelievability"))
+    assert vectors.shape == (4, 256)
+    assert not np.isnan(vectors).any()
+    king, queen, banana, _ = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert king @ queen > king @ banana + 0.2
