@@ -181,7 +181,7 @@ def _rows(path: Path) -> dict[str, int]:
         words = {word[0] if isinstance(word, list) else word: row for row, word in enumerate(words)}
     if not isinstance(words, Mapping) or not words or not all(isinstance(row, int) for row in words.values()):
         raise DataError(f"{str(path)!r} holds no words: it must be a word a line, or the JSON of a tokenizer.")
-    return dict(words)
+    return {str(word): int(row) for word, row in words.items()}
 
 
 class _Marks(NamedTuple):
