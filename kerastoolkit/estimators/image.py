@@ -486,8 +486,8 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
         unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
             or block of that name upwards. Defaults to `1.0`: all.
         batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
-            Defaults to `None`: inference, which was better wherever we compared them (`benchmarks/transfer.py`), but
-            training where `weights` is `None`.
+            Defaults to `None`: inference, which starts where the head ended and is quicker (measured in
+            `benchmarks/results/transfer.md`), but training where `weights` is `None`.
         learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
         bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
             spaced geometrically. Random weights have one rate. Defaults to `0.1`.
