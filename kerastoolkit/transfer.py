@@ -672,7 +672,7 @@ def unfreeze(
     """
     import keras
 
-    first = _first_unfrozen([layer.name for layer in layers], amount)
+    first = first_unfrozen([layer.name for layer in layers], amount)
     if batch_norm not in ("inference", "training"):
         raise ParameterError(f"`batch_norm` must be 'inference' or 'training'; got {batch_norm!r}.")
     for place, layer in enumerate(layers):
@@ -684,7 +684,12 @@ def unfreeze(
     return [layer for layer in layers if layer.trainable_weights]
 
 
-def _first_unfrozen(names: Sequence[str], amount: Any) -> int:
+def first_unfrozen(names: Sequence[str], amount: Any) -> int:
+    """The place of the lowest layer that `unfreeze` would let train.
+
+    Raises:
+        ParameterError: As `unfreeze`.
+    """
     amount = amount.item() if isinstance(amount, np.generic) else amount
     if isinstance(amount, str):
         found = [place for place, name in enumerate(names) if name == amount or name.startswith(amount + "_")]
@@ -699,6 +704,25 @@ def _first_unfrozen(names: Sequence[str], amount: Any) -> int:
         f"`unfreeze` must be a whole number of layers, a fraction of them from 0.0 to 1.0, or the name of a layer or "
         f"block; got {amount!r}."
     )
+
+
+def check_rates(learning_rate: float, bottom_rate: float) -> None:
+    """Refuses rates that `optimizer_by_depth` would refuse.
+
+    Raises:
+        ParameterError: A rate is out of range, or this Keras has no `MultiOptimizer`.
+    """
+    import keras
+
+    if not learning_rate > 0:
+        raise ParameterError(f"`learning_rate` must be greater than 0; got {learning_rate!r}.")
+    if not 0 < bottom_rate <= 1:
+        raise ParameterError(f"`bottom_rate` must be a fraction greater than 0, up to 1; got {bottom_rate!r}.")
+    if bottom_rate < 1 and not hasattr(keras.optimizers, "MultiOptimizer"):
+        raise ParameterError(
+            f"Keras {keras.__version__} has no MultiOptimizer, which learning rates by depth need. Upgrade it (pip "
+            "install --upgrade keras), or give bottom_rate=1 for one rate."
+        )
 
 
 _RATES = 5  # as many learning rates as there are layers would mean as many optimizers
@@ -730,21 +754,13 @@ def optimizer_by_depth(
     """
     import keras
 
-    if not learning_rate > 0:
-        raise ParameterError(f"`learning_rate` must be greater than 0; got {learning_rate!r}.")
-    if not 0 < bottom_rate <= 1:
-        raise ParameterError(f"`bottom_rate` must be a fraction greater than 0, up to 1; got {bottom_rate!r}.")
+    check_rates(learning_rate, bottom_rate)
 
     def with_rate(rate: float) -> Any:
         return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
 
     if bottom_rate == 1 or not layers:
         return with_rate(learning_rate)
-    if not hasattr(keras.optimizers, "MultiOptimizer"):
-        raise ParameterError(
-            f"Keras {keras.__version__} has no MultiOptimizer, which learning rates by depth need. Upgrade it (pip "
-            "install --upgrade keras), or give bottom_rate=1 for one rate."
-        )
     groups = np.array_split(np.asarray(layers, dtype=object), min(_RATES, len(layers)))
     factors = np.geomspace(bottom_rate, 1.0, len(groups) + 1)[:-1]
     # By names, not by a function: the file of a compiled model holds names.

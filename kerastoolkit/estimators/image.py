@@ -123,11 +123,14 @@ class _ImageEstimator(KerasEstimator):
             raise ParameterError(f"`batch_norm` must be 'inference', 'training' or None; got {self.batch_norm!r}.")
         if not isinstance(self.cache, (bool, str, Path)):
             raise ParameterError(f"`cache` must be True, False or a folder; got {self.cache!r}.")
-        if self.strategy == "features" and self._changes():
+        changes = self._changes()
+        if self.strategy == "features" and changes:
             raise ParameterError(
                 "`augment` changes the pictures anew in each epoch, but strategy='features' computes the features of "
                 "each once. Give strategy='fine_tune', or augment=None."
             )
+        if self.strategy == "fine_tune":
+            transfer.check_rates(self.learning_rate, self._bottom_rate)
 
     def _changes(self) -> list[Any]:
         """New layers that change pictures while training."""
@@ -176,9 +179,8 @@ class _ImageEstimator(KerasEstimator):
             )
         first = None
         if not continuing:
+            self._check_names(self._params, self._build_function(None, None))
             X = self._prepared(X)
-            if self.strategy == "fine_tune":
-                self._check_names(self._params, self._whole)
             if self.strategy == "fine_tune" and self.weights is not None:
                 first = self._head_first(X, y, sample_weight, classes, train=train)
         self._first = first  # for the time of the build
@@ -197,8 +199,15 @@ class _ImageEstimator(KerasEstimator):
         of_files = images.are_paths(X)
         if not of_files:
             X = self._read_pictures(X, learning=True)
-        _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
+        found = _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
+        if self.strategy == "fine_tune":
+            transfer.first_unfrozen([layer.name for layer in found.model.layers], self.unfreeze)
+            X = self._read_pictures(X, learning=True)  # once for the head and for the whole
         return X
+
+    @property
+    def _bottom_rate(self) -> float:
+        return self.bottom_rate if self.weights is not None else 1.0  # random weights are all as new as the head
 
     def _head_first(self, X: Any, y: Any, sample_weight: Any, classes: Any, *, train: bool) -> Any:
         """The same with strategy "features": the head that fine-tuning starts from."""
@@ -264,10 +273,9 @@ class _ImageEstimator(KerasEstimator):
         )
         frozen = _EXTRACTORS.find({**self._extractor_arguments(), "channels": input_shape[-1]}).model
         layers = [layer for layer in extractor.layers if not layer.name.startswith("augment_")]
-        scaling, bottom_rate = _Features(self), self.bottom_rate
-        if self._first is None:  # random weights: there is nothing to keep, below or above
+        scaling = _Features(self)
+        if self._first is None:  # random weights: there is nothing to keep
             scaling.scale, scaling.offset = np.ones(head_model.input_shape[1]), np.zeros(head_model.input_shape[1])
-            bottom_rate = 1.0
         else:
             scaling = self._first.feature_encoder_
             head_model.set_weights(self._first._network.model.get_weights())
@@ -276,7 +284,7 @@ class _ImageEstimator(KerasEstimator):
         trained = transfer.unfreeze(layers, self.unfreeze, batch_norm=batch_norm)
         model = scaling.composed(extractor, head_model)
         compile_kwargs["optimizer"] = transfer.optimizer_by_depth(
-            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, bottom_rate
+            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self._bottom_rate
         )
         model.compile(**compile_kwargs)
         return model
@@ -335,7 +343,7 @@ class _ImageEstimator(KerasEstimator):
     def model_(self, model: keras.Model) -> None:
         import keras
 
-        if self.strategy == "fine_tune":
+        if model.compiled:  # all of it was trained, not its head alone
             self._network = Network(model)
             return
         *_, scaling, end = model.layers
