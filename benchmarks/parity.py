@@ -63,6 +63,7 @@ About 1e-7 is the last digit of single precision. Where a number is above 1e-5, 
 Keras itself makes of starting weights that are changed by a millionth. Where random numbers do not come from Keras'
 seeds, they hang on how often Keras calls the model and asks for data; there the brackets say what plain Keras makes of
 the same rows from another kind of data set, after it has evaluated the model once. The reasons are below each table.
+An empty cell was not measured yet.
 
 Made by `python benchmarks/parity.py`, with Keras {keras}.
 """
@@ -193,7 +194,7 @@ def by_keras(fit: Fit, *, nudge: bool = False, from_data_set: bool = False) -> d
             yield from epoch()
 
     class DataSet(keras.utils.PyDataset):  # type: ignore[misc]
-        batches = epoch() if from_data_set else []
+        batches: list[Any] = []
 
         def __len__(self) -> int:
             return steps
@@ -201,13 +202,15 @@ def by_keras(fit: Fit, *, nudge: bool = False, from_data_set: bool = False) -> d
         def __getitem__(self, step: int) -> Any:
             return self.batches[step]
 
-    if not from_data_set:
+    # Several steps at once would take one too many from batches without end.
+    if not from_data_set and fit.model.steps_per_execution == 1:
         return dict(fit.model.fit(batches(), steps_per_epoch=steps, **given).history)
 
     def reorder(number: int, logs: Any) -> None:
-        if number > fit.initial_epoch:
+        if number > fit.initial_epoch:  # Keras may ask for a batch before it begins
             DataSet.batches = epoch()
 
+    DataSet.batches = epoch()
     given["callbacks"].append(keras.callbacks.LambdaCallback(on_epoch_begin=reorder))
     return dict(fit.model.fit(DataSet(), **given).history)
 
