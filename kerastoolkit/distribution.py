@@ -685,9 +685,12 @@ class Strategy:
         Raises:
             DistributionError: The model or its optimizer asks for what Keras computes wrongly, or cannot, under this
                 strategy; the message says what, and what to use.
+            ParameterError: The model is not compiled, or `scale_learning_rate` meets a schedule.
         """
         if self.n_replicas == 1 and self.n_devices == 1:
             return model
+        if model.optimizer is None:
+            raise ParameterError("`model` is not compiled. Call model.compile(...) inside the scope, then prepare it.")
         if _prepared.get(model) is model.optimizer:
             return model
         if self.name in ("mirrored", "tpu"):

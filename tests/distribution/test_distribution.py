@@ -115,7 +115,7 @@ def test_losses_and_predictions_are_those_of_one_device(
     ask: Ask, backend: str, first: str, n_devices: int, then: str
 ) -> None:
     one, several = (ask(backend, number, tasks)["figures"] for number, tasks in ((1, first), (n_devices, then)))
-    assert len(several) > 2
+    assert len(several) > 1
     for claim in several:
         assert_same(several[claim], one[claim])
 
@@ -190,6 +190,7 @@ def test_what_is_refused_is_wrong_in_keras(ask: Ask) -> None:
         ("frozen normalization", "nothing was refused"),
         ("sum", "'binary_crossentropy' is reduced by 'sum'.*reduction='sum_over_batch_size'"),
         ("predict_on_batch", "each device predicts all 64 rows.*Use `predict`"),
+        ("not compiled", "`model` is not compiled. Call model.compile"),
         ("step of its own", "train_step of its own needs batches that divide"),
         ("one device of a kind", "needs two devices or more of one kind: `devices` names cpu:1"),
         ("schedule", "cannot scale a schedule"),
