@@ -5,7 +5,7 @@
     python benchmarks/transfer.py
 
 writes `results/transfer.md` and `results/transfer.json`, anew after each seed: 1,000 training and 2,000 test pictures
-of Fashion-MNIST and of MNIST, drawn anew for each of five seeds. About 25 minutes on two cores. With internet,
+of Fashion-MNIST and of MNIST, drawn anew for each of five seeds. About half an hour on two cores. With internet,
 `--weights imagenet` takes Keras' own weights.
 """
 
