@@ -505,7 +505,7 @@ def test_a_name_that_reaches_nothing_is_refused_with_the_name_meant(iris: Any, n
         ({"loss": "categorical_crosentropy"}, "Did you mean .*'categorical_crossentropy'"),
         ({"loss": "mse", "loss__from_logits": True}, "MeanSquaredError has no argument 'from_logits'"),
         ({"metrics": "acuracy"}, "`metrics` is 'acuracy', which Keras does not know. Did you mean 'accuracy'"),
-        ({"model": "mpl"}, "not the name of a builder. Builders: mlp"),
+        ({"model": "mpl"}, "not the name of a builder. Did you mean 'mlp'"),
         ({"callbacks__early_stopping__patience": 1}, "reaches no callback. The callbacks are called: there are none"),
         ({"callbacks": never(), "callbacks__early_stoping__patience": 1}, "Did you mean 'early_stopping'"),
         ({"callbacks": never(), "callbacks__early_stopping__patient": 1}, "Did you mean 'patience'"),
