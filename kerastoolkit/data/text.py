@@ -3,10 +3,10 @@
 What is learned (`learn_vocabulary`) comes from the training texts alone: the words, how rare each is, and how long
 texts are. `Vocabulary.encode` then reads any texts by it.
 
-Words are found by scikit-learn's analyzer, in Python, and not by Keras' `TextVectorization`: that layer computes with
-TensorFlow under every backend, so that under JAX and torch it has to stay outside of the model anyway; its weights of
-words are a dense array of texts by words (0.9 GB for 11,000 texts and 20,000 words); and it needs a file of its own
-beside the vocabulary's.
+Words are found by scikit-learn's analyzer, in Python, and not by Keras' `TextVectorization`. That layer computes with
+TensorFlow under every backend, so that under JAX and torch a model that holds it refuses texts; and its weights of
+words are a dense array of texts by words (0.9 GB for 11,000 texts and 20,000 words). Words get the numbers that it
+gives them.
 """
 
 from __future__ import annotations
