@@ -689,7 +689,7 @@ class Strategy:
         """
         if self.n_replicas == 1 and self.n_devices == 1:
             return model
-        if model.optimizer is None:
+        if not model.compiled:
             raise ParameterError("`model` is not compiled. Call model.compile(...) inside the scope, then prepare it.")
         if _prepared.get(model) is model.optimizer:
             return model

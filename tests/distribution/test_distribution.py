@@ -40,10 +40,13 @@ WORKER = Path(__file__).with_name("worker.py")
 REPOSITORY = WORKER.parents[2]
 
 
-def start(*arguments: Any) -> subprocess.Popen[str]:
-    backend = arguments[0]
+def need(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}: pip install {backend}")
+
+
+def start(*arguments: Any) -> subprocess.Popen[str]:
+    need(arguments[0])
     # The package that is under test, wherever Python would look for one.
     package = str(Path(distribution.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
@@ -70,6 +73,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, str], A
 
     @functools.cache
     def ask(backend: str, n_devices: int, tasks: str) -> Any:
+        need(backend)
         known = folder / f"{backend}-{n_devices}-{tasks}.json"
         try:
             known.with_suffix(".asked").touch(exist_ok=False)
