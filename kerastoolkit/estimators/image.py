@@ -74,6 +74,8 @@ class _ImageEstimator(KerasEstimator):
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
+        distribution: str | None = None,
+        precision: str | None = None,
         **params: Any,
     ) -> None:
         super().__init__(
@@ -89,6 +91,8 @@ class _ImageEstimator(KerasEstimator):
             warm_start=warm_start,
             random_state=random_state,
             verbose=verbose,
+            distribution=distribution,
+            precision=precision,
             **params,
         )
         self.backbone = backbone
@@ -517,6 +521,8 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
         random_state: As for `KerasClassifier`. A backbone of random weights under "features" is drawn with this seed,
             or with 0.
         verbose: As for `KerasClassifier`.
+        distribution: As for `KerasClassifier`.
+        precision: As for `KerasClassifier`.
         **params: Arguments of `builders.mlp`, and routed parameters.
 
     Attributes:

@@ -91,6 +91,8 @@ class TextClassifier(KerasClassifier):
         warm_start: As for `KerasClassifier`.
         random_state: As for `KerasClassifier`.
         verbose: As for `KerasClassifier`.
+        distribution: As for `KerasClassifier`.
+        precision: As for `KerasClassifier`.
         **params: Arguments of the build function (`hidden`, `dropout`, `embedding_size`), and routed parameters.
 
     Attributes:
@@ -129,6 +131,8 @@ class TextClassifier(KerasClassifier):
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
+        distribution: str | None = None,
+        precision: str | None = None,
         **params: Any,
     ) -> None:
         super().__init__(
@@ -147,6 +151,8 @@ class TextClassifier(KerasClassifier):
             warm_start=warm_start,
             random_state=random_state,
             verbose=verbose,
+            distribution=distribution,
+            precision=precision,
             **params,
         )
         self.embedding = embedding

@@ -55,6 +55,8 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         warm_start: As for `KerasClassifier`.
         random_state: As for `KerasClassifier`.
         verbose: As for `KerasClassifier`.
+        distribution: As for `KerasClassifier`.
+        precision: As for `KerasClassifier`.
         **params: Arguments of the build function (`n_components`, `hidden`), and routed parameters.
 
     Attributes:
@@ -87,6 +89,8 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
+        distribution: str | None = None,
+        precision: str | None = None,
         **params: Any,
     ) -> None:
         super().__init__(
@@ -104,6 +108,8 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
             warm_start=warm_start,
             random_state=random_state,
             verbose=verbose,
+            distribution=distribution,
+            precision=precision,
             **params,
         )
         self.code_layer = code_layer
