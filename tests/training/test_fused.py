@@ -482,6 +482,7 @@ def test_labels_of_hinge_losses_are_told_apart_for_each_model(loss: str) -> None
     assert_equal(three_ways(make), X)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by Keras itself, of JAX that has none
 def test_metrics_of_overlap() -> None:
     X, y = table()
 
