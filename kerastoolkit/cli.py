@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kerastoolkit._version import __version__
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWarning, ParameterError
 
 if TYPE_CHECKING:
@@ -267,12 +268,9 @@ def _checked_output(options: argparse.Namespace) -> Path:
 
 
 def _no_such_file(table: str) -> str:
-    import difflib
-
     path = Path(table)
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    return f"No such file: '{table}'." + (f" Did you mean '{near[0]}'?" if near else "")
+    return f"No such file: '{table}'.{did_you_mean(path.name, beside)}"
 
 
 def _unused(name: str, ending: str = "") -> Path:

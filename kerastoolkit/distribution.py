@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import math
 import os
@@ -34,6 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DistributionError, KerasToolkitWarning, ParameterError
 
 if TYPE_CHECKING:
@@ -319,8 +319,7 @@ def _checked_name(name: Any) -> str:
     if name in _REFUSED:
         raise DistributionError(f"The strategy {name!r} is refused: {_REFUSED[name]}")
     if name not in _NAMES:
-        close = difflib.get_close_matches(str(name), [*_NAMES, *_REFUSED], n=2)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = did_you_mean(name, [*_NAMES, *_REFUSED])
         raise ParameterError(f"There is no strategy {name!r}.{hint} There are: {', '.join(_NAMES)}.")
     return str(name)
 

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names, make_scorer
 
-from kerastoolkit.data.tables import near_misses
+from kerastoolkit._words import near_misses
 from kerastoolkit.exceptions import ParameterError
 
 __all__ = [

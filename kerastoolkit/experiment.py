@@ -45,6 +45,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from kerastoolkit._version import __version__
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.data.splits import Holdout, holdout
 from kerastoolkit.data.tables import (
     Column,
@@ -53,7 +54,6 @@ from kerastoolkit.data.tables import (
     as_features,
     category_names,
     describe_columns,
-    near_misses,
     read_table,
     read_target,
     unread_entries,
@@ -438,8 +438,7 @@ def _read_grid(grid: str | Path | Mapping[str, Sequence[Any]]) -> list[dict[str,
         return [_GRIDS[str(grid)]]
     path = Path(grid)
     if not path.is_file():
-        found = near_misses(str(grid), _GRIDS)
-        hint = f" Did you mean {found[0]!r}?" if found else ""
+        hint = did_you_mean(grid, _GRIDS)
         raise ParameterError(f"`grid` must be 'small', 'wide' or a JSON file; there is no file {str(grid)!r}.{hint}")
     try:
         read = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,6 @@ of it has to be remembered when predicting, and any Keras reads the saved file.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import importlib
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.training import isolated
@@ -180,18 +180,12 @@ def get(backbone: str | Backbone) -> Backbone:
         return backbone
     found = _BACKBONES.get(backbone) if isinstance(backbone, str) else None
     if found is None:
-        close = _near(str(backbone), _BACKBONES)
+        close = did_you_mean(str(backbone), _BACKBONES)
         raise ParameterError(
             f"`backbone` is {backbone!r}, which is not a network of keras.applications.{close} "
             'kerastoolkit.transfer.list_backbones("*Mobile*") lists those of a kind.'
         )
     return found
-
-
-def _near(name: str, known: Any) -> str:
-    plain = {re.sub(r"[^a-z0-9]", "", other.lower()): other for other in known}
-    close = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), plain, n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(plain[one]) for one in close)}?" if close else ""
 
 
 # -- weights --------------------------------------------------------------------------------------------------------
@@ -398,7 +392,7 @@ def feature_extractor(
         if layer is not None:
             names = [one.name for one in network.layers]
             if layer not in names:
-                raise ParameterError(f"`layer` is {layer!r}, which {known.name} has not.{_near(layer, names)}")
+                raise ParameterError(f"`layer` is {layer!r}, which {known.name} has not.{did_you_mean(layer, names)}")
             output = _pooled(network.get_layer(layer).output)
         model = keras.Model(pictures, output, name=known.name)
         _load(known, weights, model)
@@ -694,7 +688,9 @@ def first_unfrozen(names: Sequence[str], amount: Any) -> int:
     if isinstance(amount, str):
         found = [place for place, name in enumerate(names) if name == amount or name.startswith(amount + "_")]
         if not found:
-            raise ParameterError(f"`unfreeze` is {amount!r}, but no layer or block is called so.{_near(amount, names)}")
+            raise ParameterError(
+                f"`unfreeze` is {amount!r}, but no layer or block is called so.{did_you_mean(amount, names)}"
+            )
         return found[0]
     if isinstance(amount, int) and not isinstance(amount, bool) and 0 <= amount:
         return max(len(names) - amount, 0)
@@ -913,7 +909,7 @@ def _cut(model: keras.Model, layer: str | None) -> tuple[Any, Any]:
             return inputs, _part(call.layer, layer)(call.argument)
     names = _names(model)
     raise ParameterError(
-        f"`layer` is {layer!r}, which {model.name} has not.{_near(layer, names)} Its last layers are "
+        f"`layer` is {layer!r}, which {model.name} has not.{did_you_mean(layer, names)} Its last layers are "
         f"{', '.join(names[-6:])}."
     )
 

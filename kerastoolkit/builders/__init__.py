@@ -15,10 +15,10 @@ rows to be squeezed              `autoencoder`, which `KerasTransformer` trains
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders.functional import (
     multi_input,
     multi_output,
@@ -87,8 +87,7 @@ def get(builder: str | Callable[..., Any]) -> Callable[..., Any]:
     try:
         return _BUILDERS[builder]
     except KeyError:
-        close = difflib.get_close_matches(builder, list_builders(), n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
+        meant = did_you_mean(builder, list_builders())
         raise ParameterError(
             f"`model` is {builder!r}, which is not the name of a builder.{meant} Builders: "
             f"{', '.join(list_builders())}. "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders.heads import Head, HeadGroup
 from kerastoolkit.exceptions import ParameterError
 
@@ -39,8 +39,7 @@ class Blocks:
         try:
             keras.activations.get(self.activation)
         except ValueError:
-            close = difflib.get_close_matches(str(self.activation), dir(keras.activations), n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
+            meant = did_you_mean(self.activation, dir(keras.activations))
             raise ParameterError(f"`activation` is {self.activation!r}, which Keras does not know.{meant}") from None
 
     def dense(self, x: Any, width: int) -> Any:

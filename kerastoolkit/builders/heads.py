@@ -24,7 +24,6 @@ that Keras would train in silence to a wrong result.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
 
 if TYPE_CHECKING:
@@ -765,8 +765,7 @@ def _check_kind(kind: str, found: str, y: Array) -> None:
     """Refuses a kind that `y` cannot be."""
     kinds = get_args(Kind)
     if kind not in kinds:
-        close = difflib.get_close_matches(str(kind), kinds, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
+        meant = did_you_mean(kind, kinds)
         raise ParameterError(f"`kind` is {kind!r}.{meant} It is one of {', '.join(map(repr, kinds))}.")
     columns = y.ndim > 1 and y.shape[1] > 1
     one_hot = found == "multilabel-indicator" and columns and bool(np.all(y.sum(axis=1) == 1))
@@ -781,8 +780,7 @@ def _check_kind(kind: str, found: str, y: Array) -> None:
     if not possible[kind]:
         raise DataError(
             f"`kind` is {kind!r}, but `y` looks {found}: shape {y.shape}, dtype {y.dtype}, beginning "
-            f"{_short(y.ravel())}."
-            + (" Number the classes in their order: 0, 1, 2, ..." if kind == "ordinal" else "")
+            f"{_short(y.ravel())}." + (" Number the classes in their order: 0, 1, 2, ..." if kind == "ordinal" else "")
         )
     if kind == "counts" and y.size and (y.min() < 0 or np.any(y != np.round(y))):
         odd = y.ravel()[(y.ravel() < 0) | (y.ravel() != np.round(y.ravel()))][0]

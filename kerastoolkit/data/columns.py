@@ -8,7 +8,6 @@ category, a column of text is a category, and anything else is refused by name.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, ParameterError
 
 __all__ = ["CategoryColumn", "Columns", "NumberColumn", "learn_columns"]
@@ -172,8 +172,7 @@ def learn_columns(
     table = _series_of(X)
     for name in categorical:
         if name not in table:
-            close = difflib.get_close_matches(str(name), list(map(str, table)), n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
+            meant = did_you_mean(name, table)
             raise ParameterError(f"`categorical` names {name!r}, which is no column of X.{meant}")
     columns: list[NumberColumn | CategoryColumn] = []
     for name, series in table.items():

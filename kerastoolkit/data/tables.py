@@ -12,7 +12,6 @@ turns a table into typed columns by that description only, so new rows are read 
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import hashlib
 import importlib
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from kerastoolkit._optional import require
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, ParameterError
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "as_features",
     "category_names",
     "describe_columns",
-    "near_misses",
     "read_table",
     "read_target",
     "unread_entries",
@@ -166,7 +165,7 @@ def read_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
     path = Path(source)
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"No such file: '{path}'.{_did_you_mean(path.name, beside)}")
+        raise DataError(f"No such file: '{path}'.{did_you_mean(path.name, beside)}")
     if path.is_dir():
         raise DataError(f"'{path}' is a folder. Give one file, as {_endings()}.")
     lowered = path.name.lower()
@@ -478,7 +477,7 @@ def as_features(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     used = [column for column in columns if column.is_used]
     missing = [column.name for column in used if column.name not in frame.columns]
     if missing:
-        hint = _did_you_mean(missing[0], [str(name) for name in frame.columns])
+        hint = did_you_mean(missing[0], [str(name) for name in frame.columns])
         raise DataError(f"The table lacks {_count(len(missing), 'column')}: {_listed(missing)}.{hint}")
     features: dict[str, Any] = {}
     for column in used:
@@ -693,31 +692,8 @@ def _refuse_lone_classes(labels: np.ndarray, name: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- words
 
 
-def near_misses(wanted: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """The known names that look most like the wanted one, letter case apart.
-
-    Args:
-        wanted: What was asked for.
-        known: What there is.
-        n: How many to return at most. Defaults to `3`.
-
-    Returns:
-        Known names, the nearest first; often empty.
-    """
-    by_folded: dict[str, str] = {}
-    for name in known:
-        by_folded.setdefault(name.casefold(), name)
-    found = difflib.get_close_matches(wanted.casefold(), list(by_folded), n=n, cutoff=0.6)
-    return [by_folded[folded] for folded in found]
-
-
-def _did_you_mean(wanted: str, known: Iterable[str]) -> str:
-    found = near_misses(wanted, known)
-    return f" Did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
-
-
 def _no_such_column(name: str, columns: list[str]) -> str:
-    hint = _did_you_mean(name, columns) or f" The table has {_listed(columns)}."
+    hint = did_you_mean(name, columns) or f" The table has {_listed(columns)}."
     if len(columns) == 1:
         hint = (
             f" The table was read as one column, {columns[0]!r}: its columns must be separated by a comma, semicolon, "

@@ -12,7 +12,6 @@ Nothing here knows scikit-learn: an estimator hands in its parameters as plain d
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 import inspect
 import re
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution import strategy
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
@@ -143,8 +143,7 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
     """A sentence with the names that look like `name`, or nothing."""
     known = sorted(set(candidates))
     old = _OLD_NAMES.get(name)
-    close = [old] if old in known else difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f" Did you mean {old!r}?" if old in known else did_you_mean(name, known)
 
 
 def describe(build: Callable[..., Any] | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import builders
+from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.text import FIRST, Vocabulary, learn_vocabulary
 from kerastoolkit.data.vectors import check_source, read_vectors
@@ -176,9 +176,8 @@ class TextClassifier(KerasClassifier):
         if isinstance(model, str):
             if model in _MODELS:
                 return super()._build_function(_MODELS[model], build_fn)
-            close = difflib.get_close_matches(model, _MODELS, n=1)
             raise ParameterError(
-                f"`model` is {model!r}, which reads no texts.{f' Did you mean {close[0]!r}?' if close else ''} There "
+                f"`model` is {model!r}, which reads no texts.{did_you_mean(model, _MODELS)} There "
                 f"are {', '.join(map(repr, _MODELS))}; or pass a function that returns a keras.Model."
             )
         if model is None and build_fn is None:

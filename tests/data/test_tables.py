@@ -15,7 +15,6 @@ from kerastoolkit.data.tables import (
     Column,
     as_features,
     describe_columns,
-    near_misses,
     read_table,
     read_target,
 )
@@ -328,8 +327,3 @@ def test_rows_without_a_target_are_left_out() -> None:
     assert target.n_blank == 1
     assert target.values.tolist() == ["a", "b", "a", "b"]
     assert read_target(_frame([1.0, np.nan, 2.0, 1.0, 2.0]), "y").values.dtype.kind == "i"
-
-
-def test_near_misses_pass_over_letter_case() -> None:
-    assert near_misses("TARGET", ["target", "other"]) == ["target"]
-    assert near_misses("zzz", ["target"]) == []
