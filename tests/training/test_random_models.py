@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, assume, event, given, seed, settings
+from hypothesis import HealthCheck, Phase, assume, event, given, reject, seed, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
@@ -270,7 +270,14 @@ def gaps(ours: Outcome, theirs: Outcome) -> dict[str, float]:
 
 def differences(ours: Outcome, case: Any) -> dict[str, tuple[float, float]]:
     """What differs by more than rounding: by how much, and by how much it may."""
-    theirs = by_keras(case)
+    try:
+        theirs = by_keras(case)
+    except TypeError as error:
+        # Keras' Muon fails where TensorFlow does not tell the shape of a gradient, as behind a Dense on pictures.
+        if "Muon" not in case["compile"]["optimizer"]["class"] or "symbolic `tf.Tensor`" not in str(error):
+            raise
+        event("Keras itself raises")
+        reject()
     assert set(ours.history) == set(theirs.history)
     large = {name: found for name, found in gaps(ours, theirs).items() if not found <= TOLERANCE}
     if not large:
