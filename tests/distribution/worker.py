@@ -93,13 +93,11 @@ def figures() -> dict[str, Any]:
         "adam, tf.data, last batch of 25": trained(
             chosen, batches_of_tensorflow(), make=lambda: built(optimizer="adam"), shuffle=False
         ),
+        "sgd, PyDataset, last batch of 3": trained(chosen, Batches(), shuffle=False),
+        "adam, estimator": of_estimator(),
     }
     if BACKEND == "jax":
         found |= normalized()
-    # Over four simulated devices on two busy cores TensorFlow can hang where it frees an iterator over Python code.
-    if BACKEND == "jax" or N_DEVICES < 4:
-        found["sgd, PyDataset, last batch of 3"] = trained(chosen, Batches(), shuffle=False)
-        found["adam, estimator"] = of_estimator()
     return found
 
 
