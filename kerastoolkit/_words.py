@@ -19,10 +19,17 @@ def near_misses(wanted: object, known: Iterable[object], n: int = 2) -> list[str
     Returns:
         Known names, the nearest first; often empty.
     """
-    by_plain: dict[str, str] = {}
+    wanted = str(wanted)
+    by_plain: dict[str, list[str]] = {}
     for name in sorted(map(str, known)):
-        by_plain.setdefault(_plain(name), name)
-    return [by_plain[plain] for plain in difflib.get_close_matches(_plain(str(wanted)), by_plain, n=n)]
+        by_plain.setdefault(_plain(name), []).append(name)
+    close = difflib.get_close_matches(_plain(wanted), by_plain, n=n)
+
+    def likeness(name: str) -> float:
+        return difflib.SequenceMatcher(None, wanted, name).ratio()
+
+    # Of names that differ in case and punctuation alone, the one that is written as the user writes.
+    return [max(by_plain[plain], key=likeness) for plain in close]
 
 
 def did_you_mean(wanted: object, known: Iterable[object], n: int = 2) -> str:

@@ -11,6 +11,11 @@ def test_near_misses_pass_over_letter_case_and_punctuation() -> None:
     assert near_misses("zzz", ["target"]) == []
 
 
+def test_of_names_that_differ_in_punctuation_the_one_written_alike_is_named() -> None:
+    assert near_misses("early_stoping", ["EarlyStopping", "early_stopping"]) == ["early_stopping"]
+    assert near_misses("EarlyStoping", ["EarlyStopping", "early_stopping"]) == ["EarlyStopping"]
+
+
 def test_columns_may_have_numbers_for_names() -> None:
     assert near_misses(1990, [1991, "year"]) == ["1991"]
 

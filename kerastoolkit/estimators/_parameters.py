@@ -15,6 +15,7 @@ import copy
 import functools
 import inspect
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -219,13 +220,17 @@ def call_arguments(
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    of_keras = inspect.isclass(build) and build.__module__.startswith("keras.")
-    return _signature_of_keras(build) if of_keras else _read_signature(build)
+    stays = isinstance(build, (type, types.FunctionType)) and build.__module__.startswith(_PACKAGES_THAT_STAY)
+    return _known_signature(build) if stays else _read_signature(build)
 
 
-@functools.cache  # it takes a tenth of a millisecond; what the user wrote may change, as when a notebook reloads it
-def _signature_of_keras(kind: Any) -> Mapping[str, inspect.Parameter]:
-    return _read_signature(kind)
+# It takes a tenth of a millisecond; what the user wrote may change, as when a notebook reloads it.
+_PACKAGES_THAT_STAY = ("keras.", "kerastoolkit.")
+
+
+@functools.cache
+def _known_signature(build: Any) -> Mapping[str, inspect.Parameter]:
+    return _read_signature(build)
 
 
 def _read_signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
