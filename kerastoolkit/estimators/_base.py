@@ -220,7 +220,8 @@ class KerasEstimator(BaseEstimator):
         Args:
             X: Rows: an array, table or sparse matrix of shape `(n, ...)`; a dict or list of arrays for a model of
                 several inputs; or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader` of batches
-                `(x, y)`.
+                `(x, y)`. A sparse matrix is made dense as a whole where that takes 64 MiB at most, else one batch at a
+                time, by `Model.fit`.
             y: Targets, shape `(n,)` or `(n, targets)`, or a dict of targets by output name. Leave it out for a data
                 set.
             sample_weight: Weights of the rows, shape `(n,)`, not negative; only their ratios count, and 0 leaves a
@@ -777,6 +778,11 @@ class KerasEstimator(BaseEstimator):
         elif validation_data is not None:
             validation_data = self._validation(validation_data)
         n_rows = _inputs.n_rows(X)
+        if isinstance(validation_data, tuple):  # and no data set
+            X, held_out_X = _inputs.dense_if_small(X, validation_data[0])
+            validation_data = (held_out_X, *validation_data[1:])
+        else:
+            (X,) = _inputs.dense_if_small(X)
         if self._strategy is not None:
             arguments["batch_size"] = self._strategy.global_batch_size(arguments["batch_size"])
         for name in ("batch_size", "validation_batch_size"):
@@ -790,7 +796,7 @@ class KerasEstimator(BaseEstimator):
             arguments["shuffle"] = False
         else:
             arguments |= {"x": X, "y": y, "sample_weight": weights}
-        if validation_data is not None and hasattr(validation_data[0], "toarray"):
+        if isinstance(validation_data, tuple) and hasattr(validation_data[0], "toarray"):
             batch_size = arguments.pop("validation_batch_size") or 32
             validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
         arguments["validation_data"] = validation_data

@@ -14,6 +14,7 @@ Large arrays are not copied here, nor changed in type: Keras casts batch by batc
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -252,6 +253,18 @@ def read_weights(sample_weight: Any, X: Any) -> Any:
 
 
 # -- sparse rows ----------------------------------------------------------------------------------------------------
+
+
+# A sparse matrix that takes no more than this when it is dense is made dense as a whole, and so trains with others.
+_FEW_BYTES = 64 * 2**20
+
+
+def dense_if_small(*matrices: Any) -> tuple[Any, ...]:
+    """Matrices as they are, or all of them dense where that takes no more than 64 MiB."""
+    sparse = [matrix for matrix in matrices if hasattr(matrix, "toarray")]
+    if sum(math.prod(matrix.shape) * matrix.dtype.itemsize for matrix in sparse) > _FEW_BYTES:
+        return matrices
+    return tuple(matrix.toarray() if hasattr(matrix, "toarray") else matrix for matrix in matrices)
 
 
 def sparse_batches(X: Any, y: Any, weights: Any, batch_size: int, *, shuffle: bool) -> Any:

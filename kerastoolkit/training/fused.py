@@ -325,7 +325,7 @@ class _Run:
                 rows = _rows(fit.x, fit.y, fit.sample_weight)
                 self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data))
             except _NotArraysError as error:
-                reason = str(error)
+                rows, reason = None, str(error)
         network = fit.model if isinstance(fit.model, Network) else None
         network = network or Network(_source(fit.model), fit.seed)
         if rows is not None:

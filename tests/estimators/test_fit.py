@@ -23,11 +23,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_linnerud, load_wine
 from sklearn.exceptions import DataConversionWarning, NotFittedError
-from sklearn.model_selection import cross_validate
+from sklearn.model_selection import cross_val_score, cross_validate
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import KerasClassifier, KerasRegressor
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
+from kerastoolkit.search import fused
 
 # One step an epoch over all rows, in their order: what is trained does not depend on how rows fall into batches.
 WHOLE = {"batch_size": -1, "shuffle": False, "optimizer": "sgd", "optimizer__learning_rate": 0.1, "random_state": 0}
@@ -585,7 +586,10 @@ def test_columns_that_are_not_numbers_are_named_with_the_way_out(library: str) -
 
 
 @pytest.mark.parametrize("kind", ["csr_matrix", "csr_array", "csc_matrix", "coo_array"])
-def test_sparse_rows_are_learned_as_dense_ones_are(kind: str) -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_sparse_rows_are_learned_as_dense_ones_are(kind: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:  # too large to be dense as a whole
+        monkeypatch.setattr("kerastoolkit.estimators._inputs._FEW_BYTES", 0)
     X, y = load_digits(return_X_y=True)
     X, y = X[:100] / 16, y[:100]
     sparse = getattr(scipy.sparse, kind)(X)
@@ -604,6 +608,20 @@ def test_weighted_sparse_rows_are_learned_as_dense_ones_are() -> None:
     sparse = KerasClassifier(epochs=2, **WHOLE).fit(scipy.sparse.csr_array(X), y, weight)
     dense = KerasClassifier(epochs=2, **WHOLE).fit(X, y, weight)
     assert_allclose(weights_of(sparse), weights_of(dense), atol=1e-5)
+
+
+def test_a_small_sparse_matrix_is_shuffled_and_trained_as_a_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:60] / 16, y[:60]
+    model = KerasClassifier(epochs=2, validation_split=0.2, random_state=0)
+    with fused() as report:
+        folds = [cross_val_score(model, rows, y, cv=3) for rows in (scipy.sparse.csr_array(X), X)]
+    assert_array_equal(*folds)
+    assert [one.how for one in report.trained] == ["fused"] * 6
+    monkeypatch.setattr("kerastoolkit.estimators._inputs._FEW_BYTES", 60 * 64)
+    with fused() as report:
+        cross_val_score(model, scipy.sparse.csr_array(X), y, cv=3)
+    assert {one.how for one in report.trained} == {"Model.fit"}
 
 
 def two_inputs(width: int = 4) -> keras.Model:
@@ -690,6 +708,16 @@ def test_data_sets_bring_batches_to_fit_predict_and_score(iris: Any, kind: str) 
         model.fit(dataset, y)
     with pytest.raises(ParameterError, match="cannot divide a data set"):
         clone(model).set_params(validation_split=0.2).fit(dataset)
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "PyDataset", "DataLoader"])
+def test_arrays_may_be_watched_on_a_data_set(iris: Any, kind: str) -> None:
+    X, y = iris[0].astype("float32"), iris[1]
+    model = KerasClassifier(epochs=2, random_state=0)
+    watched = clone(model).fit(X, y, validation_data=dataset_of(kind, X[:90], y[:90]))
+    alone = clone(model).fit(X, y, validation_data=(X[:90], y[:90]))
+    assert_allclose(watched.history_["val_loss"], alone.history_["val_loss"], rtol=1e-5)
+    assert_allclose(watched.history_["loss"], alone.history_["loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["tf.data", "PyDataset"])

@@ -968,6 +968,26 @@ def test_lists_of_inputs_and_outputs_that_are_left_to_keras() -> None:
     assert shuffled.error is None and shuffled.how == "Model.fit"
 
 
+class Whole(keras.utils.PyDataset):
+    """All rows as one batch."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, step: int) -> Any:
+        return table()
+
+
+def test_a_data_set_to_watch_is_left_to_keras() -> None:
+    fits = [simple(0, validation_data=Whole()), simple(0, validation_data=table())]
+    fits[1].model.set_weights(fits[0].model.get_weights())
+    watched, plain = fit_many(fits)
+    assert watched.how == "Model.fit" and watched.error is None
+    assert watched.reason == "validation data that is a data set is left to Keras"
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(watched.history[name], plain.history[name], rtol=1e-5)
+
+
 def test_a_train_step_of_the_users_is_left_to_keras() -> None:
     class Own(keras.Sequential):
         def train_step(self, *arguments: Any) -> Any:
