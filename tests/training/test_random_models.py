@@ -742,6 +742,7 @@ def cases(draw: Any) -> Any:
     }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by Keras itself, of JAX that has none
 @pytest.mark.timeout(1200 if ASKED else 300)
 @pytest.mark.parametrize("number", range(FIRST, FIRST + N_MODELS))
 def test_random_models_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
