@@ -220,7 +220,9 @@ def call_arguments(
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    stays = isinstance(build, (type, types.FunctionType)) and build.__module__.startswith(_PACKAGES_THAT_STAY)
+    # What a program writes and executes may have no module.
+    module = build.__module__ if isinstance(build, (type, types.FunctionType)) else None
+    stays = module is not None and module.startswith(_PACKAGES_THAT_STAY)
     return _known_signature(build) if stays else _read_signature(build)
 
 

@@ -625,3 +625,15 @@ def test_a_build_function_that_a_notebook_reloads_has_its_new_arguments() -> Non
     build.__code__, build.__defaults__ = written_again.__code__, written_again.__defaults__
     fitted = KerasClassifier(build, units=5, activation="tanh", epochs=1).fit(X, y)
     assert fitted.model_.layers[0].activation is keras.activations.tanh
+
+
+def test_a_build_function_may_come_from_no_module() -> None:
+    written: dict[str, Any] = {"keras": keras}
+    exec(
+        "def build(units=4):\n"
+        "    return keras.Sequential([keras.layers.Dense(units), keras.layers.Dense(3, activation='softmax')])",
+        written,
+    )
+    assert written["build"].__module__ is None
+    fitted = KerasClassifier(written["build"], units=5, epochs=1).fit(*load_iris(return_X_y=True))
+    assert fitted.model_.layers[0].units == 5
