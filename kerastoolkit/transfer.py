@@ -180,7 +180,7 @@ def get(backbone: str | Backbone) -> Backbone:
         return backbone
     found = _BACKBONES.get(backbone) if isinstance(backbone, str) else None
     if found is None:
-        close = did_you_mean(str(backbone), _BACKBONES)
+        close = did_you_mean(backbone, _BACKBONES)
         raise ParameterError(
             f"`backbone` is {backbone!r}, which is not a network of keras.applications.{close} "
             'kerastoolkit.transfer.list_backbones("*Mobile*") lists those of a kind.'

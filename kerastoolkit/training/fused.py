@@ -1139,7 +1139,7 @@ def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
 def _without_python(rows: Rows, fit: Fit, orders: Any) -> dict[str, Any]:
     """All epochs as one `tf.data.Dataset` of batches, in the same orders.
 
-    tf.distribute fetches ahead by a thread for each device, which wait for each other where Python makes the batches.
+    Over several devices, batches that are made in Python were seen to take many times as long on a busy machine.
     """
     import keras
     import tensorflow as tf
