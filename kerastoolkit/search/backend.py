@@ -141,13 +141,15 @@ class _Conductor:
         self._training: list[_Task] = []
         self._local = threading.local()
         self._thread: threading.Thread | None = None
-        self._users = 0
+        self._users = self._n_trained = 0
         self._handing_over = 0  # calls of joblib that have not yet handed over all their first tasks
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
 
     def enter(self) -> None:
         with self._lock:
+            if not self._users:
+                self._n_trained = 0
             self._users += 1
             self._handing_over += 1
             if self._thread is None:
@@ -245,24 +247,47 @@ class _Conductor:
     def _conduct(self) -> None:
         self._baton = threading.Event()
         while True:
-            if self._awake:
-                task = self._awake.popleft()
-                self._hand_baton(task.wakes.set)
-            elif self._new and self._new[0].is_given_up:
-                self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
-            elif self._new and self._has_room():
-                task = self._new.popleft()
-                thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
-                self._hand_baton(thread.start)
-            elif self._asleep and not self._handing_over and not self._somebody_will_wake():
+            if self._let_one_run():
+                continue
+            if self._asleep and not self._handing_over and not self._somebody_will_wake():
                 self._train()
             else:
                 with self._lock:
                     if not self._users and not self._new and not self._awake:
                         self._thread = None
                         return
-                with contextlib.suppress(queue.Empty):
-                    self._news.get(timeout=1.0)
+                self._wait_for_news()
+
+    def _let_one_run(self) -> bool:
+        """Hands the baton to a task that can run; False if there is none."""
+        if self._awake:
+            task = self._awake.popleft()
+            self._hand_baton(task.wakes.set)
+        elif self._new and self._new[0].is_given_up:
+            self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
+        elif self._new and self._has_room():
+            task = self._new.popleft()
+            thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
+            self._hand_baton(thread.start)
+        else:
+            return False
+        return True
+
+    def _prepare_others(self) -> None:
+        """While fits are trained, lets others come to their training: all that have room, however long that takes.
+
+        So the order of what tasks draw does not hang on how fast training is.
+        """
+        while True:
+            if self._let_one_run():
+                continue
+            if not self._somebody_will_wake():
+                return
+            self._wait_for_news()
+
+    def _wait_for_news(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._news.get(timeout=1.0)
 
     def _somebody_will_wake(self) -> bool:
         """Whether a task waits for subtasks that have all ended: joblib will tell it in a moment."""
@@ -279,7 +304,7 @@ class _Conductor:
         if not self._asleep:
             return True
         # Every task that sleeps keeps its rows. Those of the last are the best guess at those of the next.
-        held = sum(task.n_bytes for task in self._asleep)
+        held = sum(task.n_bytes for task in (*self._asleep, *self._training))
         after = held + self._asleep[-1].n_bytes
         if after > _MOST_BYTES and len(self._asleep) >= _FEWEST_TASKS:
             return False
@@ -292,6 +317,7 @@ class _Conductor:
         by_fit = {id(task.fit): task for task in self._training}
         if self._training:
             put_settings(self._training[0].settings)
+        fits: Any = [task.fit for task in self._training]
         begun = time.perf_counter()
 
         def finished(fits: list[Fit], trained: list[Trained]) -> None:
@@ -305,7 +331,6 @@ class _Conductor:
                 self._hand_baton(task.wakes.set)
 
         try:
-            fits: Any = [task.fit for task in self._training]
             fit_many(
                 fits,
                 memory=self._memory,
@@ -313,12 +338,15 @@ class _Conductor:
                 at_most=self._at_most,
                 judge=None if self._ladder is None else self._ladder.judge,
                 finished=finished,
+                expected=self._n_trained + len(fits) + len(self._new),
+                meanwhile=self._prepare_others,
             )
         except Cancelled:
             pass
         except BaseException as error:
             for task in by_fit.values():
                 task.trained = Trained.failed(error)
+        self._n_trained += len(fits)
         self.report.seconds += time.perf_counter() - begun
         self._training = []
         self._awake.extend(by_fit.values())

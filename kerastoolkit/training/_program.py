@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kerastoolkit.training.seeds import isolated
+
 if TYPE_CHECKING:
     import keras
 
@@ -43,6 +45,9 @@ _MOST_MULTIPLICATIONS_FOR_XLA = 1_000_000
 # The layers for which it does. Its convolutions are slower, it has no lists of tensors, which recurrent layers need,
 # and its random numbers are others.
 _LAYERS_FOR_XLA = ("activations", "core", "merging", "normalization", "regularization", "reshaping")
+
+# XLA compiles for one number of steps, and no call of it takes more than these.
+MOST_STEPS_BY_XLA = 256
 
 # Models that one call of XLA's program trains at most; so many stay in the cache of a core.
 _MOST_MODELS_A_CALL = 128
@@ -66,6 +71,23 @@ class Rows(NamedTuple):
     x: Any
     y: Any
     weights: Any
+
+
+def epochs_a_call(n_rows: int, size: int) -> int:
+    """Epochs of so many rows that a call by XLA trains at most."""
+    return max(1, MOST_STEPS_BY_XLA // -(-n_rows // size))
+
+
+class Part(NamedTuple):
+    """Models of a stack that train for some epochs: what `Program.run` takes, with `orders` of rows for each epoch.
+
+    Their shape is `(models, epochs, rows)`.
+    """
+
+    state: State
+    lifted: dict[int, Any]
+    orders: Any
+    starts: Any
 
 
 class Forward:
@@ -264,6 +286,42 @@ class Program:
             return None if run is None else run(n_models, *arguments)
         except Exception:  # an operation that it does not know
             self._by_xla[key] = None
+            return None
+
+    def run_epochs(
+        self, data: Rows, parts: Sequence[Part], *, size: int, light: bool
+    ) -> list[tuple[State, Any]] | None:
+        """Trains parts of a stack for some epochs by XLA, on every core of the processor one.
+
+        The same as `run` does, which must have trained models like these before.
+
+        Args:
+            data: All rows, shared by all models.
+            parts: The parts, none for more epochs than `epochs_a_call`.
+            size: Rows of a batch.
+            light: As for `run`.
+
+        Returns:
+            For each part the new state and the results of the metrics by name, the epochs along their second axis;
+            None if this cannot be had.
+        """
+        key = ("train", True, light, tuple(parts[0].lifted), form_of(data))
+        try:
+            with _ONE_TRACE_AT_A_TIME:
+                if (key, "refused") in self._by_xla:
+                    return None
+                for n_rows in {part.orders.shape[-1] for part in parts}:
+                    if (key, size, n_rows) not in self._by_xla:
+                        traced = self._compiled[key]
+                        self._by_xla[key, size, n_rows] = self._backend.epochs_by_xla(traced, size, n_rows)
+
+            def run(part: Part) -> tuple[State, Any]:
+                program = self._by_xla[key, size, part.orders.shape[-1]]
+                return program(part.state, part.lifted, data, *part[2:])  # type: ignore[misc,no-any-return]
+
+            return self._backend.on_each_core(run, parts)  # type: ignore[no-any-return]
+        except Exception:  # an operation that it does not know
+            self._by_xla[key, "refused"] = None
             return None
 
     # -- arrays and tensors --------------------------------------------------------------------------------------
@@ -957,8 +1015,9 @@ def _keras_is_known() -> bool:
     from keras.src.optimizers import base_optimizer
 
     of_model = ("_call_has_training_arg", "_clear_losses", "_compute_loss", "_flatten_layers", "_symbolic_build")
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    with isolated(0):  # a layer draws from Python's generator, which is the user's
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
     of_optimizer = ("stateless_apply", "_backend_update_step", "_var_key")
     return (
         all(hasattr(model, name) for name in (*of_model, "_loss_tracker", "_compile_config"))
@@ -967,8 +1026,13 @@ def _keras_is_known() -> bool:
     )
 
 
-def compiled_drawing(makers: Sequence[Callable[[Any], Any]]) -> Callable[[Sequence[int]], list[Any]] | None:
-    """One function of a seed for each maker, to what they make of them as arrays; None where nothing is compiled."""
+def compiled_drawing(
+    makers: Sequence[Callable[[Any], Any]],
+) -> Callable[[Sequence[Sequence[int]]], list[list[Any]]] | None:
+    """One function of a seed for each maker, to what they make of them as arrays, for many such rows of seeds.
+
+    None where nothing is compiled.
+    """
     import keras
 
     class Given(keras.random.SeedGenerator):  # what takes a seed takes one of these, too
@@ -982,10 +1046,10 @@ def compiled_drawing(makers: Sequence[Callable[[Any], Any]]) -> Callable[[Sequen
         return [maker(Given(seeds[number])) for number, maker in enumerate(makers)]
 
     dtype = keras.random.SeedGenerator(0).state.dtype
-    compiled = _backend().function(draw, np.zeros((len(makers), 2), dtype))
+    compiled = _backend().for_each(draw, np.zeros((len(makers), 2), dtype))
     if compiled is None:
         return None
-    return lambda seeds: [_numpy(value) for value in compiled(np.array([[seed, 0] for seed in seeds], dtype))]
+    return lambda rows: compiled(np.array([[(seed, 0) for seed in row] for row in rows], dtype))
 
 
 def build_like(model: keras.Model, batch: Any) -> None:
@@ -1211,6 +1275,12 @@ class _TensorFlow:
 
         return run
 
+    def epochs_by_xla(self, program: Callable[..., Any], size: int, n_rows: int) -> Callable[..., Any]:
+        return program.epochs_by_xla(size, n_rows)  # type: ignore[attr-defined,no-any-return]
+
+    def on_each_core(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        return list(_threads().map(function, parts))
+
     def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
         import tensorflow as tf
 
@@ -1218,10 +1288,17 @@ class _TensorFlow:
         x_spec = mapped(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), x)
         return _traced(forward, [*weights_spec, x_spec])
 
-    def function(self, function: Callable[..., Any], example: Any) -> Callable[..., Any] | None:
+    def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
+        """A function of an array to a list of arrays, compiled for many."""
         import tensorflow as tf
 
-        return _traced(function, [tf.TensorSpec(example.shape, example.dtype)])
+        results = [tf.TensorSpec(value.shape, value.dtype) for value in function(tf.constant(example))]
+
+        def all_of(many: Any) -> Any:
+            return tf.map_fn(function, many, fn_output_signature=results)
+
+        compiled = _traced(all_of, [tf.TensorSpec([None, *example.shape], example.dtype)])
+        return lambda many: list(zip(*map(_numpy, compiled(many)), strict=True))  # type: ignore[arg-type]
 
 
 def _loop(goes_on: Callable[..., Any], body: Callable[..., Any], values: list[Any], specs: list[Any]) -> list[Any]:
@@ -1353,7 +1430,7 @@ class _Traced:
         def flat(*tensors: Any) -> Any:
             return function(*_filled(specs, tensors))
 
-        self._specs = _present(specs)
+        self._specs, self._lengths = _present(specs), [len(_present([part])) for part in specs]
         with _without_advice():
             traced = tf.function(flat, input_signature=self._specs, autograph=False).get_concrete_function()
             _refuse_side_effects(traced)
@@ -1385,6 +1462,64 @@ class _Traced:
         def call(*arguments: Any) -> Any:
             tensors = map(_tensor_like, _present(list(arguments)), self._specs)
             return tf.nest.pack_sequence_as(structure, compiled(*tensors, *captured))
+
+        return call
+
+    def epochs_by_xla(self, size: int, n_rows: int) -> Callable[..., Any]:
+        """Epochs of the stacked step that was traced, compiled by XLA for each number of models anew."""
+        import tensorflow as tf
+
+        at_most = epochs_a_call(n_rows, size)
+        captured = self._traced.captured_inputs
+        inner = self._traced.inference_fn.call_flat
+        structure = self._traced.structured_outputs
+        n_metrics = len(structure[0].metrics)
+        n_state, *lengths, _, _ = self._lengths
+        place = n_state + sum(lengths)  # of the order among the arguments
+        results_spec = [tf.TensorSpec(value.shape, value.dtype) for value in _present([structure[1]])]
+        whole, rest = divmod(n_rows, size)
+
+        def epochs(n_epochs: Any, orders: Any, *flat: Any) -> Any:
+            n_models = tf.shape(orders)[0]
+            fresh = flat[n_state - n_metrics : n_state]
+
+            def epoch(number: Any, state: Any, kept: Any) -> Any:
+                order = tf.gather(orders, number, axis=1)
+                batches = [tf.reshape(order[:, : whole * size], [n_models, whole, size])] if whole else []
+                batches += [order[:, None, whole * size :]] if rest else []
+                state, results = [*state[:-n_metrics], *fresh], []
+                for batch in batches:
+                    found = inner(*state, *flat[n_state:place], batch, *flat[place:])
+                    state, results = found[:n_state], found[n_state:]
+                now = tf.range(at_most) == number
+                kept = [
+                    tf.where(tf.reshape(now, [1, at_most] + [1] * (len(one.shape) - 1)), one[:, None], before)
+                    for before, one in zip(kept, results, strict=True)
+                ]
+                return number + 1, list(state), kept
+
+            none = [tf.zeros([n_models, at_most, *spec.shape[1:]], spec.dtype) for spec in results_spec]
+            _, state, kept = tf.while_loop(
+                lambda number, *_: number < n_epochs, epoch, (tf.constant(0), list(flat[:n_state]), none)
+            )
+            return [*state, *kept]
+
+        specs = [*self._specs[:place], *self._specs[place + 1 :]]
+        specs_outside = [tf.TensorSpec(value.shape, value.dtype) for value in captured]
+        own = [tf.TensorSpec([], tf.int32), tf.TensorSpec([None, at_most, n_rows], tf.int32)]
+        with _without_advice():
+            outer = tf.function(
+                epochs, input_signature=[*own, *specs, *specs_outside], autograph=False, jit_compile=True
+            )
+            compiled = outer.get_concrete_function().inference_fn.call_flat
+
+        def call(state: State, lifted: dict[int, Any], data: Rows, orders: Any, starts: Rows) -> Any:
+            tensors = map(_tensor_like, _present([state, lifted, data, starts]), specs)
+            n_epochs = orders.shape[1]
+            filled = np.pad(orders, ((0, 0), (0, at_most - n_epochs), (0, 0)))
+            found = compiled(*map(_tensor_like, (n_epochs, filled), own), *tensors, *captured)
+            state, results = tf.nest.pack_sequence_as(structure, found)
+            return state, mapped(lambda result: result[:, :n_epochs], results)
 
         return call
 
@@ -1519,11 +1654,11 @@ class _Jax:
         compiled: Callable[..., Any] = jax.jit(forward)
         return compiled
 
-    def function(self, function: Callable[..., Any], example: Any) -> Callable[..., Any] | None:
+    def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
         import jax
 
-        compiled: Callable[..., Any] = jax.jit(function)
-        return compiled
+        compiled = jax.jit(function)  # all at once would be compiled anew for each number of them
+        return lambda many: [list(map(_numpy, compiled(one))) for one in many]
 
 
 class _Torch:
@@ -1625,7 +1760,7 @@ class _Torch:
 
         return torch.no_grad()(forward)  # type: ignore[no-any-return]
 
-    def function(self, function: Callable[..., Any], example: Any) -> Callable[..., Any] | None:
+    def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
         return None
 
 

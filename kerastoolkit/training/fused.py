@@ -19,6 +19,7 @@ whatever is trained beside it.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -36,7 +37,7 @@ from kerastoolkit.distribution import Strategy
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Kind, Program, Rows, State, mapped
-from kerastoolkit.training.network import Network, Recipe
+from kerastoolkit.training.network import Network, Recipe, draw
 from kerastoolkit.training.seeds import isolated
 
 if TYPE_CHECKING:
@@ -56,15 +57,19 @@ _SIZES_OF_LARGE_MODELS = (2, 4)
 # A call of a program cannot be interrupted, so that one should not take much longer than this.
 _SECONDS_A_CALL = 1.0
 
-# XLA compiles for about so long. Whether that is worth it is counted, not timed: the same fits go the same way again.
-_SECONDS_OF_XLA = 0.7
+# XLA compiles for about so long: the steps of an epoch, and whole epochs. Whether that is worth it is counted, not
+# timed, so that the same fits go the same way again.
+_SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
+
+# Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number.
+_MODELS_OF_A_PART = 16
+
+# Taking models out of a stack for an incomplete batch, and putting them back, takes as long as so many steps.
+_STEPS_OF_AN_INCOMPLETE_BATCH = 3
 
 # On TensorFlow, recurrent layers of many models take some 7 seconds longer to trace than those of one, and a step takes
 # about a millisecond less for each model: with fewer steps of all models than these, one by one is quicker.
 _STEPS_WORTH_STACKING = 5_000
-
-# XLA compiles for one number of steps, and no call of it takes more than these.
-_MOST_STEPS_BY_XLA = 256
 
 
 @dataclasses.dataclass(eq=False)
@@ -163,6 +168,8 @@ def fit_many(
     watch: Callable[[int, int], None] | None = None,
     judge: Judge | None = None,
     finished: Callable[[list[Fit], list[Trained]], None] | None = None,
+    expected: int = 0,
+    meanwhile: Callable[[], None] | None = None,
 ) -> list[Trained]:
     """Trains many models, those of one structure as one program.
 
@@ -179,6 +186,10 @@ def fit_many(
             and what its history says of the last; returns those that must stop. Defaults to `None`.
         finished: Called with fits that were trained together and what became of them, as soon as they are. Defaults to
             `None`.
+        expected: Fits like these that there will be in all, by this call and others, for which it may pay to compile
+            what would not pay for these alone. Defaults to `0`: no more than these.
+        meanwhile: Called while the processor computes what needs no Python for long, to do something else. Defaults to
+            `None`.
 
     Returns:
         One `Trained` for each fit, in their order. What one of them raised is in its `error`.
@@ -192,7 +203,7 @@ def fit_many(
             "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
         )
     runs = [_Run(fit) for fit in fits]
-    told = _Told(runs, watch, judge)
+    told = _Told(runs, watch, judge, meanwhile, max(1.0, expected / max(len(runs), 1)))
     groups: dict[Any, list[_Run]] = {}
     for run in runs:
         groups.setdefault(run.group if run.trained.error is None else ("failed",), []).append(run)
@@ -237,8 +248,15 @@ def explain(trained: Sequence[Trained]) -> str:
 class _Told:
     """Tells a watcher how many epochs are done, and asks a judge who must stop."""
 
-    def __init__(self, runs: Sequence[_Run], watch: Callable[[int, int], None] | None, judge: Judge | None) -> None:
-        self._watch, self._judge = watch, judge
+    def __init__(
+        self,
+        runs: Sequence[_Run],
+        watch: Callable[[int, int], None] | None,
+        judge: Judge | None,
+        meanwhile: Callable[[], None] | None,
+        in_all: float,
+    ) -> None:
+        self._watch, self._judge, self._meanwhile, self.in_all = watch, judge, meanwhile, in_all
         self._epochs = sum(run.fit.epochs for run in runs)
         self._done: dict[_Run, int] = {}
 
@@ -246,6 +264,16 @@ class _Told:
         self._done.update(runs)
         if self._watch is not None:
             self._watch(sum(self._done.values()), self._epochs)
+
+    def while_computing(self, compute: Callable[[], None]) -> None:
+        """Does something that takes long and needs little Python, and something else meanwhile."""
+        if self._meanwhile is None:
+            compute()
+            return
+        with concurrent.futures.ThreadPoolExecutor(1, "kerastoolkit-training") as thread:
+            computed = thread.submit(compute)
+            self._meanwhile()
+            computed.result()
 
     @property
     def has_judge(self) -> bool:
@@ -743,6 +771,16 @@ class _Stack:
             self.state = self.program.put(self.state, index, self.program.take(source, index))
         self._read = None
 
+    def take_over(self, parts: Sequence[tuple[Any, State]]) -> None:
+        """Sets the models at some places to states, which others may follow that only fill up."""
+        whole = [[np.array(value) for value in part] for part in self.program.arrays(self.state)]
+        for places, state in parts:
+            for values, news in zip(whole, self.program.arrays(state), strict=True):
+                for value, new in zip(values, news, strict=True):
+                    value[places] = new[: len(places)]
+        self.state = self.program.tensors(State(*whole))
+        self._read = None
+
     def keep(self, members: Any) -> None:
         """Goes on with some of the models only."""
         self.flush()
@@ -754,6 +792,7 @@ class _Stack:
 
 def _train_turn(runs: list[_Run], told: _Told) -> None:
     """Trains fits of one structure: as many together as is quickest, and as well as they can be if it fails."""
+    draw([run.network for run in runs])
     unstackable = runs[0].program.unstackable()
     size = _quickest_size(runs) if len(runs) > 1 and unstackable is None else 1
     for some in _parts(runs, size):
@@ -868,6 +907,46 @@ def free_memory() -> float:
         return float(pages * 4096 / 2)
 
 
+class _Part:
+    """Some models of a stack, all with one number of rows and of epochs, that train apart from the others."""
+
+    def __init__(self, training: _Training, runs: list[_Run]) -> None:
+        self.runs = runs
+        self.places = np.array([run.place for run in runs], "int32")
+        numbers = np.array([run.number for run in runs], "int32")
+        fill = _MODELS_OF_A_PART - len(runs)
+        places, numbers = np.pad(self.places, (0, fill), "edge"), np.pad(numbers, (0, fill), "edge")
+        stack, program = training._stack, training._program
+        self.state: State = program.take(stack.state, places)
+        self._fresh = program.take(stack.fresh, places)
+        self._lifted = program.take(stack.lifted, places)
+        self._starts = mapped(lambda start: start[numbers], training._training.starts)
+
+    def next(self, size: int) -> _program.Part:
+        """The next epochs, as many as a call takes."""
+        first = self.runs[0]
+        self._before = [run.orders.bit_generator.state for run in self.runs]
+        n_epochs = min(first.fit.epochs - first.epoch, _program.epochs_a_call(first.n_rows, size))
+        orders = np.zeros((_MODELS_OF_A_PART, n_epochs, first.n_rows), "int32")
+        for of_run, run in zip(orders, self.runs, strict=False):
+            for number in range(n_epochs):
+                of_run[number] = run.order()
+        return _program.Part(self.state._replace(metrics=self._fresh), self._lifted, orders, self._starts)
+
+    def undo(self) -> None:
+        """Epochs that could not be trained: their orders will be those of the next."""
+        for run, before in zip(self.runs, self._before, strict=True):
+            run.orders.bit_generator.state = before
+
+    def end_epochs(self, results: dict[str, Any]) -> None:
+        """Takes down what was measured in each epoch."""
+        values = [value.tolist() if value.ndim == 2 else value for value in results.values()]
+        for run, *of_run in zip(self.runs, *values, strict=False):
+            for of_epoch in zip(*of_run, strict=True):
+                logs = _plain(dict(zip(results, of_epoch, strict=True)))
+                run.attempt(lambda run: run.end_epoch(logs))  # noqa: B023  called at once
+
+
 class _Training:
     """Fits of one structure on their way through a program: stacked, or one alone."""
 
@@ -883,7 +962,9 @@ class _Training:
         self._size, self._validation_size = runs[0].sizes
         self._light = program.is_light(self._size, stacked=stacked)
         self._steps_a_call = program.steps_a_call
-        self._saved_by_xla = program.saved_by_xla(self._size, stacked=stacked) * len(runs)
+        self._saved_a_step = program.saved_by_xla(self._size, stacked=stacked)
+        self._has_xla_for_epochs = stacked and self._saved_a_step > 0
+        self._in_all = 1.0
         self._models_a_call = program.models_a_call(len(runs))
         self._sure_epochs = self._epochs_done = 0
         for number, run in enumerate(runs):
@@ -891,6 +972,7 @@ class _Training:
         self._in_stack = list(runs)
 
     def carry_out(self, told: _Told) -> None:
+        self._in_all = told.in_all
         try:
             self._run_epochs(told)
         except Exception:
@@ -911,6 +993,8 @@ class _Training:
             self._sure_epochs = max(run.fit.epochs - run.fit.initial_epoch for run in self._runs)
         while active := self._still_active():
             self._let_go_of_others(active)
+            if self._train_to_the_end(told):
+                continue
             logs = self._train_epoch(active)
             self._validate([run for run in active if run.is_validated()], logs)
             for run in active:
@@ -919,6 +1003,59 @@ class _Training:
                 for run in told.must_stop({run: (run.epoch, run.logs) for run in active if not run.is_done()}):
                     run.view.stop_training = True
             told(*((run, run.fit.epochs if run.is_done() else run.epoch) for run in active))
+
+    def _train_to_the_end(self, told: _Told) -> bool:
+        """Trains models for all epochs that are left, many in a call of XLA, where nobody looks on and it pays.
+
+        A call takes a few models of one number of rows, incomplete batch and all, so that they need not be taken out of
+        the stack and put back in every epoch.
+
+        Returns:
+            Whether any were trained.
+        """
+        parts = self._parts_for_xla()
+        if not parts:
+            return False
+        before = self._epochs_done
+        try:
+            told.while_computing(lambda: self._train_parts(parts, told))
+        finally:  # also when the user stops it
+            if self._epochs_done > before:
+                self._stack.take_over([(part.places, part.state) for part in parts])
+        return self._epochs_done > before
+
+    def _train_parts(self, parts: list[_Part], told: _Told) -> None:
+        program = self._program
+        while left := [part for part in parts if not part.runs[0].is_done()]:
+            epochs = [part.next(self._size) for part in left]
+            found = program.run_epochs(self._training.data, epochs, size=self._size, light=self._light)
+            if found is None:
+                self._has_xla_for_epochs = False
+                for part in left:
+                    part.undo()
+                return
+            self._epochs_done += 1
+            for part, (state, results) in zip(left, found, strict=True):
+                part.state = state
+                part.end_epochs(program.arrays(results))
+            told(*((run, run.epoch) for part in left for run in part.runs))
+
+    def _parts_for_xla(self) -> list[_Part]:
+        if not (self._has_xla_for_epochs and self._sure_epochs and self._epochs_done) or self._validation is not None:
+            return []
+        alike: dict[tuple[int, int], list[_Run]] = {}
+        for run in self._in_stack:
+            alike.setdefault((run.n_rows, run.fit.epochs - run.epoch), []).append(run)
+        parts = []
+        for (n_rows, n_epochs), runs in alike.items():
+            whole, rest = divmod(n_rows, self._size)
+            steps = whole + _STEPS_OF_AN_INCOMPLETE_BATCH * bool(rest)
+            saved = self._saved_a_step * steps * n_epochs * len(runs) * self._in_all
+            if whole < _program.MOST_STEPS_BY_XLA and saved > _SECONDS_OF_XLA_FOR_EPOCHS:
+                some = range(0, len(runs), _MODELS_OF_A_PART)
+                parts += [(first, _Part(self, runs[first : first + _MODELS_OF_A_PART])) for first in some]
+        # The first of each number of rows come first, so that what is compiled for them is compiled at one time.
+        return [part for _, part in sorted(parts, key=lambda part: part[0])]
 
     def _still_active(self) -> list[_Run]:
         return [run for run in self._in_stack if run.trained.error is None and not run.is_done()]
@@ -997,10 +1134,10 @@ class _Training:
         The first epoch is never by XLA, which says nothing of a label or an index that is out of range; nor are the
         last of the models, for which a program of many would be slower, and another one compiled anew.
         """
-        saved = self._saved_by_xla * steps * max(self._sure_epochs, self._epochs_done)
+        saved = self._saved_a_step * len(self._runs) * steps * max(self._sure_epochs, self._epochs_done) * self._in_all
         many = 2 * len(self._in_stack) >= self._models_a_call
         if kind == "train" and self._epochs_done and many and saved > _SECONDS_OF_XLA:
-            n_calls = -(-steps // _MOST_STEPS_BY_XLA)
+            n_calls = -(-steps // _program.MOST_STEPS_BY_XLA)
             for _ in range(n_calls):
                 yield steps // n_calls, True
             steps %= n_calls

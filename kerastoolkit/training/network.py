@@ -14,7 +14,7 @@ import collections
 import copy
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Programs and blueprints hold a model each. A search over more structures than this begins to trace again.
 _MOST_KEPT = 64
 _MOST_DRAWS = 10_000
-_MANY_DRAWINGS = 16  # from here on it pays to compile the drawing
+_MANY_DRAWINGS = 150  # from here on it pays to compile the drawing
 _SEED_OF_TEMPLATES = 20_240_229  # any number: nobody sees the weights of a template
 
 
@@ -137,7 +137,7 @@ class Blueprint:
         self.compiles: bool | None = None  # whether the function compiles its models
         self.foretold = False  # whether the plan has been right about a build that it was not made from
         self._plan: list[Callable[[Any], Any]] | None = None
-        self._compiled: Callable[[Any], list[Any]] | None = None
+        self._compiled: _Drawing | None = None
         self._n_draws = self._n_drawn = 0
 
     def make(self, build: Callable[[], keras.Model]) -> keras.Model:
@@ -155,16 +155,17 @@ class Blueprint:
             self.foretold = len(draws) == self._n_draws and _equal([maker(draws) for maker in self._plan], model)
         return model
 
-    def draw(self, seed: int | None) -> list[Any]:
-        """Starting values of a model's variables, as a build with Python's generator at this seed would draw them."""
+    def draws(self, seed: int | None) -> list[int]:
+        """What a build with Python's generator at this seed would draw from it."""
         generator: Any = random if seed is None else random.Random(seed)
-        draws = [generator.randint(1, 10**9) for _ in range(self._n_draws)]
-        plan, self._n_drawn = self._plan or [], self._n_drawn + 1
-        if self._n_drawn == _MANY_DRAWINGS:
-            self._compiled = _compiled_plan(plan, draws)
-        if self._compiled is not None:
-            return self._compiled(draws)
-        return [maker(draws) for maker in plan]
+        return [generator.randint(1, 10**9) for _ in range(self._n_draws)]
+
+    def values(self, all_draws: list[list[int]]) -> list[list[Any]]:
+        """Starting values of a model's variables, for the draws of each model."""
+        plan, self._n_drawn = self._plan or [], self._n_drawn + len(all_draws)
+        if self._n_drawn >= _MANY_DRAWINGS and self._compiled is None:
+            self._compiled = _compiled_plan(plan, all_draws[0]) or _one_by_one(plan)
+        return (self._compiled or _one_by_one(plan))(all_draws)
 
 
 class _Start(NamedTuple):
@@ -173,6 +174,14 @@ class _Start(NamedTuple):
     reason: str | None
     program: Program | None
     values: list[float]
+
+
+class _Undrawn(NamedTuple):
+    """The state before training of weights that are still to be drawn, many at once."""
+
+    blueprint: Blueprint
+    draws: list[int]
+    optimizer: list[Any]
 
 
 class Network:
@@ -217,7 +226,7 @@ class Network:
         example = _EXAMPLES.find(self._key) if self._key is not None else None
         if blueprint is not None and blueprint.foretold and example is not None:
             self._example = example
-            self._state = _state_of(example, blueprint.draw(seed))
+            self._state = _Undrawn(blueprint, blueprint.draws(seed), [])
             return
         with isolated(seed):
             model = recipe.make()
@@ -303,6 +312,7 @@ class Network:
     def state(self) -> State:
         """All that training reads and writes, as arrays."""
         if self._model is None:
+            draw([self])
             return self._state  # type: ignore[no-any-return]
         return self.program.state_of(self._model)  # type: ignore[union-attr]
 
@@ -341,6 +351,7 @@ class Network:
                 model = _program.clone(self._example) if changed else self._recipe.make()  # type: ignore[union-attr]
             if self._batch is not None and self.reason is None:
                 _program.build_like(model, self._batch)  # a model that was trained has metrics to ask
+            draw([self])
             assign = _program.assign if self.program is None else self.program.assign
             assign(model, self._state)
             if self.history is not None:
@@ -358,7 +369,7 @@ class Network:
 
     def _values(self) -> tuple[list[Any], list[Any]]:
         if self._model is None:
-            return self._state.trainable, self._state.others
+            return self.state.trainable, self.state.others
         model = self._forward_model
         return [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables]
 
@@ -377,10 +388,32 @@ class Network:
 
 def _state_of(model: keras.Model, values: list[Any]) -> State:
     """The state before training, of values for the variables of a model."""
-    # What Keras adds to the variables for metrics comes last, and is not among the values.
-    by_variable = dict(zip(map(id, model.variables), values, strict=False))
-    trainable = [by_variable[id(variable)] for variable in model.trainable_variables]
-    return State(trainable, [by_variable[id(variable)] for variable in model.non_trainable_variables], [], [])
+    trainable, others = _places(model)
+    return State([values[place] for place in trainable], [values[place] for place in others], [], [])
+
+
+def _places(model: keras.Model) -> tuple[list[int], list[int]]:
+    """Where the trainable and the other variables of a model stand among all of them."""
+    # What Keras adds to the variables for metrics comes last, and is in neither.
+    places = {id(variable): place for place, variable in enumerate(model.variables)}
+    return (
+        [places[id(variable)] for variable in model.trainable_variables],
+        [places[id(variable)] for variable in model.non_trainable_variables],
+    )
+
+
+def draw(networks: Sequence[Network]) -> None:
+    """Draws the starting weights of networks that have none yet; those that are built alike in one go."""
+    undrawn: dict[Any, list[Network]] = {}
+    for network in networks:
+        if isinstance(network._state, _Undrawn):
+            undrawn.setdefault((id(network._state.blueprint), id(network._example)), []).append(network)
+    for some in undrawn.values():
+        trainable, others = _places(some[0]._example)
+        all_values = some[0]._state.blueprint.values([network._state.draws for network in some])
+        for network, values in zip(some, all_values, strict=True):
+            parts = [values[place] for place in trainable], [values[place] for place in others]
+            network._state = State(*parts, network._state.optimizer, [])
 
 
 # -- drawing starting weights ---------------------------------------------------------------------------------------
@@ -439,18 +472,29 @@ class _Drawn:
         return initializer(self._shape, dtype=self._dtype)
 
 
-def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> Callable[[list[int]], list[Any]] | None:
+_Drawing = Callable[[list[list[int]]], list[list[Any]]]
+
+
+def _one_by_one(plan: list[Callable[[Any], Any]]) -> _Drawing:
+    return lambda all_draws: [[maker(draws) for maker in plan] for draws in all_draws]
+
+
+def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> _Drawing | None:
     """All values of a plan as one compiled function; None if it does not draw the same to the bit."""
     drawn = [maker for maker in plan if isinstance(maker, _Drawn)]
-    run = _program.compiled_drawing([maker.with_seed for maker in drawn])
+    run = _program.compiled_drawing([maker.with_seed for maker in drawn]) if drawn else None
     if run is None:
         return None
 
-    def draw(draws: list[int]) -> list[Any]:
-        values = iter(run([draws[maker.place] for maker in drawn]))
-        return [next(values) if isinstance(maker, _Drawn) else maker(draws) for maker in plan]
+    def draw(all_draws: list[list[int]]) -> list[list[Any]]:
+        rows = run([[draws[maker.place] for maker in drawn] for draws in all_draws])
+        found = []
+        for draws, row in zip(all_draws, rows, strict=True):
+            values = iter(row)
+            found.append([next(values) if isinstance(maker, _Drawn) else maker(draws) for maker in plan])
+        return found
 
-    return draw if all(map(np.array_equal, draw(draws), [maker(draws) for maker in plan])) else None
+    return draw if all(map(np.array_equal, draw([draws])[0], _one_by_one(plan)([draws])[0])) else None
 
 
 def _equal(values: list[Any], model: keras.Model) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -52,6 +52,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from kerastoolkit import KerasClassifier, KerasRegressor, fused
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search import backend
+from kerastoolkit.training import fused as engine
 
 SMALL: dict[str, Any] = {"hidden": (4,), "epochs": 2, "random_state": 0}
 
@@ -318,6 +319,62 @@ def test_tasks_that_keep_many_rows_are_few_at_once(iris: Any, monkeypatch: pytes
     assert [one.together for one in report.trained] == [4] * 8 + [1]
     scores = search.fit(*iris).cv_results_["mean_test_score"]
     assert_allclose(together.cv_results_["mean_test_score"], scores, atol=1e-6)
+
+
+class Noted(KerasClassifier):
+    """Notes when it is fitted and when it is scored."""
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Any:
+        NOTES.append("fit")
+        return super().fit(X, y, **fit_params)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        NOTES.append("score")
+        return float(super().score(X, y, sample_weight))
+
+
+NOTES: list[str] = []
+
+
+@pytest.mark.backend("tensorflow")
+def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
+    NOTES.clear()
+    rates = {"optimizer__learning_rate": [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]}
+    search = GridSearchCV(Noted(hidden=(4,), epochs=3), rates, cv=3, refit=False)
+
+    def scores() -> Any:
+        random.seed(0)
+        np.random.seed(0)
+        return clone(search).fit(*iris).cv_results_["mean_test_score"]
+
+    with fused() as report:
+        together = scores()
+    assert [one.together for one in report.trained] == [6] * 18
+    six = {kind: [kind] * 6 for kind in ("fit", "score")}
+    assert NOTES == six["fit"] * 2 + six["score"] + six["fit"] + six["score"] * 2
+    with fused():
+        again = [scores(), scores()]
+    assert_array_equal(*again)  # what is drawn does not hang on how long training takes
+    search.set_params(estimator__random_state=0)
+    with fused():
+        together = scores()
+    assert_allclose(together, scores(), atol=1e-6)
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
+    moods = {"mood": ["calm"] * 3 + ["raises"] + ["calm"] * 3}
+    search = GridSearchCV(KerasClassifier(build, epochs=2), moods, cv=3, error_score="raise", refit=False)
+    with fused() as report, pytest.raises(ZeroDivisionError, match="of the user"):
+        search.fit(*iris)
+    assert len(report.trained) <= 12
+    with fused() as report:  # nothing of it is in the way
+        cross_val_score(classifier(), *iris, cv=3)
+    assert [one.together for one in report.trained] == [3, 3, 3]
 
 
 def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:

@@ -19,7 +19,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 from kerastoolkit.exceptions import ParameterError
-from kerastoolkit.training import Fit, Trained, explain, fit_many, fused
+from kerastoolkit.training import Fit, Trained, _program, explain, fit_many, fused
 from kerastoolkit.training._program import Program
 from kerastoolkit.training.network import Recipe
 
@@ -135,6 +135,8 @@ def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(Program, "_run_by_xla", counted)
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA", 1e-6)
+    if os.environ.get("KERASTOOLKIT_TEST_XLA") == "epochs":
+        monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     return calls
 
 
@@ -158,7 +160,7 @@ def test_the_last_of_many_are_not_by_xla(by_xla: list[bool], monkeypatch: pytest
 
 @pytest.mark.backend("tensorflow")
 def test_long_epochs_by_xla_are_several_calls(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "_MOST_STEPS_BY_XLA", 4)
+    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 4)
     # 14 or 15 steps: three calls of 4 and the rest by TensorFlow
     assert_equal(three_ways(lambda number: simple(number, epochs=2, batch_size=8)), table()[0])
     assert len(by_xla) == 4
@@ -190,19 +192,128 @@ def test_what_is_not_for_xla(hidden: Callable[[], list[Any]], by_xla: list[bool]
     assert by_xla == []
 
 
-@pytest.mark.backend("tensorflow")
-def test_what_xla_does_not_know_is_trained_without_it(by_xla: list[bool]) -> None:
+def loss_by_strings(y: Any, output: Any) -> Any:
+    """A loss with an operation that XLA does not know."""
     import tensorflow as tf
 
-    def loss(y: Any, output: Any) -> Any:
-        found = keras.losses.sparse_categorical_crossentropy(y, output)
-        return found + 0.0 * tf.cast(tf.strings.length(tf.strings.as_string(found)), found.dtype)
+    found = keras.losses.sparse_categorical_crossentropy(y, output)
+    return found + 0.0 * tf.cast(tf.strings.length(tf.strings.as_string(found)), found.dtype)
 
+
+@pytest.mark.backend("tensorflow")
+def test_what_xla_does_not_know_is_trained_without_it(by_xla: list[bool]) -> None:
     def fit(number: int) -> Fit:
-        return Fit(network(dense, loss=loss), *table(), epochs=3, seed=number)
+        return Fit(network(dense, loss=loss_by_strings), *table(), epochs=3, seed=number)
 
     assert_equal(three_ways(fit, n=1, together=False), table()[0])
     assert by_xla == [False] * 2
+
+
+@pytest.fixture
+def epochs_by_xla(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Whole epochs pay for XLA, three models a call; models and epochs of each part of each call, None if it failed."""
+    calls: list[Any] = []
+    run = Program.run_epochs
+
+    def noted(self: Program, data: Any, parts: Any, **options: Any) -> Any:
+        found = run(self, data, parts, **options)
+        calls.append(None if found is None else [part.orders.shape[:2] for part in parts])
+        return found
+
+    monkeypatch.setattr(Program, "run_epochs", noted)
+    monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
+    monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 3)
+    return calls
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("batch_size", [7, 32, 1000])  # of 118 or 119 rows: 7 divides these
+def test_epochs_that_nobody_looks_at_are_by_xla(batch_size: int, epochs_by_xla: list[Any]) -> None:
+    assert_equal(three_ways(lambda number: simple(number, batch_size=batch_size, epochs=4), n=4), table()[0])
+    # The first epoch is by TensorFlow. Two fits have 118 rows and two 119, both filled up to three.
+    assert epochs_by_xla == [[(3, 3), (3, 3)]]
+
+
+@pytest.mark.backend("tensorflow")
+def test_epochs_by_xla_are_several_calls(epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 9)
+    # The second ends after two epochs of six. An epoch of all is four steps, so that a call takes two of them.
+    pairs = three_ways(lambda number: simple(number, epochs=2 if number == 1 else 6), n=3)
+    assert_equal(pairs, table()[0])
+    assert [sum(epochs for _, epochs in call) for call in epochs_by_xla] == [2 + 1 + 2, 2 + 2, 1 + 1]
+
+
+@pytest.mark.backend("tensorflow")
+def test_states_of_all_kinds_by_xla(epochs_by_xla: list[Any]) -> None:
+    def make(number: int) -> Fit:
+        hidden = [layers.Dense(8, activation="relu"), layers.BatchNormalization(), layers.Dense(4, "tanh")]
+        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.01 * (number + 1), clipnorm=1.0)
+        metrics = [keras.metrics.F1Score(), keras.metrics.CategoricalAccuracy()]  # a number for each class, and one
+        model = network(lambda: hidden, optimizer=optimizer, loss="categorical_crossentropy", metrics=metrics)
+        X, y = table()
+        weights = np.linspace(0.5, 2, len(X)).astype("float32")
+        return Fit(model, X, np.eye(3, dtype="float32")[y], weights, epochs=3, seed=number)
+
+    assert_equal(three_ways(make), table()[0])
+    assert len(epochs_by_xla) == 1
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize("watched", ["by callbacks", "by validation", "by a judge"])
+def test_epochs_that_somebody_looks_at_are_not_taken_together(watched: str, epochs_by_xla: list[Any]) -> None:
+    def make(number: int) -> Fit:
+        stopping = [keras.callbacks.EarlyStopping("loss", patience=9)] if watched == "by callbacks" else []
+        return simple(number, callbacks=stopping, validation_data=table() if watched == "by validation" else None)
+
+    judge: Any = (lambda logs: set()) if watched == "by a judge" else None
+    trained = fit_many([make(number) for number in range(3)], judge=judge)
+    assert [one.how for one in trained] == ["fused"] * 3
+    assert epochs_by_xla == []
+
+
+@pytest.mark.backend("tensorflow")
+def test_epochs_that_xla_does_not_know_are_trained_without_it(epochs_by_xla: list[Any]) -> None:
+    def fit(number: int) -> Fit:
+        return Fit(network(dense, loss=loss_by_strings), *table(), epochs=3, seed=number)
+
+    assert_equal(three_ways(fit), table()[0])
+    assert epochs_by_xla == [None]
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_training_by_xla_that_the_user_stops_keeps_what_it_has_learned(
+    epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 9)
+
+    def make(number: int, epochs: int) -> Fit:
+        random.seed(number)
+        return simple(number, epochs=epochs)
+
+    fits = [make(number, 9) for number in range(3)]
+
+    def stop(done: int, epochs: int) -> None:
+        if done >= 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_many(fits, watch=stop)
+    for number, fit in enumerate(fits):  # one epoch by TensorFlow and one call of two
+        whole = make(number, 3)
+        whole.callbacks = [watched_batches()]
+        expected = fit_many([whole])[0].model.predict(table()[0], verbose=0)
+        np.testing.assert_allclose(fit.model.predict(table()[0], verbose=0), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_pays_for_many_is_done_for_a_few_of_them(
+    epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 118 or 119 rows are three steps and a short one, which counts as three; two epochs are left after the first.
+    monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 6 * 2 * 12.5e-6 * 10)
+    for expected, calls in [(0, 0), (15, 0), (60, 1)]:
+        fit_many([simple(number) for number in range(3)], expected=expected)
+        assert len(epochs_by_xla) == calls
 
 
 def test_epochs_that_differ() -> None:

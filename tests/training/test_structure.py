@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 from kerastoolkit import KerasRegressor, fused
 from kerastoolkit.estimators._parameters import make_optimizer, optimizer_to_look_at
 from kerastoolkit.search import GridSearchCV
-from kerastoolkit.training import Fit, fit_many
+from kerastoolkit.training import Fit, _program, fit_many
 from kerastoolkit.training._structure import compile_key, structure_of
 
 layers = keras.layers
@@ -342,8 +342,7 @@ def test_an_optimizer_to_look_at_is_like_one_that_is_made(name: str) -> None:
 
 def test_optimizers_of_other_kinds_do_not_look_alike() -> None:
     looked_at = [
-        optimizer_to_look_at(spec, options)
-        for spec, options in [*OPTIMIZERS.values(), ("sgd", {"momentum": 0.0})]
+        optimizer_to_look_at(spec, options) for spec, options in [*OPTIMIZERS.values(), ("sgd", {"momentum": 0.0})]
     ]
     keys = [compile_key({"optimizer": optimizer}) for optimizer in looked_at]
     assert all(one != other for place, one in enumerate(keys) for other in keys[:place])
@@ -365,3 +364,12 @@ def test_the_precision_of_an_optimizer_to_look_at_is_that_of_now() -> None:
         assert other.known is not one.known
     finally:
         keras.config.set_floatx("float32")
+
+
+def test_to_look_whether_keras_is_known_draws_nothing_from_the_users_generators() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    _program._keras_is_known.cache_clear()  # once in a process: the first search drew otherwise than the second
+    before = random.getstate(), np.random.get_state()[1].tobytes()
+    _program.unsupported(model)
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == before
