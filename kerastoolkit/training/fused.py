@@ -62,7 +62,7 @@ _SECONDS_A_CALL = 1.0
 _SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
 
 # Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number.
-_MODELS_OF_A_PART = 16
+_MODELS_OF_A_PART = 32
 
 # Taking models out of a stack for an incomplete batch, and putting them back, takes as long as so many steps.
 _STEPS_OF_AN_INCOMPLETE_BATCH = 3
