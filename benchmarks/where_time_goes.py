@@ -7,6 +7,9 @@ clocks around its parts: drawing or building networks, tracing programs, running
 scikit-learn, estimators and threads, and what happens around the steps. The clocks look at names inside of
 kerastoolkit that are not promised to anybody; if one is gone this program says so and wants mending.
 
+In a search of many waves (case g) some of this goes on at the same time: fits are prepared while others are trained, so
+that the parts add up to more than the whole and the rest, which is what they leave, is too small.
+
 The arithmetic: multiply-adds of all steps of all fits (forward once, backward twice, in the first layer once) over the
 rate at which this machine multiplies two large matrices.
 """
@@ -60,6 +63,7 @@ def watch(clocks: Clocks) -> None:
     Network.__init__ = clocks.around("weights: building models, drawing", Network.__init__)  # type: ignore[method-assign]
     Network.ready = clocks.around("finding the program", Network.ready)  # type: ignore[method-assign]
     fused._train_turn = clocks.around("around the steps", fused._train_turn)
+    fused.draw = clocks.around("weights: building models, drawing", fused.draw)
     _contestants.right = clocks.around("scoring", _contestants.right)
     traced = _program._Traced
     traced.__init__ = clocks.around("tracing programs", traced.__init__)  # type: ignore[method-assign]
@@ -74,6 +78,8 @@ def watch(clocks: Clocks) -> None:
 
     traced.__call__ = call  # type: ignore[method-assign]
     _program.Program._run_by_xla = clocks.around("steps", by_xla)  # type: ignore[method-assign]
+    epochs = _program.Program.run_epochs
+    _program.Program.run_epochs = clocks.around("steps", epochs)  # type: ignore[method-assign]
 
 
 def multiply_adds(case: Case) -> float:
