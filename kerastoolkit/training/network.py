@@ -482,7 +482,10 @@ def _one_by_one(plan: list[Callable[[Any], Any]]) -> _Drawing:
 def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> _Drawing | None:
     """All values of a plan as one compiled function; None if it does not draw the same to the bit."""
     drawn = [maker for maker in plan if isinstance(maker, _Drawn)]
-    run = _program.compiled_drawing([maker.with_seed for maker in drawn]) if drawn else None
+    try:
+        run = _program.compiled_drawing([maker.with_seed for maker in drawn]) if drawn else None
+    except Exception:  # an initializer that needs its seed as a number of Python
+        return None
     if run is None:
         return None
 

@@ -20,8 +20,10 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import Fit, Trained, _program, explain, fit_many, fused
+from kerastoolkit.training import network as network_module
 from kerastoolkit.training._program import Program
-from kerastoolkit.training.network import Recipe
+from kerastoolkit.training.network import Network, Recipe, draw
+from kerastoolkit.training.seeds import isolated
 
 layers = keras.layers
 TOLERANCE = 2e-5  # relative; rounding, grown over the steps of a few epochs
@@ -699,6 +701,26 @@ def test_a_schedule_reports_its_rate() -> None:
     trained = fit_many([simple(0, callbacks=[CALLBACKS["scheduler"](0)])])[0]
     np.testing.assert_allclose(trained.history["learning_rate"], [0.009, 0.0081, 0.00729], rtol=1e-6)
     np.testing.assert_allclose(float(trained.model.optimizer.learning_rate), 0.00729, rtol=1e-6)
+
+
+@pytest.mark.parametrize("initializer", ["he_normal", "orthogonal"])
+def test_weights_drawn_many_at_once_are_those_of_builds(initializer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "_MANY_DRAWINGS", 4)
+
+    def build() -> keras.Model:
+        hidden = layers.Dense(4, kernel_initializer=initializer, activation="tanh")
+        model = keras.Sequential([keras.Input((13,)), hidden, layers.Dropout(0.5), layers.Dense(3, "softmax")])
+        model.compile("adam", "sparse_categorical_crossentropy")
+        return model
+
+    networks = [Network(Recipe(build, function=(build, {})), seed) for seed in range(8)]
+    assert sum(isinstance(one._state, network_module._Undrawn) for one in networks) == 6  # two are built, to learn how
+    draw(networks)
+    for seed, one in enumerate(networks):
+        with isolated(seed):
+            built = build()
+        for a, b in zip(one.model.variables, built.variables, strict=False):  # without Adam's and the metrics'
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(a.value), keras.ops.convert_to_numpy(b.value))
 
 
 def test_fits_of_a_known_structure_build_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
