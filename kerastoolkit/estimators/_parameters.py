@@ -221,7 +221,8 @@ def call_arguments(
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    if isinstance(build, types.FunctionType) and not vars(build):
+    plain = isinstance(build, types.FunctionType) and not vars(build)
+    if plain and _is_plain(build.__defaults__, build.__kwdefaults__):
         # It takes a tenth of a millisecond. What the user wrote may change, as when a notebook reloads it.
         of_this = build.__code__, build.__defaults__, tuple((build.__kwdefaults__ or {}).items())
         known = _SIGNATURES.get(build)
@@ -236,6 +237,16 @@ def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 _PACKAGES_THAT_STAY = ("keras.", "kerastoolkit.")
 _SIGNATURES: weakref.WeakKeyDictionary[Any, tuple[Any, Mapping[str, inspect.Parameter]]] = weakref.WeakKeyDictionary()
+
+
+def _is_plain(*values: Any) -> bool:
+    """Whether values lead to no object, which would be kept as long as the function is, and could lead back to it."""
+    return all(
+        _is_plain(*value) if type(value) is tuple
+        else _is_plain(*value.values()) if type(value) is dict
+        else value is None or type(value) in (bool, int, float, str)
+        for value in values
+    )  # fmt: skip
 
 
 def _are_same(one: Any, other: Any) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import queue
 import threading
 import time
@@ -193,8 +194,8 @@ class _Conductor:
         try:
             yield
         finally:
-            self._waiting.pop(task, None)
             self._awake.append(task)
+            self._waiting.pop(task, None)
             self._news.put(None)
             task.wakes.wait()
 
@@ -267,11 +268,17 @@ class _Conductor:
             self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
         elif self._new and self._has_room():
             task = self._new.popleft()
-            thread = threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True)
-            self._hand_baton(thread.start)
+            self._hand_baton(functools.partial(self._start, task))
         else:
             return False
         return True
+
+    def _start(self, task: _Task) -> None:
+        try:
+            threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True).start()
+        except RuntimeError as error:  # the system has no more threads
+            task.end_with(error)
+            self._baton_back()
 
     def _prepare_others(self) -> None:
         """While fits are trained, lets others come to their training: all that have room, however long that takes.
@@ -322,6 +329,7 @@ class _Conductor:
 
         def finished(fits: list[Fit], trained: list[Trained]) -> None:
             """Lets the tasks of fits that are trained go on at once: to score, and to be recorded."""
+            self._n_trained += len(fits)  # before joblib hears of the last, and may begin anew
             if self._ladder is not None:
                 self._ladder.finished(fits, trained)
             self.report.trained += [one.without_model() for one in trained]
@@ -346,7 +354,6 @@ class _Conductor:
         except BaseException as error:
             for task in by_fit.values():
                 task.trained = Trained.failed(error)
-        self._n_trained += len(fits)
         self.report.seconds += time.perf_counter() - begun
         self._training = []
         self._awake.extend(by_fit.values())

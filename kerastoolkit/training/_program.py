@@ -42,6 +42,12 @@ _LIGHT_ALONE, _LIGHT_STACKED = 500_000, 100_000
 _SAVED_ALONE, _SAVED_STACKED, _SAVED_A_MULTIPLICATION = 90e-6, 12e-6, 1e-10
 _MOST_MULTIPLICATIONS_FOR_XLA = 1_000_000
 
+# What a step of one model by XLA takes on one core, in seconds, and how much more for each multiplication forward.
+_STEP_BY_XLA, _MULTIPLICATION_BY_XLA = 5e-6, 3e-10
+
+# Programs of whole epochs that are kept for a structure: each is for one number of rows.
+_MOST_PROGRAMS_OF_EPOCHS = 8
+
 # The layers for which it does. Its convolutions are slower, it has no lists of tensors, which recurrent layers need,
 # and its random numbers are others.
 _LAYERS_FOR_XLA = ("activations", "core", "merging", "normalization", "regularization", "reshaping")
@@ -143,6 +149,8 @@ class Program:
         self._backend = _backend()
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._by_xla: dict[Any, Callable[..., Any] | None] = {}
+        self._by_epochs: dict[Any, Callable[..., Any]] = {}
+        self._not_by_epochs: set[Any] = set()
         self._ran: set[Any] = set()
         self._refused: dict[Any, str] = {}
 
@@ -308,21 +316,27 @@ class Program:
         key = ("train", True, light, tuple(parts[0].lifted), form_of(data))
         try:
             with _ONE_TRACE_AT_A_TIME:
-                if (key, "refused") in self._by_xla:
+                if key in self._not_by_epochs:
                     return None
-                for n_rows in {part.orders.shape[-1] for part in parts}:
-                    if (key, size, n_rows) not in self._by_xla:
-                        traced = self._compiled[key]
-                        self._by_xla[key, size, n_rows] = self._backend.epochs_by_xla(traced, size, n_rows)
+                lengths = {part.orders.shape[-1] for part in parts}
+                programs = {n_rows: self._of_epochs(key, size, n_rows) for n_rows in lengths}
 
             def run(part: Part) -> tuple[State, Any]:
-                program = self._by_xla[key, size, part.orders.shape[-1]]
-                return program(part.state, part.lifted, data, *part[2:])  # type: ignore[misc,no-any-return]
+                program = programs[part.orders.shape[-1]]
+                return program(part.state, part.lifted, data, *part[2:])  # type: ignore[no-any-return]
 
             return self._backend.on_each_core(run, parts)  # type: ignore[no-any-return]
         except Exception:  # an operation that it does not know
-            self._by_xla[key, "refused"] = None
+            self._not_by_epochs.add(key)
             return None
+
+    def _of_epochs(self, key: Any, size: int, n_rows: int) -> Callable[..., Any]:
+        program = self._by_epochs.pop((key, size, n_rows), None)
+        program = program or self._backend.epochs_by_xla(self._compiled[key], size, n_rows)
+        self._by_epochs[key, size, n_rows] = program  # the last to go
+        while len(self._by_epochs) > _MOST_PROGRAMS_OF_EPOCHS:
+            self._by_epochs.pop(next(iter(self._by_epochs)))
+        return program
 
     # -- arrays and tensors --------------------------------------------------------------------------------------
 
@@ -420,6 +434,10 @@ class Program:
         if multiplications > _MOST_MULTIPLICATIONS_FOR_XLA or not self._backend.has_xla or not self._compiles_well:
             return 0.0
         return (_SAVED_STACKED if stacked else _SAVED_ALONE) + _SAVED_A_MULTIPLICATION * multiplications
+
+    def seconds_by_xla(self, batch_size: int) -> float:
+        """About what a step of one model takes by XLA, in seconds."""
+        return _STEP_BY_XLA + _MULTIPLICATION_BY_XLA * self.multiplications_of_a_step(batch_size)
 
     def models_a_call(self, n_models: int) -> int:
         """How many of so many models a call of XLA's program should take: each core of the processor has a call."""

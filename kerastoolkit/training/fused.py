@@ -64,6 +64,9 @@ _SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
 # Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number.
 _MODELS_OF_A_PART = 32
 
+# Numbers of rows that are drawn for the epochs of a call, of all models: 64 MiB of them.
+_MOST_ORDERS = 2**24
+
 # Taking models out of a stack for an incomplete batch, and putting them back, takes as long as so many steps.
 _STEPS_OF_AN_INCOMPLETE_BATCH = 3
 
@@ -203,10 +206,12 @@ def fit_many(
             "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
         )
     runs = [_Run(fit) for fit in fits]
-    told = _Told(runs, watch, judge, meanwhile, max(1.0, expected / max(len(runs), 1)))
+    told = _Told(runs, watch, judge, meanwhile)
     groups: dict[Any, list[_Run]] = {}
     for run in runs:
         groups.setdefault(run.group if run.trained.error is None else ("failed",), []).append(run)
+    if len(groups) == 1:  # of several structures it is not known how many of each there will be
+        told.in_all = max(1.0, expected / len(runs))
     for group, members in groups.items():
         together = group[0] not in ("failed", "Model.fit")
         for turn in _turns(members, memory, at_most) if together else [[run] for run in members]:
@@ -254,9 +259,9 @@ class _Told:
         watch: Callable[[int, int], None] | None,
         judge: Judge | None,
         meanwhile: Callable[[], None] | None,
-        in_all: float,
     ) -> None:
-        self._watch, self._judge, self._meanwhile, self.in_all = watch, judge, meanwhile, in_all
+        self._watch, self._judge, self._meanwhile = watch, judge, meanwhile
+        self.in_all = 1.0  # times as many fits like these as there are here
         self._epochs = sum(run.fit.epochs for run in runs)
         self._done: dict[_Run, int] = {}
 
@@ -913,6 +918,7 @@ class _Part:
     def __init__(self, training: _Training, runs: list[_Run]) -> None:
         self.runs = runs
         self.places = np.array([run.place for run in runs], "int32")
+        self._epochs_a_call = training._epochs_a_call(runs[0].n_rows)
         numbers = np.array([run.number for run in runs], "int32")
         fill = _MODELS_OF_A_PART - len(runs)
         places, numbers = np.pad(self.places, (0, fill), "edge"), np.pad(numbers, (0, fill), "edge")
@@ -922,11 +928,11 @@ class _Part:
         self._lifted = program.take(stack.lifted, places)
         self._starts = mapped(lambda start: start[numbers], training._training.starts)
 
-    def next(self, size: int) -> _program.Part:
+    def next(self) -> _program.Part:
         """The next epochs, as many as a call takes."""
         first = self.runs[0]
         self._before = [run.orders.bit_generator.state for run in self.runs]
-        n_epochs = min(first.fit.epochs - first.epoch, _program.epochs_a_call(first.n_rows, size))
+        n_epochs = min(first.fit.epochs - first.epoch, self._epochs_a_call)
         orders = np.zeros((_MODELS_OF_A_PART, n_epochs, first.n_rows), "int32")
         for of_run, run in zip(orders, self.runs, strict=False):
             for number in range(n_epochs):
@@ -1027,7 +1033,7 @@ class _Training:
     def _train_parts(self, parts: list[_Part], told: _Told) -> None:
         program = self._program
         while left := [part for part in parts if not part.runs[0].is_done()]:
-            epochs = [part.next(self._size) for part in left]
+            epochs = [part.next() for part in left]
             found = program.run_epochs(self._training.data, epochs, size=self._size, light=self._light)
             if found is None:
                 self._has_xla_for_epochs = False
@@ -1040,9 +1046,16 @@ class _Training:
                 part.end_epochs(program.arrays(results))
             told(*((run, run.epoch) for part in left for run in part.runs))
 
+    def _epochs_a_call(self, n_rows: int) -> int:
+        """Epochs that a call by XLA takes, which cannot be interrupted."""
+        seconds = self._program.seconds_by_xla(self._size) * -(-n_rows // self._size) * len(self._in_stack)
+        at_most = _program.epochs_a_call(n_rows, self._size)
+        return max(1, min(at_most, int(_SECONDS_A_CALL / seconds)))
+
     def _parts_for_xla(self) -> list[_Part]:
         if not (self._has_xla_for_epochs and self._sure_epochs and self._epochs_done) or self._validation is not None:
             return []
+        program = self._program
         alike: dict[tuple[int, int], list[_Run]] = {}
         for run in self._in_stack:
             alike.setdefault((run.n_rows, run.fit.epochs - run.epoch), []).append(run)
@@ -1050,8 +1063,12 @@ class _Training:
         for (n_rows, n_epochs), runs in alike.items():
             whole, rest = divmod(n_rows, self._size)
             steps = whole + _STEPS_OF_AN_INCOMPLETE_BATCH * bool(rest)
-            saved = self._saved_a_step * steps * n_epochs * len(runs) * self._in_all
-            if whole < _program.MOST_STEPS_BY_XLA and saved > _SECONDS_OF_XLA_FOR_EPOCHS:
+            # What parts are filled up with is computed, too.
+            filled = (whole + bool(rest)) * (-len(runs) % _MODELS_OF_A_PART)
+            saved = self._saved_a_step * steps * len(runs) - program.seconds_by_xla(self._size) * filled
+            pays = saved * n_epochs * self._in_all > _SECONDS_OF_XLA_FOR_EPOCHS
+            few_orders = n_rows * self._epochs_a_call(n_rows) * len(runs) <= _MOST_ORDERS
+            if pays and few_orders and whole < _program.MOST_STEPS_BY_XLA:
                 some = range(0, len(runs), _MODELS_OF_A_PART)
                 parts += [(first, _Part(self, runs[first : first + _MODELS_OF_A_PART])) for first in some]
         # The first of each number of rows come first, so that what is compiled for them is compiled at one time.

@@ -326,7 +326,7 @@ class Network:
     def snapshot(self) -> Any:
         """What `restore` needs to undo a training that failed."""
         if self._model is None:
-            return self._state  # arrays that are replaced, never changed
+            return self.state  # arrays that are replaced, never changed
         optimizer = self._model.optimizer
         variables = [*self._model.variables, *(optimizer.variables if optimizer is not None else [])]
         return [(variable, _program.array(variable)) for variable in variables]
@@ -336,8 +336,9 @@ class Network:
         if not isinstance(kept, list):
             if self._model is None:
                 self._state = kept
-            else:
-                self.state = kept
+            else:  # it was made meanwhile
+                assign = _program.assign if self.program is None else self.program.assign
+                assign(self._model, kept)
             return
         for variable, value in kept:
             variable.assign(value)

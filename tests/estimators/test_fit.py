@@ -276,6 +276,24 @@ def test_partial_fit_refuses_labels_it_was_not_told_of(iris: Any) -> None:
         KerasClassifier().partial_fit(X, y, classes=[0, 1])
 
 
+class Interrupts(keras.callbacks.Callback):
+    """An error of the user's, after an epoch has changed the weights."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        raise ZeroDivisionError("of the user")
+
+
+@pytest.mark.parametrize("verbose", [0, 2])  # 2: trained by Keras' own `fit`
+def test_training_that_fails_leaves_a_model_that_was_only_initialized_as_it_was(iris: Any, verbose: int) -> None:
+    for _ in range(3):  # from here on it is known how the weights are drawn, and nothing is built
+        KerasClassifier(hidden=(4,), **WHOLE).fit(*iris)
+    model = KerasClassifier(hidden=(4,), random_state=3).initialize(*iris)
+    before = clone(model).initialize(*iris).predict_proba(iris[0])
+    with pytest.raises(ZeroDivisionError, match="of the user"):
+        model.partial_fit(*iris, callbacks=[Interrupts()], verbose=verbose)
+    assert_array_equal(model.predict_proba(iris[0]), before)
+
+
 def test_partial_fit_weighs_rows_and_takes_arguments_of_fit(diabetes: Any) -> None:
     X, y = diabetes
     times = np.random.RandomState(0).randint(0, 3, len(y))

@@ -340,6 +340,7 @@ NOTES: list[str] = []
 def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
+    monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
     NOTES.clear()
     rates = {"optimizer__learning_rate": [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]}
     search = GridSearchCV(Noted(hidden=(4,), epochs=3), rates, cv=3, refit=False)
@@ -367,6 +368,7 @@ def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monke
 def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
+    monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
     moods = {"mood": ["calm"] * 3 + ["raises"] + ["calm"] * 3}
     search = GridSearchCV(KerasClassifier(build, epochs=2), moods, cv=3, error_score="raise", refit=False)
     with fused() as report, pytest.raises(ZeroDivisionError, match="of the user"):

@@ -213,7 +213,7 @@ def test_what_xla_does_not_know_is_trained_without_it(by_xla: list[bool]) -> Non
 
 @pytest.fixture
 def epochs_by_xla(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Whole epochs pay for XLA, three models a call; models and epochs of each part of each call, None if it failed."""
+    """Whole epochs pay for XLA, two models a call; models and epochs of each part of each call, None if it failed."""
     calls: list[Any] = []
     run = Program.run_epochs
 
@@ -224,16 +224,16 @@ def epochs_by_xla(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(Program, "run_epochs", noted)
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
-    monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 3)
+    monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 2)
     return calls
 
 
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("batch_size", [7, 32, 1000])  # of 118 or 119 rows: 7 divides these
 def test_epochs_that_nobody_looks_at_are_by_xla(batch_size: int, epochs_by_xla: list[Any]) -> None:
-    assert_equal(three_ways(lambda number: simple(number, batch_size=batch_size, epochs=4), n=4), table()[0])
-    # The first epoch is by TensorFlow. Two fits have 118 rows and two 119, both filled up to three.
-    assert epochs_by_xla == [[(3, 3), (3, 3)]]
+    assert_equal(three_ways(lambda number: simple(number, batch_size=batch_size, epochs=4), n=5), table()[0])
+    # The first epoch is by TensorFlow. Two fits have 118 rows and three 119, of which the last is filled up to two.
+    assert epochs_by_xla == [[(2, 3), (2, 3), (2, 3)]]
 
 
 @pytest.mark.backend("tensorflow")
@@ -316,6 +316,29 @@ def test_what_pays_for_many_is_done_for_a_few_of_them(
     for expected, calls in [(0, 0), (15, 0), (60, 1)]:
         fit_many([simple(number) for number in range(3)], expected=expected)
         assert len(epochs_by_xla) == calls
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_parts_are_filled_up_with_counts(epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = [simple(number) for number in (0, 3)]
+    monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 32)  # thirty would be trained for nothing
+    assert {one.how for one in fit_many(fits)} == {"fused"}
+    assert epochs_by_xla == []
+
+
+@pytest.mark.backend("tensorflow")
+def test_programs_of_epochs_are_kept_for_a_few_numbers_of_rows(
+    epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_program, "_MOST_PROGRAMS_OF_EPOCHS", 2)
+    X, y = table()
+    for n in (100, 101, 102, 100):
+        pair = [Fit(network(lambda: [layers.Dense(5)]), X[:n], y[:n], epochs=2, seed=number) for number in range(2)]
+        trained = fit_many(pair)
+    assert len(epochs_by_xla) == 4
+    assert trained[0].network is not None
+    assert trained[0].network.program is not None
+    assert [key[-1] for key in trained[0].network.program._by_epochs] == [102, 100]
 
 
 def test_epochs_that_differ() -> None:
