@@ -139,6 +139,7 @@ def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA", 1e-6)
     if os.environ.get("KERASTOOLKIT_TEST_XLA") == "epochs":
         monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
+        monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 3)
     return calls
 
 
