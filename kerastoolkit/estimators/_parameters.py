@@ -221,18 +221,17 @@ def call_arguments(
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    if isinstance(build, type) and build.__module__.startswith(_PACKAGES_THAT_STAY):
+        return _known_signature(build)
     plain = isinstance(build, types.FunctionType) and not vars(build)
-    if plain and _is_plain(build.__defaults__, build.__kwdefaults__):
-        # It takes a tenth of a millisecond. What the user wrote may change, as when a notebook reloads it.
-        of_this = build.__code__, build.__defaults__, tuple((build.__kwdefaults__ or {}).items())
-        known = _SIGNATURES.get(build)
-        if known is None or not _are_same(known[0], of_this):
-            known = _SIGNATURES[build] = of_this, _read_signature(build)
-        return known[1]
-    # What a program writes and executes may have no module.
-    module = build.__module__ if isinstance(build, type) else None
-    stays = module is not None and module.startswith(_PACKAGES_THAT_STAY)
-    return _known_signature(build) if stays else _read_signature(build)
+    if not plain or not _is_plain(build.__defaults__, build.__kwdefaults__):
+        return _read_signature(build)
+    # It takes a tenth of a millisecond. What the user wrote may change, as when a notebook reloads it.
+    written = build.__code__, repr((build.__defaults__, build.__kwdefaults__))
+    known = _SIGNATURES.get(build)
+    if known is None or known[0] != written:
+        known = _SIGNATURES[build] = written, _read_signature(build)
+    return known[1]
 
 
 _PACKAGES_THAT_STAY = ("keras.", "kerastoolkit.")
@@ -247,17 +246,6 @@ def _is_plain(*values: Any) -> bool:
         else value is None or type(value) in (bool, int, float, str)
         for value in values
     )  # fmt: skip
-
-
-def _are_same(one: Any, other: Any) -> bool:
-    """Whether a function still has the same code and the same objects as defaults."""
-    (code, defaults, keywords), (code_now, defaults_now, keywords_now) = one, other
-    return (
-        code is code_now
-        and defaults is defaults_now
-        and [name for name, _ in keywords] == [name for name, _ in keywords_now]
-        and all(value is value_now for (_, value), (_, value_now) in zip(keywords, keywords_now, strict=True))
-    )
 
 
 @functools.cache

@@ -6,8 +6,10 @@ trained models, at their layers, optimizer, steps and weights.
 
 from __future__ import annotations
 
+import gc
 import re
 import warnings
+import weakref
 from typing import Any
 
 import keras
@@ -24,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import KerasClassifier, KerasRegressor
+from kerastoolkit.estimators._parameters import build_arguments
 from kerastoolkit.exceptions import ParameterError
 
 SPLIT = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)  # iris: 120 rows to train on
@@ -625,6 +628,23 @@ def test_a_build_function_that_a_notebook_reloads_has_its_new_arguments() -> Non
     build.__code__, build.__defaults__ = written_again.__code__, written_again.__defaults__
     fitted = KerasClassifier(build, units=5, activation="tanh", epochs=1).fit(X, y)
     assert fitted.model_.layers[0].activation is keras.activations.tanh
+
+
+def test_a_build_function_is_not_kept_for_its_signature() -> None:
+    class Lab:
+        """Its function leads back to it."""
+
+        def __init__(self) -> None:
+            def build(lab: Any = self, units: int = 3) -> None: ...
+
+            self.build = build
+
+    lab = Lab()
+    assert build_arguments(lab.build) == {"lab", "units"}
+    gone = weakref.ref(lab)
+    del lab
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_build_function_may_come_from_no_module() -> None:

@@ -379,6 +379,21 @@ def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, m
     assert [one.together for one in report.trained] == [3, 3, 3]
 
 
+def test_a_thread_that_the_system_refuses_ends_the_search(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "kerastoolkit-task":
+            started.append(thread)
+            if len(started) == 3:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with fused(), pytest.raises(RuntimeError, match="can't start new thread"):
+        cross_val_score(classifier(), *iris, cv=5, error_score="raise")
+
+
 def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
     moods = {"mood": ["calm", "raises", "nan", "slow"]}
     search = GridSearchCV(KerasClassifier(build, epochs=2, random_state=0), moods, cv=3, error_score=-1.0, refit=False)

@@ -320,6 +320,26 @@ def test_what_pays_for_many_is_done_for_a_few_of_them(
 
 
 @pytest.mark.backend("tensorflow")
+def test_fits_of_several_structures_are_not_taken_for_many_of_each(
+    epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 6 * 2 * 12.5e-6 * 10)
+    others = [Fit(network(lambda: [layers.Dense(5)]), *table(), epochs=3, seed=number) for number in range(3)]
+    fit_many([*[simple(number) for number in range(3)], *others], expected=600)
+    assert epochs_by_xla == []
+
+
+@pytest.mark.backend("tensorflow")
+def test_calls_by_xla_are_short_and_hold_few_orders(epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_SECONDS_A_CALL", 2.5 * 4 * 3 * 6.3e-6)  # two epochs and a half of four steps of three
+    fit_many([simple(number, epochs=4) for number in range(3)])
+    assert [[epochs for _, epochs in call] for call in epochs_by_xla] == [[2, 2], [1, 1]]
+    monkeypatch.setattr(fused, "_MOST_ORDERS", 118)
+    fit_many([simple(number, epochs=4) for number in range(3)])
+    assert len(epochs_by_xla) == 2
+
+
+@pytest.mark.backend("tensorflow")
 def test_what_parts_are_filled_up_with_counts(epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     fits = [simple(number) for number in (0, 3)]
     monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 32)  # thirty would be trained for nothing
