@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kerastoolkit.training.seeds import isolated
+from kerastoolkit.training import _dense
 
 if TYPE_CHECKING:
     import keras
@@ -106,9 +106,12 @@ class Forward:
     def __init__(self, template: keras.Model) -> None:
         self._template = template
         self._compiled: dict[Any, Callable[..., Any]] = {}
+        self.chain = _dense.chain_of(template)
 
     def __call__(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
         """Output of a model with these variables for a batch of rows."""
+        if self.chain is not None and self.chain.takes(x):
+            return self.chain.output([_numpy(value) for value in (*trainable, *others)], x)
         form = form_of(x)
         with _ONE_TRACE_AT_A_TIME:
             if form not in self._compiled:
@@ -170,6 +173,13 @@ class Program:
     def steps_a_call(self) -> int:
         """Steps that one call should begin with; it cannot be interrupted."""
         return int(self._backend.steps_a_call)
+
+    @functools.cached_property
+    def in_numpy(self) -> ProgramInNumPy | None:
+        """The same steps written out in numpy; None for a structure of which something is not."""
+        names = self._rule.names
+        steps = _dense.steps_of(self.template, self.forward.chain, self.slots, names)
+        return None if steps is None else ProgramInNumPy(self, steps)
 
     # -- what the outside calls ----------------------------------------------------------------------------------
 
@@ -581,6 +591,54 @@ class Program:
         return call
 
 
+class ProgramInNumPy(Program):
+    """A program whose steps are written out in numpy, so that nothing is traced.
+
+    Args:
+        program: The program of the structure.
+        steps: Its steps.
+    """
+
+    def __init__(self, program: Program, steps: _dense.Steps) -> None:
+        vars(self).update(vars(program))
+        self._backend, self._steps = _NumPy(), steps
+
+    def takes(self, data: Rows) -> bool:
+        """Whether it can train on these data as Keras would."""
+        return self._steps.takes(*data)
+
+    def seconds(self, n_models: int, batch_size: int) -> float:
+        """About what a step takes for so many models, in seconds."""
+        return self._steps.seconds(n_models, batch_size)
+
+    def run(
+        self,
+        kind: Kind,
+        state: State,
+        lifted: dict[int, Any],
+        data: Rows,
+        order: Any,
+        starts: Rows,
+        *,
+        stacked: bool,
+        light: bool,
+        by_xla: int = 0,
+    ) -> tuple[State, Any]:
+        if not stacked:
+            state, lifted, order, starts = mapped(lambda value: np.asarray(value)[None], (state, lifted, order, starts))
+        *after, results = self._steps.run(
+            kind, state.trainable, state.optimizer, state.metrics, lifted, data, order, starts
+        )
+        state = State(after[0], state.others, *after[1:])
+        return (state, results) if stacked else mapped(lambda value: value[0], (state, results))
+
+    def saved_by_xla(self, batch_size: int, *, stacked: bool) -> float:
+        return 0.0
+
+    def arrays(self, values: Any) -> Any:
+        return values
+
+
 class _Lifted:
     """A number that differs between models: compares as the template's own, computes as a tensor.
 
@@ -857,6 +915,7 @@ class _Rule:
         self._weights = template.trainable_variables
         self.optimizer = _pure_optimizer(template)
         self._places: list[list[int]] | None = None
+        self.names: list[str] | None = None  # of the state of the optimizer of the vector
         self._shapes = [tuple(variable.shape) for variable in self._weights]
         self._ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
         if _treats_all_alike(template):
@@ -866,6 +925,7 @@ class _Rule:
             self._places = self._matched(flat, vector)
             if self._places is not None:
                 self.optimizer = flat
+                self.names = [variable.name.removeprefix(_prefix(vector)) for variable in flat.variables]
         self.variables = self.optimizer.variables
 
     def _matched(self, flat: Any, vector: Any) -> list[list[int]] | None:
@@ -874,7 +934,7 @@ class _Rule:
         paths = [variable.path.replace("/", "_") for variable in self._weights]
         places = []
         for variable in flat.variables:
-            slot = variable.name.removeprefix(vector.path.replace("/", "_"))
+            slot = variable.name.removeprefix(_prefix(vector))
             wanted = [path + slot for path in paths] if variable.shape == vector.shape else [variable.name]
             if any(names.count(name) != 1 for name in wanted):
                 return None
@@ -916,6 +976,11 @@ class _Rule:
             parts = zip(places, np.split(np.asarray(value), self._ends[:-1]), self._shapes, strict=True)
             values |= {place: part.reshape(shape) for place, part, shape in parts}
         return [values[place] for place in range(len(values))]
+
+
+def _prefix(variable: Any) -> str:
+    """What stands before the names of what an optimizer keeps for a variable."""
+    return str(variable.path.replace("/", "_"))
 
 
 def _treats_all_alike(model: keras.Model) -> bool:
@@ -976,8 +1041,6 @@ def unsupported(model: keras.Model) -> str | None:
     kind, backend = type(model), keras.config.backend()
     if not hasattr(_Backends, backend):
         return f"there is no shared program for the backend {backend}"
-    if not _keras_is_known():
-        return f"Keras {keras.__version__} is built otherwise inside"
     if not model.compiled or model.optimizer is None:
         return "the model is not compiled with an optimizer"
     for name in ("train_step", "test_step", "fit", "evaluate", "make_train_function", "make_test_function"):
@@ -992,6 +1055,8 @@ def unsupported(model: keras.Model) -> str | None:
         return f"{type(optimizer).__name__} is an optimizer of the user's"
     if any(getattr(optimizer, f"_exclude_from_weight_decay{end}", None) for end in ("", "_pattern")):
         return "the optimizer leaves some weights out of its weight decay"
+    if not _keras_is_known(model):
+        return f"Keras {keras.__version__} is built otherwise inside"
     if type(optimizer).__name__ in ("LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW"):
         return f"{type(optimizer).__name__} is more than a rule of update"
     if optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency:
@@ -1026,16 +1091,11 @@ def _draws(layer: Any) -> bool:
     return not (type(layer).__module__.startswith("keras.") and known) or any(known)
 
 
-@functools.cache
-def _keras_is_known() -> bool:
-    """Whether this Keras has all that is private to it and used here; checked once."""
-    import keras
+def _keras_is_known(model: keras.Model) -> bool:
+    """Whether this Keras has all that is private to it and used here, in a model that has an optimizer."""
     from keras.src.optimizers import base_optimizer
 
     of_model = ("_call_has_training_arg", "_clear_losses", "_compute_loss", "_flatten_layers", "_symbolic_build")
-    with isolated(0):  # a layer draws from Python's generator, which is the user's
-        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile("sgd", "mse")
     of_optimizer = ("stateless_apply", "_backend_update_step", "_var_key")
     return (
         all(hasattr(model, name) for name in (*of_model, "_loss_tracker", "_compile_config"))
@@ -1152,6 +1212,30 @@ def form_of(data: Any) -> Any:
 
 
 # -- backends -------------------------------------------------------------------------------------------------------
+
+
+class _NumPy:
+    """Arrays, for steps that are written out."""
+
+    steps_a_call = 64
+    compiles_each_size = False
+
+    def tensor(self, value: Any) -> Any:
+        return np.asarray(value)
+
+    def take(self, value: Any, members: Any) -> Any:
+        return value[members]
+
+    def cut(self, value: Any, first: int, end: int) -> Any:
+        return value[:first], value[first:end], value[end:]
+
+    def joined(self, values: Any) -> Any:
+        return np.concatenate(values)
+
+    def put(self, value: Any, members: Any, part: Any) -> Any:
+        value = value.copy()
+        value[members] = part
+        return value
 
 
 class _TensorFlow:

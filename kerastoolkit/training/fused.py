@@ -61,6 +61,10 @@ _SECONDS_A_CALL = 1.0
 # timed, so that the same fits go the same way again.
 _SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
 
+# Steps in numpy are not worth tracing a program for, up to so long: that is what it takes to trace it, and to compile
+# it with XLA, less what it would still take for the steps.
+_SECONDS_IN_NUMPY = 2.0
+
 # Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number.
 _MODELS_OF_A_PART = 32
 
@@ -807,7 +811,7 @@ def _train_turn(runs: list[_Run], told: _Told) -> None:
             if not fused:
                 no_other = "nothing else to train has its structure"
                 run.trained.reason = no_other if len(runs) == 1 else unstackable or "one by one was quicker"
-        train = functools.partial(_Training(some, stacked=True).carry_out, told) if fused else None
+        train = _Training(some, told, stacked=True).carry_out if fused else None
         for run in some if train is None else _tried(some, "alone", train):
             for left in _tried([run], "Model.fit", functools.partial(_train_one, run, told)):
                 _by_keras(left, told)
@@ -823,7 +827,7 @@ def _train_one(run: _Run, told: _Told) -> None:
     # Tracing costs more than training: one that comes after many, as the last fit of a search does, goes their way.
     program = run.program
     stacked = program.has_traced(run.rows, stacked=True) and not program.has_traced(run.rows)
-    _Training([run], stacked=stacked).carry_out(told)
+    _Training([run], told, stacked=stacked).carry_out()
 
 
 def _quickest_size(runs: list[_Run]) -> int:
@@ -846,6 +850,18 @@ def _quickest_size(runs: list[_Run]) -> int:
     except _program.NotPureError:
         return max(sizes)  # training itself will find out what is wrong, and what to do instead
     return min(seconds, key=lambda size: seconds[size])
+
+
+def _quickest_program(runs: list[_Run], in_all: float) -> Program:
+    """The program for fits of one structure: in numpy where it has trained them before another one is traced."""
+    program, size = runs[0].program, runs[0].sizes[0]
+    in_numpy = program.in_numpy
+    if in_numpy is None or program.multiplications_of_a_step(size) >= _FEW_MULTIPLICATIONS:
+        return program
+    if not all(in_numpy.takes(rows) for run in runs for rows in (run.rows, run.validation) if rows is not None):
+        return program
+    steps = max((run.fit.epochs - run.fit.initial_epoch) * -(-run.n_rows // size) for run in runs)
+    return in_numpy if in_numpy.seconds(len(runs), size) * steps * in_all < _SECONDS_IN_NUMPY else program
 
 
 def _seconds_a_step(runs: list[_Run], *, stacked: bool) -> float:
@@ -956,11 +972,12 @@ class _Part:
 class _Training:
     """Fits of one structure on their way through a program: stacked, or one alone."""
 
-    def __init__(self, runs: list[_Run], *, stacked: bool) -> None:
+    def __init__(self, runs: list[_Run], told: _Told, *, stacked: bool) -> None:
         # Those of one number of rows take their last batch together, and stand in a row for it.
         runs = sorted(runs, key=lambda run: run.n_rows)
-        self._runs, self._stacked = runs, stacked
-        self._program = program = runs[0].program
+        self._runs, self._told, self._stacked = runs, told, stacked
+        self._in_all = told.in_all
+        self._program = program = _quickest_program(runs, told.in_all)
         self._stack = _Stack(program, [run.network for run in runs], stacked=stacked)
         self._training = _Pool(program, [run.rows for run in runs])
         watched: Any = [run.validation for run in runs]
@@ -970,17 +987,15 @@ class _Training:
         self._steps_a_call = program.steps_a_call
         self._saved_a_step = program.saved_by_xla(self._size, stacked=stacked)
         self._has_xla_for_epochs = stacked and self._saved_a_step > 0
-        self._in_all = 1.0
         self._models_a_call = program.models_a_call(len(runs))
         self._sure_epochs = self._epochs_done = 0
         for number, run in enumerate(runs):
             run.number = run.place = number
         self._in_stack = list(runs)
 
-    def carry_out(self, told: _Told) -> None:
-        self._in_all = told.in_all
+    def carry_out(self) -> None:
         try:
-            self._run_epochs(told)
+            self._run_epochs(self._told)
         except Exception:
             raise  # what still runs is trained otherwise
         except BaseException:  # the user stopped it: what was trained so far is theirs

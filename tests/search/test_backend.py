@@ -339,6 +339,7 @@ NOTES: list[str] = []
 @pytest.mark.backend("tensorflow")
 def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", 0.0)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
     NOTES.clear()
@@ -367,6 +368,7 @@ def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monke
 @pytest.mark.backend("tensorflow")
 def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", 0.0)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
     moods = {"mood": ["calm"] * 3 + ["raises"] + ["calm"] * 3}

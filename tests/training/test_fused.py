@@ -29,6 +29,12 @@ layers = keras.layers
 TOLERANCE = 2e-5  # relative; rounding, grown over the steps of a few epochs
 
 
+@pytest.fixture(autouse=True)
+def _by_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small dense networks are trained by programs, as all others are, and not in numpy: see test_dense.py."""
+    monkeypatch.setattr(fused, "_SECONDS_IN_NUMPY", 0.0)
+
+
 def table() -> tuple[Any, Any]:
     X, y = load_wine(return_X_y=True)
     return ((X - X.mean(axis=0)) / X.std(axis=0)).astype("float32"), y.astype("int32")

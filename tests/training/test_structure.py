@@ -370,7 +370,6 @@ def test_the_precision_of_an_optimizer_to_look_at_is_that_of_now() -> None:
 def test_to_look_whether_keras_is_known_draws_nothing_from_the_users_generators() -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    _program._keras_is_known.cache_clear()  # once in a process: the first search drew otherwise than the second
     before = random.getstate(), np.random.get_state()[1].tobytes()
     _program.unsupported(model)
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before
