@@ -57,6 +57,12 @@ combination), its data are numpy arrays, and no callback looks at batches. Whate
 - **alone**: each was trained by a program that all models of the structure share, so that only the first is traced;
 - **Model.fit**: Keras trained it.
 
+On TensorFlow, small networks of nothing but dense layers are computed in numpy, for which nothing need be traced:
+layers `Dense` and `Activation` of relu, sigmoid, tanh or linear units, with a softmax at the end or not; mean squared
+and absolute errors and the crossentropies (binary, categorical, sparse); accuracies, these errors and R2 as metrics;
+SGD, Adam, AdamW and RMSprop without clipping, averages, schedules or variants; penalties L1 and L2; weights of rows.
+All else of them, and trainings of more than one or two seconds, is left to programs.
+
 The tables go through Keras one thing at a time: two fits of a small network that has it. The numbers say how far they
 ended from plain `Model.fit` with the same order of rows, as a part of the largest number: *predictions / History*.
 About 1e-7 is the last digit of single precision. Where a number is above 1e-5, another stands in brackets: what plain

@@ -723,9 +723,7 @@ def _head_of_dict(y: Mapping[str, Any], options: dict[str, Any]) -> HeadGroup:
 def _plain_head(
     y: Array, kind: Kind | None, task: str | None, standardize: bool, sample_weight: Array | None
 ) -> Head | HeadGroup:
-    from sklearn.utils.multiclass import type_of_target
-
-    found = type_of_target(y, input_name="y")
+    found = _type_of_target(y)
     if kind is not None:
         _check_kind(kind, found, y)
     if _is_of_numbers(y, kind, task):
@@ -753,12 +751,20 @@ def _plain_head(
     return Head.binary(classes) if len(classes) == 2 and kind != "multiclass" else Head.multiclass(classes)
 
 
-def _is_of_numbers(y: Array, kind: str | None, task: str | None) -> bool:
+def _type_of_target(y: Array) -> str:
     from sklearn.utils.multiclass import type_of_target
 
+    if y.ndim == 1 and y.dtype.kind in "bi" and len(y):
+        n_classes = len(np.unique(y))
+        if n_classes <= len(y) / 4:  # of more, scikit-learn may have something to say
+            return "binary" if n_classes <= 2 else "multiclass"
+    return str(type_of_target(y, input_name="y"))
+
+
+def _is_of_numbers(y: Array, kind: str | None, task: str | None) -> bool:
     if kind is not None or task is not None:
         return kind in _NUMBERS or (kind is None and task == "regression")
-    return bool(type_of_target(y, input_name="y").startswith("continuous"))
+    return _type_of_target(y).startswith("continuous")
 
 
 def _check_kind(kind: str, found: str, y: Array) -> None:

@@ -1016,10 +1016,15 @@ def _is_of_ours(build: Callable[..., Any] | None) -> bool:
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:
+    default = _defaults_of_fit()[name]
+    return value is default or value == default or value is None
+
+
+@functools.cache
+def _defaults_of_fit() -> dict[str, Any]:
     import keras
 
-    default = inspect.signature(keras.Model.fit).parameters[name].default
-    return value is default or value == default or value is None
+    return {name: parameter.default for name, parameter in inspect.signature(keras.Model.fit).parameters.items()}
 
 
 def _in_single_precision(part: Any) -> Any:

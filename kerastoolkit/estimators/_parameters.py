@@ -76,15 +76,16 @@ def check_names(names: Iterable[str], *, declared: Iterable[str], build: Callabl
     Raises:
         ParameterError: One line for each name that reaches nothing.
     """
-    declared = list(declared)
-    complaints = [complaint for name in names if (complaint := _complaint(name, declared, build, owner))]
+    declared, own = list(declared), build_arguments(build)
+    complaints = [complaint for name in names if (complaint := _complaint(name, declared, build, own, owner))]
     if complaints:
         raise ParameterError("\n".join(complaints))
 
 
-def _complaint(name: str, declared: list[str], build: Callable[..., Any] | None, owner: str) -> str | None:
+def _complaint(
+    name: str, declared: list[str], build: Callable[..., Any] | None, own: set[str] | None, owner: str
+) -> str | None:
     destination, routed, rest = name.partition("__")
-    own = build_arguments(build)
     if routed and destination not in DESTINATIONS:
         known = [f"{place}__{rest}" for place in DESTINATIONS]
         return (
@@ -96,7 +97,7 @@ def _complaint(name: str, declared: list[str], build: Callable[..., Any] | None,
         return f"Invalid parameter {name!r} for estimator {owner}: {describe(build)} takes no columns; `tabular` does."
     if routed and destination in ("model", "fit", "compile", "predict", *_OPTIONS):
         first = rest.split("__")[0]
-        what, accepted = _place(destination, build)
+        what, accepted = (describe(build), own) if destination == "model" else _place(destination)
         if accepted is None or first in accepted:
             return None
         return (
@@ -113,10 +114,8 @@ def _complaint(name: str, declared: list[str], build: Callable[..., Any] | None,
     )
 
 
-def _place(destination: str, build: Callable[..., Any] | None) -> tuple[str, Iterable[str] | None]:
+def _place(destination: str) -> tuple[str, Iterable[str] | None]:
     """How an error names what a routed parameter goes to, and the names that it takes."""
-    if destination == "model":
-        return describe(build), build_arguments(build)
     if destination in _OPTIONS:
         return _OPTIONS[destination]
     return f"Model.{destination}", keras_arguments(destination)
@@ -223,19 +222,21 @@ def call_arguments(
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     if isinstance(build, type) and build.__module__.startswith(_PACKAGES_THAT_STAY):
         return _known_signature(build)
-    plain = isinstance(build, types.FunctionType) and not vars(build)
-    if not plain or not _is_plain(build.__defaults__, build.__kwdefaults__):
+    if not isinstance(build, types.FunctionType) or vars(build):
         return _read_signature(build)
     # It takes a tenth of a millisecond. What the user wrote may change, as when a notebook reloads it.
-    written = build.__code__, repr((build.__defaults__, build.__kwdefaults__))
+    code, defaults, others = build.__code__, build.__defaults__, build.__kwdefaults__
     known = _SIGNATURES.get(build)
-    if known is None or known[0] != written:
-        known = _SIGNATURES[build] = written, _read_signature(build)
-    return known[1]
+    if known is None or known[0] is not code or known[1] is not defaults or known[2] != others:
+        known = code, defaults, others and dict(others), _read_signature(build)
+        if _is_plain(defaults, others):
+            _SIGNATURES[build] = known
+    return known[3]
 
 
 _PACKAGES_THAT_STAY = ("keras.", "kerastoolkit.")
-_SIGNATURES: weakref.WeakKeyDictionary[Any, tuple[Any, Mapping[str, inspect.Parameter]]] = weakref.WeakKeyDictionary()
+_SIGNATURES: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Any, Mapping[str, inspect.Parameter]]]
+_SIGNATURES = weakref.WeakKeyDictionary()
 
 
 def _is_plain(*values: Any) -> bool:

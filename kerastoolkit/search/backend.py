@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import gc
 import queue
 import threading
 import time
@@ -35,6 +36,9 @@ _MOST_TASKS = 256
 
 # Bytes of rows that tasks in flight may keep, a few tasks apart: a dozen networks fill a program as well as a hundred.
 _MOST_BYTES, _FEWEST_TASKS = 128 * 2**20, 4
+
+# How much more they may keep before the memory that is free is looked at again.
+_BYTES_BETWEEN_LOOKS = 4 * 2**20
 
 
 @contextlib.contextmanager
@@ -142,7 +146,10 @@ class _Conductor:
         self._training: list[_Task] = []
         self._local = threading.local()
         self._thread: threading.Thread | None = None
+        self._bytes_asleep = self._bytes_in_training = 0
+        self._held_at_look, self._free = 2**62, 0.0
         self._users = self._n_trained = 0
+        self._has_frozen = False
         self._handing_over = 0  # calls of joblib that have not yet handed over all their first tasks
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
@@ -151,6 +158,11 @@ class _Conductor:
         with self._lock:
             if not self._users:
                 self._n_trained = 0
+                # Python goes through all objects again and again to find those that nobody needs, a million of them
+                # with TensorFlow. While a search runs it need not go through those that were there before.
+                self._has_frozen = not gc.get_freeze_count()
+                if self._has_frozen:
+                    gc.freeze()
             self._users += 1
             self._handing_over += 1
             if self._thread is None:
@@ -160,6 +172,8 @@ class _Conductor:
     def leave(self) -> None:
         with self._lock:
             self._users -= 1
+            if not self._users and self._has_frozen:
+                gc.unfreeze()
         self._news.put(None)
 
     def handed_over(self) -> None:
@@ -226,6 +240,7 @@ class _Conductor:
         self._waiting.pop(task, None)
         task.wakes.clear()
         self._asleep.append(task)
+        self._bytes_asleep += task.n_bytes
         self._baton_back()
         task.wakes.wait()
         task.fit = None
@@ -311,14 +326,18 @@ class _Conductor:
         if not self._asleep:
             return True
         # Every task that sleeps keeps its rows. Those of the last are the best guess at those of the next.
-        held = sum(task.n_bytes for task in (*self._asleep, *self._training))
+        held = self._bytes_asleep + self._bytes_in_training
         after = held + self._asleep[-1].n_bytes
         if after > _MOST_BYTES and len(self._asleep) >= _FEWEST_TASKS:
             return False
-        return after < free_memory() / 4 + held / 4
+        # To ask the system takes longer than to hand over a task.
+        if not self._held_at_look <= held <= self._held_at_look + _BYTES_BETWEEN_LOOKS:
+            self._held_at_look, self._free = held, free_memory()
+        return after < self._free / 4 + held / 4
 
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []
+        self._bytes_in_training, self._bytes_asleep = self._bytes_asleep, 0
         self._training = [task for task in tasks if not task.is_given_up]
         self._awake.extend(task for task in tasks if task.is_given_up)
         by_fit = {id(task.fit): task for task in self._training}
@@ -355,7 +374,7 @@ class _Conductor:
             for task in by_fit.values():
                 task.trained = Trained.failed(error)
         self.report.seconds += time.perf_counter() - begun
-        self._training = []
+        self._training, self._bytes_in_training = [], 0
         self._awake.extend(by_fit.values())
 
 

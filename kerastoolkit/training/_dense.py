@@ -31,6 +31,10 @@ _MOST_TO_PREDICT = 10_000_000
 # Units up to which a loop over them is quicker than a reduction by numpy.
 _FEW_UNITS = 16
 
+# How many times as large as its variance the square of a target's mean may be. Keras adds up both in single precision
+# for R2; beyond this the order in which they are added up shows.
+_MOST_MEAN = 100.0
+
 # A step takes so long by itself, in seconds, for each model of it, and for each multiplication forward; measured.
 _A_STEP, _A_MODEL, _A_MULTIPLICATION = 100e-6, 3e-6, 2.2e-10
 
@@ -84,21 +88,23 @@ def chain_of(model: keras.Model) -> Chain | None:
     if not layers:
         return None
     places = {id(v): n for n, v in enumerate([*model.trainable_variables, *model.non_trainable_variables])}
-    names = {getattr(keras.activations, name): name for name in _ACTIVATIONS}
     found: list[_Layer] = []
     for layer in layers:
-        activation = names.get(getattr(layer, "activation", None))
-        if activation is None or (found and found[-1].activation == "softmax") or layer.compute_dtype != "float32":
+        if type(layer) is not keras.layers.Activation and not _is_plain_dense(layer):
+            return None
+        known = (name for name in _ACTIVATIONS if getattr(keras.activations, name) is layer.activation)
+        activation = next(known, None)
+        if activation is None or layer.activity_regularizer is not None or layer.compute_dtype != "float32":
+            return None
+        if found and found[-1].activation == "softmax":
             return None
         if type(layer) is keras.layers.Activation:
             if not found or found[-1].activation != "linear":
                 return None
             found[-1] = found[-1]._replace(activation=activation)
-        elif _is_plain_dense(layer):
-            found.append(_Layer(places[id(layer.kernel)], layer.use_bias and places[id(layer.bias)], activation))
         else:
-            return None
-    found = [layer._replace(bias=None) if layer.bias is False else layer for layer in found]
+            bias = places[id(layer.bias)] if layer.use_bias else None
+            found.append(_Layer(places[id(layer.kernel)], bias, activation))
     shapes = [tuple(v.shape) for v in [*model.trainable_variables, *model.non_trainable_variables]]
     whole = sum(1 + (layer.bias is not None) for layer in found) == len(shapes)
     in_order = all(layer.bias in (None, layer.kernel + 1) for layer in found)
@@ -118,10 +124,13 @@ def _in_a_row(model: keras.Model) -> list[Any] | None:
     """The layers of a model, each of which takes what the one before returns, without those that only take inputs."""
     import keras
 
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or inputs[0].dtype != "float32":  # others are cast by Keras before the first layer
+        return None
     layers = [layer for layer in model.layers if type(layer) is not keras.layers.InputLayer]
     if type(model) is keras.Sequential:
         return layers
-    if type(model) is not type(keras.Model(_one_input(), _one_input())):
+    if type(model).__name__ != "Functional" or not type(model).__module__.startswith("keras."):
         return None
     tensor = model.input
     for layer in layers:
@@ -131,19 +140,11 @@ def _in_a_row(model: keras.Model) -> list[Any] | None:
     return layers if model.output is tensor else None
 
 
-@functools.cache
-def _one_input() -> Any:
-    import keras
-
-    return keras.Input((1,))
-
-
 def _is_plain_dense(layer: Any) -> bool:
     import keras
 
     return (
         type(layer) is keras.layers.Dense
-        and layer.activity_regularizer is None
         and not getattr(layer, "lora_enabled", False)
         and getattr(layer, "quantization_mode", None) is None
         and all(str(variable.dtype) == "float32" for variable in layer.weights)
@@ -465,10 +466,15 @@ class Steps:
         loss = _loss_of(model, chain.layers[-1].activation)
         rule = _rule_of(model.optimizer)
         metrics = _metrics_of(model)
+        kinds = [type(metric).__name__ for group in model.metrics[1:] for metric in group.metrics]
         if loss is None or rule is None or metrics is None or sorted(names) != rule:
             raise ValueError("it is not written out")
         self._loss, self._smoothing = loss[1:]
         self._takes_numbers = loss[0] == "SparseCategoricalCrossentropy"
+        of_numbers = [kind == "SparseCategoricalAccuracy" for kind in kinds]
+        if not all(of_numbers) if self._takes_numbers else any(of_numbers):
+            raise ValueError("its metrics are for targets of another form")
+        self._of_columns, self._of_r2 = "CategoricalAccuracy" in kinds, "R2Score" in kinds
         self._metrics = metrics
         self._names_of_results = list(model.get_metrics_result())
         if len(self._names_of_results) != 1 + len(metrics):
@@ -489,7 +495,12 @@ class Steps:
             return False
         if self._takes_numbers:
             one = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
-            return bool(one and len(y) and y.min() >= 0 and y.max() < units)
+            whole = y.dtype.kind != "f" or bool((y == np.floor(y)).all())
+            return bool(one and len(y) and whole and y.min() >= 0 and y.max() < units)
+        if y.ndim == 1 and self._of_columns:
+            return False
+        if self._of_r2 and len(y) and np.mean(y) ** 2 > _MOST_MEAN * np.var(y):
+            return False
         return y.shape[1:] == (units,) or (y.ndim == 1 and units == 1)
 
     def seconds(self, n_models: int, batch_size: int) -> float:
@@ -530,7 +541,7 @@ class Steps:
         x, y, weights = data
         y = y.reshape(len(y), -1)
         if self._takes_numbers:
-            y = y == np.arange(self._chain.n_outputs, dtype=y.dtype)
+            y = y.astype("int64") == np.arange(self._chain.n_outputs)
         y = y.astype("float32", copy=False)
         order = order.astype("intp")
         rows, targets, of_weights = (order + (0 if start is None else start[:, None, None]) for start in starts)
@@ -696,8 +707,13 @@ def steps_of(
         return None
     try:
         return Steps(model, chain, slots, names)
-    except ValueError:
+    except Exception:  # ours, and whatever an object of the user's raises where it is looked at
         return None
+
+
+_OPTIONS_OF_OPTIMIZERS = (
+    "clipnorm", "clipvalue", "global_clipnorm", "gradient_accumulation_steps", "loss_scale_factor",
+)  # fmt: skip
 
 
 def _rule_of(optimizer: Any) -> list[str] | None:
@@ -710,8 +726,8 @@ def _rule_of(optimizer: Any) -> list[str] | None:
         not type(optimizer).__module__.startswith("keras.")
         or type(optimizer).__name__ not in _RULES
         or any(config.get(name) is not value for name, value in values.items())
-        or any(config.get(name) for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"))
-        or any(config.get(name) for name in ("gradient_accumulation_steps", "use_ema"))
+        or any(config.get(name) is not None for name in _OPTIONS_OF_OPTIMIZERS)
+        or config.get("use_ema")
         or isinstance(config["learning_rate"], keras.optimizers.schedules.LearningRateSchedule | dict)
     ):
         return None
@@ -725,10 +741,11 @@ def _metrics_of(model: keras.Model) -> list[_Metric] | None:
     """The metrics beside the loss, written out; None if one is not."""
     import keras
 
-    config = model.get_compile_config() or {}
+    config = model._compile_config.config  # as it was given; `get_compile_config` asks everything for its own
     penalties = {type(variable.regularizer) for variable in model.trainable_variables} - {type(None)}
     known = {keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2}
-    if config.get("loss_weights") or config.get("weighted_metrics") or not penalties <= known:
+    others = [config.get(name) for name in ("loss_weights", "weighted_metrics")]
+    if any(other is not None for other in others) or not penalties <= known:
         return None
     if len(model.metrics) > 2 or type(model.metrics[0]) is not keras.metrics.Mean:
         return None

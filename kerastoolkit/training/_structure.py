@@ -304,7 +304,12 @@ class _ById:
 
 
 def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
+    import keras
+
     layers = model._flatten_layers()
+    for part in layers:
+        if isinstance(part, keras.Sequential) and len(set(map(id, part.layers))) < len(part.layers):
+            raise UnknownError("a layer comes twice in it, which its config does not say")
     parts = tuple(_layer_key(layer, slots) for layer in layers)
     names: dict[str, int] = {}
     # What makes a mask is among the operations, and is no layer.

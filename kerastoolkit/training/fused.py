@@ -9,9 +9,10 @@ A fit on its own runs the same program for one model, which is traced once for a
 program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
 result says so.
 
-On TensorFlow, small networks of dense layers spend their steps between operations, not in them. Where so many steps are
-ahead that they take longer than to compile, XLA makes one piece of machine code of them, and each core of the processor
-runs it for some of the models.
+On TensorFlow, small networks of dense layers spend their steps between operations, not in them, and to trace a program
+takes longer than many of them train. What such networks are mostly made of is therefore written out in numpy. Where so
+many steps are ahead that they would take longer than to compile, XLA makes one piece of machine code of them, and each
+core of the processor runs it for some of the models.
 
 On every path the rows of an epoch come in an order drawn from the seed of the fit alone, so that a fit is the same
 whatever is trained beside it.
@@ -63,10 +64,11 @@ _SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
 
 # Steps in numpy are not worth tracing a program for, up to so long: that is what it takes to trace it, and to compile
 # it with XLA, less what it would still take for the steps.
-_SECONDS_IN_NUMPY = 2.0
+_SECONDS_IN_NUMPY = 1.5
 
-# Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number.
-_MODELS_OF_A_PART = 32
+# Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number. Of
+# 256 models these are six parts, and of three folds of one or two sizes too, so that two cores have three each.
+_MODELS_OF_A_PART = 43
 
 # Numbers of rows that are drawn for the epochs of a call, of all models: 64 MiB of them.
 _MOST_ORDERS = 2**24
@@ -485,8 +487,10 @@ class _View:
         self._network = run.network
         self.stop_training = False
         self.optimizer = _ViewOfOptimizer(run)
-        self.metrics = run.program.template.metrics
-        self._weights = run.program.weight_places()
+
+    @property
+    def metrics(self) -> Any:
+        return self._network.model.metrics if self._run is None else self._run.program.template.metrics
 
     def let_go(self, network: Network) -> None:
         """Becomes a door to the model, when training is over."""
@@ -498,13 +502,13 @@ class _View:
         if self._run is None:
             return self._network.model.get_weights()  # type: ignore[no-any-return]
         state = self._run.stack.read(self._run.place)
-        return [np.array(getattr(state, part)[number]) for part, number in self._weights]
+        return [np.array(getattr(state, part)[number]) for part, number in self._run.program.weight_places()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         if self._run is None:
             self._network.model.set_weights(weights)
             return
-        for (part, number), value in zip(self._weights, weights, strict=True):
+        for (part, number), value in zip(self._run.program.weight_places(), weights, strict=True):
             self._run.stack.write(self._run.place, part, number, value)
 
     def jax_state_sync(self) -> None:
@@ -962,11 +966,16 @@ class _Part:
 
     def end_epochs(self, results: dict[str, Any]) -> None:
         """Takes down what was measured in each epoch."""
-        values = [value.tolist() if value.ndim == 2 else value for value in results.values()]
+        values = [value.tolist() if value.ndim == 2 else list(map(list, value)) for value in results.values()]
         for run, *of_run in zip(self.runs, *values, strict=False):
-            for of_epoch in zip(*of_run, strict=True):
-                logs = _plain(dict(zip(results, of_epoch, strict=True)))
-                run.attempt(lambda run: run.end_epoch(logs))  # noqa: B023  called at once
+            last = dict(zip(results, [of_metric.pop() for of_metric in of_run], strict=True))
+            history, n_before = run.history, len(of_run[0])
+            history.epoch.extend(range(run.epoch, run.epoch + n_before))  # as it does itself, one by one
+            for name, of_metric in zip(results, of_run, strict=True):
+                plain = of_metric if type(last[name]) is float else map(_plain_value, of_metric)
+                history.history.setdefault(name, []).extend(plain)
+            run.epoch += n_before
+            run.end_epoch(_plain(last))
 
 
 class _Training:
@@ -1074,14 +1083,16 @@ class _Training:
         alike: dict[tuple[int, int], list[_Run]] = {}
         for run in self._in_stack:
             alike.setdefault((run.n_rows, run.fit.epochs - run.epoch), []).append(run)
-        parts = []
-        for (n_rows, n_epochs), runs in alike.items():
+        parts: list[tuple[int, _Part]] = []
+        for (n_rows, n_epochs), runs in sorted(alike.items(), key=lambda item: -len(item[1])):
             whole, rest = divmod(n_rows, self._size)
             steps = whole + _STEPS_OF_AN_INCOMPLETE_BATCH * bool(rest)
             # What parts are filled up with is computed, too.
             filled = (whole + bool(rest)) * (-len(runs) % _MODELS_OF_A_PART)
             saved = self._saved_a_step * steps * len(runs) - program.seconds_by_xla(self._size) * filled
-            pays = saved * n_epochs * self._in_all > _SECONDS_OF_XLA_FOR_EPOCHS
+            # What is compiled beside another program takes half as long, on another core.
+            costs = _SECONDS_OF_XLA_FOR_EPOCHS / (2 if parts else 1)
+            pays = saved * n_epochs * self._in_all > costs
             few_orders = n_rows * self._epochs_a_call(n_rows) * len(runs) <= _MOST_ORDERS
             if pays and few_orders and whole < _program.MOST_STEPS_BY_XLA:
                 some = range(0, len(runs), _MODELS_OF_A_PART)

@@ -1167,3 +1167,19 @@ def test_fitting_again_makes_no_model_of_the_fit_before(iris: Any, monkeypatch: 
     assert not made
     assert_allclose(estimator.model_.predict(X, verbose=0), first, atol=1e-6)
     assert made
+
+
+def test_numbers_whose_sum_is_not_finite_are_taken_and_what_is_not_finite_is_refused(iris: Any) -> None:
+    X, y = iris
+    large = X.astype("float32").copy()
+    large[:, 0] = np.finfo("float32").max / 4
+    KerasClassifier(epochs=1).fit(large, y)  # and says nothing of it
+    with np.errstate(over="ignore"):
+        assert not np.isfinite(large.sum())
+    for bad in (np.nan, np.inf, -np.inf):
+        wrong = X.copy()
+        wrong[3, 1] = bad
+        with pytest.raises(ValueError, match="NaN" if np.isnan(bad) else "infinity"):
+            KerasClassifier(epochs=1).fit(wrong, y)
+        with pytest.raises(ValueError, match="NaN" if np.isnan(bad) else "infinity"):
+            KerasRegressor(epochs=1).fit(X, wrong[:, 1])

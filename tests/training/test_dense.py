@@ -274,6 +274,17 @@ def frozen() -> keras.Model:
     return keras.Sequential([keras.Input((13,)), first, layers.Dense(3, activation="softmax")])
 
 
+class OwnActivation(layers.Layer):
+    """A layer whose activation is something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = ["relu"]
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.relu(inputs)
+
+
 class OwnDense(layers.Dense):
     """A layer that does something else."""
 
@@ -309,6 +320,11 @@ OTHER_MODELS: dict[str, Callable[[], keras.Model]] = {
     "a penalty of kernels that is written by hand": after(
         lambda: layers.Dense(4, kernel_regularizer="orthogonal_regularizer")
     ),
+    "a penalty of the outputs of an activation": after(
+        lambda: layers.Dense(4), lambda: layers.Activation("relu", activity_regularizer="l2")
+    ),
+    "an activation of the user's": after(lambda: OwnActivation()),
+    "whole numbers": lambda: keras.Sequential([keras.Input((13,), dtype="int32"), layers.Dense(3, "softmax")]),
     "a constraint": after(lambda: layers.Dense(4, kernel_constraint="non_neg")),
     "half precision": after(lambda: layers.Dense(4, dtype="mixed_float16")),
     "a layer of the user's": after(lambda: OwnDense(4)),
@@ -327,6 +343,7 @@ OTHER_OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "averages": lambda: keras.optimizers.SGD(use_ema=True),
     "a schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)),
     "a scaled loss": lambda: keras.optimizers.SGD(loss_scale_factor=8.0),
+    "a loss that is scaled away": lambda: keras.optimizers.SGD(loss_scale_factor=0.0),
 }
 OTHER_COMPILED: dict[str, dict[str, Any]] = {
     "another loss": {"loss": "kl_divergence"},
@@ -334,6 +351,9 @@ OTHER_COMPILED: dict[str, dict[str, Any]] = {
     "a sum": {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(reduction="sum")},
     "a class left out": {"loss": lambda: keras.losses.SparseCategoricalCrossentropy(ignore_class=0)},
     "a weighted loss": {"loss_weights": [2.0]},
+    "a loss without weight": {"loss_weights": 0.0},
+    "a class of losses": {"loss": keras.losses.SparseCategoricalCrossentropy},
+    "a metric of another form of labels": {"metrics": ["mse"]},
     "weighted metrics": {"weighted_metrics": ["accuracy"]},
     "another metric": {"metrics": ["sparse_top_k_categorical_accuracy"]},
 }
@@ -363,7 +383,7 @@ def test_other_optimizers_are_left_to_programs(name: str) -> None:
 @pytest.mark.parametrize("name", OTHER_COMPILED)
 def test_other_losses_and_metrics_are_left_to_programs(name: str) -> None:
     compiled = dict(OTHER_COMPILED[name])
-    if callable(compiled.get("loss")):
+    if callable(compiled.get("loss")) and not isinstance(compiled["loss"], type):
         compiled["loss"] = compiled["loss"]()
     y = np.eye(3, dtype="float32")[table()[1]] if name in ("another loss", "logits that are none") else table()[1]
     assert program_of(network(hidden, **compiled), y).in_numpy is None
@@ -396,6 +416,45 @@ def test_a_label_that_is_no_class_is_refused_as_by_keras(label: int, in_numpy: l
     bad, good = fit_many([Fit(network(hidden), X, wrong, seed=0), Fit(network(hidden), X, y, seed=0)])
     assert "outside the valid range" in str(bad.error)
     assert good.error is None
+
+
+def labels_and_metrics() -> dict[str, tuple[Any, Any, int, str, list[Any]]]:
+    """Labels in forms that Keras takes in a way of its own: y, loss, units, last activation, metrics."""
+    _, y = table()
+    is_first = (y == 0).astype("float32")
+    return {
+        "fractions": ((y + 0.5 * (y == 1)).astype("float32"), CROSSENTROPY, 3, "softmax", ["accuracy"]),
+        "floats": (y.astype("float64"), CROSSENTROPY, 3, "softmax", ["accuracy"]),
+        "bytes of many classes": (y.astype("uint8"), CROSSENTROPY, 300, "softmax", ["accuracy"]),
+        "truth values": (y == 1, CROSSENTROPY, 3, "softmax", ["accuracy"]),
+        "numbers of them as metrics": (y[:, None], CROSSENTROPY, 3, "softmax", ["mse", "mae", "categorical_accuracy"]),
+        "a class of metrics": (y, CROSSENTROPY, 3, "softmax", [keras.metrics.SparseCategoricalAccuracy]),
+        "one unit": (is_first, "binary_crossentropy", 1, "sigmoid", ["accuracy", "mse"]),
+        "one unit of many": (is_first, "binary_crossentropy", 1, "sigmoid", ["categorical_accuracy"]),
+        "far from zero": (1000 + is_first, "mse", 1, "linear", ["r2_score"]),
+    }
+
+
+@pytest.mark.parametrize("name", labels_and_metrics())
+def test_labels_are_taken_as_keras_takes_them(name: str) -> None:
+    y, loss, units, activation, metrics = labels_and_metrics()[name]
+
+    def make(number: int) -> keras.Model:
+        model = keras.Sequential([keras.Input((13,)), layers.Dense(4, "relu"), layers.Dense(units, activation)])
+        model.compile(keras.optimizers.Adam(0.01), loss, metrics=metrics)
+        return model
+
+    assert_equal(both_ways(fits(make, table()[0], y)), table()[0], 2e-5)
+
+
+def test_a_layer_that_comes_twice_in_a_sequence_comes_twice() -> None:
+    def make(number: int) -> keras.Model:
+        relu, dense = layers.Activation("relu"), layers.Dense(8)
+        return network(lambda: [layers.Dense(8), relu, dense, relu, dense])
+
+    X, y = table()
+    pairs = [both_ways(fits(make, X, y), n=1)[0]]
+    assert_equal(pairs, X, 2e-5)
 
 
 def test_what_keras_says_of_other_shapes_is_said(in_numpy: list[int]) -> None:
