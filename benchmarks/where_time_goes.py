@@ -57,7 +57,7 @@ class Clocks:
 
 def watch(clocks: Clocks) -> None:
     """Puts the clocks around the parts of a search."""
-    from kerastoolkit.training import _program, fused
+    from kerastoolkit.training import _dense, _program, fused
     from kerastoolkit.training.network import Network
 
     Network.__init__ = clocks.around("weights: building models, drawing", Network.__init__)  # type: ignore[method-assign]
@@ -77,6 +77,7 @@ def watch(clocks: Clocks) -> None:
         return clocks.around(part, run)(program, *arguments)
 
     traced.__call__ = call  # type: ignore[method-assign]
+    _dense.Steps.run = clocks.around("steps", _dense.Steps.run)  # type: ignore[method-assign]
     _program.Program._run_by_xla = clocks.around("steps", by_xla)  # type: ignore[method-assign]
     epochs = _program.Program.run_epochs
     _program.Program.run_epochs = clocks.around("steps", epochs)  # type: ignore[method-assign]

@@ -1063,6 +1063,9 @@ def unsupported(model: keras.Model) -> str | None:
         return "the optimizer does something else in some steps"
     if not model.trainable_variables:
         return "the model has nothing to train"
+    built = getattr(optimizer, "_trainable_variables", None) if optimizer.built else None
+    if built is not None and list(map(id, built)) != list(map(id, model.trainable_variables)):
+        return "layers were frozen or thawed since its optimizer was built"
     if backend == "tensorflow":
         import tensorflow as tf
 

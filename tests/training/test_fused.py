@@ -106,6 +106,20 @@ def test_fused_fits_end_as_model_fit() -> None:
     assert_equal(three_ways(simple), X)
 
 
+def test_layers_frozen_since_the_first_fit_are_left_to_keras() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        model = network(dense, rate=0.01 * (number + 1))
+        model.fit(X, y, verbose=0, shuffle=False)
+        model.layers[0].trainable = False
+        return Fit(model, X, y, epochs=2, seed=number)
+
+    pairs = three_ways(make, n=2, together=False)
+    assert {ours.reason for ours, _ in pairs} == {"layers were frozen or thawed since its optimizer was built"}
+    assert_equal(pairs, X)
+
+
 def test_a_fit_alone_ends_as_model_fit() -> None:
     X, _ = table()
     pairs = three_ways(simple, n=1, together=False)
