@@ -80,6 +80,7 @@ _FORMAT_VERSION = 1
 _TEST_FRACTION = 0.2
 _FEWEST_ROWS = 20
 _MOST_CATEGORIES = 30
+_SECONDS_BETWEEN_REPORTS = 0.2  # of the epochs done, while fits are trained
 # What is trained together is lost together when the search is interrupted; with a budget, structures take turns.
 _SECONDS_A_BATCH, _A_TURN_WITH_A_BUDGET = 20, 4
 _REPORT, _RUN, _RESULTS = "report.html", "run.json", "results.csv"
@@ -733,7 +734,7 @@ class _Watch:
 
     def while_training(self, epochs_done: int, epochs: int) -> None:
         """So many of the epochs of the fits in training are done."""
-        if time.monotonic() - self.last_told > 0.2:
+        if time.monotonic() - self.last_told > _SECONDS_BETWEEN_REPORTS:
             share = epochs_done / max(epochs, 1)
             with contextlib.suppress(Exception):  # it would be taken for a failure of the training; raised after it
                 self._tell(self.fits_before + share * self.fits_together, f"training, {share:.0%}")

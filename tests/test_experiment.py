@@ -408,7 +408,11 @@ def test_a_spent_budget_leaves_candidates_out_and_says_which(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("done", "message"), [(2, "training, "), (3, "searching")])
-def test_an_interrupted_search_leaves_a_readable_folder(done: int, message: str, tmp_path: Path) -> None:
+def test_an_interrupted_search_leaves_a_readable_folder(
+    done: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kerastoolkit.experiment._SECONDS_BETWEEN_REPORTS", 0.0)  # the training may be over in less
+
     def interrupt(progress: Progress) -> None:
         if progress.stage == "candidates" and progress.done == done and progress.message.startswith(message):
             raise KeyboardInterrupt

@@ -206,7 +206,7 @@ def test_a_model_that_keras_would_compute_wrongly_is_refused(ask: Ask, action: s
 
 def test_an_estimator_is_used_where_there_are_no_such_devices(ask: Ask) -> None:
     found = ask("tensorflow", 2, "refusals,estimators")["estimators"]
-    assert found["unpickled"] == found["loaded"] == 0
+    assert found["unpickled"] == found["loaded"] < 1e-6  # one device computes in another order than two
     assert not found["pickle holds the strategy"]
     assert found["goes on"] < 1e-6
     assert found["explained"].startswith("mirrored: each device has a copy of the model")
