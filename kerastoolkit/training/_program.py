@@ -612,17 +612,7 @@ class ProgramInNumPy(Program):
         return self._steps.seconds(n_models, batch_size)
 
     def run(
-        self,
-        kind: Kind,
-        state: State,
-        lifted: dict[int, Any],
-        data: Rows,
-        order: Any,
-        starts: Rows,
-        *,
-        stacked: bool,
-        light: bool,
-        by_xla: int = 0,
+        self, kind: Kind, state: State, lifted: Any, data: Rows, order: Any, starts: Any, *, stacked: bool, **_: Any
     ) -> tuple[State, Any]:
         if not stacked:
             state, lifted, order, starts = mapped(lambda value: np.asarray(value)[None], (state, lifted, order, starts))

@@ -288,3 +288,18 @@ def test_the_last_layer_of_a_mixed_network_is_float32() -> None:
         assert Head.binary().output_layer().compute_dtype == "float32"
     finally:
         keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("values", [[0, 1], [3], [0, 1, 2], [True, False], list(range(40))])
+def test_kinds_of_labels_are_those_of_scikit_learn(values: list[Any]) -> None:
+    from sklearn.utils.multiclass import type_of_target
+
+    from kerastoolkit.builders.heads import _type_of_target
+
+    for labels in (np.array(values * 20), np.array(values), np.array(values * 20, "float64")):
+        assert _type_of_target(labels) == type_of_target(labels)
+    if len(values) == 2:
+        assert head(np.array(values * 20), kind="binary").kind == "binary"
+    elif len(values) > 2:
+        with pytest.raises(DataError, match="looks multiclass"):
+            head(np.array(values * 20), kind="binary")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -47,7 +48,7 @@ from sklearn.model_selection import (
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from kerastoolkit import KerasClassifier, KerasRegressor, fused
 from kerastoolkit.exceptions import ParameterError
@@ -406,6 +407,36 @@ def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
     assert len(report.trained) == 9
     assert_allclose(together["mean_test_score"], ordinary["mean_test_score"], atol=1e-6)
     assert together["mean_test_score"][1] == -1.0
+
+
+def test_pythons_collector_is_left_as_it_was(iris: Any) -> None:
+    def frozen_while(act: Any) -> int:
+        with fused():
+            act()
+        return gc.get_freeze_count()
+
+    seen: list[int] = []
+    watched = FunctionTransformer(lambda X: seen.append(gc.get_freeze_count()) or X)
+    pipeline = Pipeline([("watched", watched), ("model", classifier(epochs=1))])
+    assert frozen_while(lambda: cross_val_score(pipeline, *iris, cv=2)) == 0
+    assert min(seen) > 0
+    moody = KerasClassifier(build, epochs=1, mood="raises")
+    with pytest.raises(ZeroDivisionError):
+        frozen_while(lambda: cross_val_score(moody, *iris, cv=2, error_score="raise"))
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    try:
+        assert frozen_while(lambda: cross_val_score(pipeline, *iris, cv=2)) > 0  # the user's own
+    finally:
+        gc.unfreeze()
+
+
+def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_a_fit = 100 * (4 * 8 + 4)  # two thirds of iris, as the engine gets them
+    monkeypatch.setattr(backend, "_MOST_BYTES", 6.5 * of_a_fit)
+    with fused() as report:
+        GridSearchCV(classifier(), {"epochs": [1, 2, 3, 4]}, cv=KFold(3), refit=False).fit(*iris)
+    assert max(one.together for one in report.trained) == 6
 
 
 def test_an_error_in_one_task_ends_the_search_with_that_error(iris: Any) -> None:

@@ -467,17 +467,45 @@ def test_what_keras_says_of_other_shapes_is_said(in_numpy: list[int]) -> None:
 # -- predicting -----------------------------------------------------------------------------------------------------
 
 
-def test_a_row_has_the_same_output_whatever_stands_around_it() -> None:
-    X, _ = table()
-    model = network(lambda: [layers.Dense(40, activation="tanh"), layers.Dense(7)])
-    network_of_it = Network(model)
-    network_of_it.ready((X[:1], table()[1][:1], None))
-    chain = network_of_it.program.forward.chain  # type: ignore[union-attr]
+def chain_of(model: keras.Model) -> tuple[_dense.Chain, list[Any]]:
+    chain = _dense.chain_of(model)
     assert chain is not None
-    weights = model.get_weights()
-    whole = chain.output(weights, X[:160])
-    np.testing.assert_allclose(whole, model.predict(X[:160], verbose=0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(chain.output(weights, X[32:64]), whole[32:64])
-    np.testing.assert_array_equal(chain.output(weights, np.repeat(X[5:6], 32, axis=0))[0], whole[5])
-    for other in (X[:5], X[:32].astype("float64"), X[:32, :5]):
-        assert not chain.takes(other)
+    return chain, model.get_weights()
+
+
+def test_a_row_has_the_same_output_whatever_stands_around_it() -> None:
+    for n_inputs, width, n_outputs in [(13, 40, 7), (30, 16, 1), (100, 3, 1), (7, 200, 30)]:
+        model = keras.Sequential([keras.Input((n_inputs,)), layers.Dense(width, "tanh"), layers.Dense(n_outputs)])
+        chain, weights = chain_of(model)
+        X = np.random.default_rng(0).normal(size=(1024, n_inputs)).astype("float32")
+        whole = chain.output(weights, X)
+        np.testing.assert_allclose(whole, model.predict(X, verbose=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(chain.output(weights, X[32:64]), whole[32:64])
+        np.testing.assert_array_equal(chain.output(weights, np.repeat(X[5:6], 32, axis=0))[0], whole[5])
+        assert chain.takes(X)
+        for other in (X[:5], X[:32].astype("float64"), X[:32, :2], X[:32, :, None], X.tolist()):
+            assert not chain.takes(other)
+
+
+def test_probabilities_of_large_outputs_are_numbers() -> None:
+    model = network(hidden)
+    chain, weights = chain_of(model)
+    large = [1000 * weight for weight in weights]
+    found = chain.output(large, table()[0][:32])
+    model.set_weights(large)
+    np.testing.assert_allclose(found, model.predict(table()[0][:32], verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_steps_of_adam_are_those_of_keras() -> None:
+    # 1 - 0.999**9 loses five digits in single precision, and with a power that is rounded otherwise five others.
+    weights = keras.Variable(np.zeros(1, "float32"))
+    optimizer = keras.optimizers.Adam(1.0)
+    optimizer.build([weights])
+    w, m, v = (np.zeros((1, 1), "float32") for _ in range(3))
+    for step in range(1, 60):
+        weights.assign(np.zeros(1, "float32"))
+        optimizer.apply([keras.ops.ones(1)], [weights])
+        w[...] = 0
+        state, rate, spare = {"_momentum": m, "_velocity": v}, np.ones((1, 1), "float32"), np.empty_like(w)
+        _dense._adam(w, np.ones_like(w), state, rate, lambda name: getattr(optimizer, name), spare, np.float64(step))
+        np.testing.assert_allclose(w[0], weights, rtol=1e-6)
