@@ -37,6 +37,9 @@ _MOST_TASKS = 256
 # Bytes of rows that tasks in flight may keep, a few tasks apart: a dozen networks fill a program as well as a hundred.
 _MOST_BYTES, _FEWEST_TASKS = 128 * 2**20, 4
 
+# How long the end of a search waits for tasks that were given up; what a user wrote may take any time.
+_SECONDS_TO_GIVE_UP = 2.0
+
 # How much more they may keep before the memory that is free is looked at again.
 _BYTES_BETWEEN_LOOKS = 4 * 2**20
 
@@ -446,6 +449,12 @@ class FusedBackend(ParallelBackendBase):
     def stop_call(self) -> None:
         """joblib has all results, or gave up."""
         self._all_handed_over()
+        # What was given up ends before the search does: scikit-learn puts back the filters of warnings where a task
+        # ends, and they are those of the process.
+        with self._conductor.without_baton(self._tasks):
+            deadline = time.monotonic() + _SECONDS_TO_GIVE_UP
+            for task in self._tasks:
+                task.finished.wait(max(0.0, deadline - time.monotonic()))
         self._conductor.leave()
 
     def _all_handed_over(self) -> None:

@@ -409,6 +409,32 @@ def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
     assert together["mean_test_score"][1] == -1.0
 
 
+ENDED: list[bool] = []
+
+
+class EndsSlowly(KerasClassifier):
+    """Says when it has ended, which takes a while."""
+
+    def fit(self, X: Any, y: Any, **arguments: Any) -> Any:
+        place = len(ENDED)
+        ENDED.append(False)
+        try:
+            return super().fit(X, y, **arguments)
+        finally:
+            time.sleep(0.1)
+            ENDED[place] = True
+
+
+def test_what_a_failed_search_gives_up_ends_before_it(iris: Any) -> None:
+    ENDED.clear()
+    moods = {"mood": ["calm", "calm", "raises"]}
+    search = GridSearchCV(EndsSlowly(build, epochs=1), moods, cv=3, error_score="raise", refit=False)
+    with fused(), pytest.raises(ZeroDivisionError):
+        search.fit(*iris)
+    assert len(ENDED) > 1
+    assert all(ENDED)
+
+
 def test_pythons_collector_is_left_as_it_was(iris: Any) -> None:
     def frozen_while(act: Any) -> int:
         with fused():

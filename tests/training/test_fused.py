@@ -106,6 +106,7 @@ def test_fused_fits_end_as_model_fit() -> None:
     assert_equal(three_ways(simple), X)
 
 
+@pytest.mark.backend("tensorflow", "torch")  # on JAX, Keras itself refuses it
 def test_layers_frozen_since_the_first_fit_are_left_to_keras() -> None:
     X, y = table()
 
