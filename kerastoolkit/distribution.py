@@ -33,6 +33,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from kerastoolkit import _keras
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DistributionError, KerasToolkitWarning, ParameterError
 
@@ -843,7 +844,7 @@ def _check_for_replicas(model: keras.Model, name: str) -> None:
             f"`jit_compile=True` fails {under}: XLA cannot reach the copies of a variable on other devices. Leave it "
             "out."
         )
-    for layer in model._flatten_layers():
+    for layer in _keras.layers_of(model):
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable and not layer.synchronized:
             raise DistributionError(
                 f"The layer {layer.name!r} would learn its statistics from each replica's share of a batch {under}, "
@@ -937,7 +938,7 @@ def _distribution_over(devices: tuple[str, ...], parts: Any, given: Any, n_proce
             return super().get_data_layout(data_shape)
 
         def get_variable_layout(self, variable: Any) -> Any:
-            known = getattr(variable, "_layout", None) is not None
+            known = _keras.has_layout(variable)
             if divided and not given and not known:
                 return kinds.TensorLayout(_divided_axes(variable.shape, parts), mesh)
             return super().get_variable_layout(variable)
@@ -1008,7 +1009,7 @@ def _scale_learning_rate(optimizer: Any, rule: str, n_replicas: int) -> None:
 
     _scaled.add(optimizer)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+    if isinstance(_keras.rate_of(optimizer), keras.optimizers.schedules.LearningRateSchedule):
         raise ParameterError(
             f"`scale_learning_rate={rule!r}` cannot scale a schedule. Write the rates of the schedule for "
             f"{n_replicas} devices, and leave it out."

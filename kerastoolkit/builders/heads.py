@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kerastoolkit import _keras
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
 
@@ -909,7 +910,7 @@ def _loss_name(loss: Any) -> str:
 
 
 def _from_logits(loss: Any) -> bool:
-    keywords = getattr(loss, "_fn_kwargs", None) or {}
+    keywords = _keras.keywords_of(loss)
     return bool(keywords.get("from_logits", getattr(loss, "from_logits", False)))
 
 

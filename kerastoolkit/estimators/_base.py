@@ -22,7 +22,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kerastoolkit import builders
+from kerastoolkit import _keras, builders
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
@@ -616,8 +616,7 @@ class KerasEstimator(BaseEstimator):
         ours = self._compile_arguments(head, defaults=False, model=model)
         ours = {name: value for name, value in ours.items() if name not in consumed}
         if ours:
-            config = getattr(model, "_compile_config", None)
-            theirs = dict(config.config) if config is not None else {"optimizer": model.optimizer, "loss": model.loss}
+            theirs = _keras.compile_arguments(model) or {"optimizer": model.optimizer, "loss": model.loss}
             model.compile(**{**theirs, **ours})
 
     def _maker(self, name: str) -> Callable[[], Any]:
@@ -1016,7 +1015,7 @@ def _is_of_ours(build: Callable[..., Any] | None) -> bool:
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:
-    default = _defaults_of_fit()[name]
+    default = _defaults_of_fit().get(name)  # another Keras, or whoever wraps `Model.fit`, may not name it
     return value is default or value == default or value is None
 
 
@@ -1085,14 +1084,14 @@ def _keep_loss_scaling(model: keras.Model) -> None:
     """
     import keras
 
-    config = getattr(model, "_compile_config", None)
-    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) and config is not None:
-        model.compile(**{**config.config, "optimizer": model.optimizer})
+    arguments = _keras.compile_arguments(model)
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) and arguments is not None:
+        model.compile(**{**arguments, "optimizer": model.optimizer})
 
 
 def _compiled_with(model: keras.Model, name: str) -> Any:
-    config = getattr(model, "_compile_config", None)
-    return config.config.get(name) if config is not None else getattr(model, name, None)
+    arguments = _keras.compile_arguments(model)
+    return getattr(model, name, None) if arguments is None else arguments.get(name)
 
 
 def _sample(data: _Data) -> Any:

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from kerastoolkit import builders
+from kerastoolkit import _keras, builders
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.text import FIRST, Vocabulary, learn_vocabulary
@@ -328,7 +328,7 @@ def _with_vectors(build: Callable[..., keras.Model], vectors: np.ndarray, train:
     model = build(**arguments)
     if not isinstance(model, keras.Model):
         return model
-    for layer in model._flatten_layers(include_self=False):
+    for layer in _keras.layers_of(model, itself=False):
         if isinstance(layer, keras.layers.Embedding) and (layer.input_dim, layer.output_dim) == vectors.shape:
             layer.set_weights([vectors])
             layer.trainable = train

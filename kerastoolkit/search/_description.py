@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit import _keras
 from kerastoolkit.exceptions import ParameterError
 
 # Attributes of a class that say nothing about what it does, or say it in no fixed order.
@@ -321,9 +322,9 @@ class Describer:
         if isinstance(value, keras.Model):
             layers = [
                 [self._of_configured(layer), bool(layer.trainable)]
-                for layer in value._flatten_layers(include_self=False)
+                for layer in _keras.layers_of(value, itself=False)
             ]
-            compiled = self._of(getattr(getattr(value, "_compile_config", None), "config", None))
+            compiled = self._of(_keras.compile_arguments(value))
             optimizer = value.optimizer if value.compiled else None
             state = self._of_weights([*value.variables, *(optimizer.variables if optimizer is not None else ())])
             return ["model", self._of_configured(value), layers, state, compiled]

@@ -9,17 +9,15 @@ tests hold each of them against `Model.fit`. `chain_of` and `steps_of` answer No
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kerastoolkit import _keras
+
 if TYPE_CHECKING:
     import keras
-
-# What is written out here is what these versions of Keras do.
-_FIRST_KERAS, _LAST_KERAS = (3, 12), (3, 15)
 
 # Rows that are multiplied with the weights at a time when a network predicts. A product of another shape adds up in
 # another order, and the output for a row must not hang on the rows around it.
@@ -82,7 +80,8 @@ def chain_of(model: keras.Model) -> Chain | None:
     """The dense layers of a model that has nothing else; None if it has, or if this Keras is not known."""
     import keras
 
-    if not _is_known() or not model.built:
+    # Losses of probabilities are computed from what went into sigmoid and softmax on TensorFlow alone.
+    if keras.config.backend() != "tensorflow" or not _keras.is_tried() or not model.built:
         return None
     layers = _in_a_row(model)
     if not layers:
@@ -109,15 +108,6 @@ def chain_of(model: keras.Model) -> Chain | None:
     whole = sum(1 + (layer.bias is not None) for layer in found) == len(shapes)
     in_order = all(layer.bias in (None, layer.kernel + 1) for layer in found)
     return Chain(found, shapes) if found and whole and in_order else None
-
-
-@functools.cache
-def _is_known() -> bool:
-    import keras
-
-    version = tuple(int(number) for number in re.findall(r"\d+", keras.__version__)[:2])
-    # Losses of probabilities are computed from what went into sigmoid and softmax on TensorFlow alone.
-    return keras.config.backend() == "tensorflow" and _FIRST_KERAS <= version <= _LAST_KERAS
 
 
 def _in_a_row(model: keras.Model) -> list[Any] | None:
@@ -216,27 +206,30 @@ class _Loss(NamedTuple):
     Attributes:
         activations: Those that the last layer may have.
         through: Whether it is computed from what goes into the last activation, and its gradient is that of this.
-        compute: From that, or else from the output, the targets and the smoothing of labels to the loss of each row,
-            the gradient, and the output where it is computed from what goes into the activation.
+        compute: From that, or else from the output, the targets and the smoothing of labels, one number or
+            `(models, 1, 1)`, to the loss of each row, the gradient, and the output where it is computed from what goes
+            into the activation.
     """
 
     activations: tuple[str, ...]
     through: bool
-    compute: Callable[[Any, Any, float], tuple[Any, Any, Any]]
+    compute: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
 
 
-def _binary_crossentropy(z: Any, y: Any, smoothing: float) -> tuple[Any, Any, Any]:
-    if smoothing:
-        y = y * np.float32(1.0 - smoothing) + np.float32(0.5 * smoothing)
+def _smoothed(y: Any, smoothing: Any, n_classes: int) -> Any:
+    return y * _single(1.0 - smoothing) + _single(smoothing / n_classes) if np.any(smoothing) else y
+
+
+def _binary_crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+    y = _smoothed(y, smoothing, 2)
     output = z.copy()
     _sigmoid(output)
     loss = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
     return _mean(loss), (output - y) / np.float32(z.shape[-1]), output
 
 
-def _crossentropy(z: Any, y: Any, smoothing: float) -> tuple[Any, Any, Any]:
-    if smoothing:
-        y = y * np.float32(1.0 - smoothing) + np.float32(smoothing / z.shape[-1])
+def _crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+    y = _smoothed(y, smoothing, z.shape[-1])
     z = z - _over_units(np.maximum, z)
     output = np.exp(z)
     total = _over_units(np.add, output)
@@ -246,12 +239,12 @@ def _crossentropy(z: Any, y: Any, smoothing: float) -> tuple[Any, Any, Any]:
     return -_over_units(np.add, z)[..., 0], output - y, output
 
 
-def _squared_error(output: Any, y: Any, smoothing: float) -> tuple[Any, Any, Any]:
+def _squared_error(output: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
     difference = output - y
     return _mean(np.square(difference)), difference * np.float32(2 / y.shape[-1]), output
 
 
-def _absolute_error(output: Any, y: Any, smoothing: float) -> tuple[Any, Any, Any]:
+def _absolute_error(output: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
     difference = output - y
     return _mean(np.abs(difference)), np.sign(difference) / np.float32(y.shape[-1]), output
 
@@ -470,12 +463,13 @@ class Steps:
         if loss is None or rule is None or metrics is None or sorted(names) != rule:
             raise ValueError("it is not written out")
         self._loss, self._smoothing = loss[1:]
+        self._given_loss = model.loss
         self._takes_numbers = loss[0] == "SparseCategoricalCrossentropy"
         of_numbers = [kind == "SparseCategoricalAccuracy" for kind in kinds]
         if not all(of_numbers) if self._takes_numbers else any(of_numbers):
             raise ValueError("its metrics are for targets of another form")
         self._of_columns, self._of_r2 = "CategoricalAccuracy" in kinds, "R2Score" in kinds
-        self._metrics = metrics
+        self._counted = metrics
         self._names_of_results = list(model.get_metrics_result())
         if len(self._names_of_results) != 1 + len(metrics):
             raise ValueError("its metrics share a name")
@@ -557,7 +551,7 @@ class Steps:
 
     def _results(self, variables: list[Any]) -> dict[str, Any]:
         values, first = [_ratio(variables[:2])], 2
-        for metric in self._metrics:
+        for metric in self._counted:
             values.append(metric.result(variables[first : first + metric.n_variables]))
             first += metric.n_variables
         return dict(zip(self._names_of_results, values, strict=True))
@@ -631,7 +625,9 @@ class _Run:
     def count(self, y: Any, weights: Any, variables: list[Any]) -> None:
         """Computes the loss and its gradient, and counts loss and metrics."""
         steps, last, output = self._steps, self._steps._chain.layers[-1].activation, self._output
-        loss, gradient, probability = steps._loss.compute(output, y, steps._smoothing)
+        smoothing = self._lifted.get((id(steps._given_loss), "label_smoothing"))
+        smoothing = steps._smoothing if smoothing is None else smoothing[..., None]
+        loss, gradient, probability = steps._loss.compute(output, y, smoothing)
         if weights is not None:
             loss *= weights
             gradient *= weights[..., None]
@@ -645,7 +641,7 @@ class _Run:
         variables[0] += total * np.float32(self._size)
         variables[1] += np.float32(self._size)
         first = 2
-        for metric in steps._metrics:
+        for metric in steps._counted:
             metric.add(variables[first : first + metric.n_variables], y, output)
             first += metric.n_variables
 
@@ -741,7 +737,9 @@ def _metrics_of(model: keras.Model) -> list[_Metric] | None:
     """The metrics beside the loss, written out; None if one is not."""
     import keras
 
-    config = model._compile_config.config  # as it was given; `get_compile_config` asks everything for its own
+    config = _keras.compile_arguments(model)
+    if config is None:
+        return None
     penalties = {type(variable.regularizer) for variable in model.trainable_variables} - {type(None)}
     known = {keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2}
     others = [config.get(name) for name in ("loss_weights", "weighted_metrics")]

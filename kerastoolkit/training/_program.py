@@ -4,8 +4,7 @@ A Keras model keeps its state in variables, and Keras traces a new program for e
 comes out, so that one trace serves all models of a structure, one after another or, with a leading axis on every part
 of the state, all of them in one step. What a step does is what `Model.train_step` does, in the same order.
 
-Whatever Keras does not promise (names that begin with an underscore) is used in this module alone. `unsupported` says
-in words why a model must be trained by `Model.fit`.
+`unsupported` says in words why a model must be trained by `Model.fit`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kerastoolkit import _keras
+from kerastoolkit._keras import NotPureError
 from kerastoolkit.training import _dense
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Forward:
         pairs = _pairs(model.trainable_variables, trainable) + _pairs(model.non_trainable_variables, others)
         with _scope(pairs) as scope:
             before = dict(scope.state_mapping)
-            output = model(x, training=False) if model._call_has_training_arg else model(x)
+            output = _keras.output_of(model, x, training=False)
             if any(before.get(key) is not value for key, value in scope.state_mapping.items()):
                 raise NotPureError("a layer changes its state when it predicts")
         return output
@@ -160,7 +161,7 @@ class Program:
     @functools.cached_property
     def place_of_rate(self) -> int | None:
         """Where the learning rate stands in the optimizer's state; None for a schedule."""
-        rate = self._rule.optimizer._learning_rate
+        rate = _keras.rate_of(self._rule.optimizer)
         places = [place for place, variable in enumerate(self._rule.variables) if variable is rate]
         return places[0] if places else None
 
@@ -396,7 +397,7 @@ class Program:
         if not optimizer.use_ema:
             return None
         places = {id(variable): place for place, variable in enumerate(optimizer.variables)}
-        averages = [places.get(id(average)) for average in optimizer._model_variables_moving_average]
+        averages = [places.get(id(average)) for average in _keras.averages_of(optimizer)]
         return [
             value if place is None else state.optimizer[place]
             for value, place in zip(state.trainable, averages, strict=True)
@@ -409,7 +410,7 @@ class Program:
         model = self.template
         weights = sum(int(np.prod(v.shape)) for v in model.variables)
         outputs = 0
-        for layer in model._flatten_layers(include_self=False):
+        for layer in _keras.layers_of(model, itself=False):
             try:
                 shapes = [tuple(part.shape) for part in keras.tree.flatten(layer.output)]
             except (AttributeError, ValueError):
@@ -422,8 +423,8 @@ class Program:
         import keras
 
         total = 0
-        for layer in self.template._flatten_layers(include_self=False):
-            weights = [int(np.prod(v.shape)) for v in layer._trainable_variables if len(v.shape) > 1]
+        for layer in _keras.layers_of(self.template, itself=False):
+            weights = [int(np.prod(v.shape)) for v in _keras.own_variables(layer)[0] if len(v.shape) > 1]
             if not weights:
                 continue
             try:
@@ -457,9 +458,9 @@ class Program:
 
     @functools.cached_property
     def _compiles_well(self) -> bool:
-        layers = self.template._flatten_layers(include_self=False)
-        places = [type(layer).__module__.removeprefix("keras.src.layers.").split(".") for layer in layers]
-        kinds = all(place[0] in _LAYERS_FOR_XLA and place[-1] != "lambda_layer" for place in places)
+        layers = _keras.layers_of(self.template, itself=False)
+        groups = map(_keras.group_of, layers)
+        kinds = all(group in _LAYERS_FOR_XLA and module != "lambda_layer" for group, module in groups)
         return kinds and not any(map(_draws, layers))
 
     @functools.cached_property
@@ -467,7 +468,7 @@ class Program:
         """Whether many models take much longer to trace than one."""
         import keras
 
-        layers = self.template._flatten_layers(include_self=False)
+        layers = _keras.layers_of(self.template, itself=False)
         return self._backend.stacks_loops_slowly and any(isinstance(layer, keras.layers.RNN) for layer in layers)
 
     def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
@@ -519,9 +520,8 @@ class Program:
     def _loss(self, state: State, rows: Rows, *, training: bool) -> tuple[Any, Any, list[Any], list[Any]]:
         model = self.template
         with _scope(self._mapping(state), collect_losses=True) as scope, self._only_these_change(scope):
-            output = model(rows.x, training=training) if model._call_has_training_arg else model(rows.x)
-            loss = model._compute_loss(x=rows.x, y=rows.y, y_pred=output, sample_weight=rows.weights, training=training)
-            model._clear_losses()
+            output = _keras.output_of(model, rows.x, training=training)
+            loss = _keras.loss_of(model, rows, output, training=training)
         others = _updated(scope, model.non_trainable_variables, state.others)
         return output, loss, others, _updated(scope, model.metrics_variables, state.metrics)
 
@@ -531,7 +531,7 @@ class Program:
         model = self.template
         with _scope(self._mapping(state)) as scope, self._only_these_change(scope):
             first = next(part for part in keras.tree.flatten(rows.x) if part is not None)
-            model._loss_tracker.update_state(loss, sample_weight=keras.ops.shape(first)[0])
+            _keras.count_loss(model, loss, keras.ops.shape(first)[0])
             model.compute_metrics(rows.x, rows.y, output, sample_weight=rows.weights)
         return _updated(scope, model.metrics_variables, state.metrics)
 
@@ -566,16 +566,21 @@ class Program:
         lifts = [self._lifts[slot] for slot in values]
         before = [getattr(owner, name) for owner, name in lifts]
         for (owner, name), value, number in zip(lifts, values.values(), before, strict=True):
+            given = _kind_of_lifted()(value, number, self._backend.convert)
             if name == "rate":  # Keras' dropout takes a number only
                 _set(owner, "call", self._dropout(owner, value))
+            elif name in _keras.keywords_of(owner):  # a loss passes this to its function
+                _keras.keywords_of(owner)[name] = given
             else:
-                _set(owner, name, _kind_of_lifted()(value, number, self._backend.convert))
+                _set(owner, name, given)
         try:
             yield
         finally:
             for (owner, name), number in zip(lifts, before, strict=True):
                 if name == "rate":
                     object.__delattr__(owner, "call")
+                elif name in _keras.keywords_of(owner):
+                    _keras.keywords_of(owner)[name] = number
                 else:
                     _set(owner, name, number)
 
@@ -715,10 +720,6 @@ def _kind_of_lifted() -> type[_Lifted]:
     return LiftedVariable
 
 
-class NotPureError(Exception):
-    """A model cannot be trained by a shared program; the message says why."""
-
-
 def _reason(error: Exception, *, stacked: bool) -> str:
     """An error of a program, as the reason why models are trained in another way."""
     if isinstance(error, NotPureError):
@@ -740,7 +741,7 @@ def _nothing_else_changes(model: keras.Model) -> Iterator[None]:
     Raises:
         NotPureError: It did.
     """
-    layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
+    layers = [layer for layer in _keras.layers_of(model) if not type(layer).__module__.startswith("keras.")]
     before = [_attributes(layer) for layer in layers]
     generators = _generators()
     try:
@@ -838,7 +839,7 @@ def _generators() -> Any:
     return states
 
 
-# -- what is private to Keras ---------------------------------------------------------------------------------------
+# -- state ----------------------------------------------------------------------------------------------------------
 
 
 def _pairs(variables: Sequence[Any], values: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -861,37 +862,6 @@ def _set(owner: Any, name: str, value: Any) -> None:
     object.__setattr__(owner, name, value)
 
 
-@functools.cache
-def _pure(kind: type) -> type:
-    """An optimizer class with the same rule of update, without what a backend adds for devices.
-
-    TensorFlow's optimizers refuse `stateless_apply`, and torch's work in place. The class of the user comes first in
-    the order of resolution, so that an optimizer which overrides one of these methods itself keeps its own.
-    """
-    import keras
-    from keras.src.optimizers.base_optimizer import BaseOptimizer
-
-    names = [
-        "_apply_weight_decay",
-        "_backend_increment_gradient_accumulators",
-        "_backend_reset_gradient_accumulators",
-        "_backend_update_step",
-        "_clip_by_norm",
-        "_overwrite_model_variables_with_average_value",
-        "_var_key",
-        "add_variable_from_reference",
-        "assign",
-        "assign_add",
-        "assign_sub",
-        "stateless_apply",
-    ]
-    if keras.config.backend() == "tensorflow":
-        names.remove("_clip_by_norm")  # TensorFlow's own keeps the gradient of an embedding as it is
-    methods = {name: getattr(BaseOptimizer, name) for name in names if hasattr(BaseOptimizer, name)}
-    plain = type("Plain", (keras.optimizers.Optimizer,), methods)
-    return type(kind.__name__, (kind, plain), {"__module__": kind.__module__})
-
-
 class _Rule:
     """An optimizer as a function from gradients and state to weights and state.
 
@@ -903,7 +873,7 @@ class _Rule:
         import keras
 
         self._weights = template.trainable_variables
-        self.optimizer = _pure_optimizer(template)
+        self.optimizer = _keras.pure_optimizer(template)
         self._places: list[list[int]] | None = None
         self.names: list[str] | None = None  # of the state of the optimizer of the vector
         self._shapes = [tuple(variable.shape) for variable in self._weights]
@@ -979,7 +949,8 @@ def _treats_all_alike(model: keras.Model) -> bool:
 
     optimizer, weights = model.optimizer, model.trainable_variables
     alike = {"SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion", "Ftrl"}
-    dense = all(type(layer).__module__.startswith("keras.") for layer in model._flatten_layers())
+    layers = _keras.layers_of(model)
+    dense = all(type(layer).__module__.startswith("keras.") for layer in layers)
     return (
         type(optimizer).__name__ in alike
         and type(optimizer).__module__.startswith("keras.")
@@ -989,39 +960,8 @@ def _treats_all_alike(model: keras.Model) -> bool:
         and len({str(variable.dtype) for variable in weights}) == 1
         and dense
         # Their gradients are sparse: rows that come twice must not be added up before the rule has seen them.
-        and not any(isinstance(layer, keras.layers.Embedding) for layer in model._flatten_layers())
+        and not any(isinstance(layer, keras.layers.Embedding) for layer in layers)
     )
-
-
-def _pure_optimizer(model: keras.Model) -> Any:
-    import keras
-
-    optimizer = model.optimizer
-    if keras.config.backend() == "jax":
-        return optimizer
-    kind = type(optimizer)
-    if keras.config.backend() == "torch" and kind.__module__.startswith("keras.src.backend.torch"):
-        kind = next(base for base in kind.__mro__ if base.__module__.startswith("keras.src.optimizers."))
-    pure_kind = _nadam_of_torch() if kind is keras.optimizers.Nadam and kind is not type(optimizer) else _pure(kind)  # type: ignore[arg-type]
-    pure = pure_kind.from_config(optimizer.get_config())  # type: ignore[attr-defined]
-    pure.build(model.trainable_variables)
-    return pure
-
-
-@functools.cache
-def _nadam_of_torch() -> type:
-    """Keras' Nadam with `1 - beta` as on torch: of numbers of Python, where the others subtract in single precision."""
-    import keras
-    from keras import ops
-
-    class Nadam(_pure(keras.optimizers.Nadam)):  # type: ignore[misc]
-        def assign_add(self, variable: Any, value: Any) -> None:
-            for slots, beta in ((self._momentums, self.beta_1), (self._velocities, self.beta_2)):
-                if any(variable is slot for slot in slots):
-                    value = value * ((1 - beta) / (1 - ops.cast(beta, variable.dtype)))
-            super().assign_add(variable, value)
-
-    return Nadam
 
 
 def unsupported(model: keras.Model) -> str | None:
@@ -1031,6 +971,9 @@ def unsupported(model: keras.Model) -> str | None:
     kind, backend = type(model), keras.config.backend()
     if not hasattr(_Backends, backend):
         return f"there is no shared program for the backend {backend}"
+    objection = _keras.objection()
+    if objection is not None:
+        return objection
     if not model.compiled or model.optimizer is None:
         return "the model is not compiled with an optimizer"
     for name in ("train_step", "test_step", "fit", "evaluate", "make_train_function", "make_test_function"):
@@ -1043,31 +986,28 @@ def unsupported(model: keras.Model) -> str | None:
     optimizer = model.optimizer
     if not type(optimizer).__module__.startswith("keras."):
         return f"{type(optimizer).__name__} is an optimizer of the user's"
-    if any(getattr(optimizer, f"_exclude_from_weight_decay{end}", None) for end in ("", "_pattern")):
+    if _keras.leaves_weights_out(optimizer):
         return "the optimizer leaves some weights out of its weight decay"
-    if not _keras_is_known(model):
-        return f"Keras {keras.__version__} is built otherwise inside"
     if type(optimizer).__name__ in ("LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW"):
         return f"{type(optimizer).__name__} is more than a rule of update"
     if optimizer.gradient_accumulation_steps or optimizer.ema_overwrite_frequency:
         return "the optimizer does something else in some steps"
     if not model.trainable_variables:
         return "the model has nothing to train"
-    built = getattr(optimizer, "_trainable_variables", None) if optimizer.built else None
-    if built is not None and list(map(id, built)) != list(map(id, model.trainable_variables)):
+    if not _keras.is_built_for(optimizer, model.trainable_variables):
         return "layers were frozen or thawed since its optimizer was built"
     if backend == "tensorflow":
         import tensorflow as tf
 
-        if tf.distribute.has_strategy() or model._distribute_strategy is not None:
+        if tf.distribute.has_strategy() or _keras.is_under_strategy(model):
             return "the model is distributed over devices"
         # Its gradient by oneDNN, which Keras' own program has, is another than TensorFlow's: seen at 2.21.
-        if any(type(layer).__name__ in ("MaxPooling3D", "AdaptiveMaxPooling3D") for layer in model._flatten_layers()):
+        if any(type(layer).__name__ in ("MaxPooling3D", "AdaptiveMaxPooling3D") for layer in _keras.layers_of(model)):
             return "TensorFlow computes another gradient of MaxPooling3D in another program"
     elif keras.distribution.distribution() is not None:
         return "the model is distributed over devices"
     if backend == "torch":
-        for layer in model._flatten_layers():
+        for layer in _keras.layers_of(model):
             if _draws(layer):
                 return f"{type(layer).__name__} draws random numbers, on torch from a generator of the process"
             if type(layer).__name__ == "TorchModuleWrapper":
@@ -1077,24 +1017,11 @@ def unsupported(model: keras.Model) -> str | None:
 
 def _draws(layer: Any) -> bool:
     """Whether a layer draws random numbers while it trains; Keras gives some a seed that never do."""
-    if not getattr(layer, "_seed_generators", ()):
+    if not _keras.is_seeded(layer):
         return False
     rates = [getattr(layer, name, None) for name in ("rate", "stddev", "dropout", "recurrent_dropout")]
     known = [rate for rate in rates if isinstance(rate, (int, float))]
     return not (type(layer).__module__.startswith("keras.") and known) or any(known)
-
-
-def _keras_is_known(model: keras.Model) -> bool:
-    """Whether this Keras has all that is private to it and used here, in a model that has an optimizer."""
-    from keras.src.optimizers import base_optimizer
-
-    of_model = ("_call_has_training_arg", "_clear_losses", "_compute_loss", "_flatten_layers", "_symbolic_build")
-    of_optimizer = ("stateless_apply", "_backend_update_step", "_var_key")
-    return (
-        all(hasattr(model, name) for name in (*of_model, "_loss_tracker", "_compile_config"))
-        and all(hasattr(base_optimizer.BaseOptimizer, name) for name in of_optimizer)
-        and hasattr(model.optimizer, "_learning_rate")
-    )
 
 
 def compiled_drawing(
@@ -1123,12 +1050,6 @@ def compiled_drawing(
     return lambda rows: compiled(np.array([[(seed, 0) for seed in row] for row in rows], dtype))
 
 
-def build_like(model: keras.Model, batch: Any) -> None:
-    """Builds what Keras builds when it first sees data: metrics, loss, optimizer."""
-    x, y, weights = batch
-    model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
-
-
 def is_built(model: keras.Model) -> bool:
     """Whether Keras has built what it builds when it first sees data."""
     return bool(model.optimizer.built)
@@ -1149,18 +1070,24 @@ def assign(model: keras.Model, state: State) -> None:
 
 def clone(model: keras.Model) -> keras.Model:
     """A compiled model of the same structure, with other weights."""
+    import keras
 
     copy = type(model).from_config(model.get_config())
     optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
-    copy.compile(**{**model._compile_config.config, "optimizer": optimizer})
+    arguments = _keras.compile_arguments(model)
+    if arguments is None:
+        raise ValueError("the model was compiled in a way of its own")
+    # Losses of its own: while a program is traced, a number in them is not a number.
+    losses = keras.tree.map_structure(_keras.copy_of_loss, arguments.get("loss"))
+    copy.compile(**{**arguments, "optimizer": optimizer, "loss": losses})
     return copy
 
 
 def keras_generators() -> Any:
     """The state of Keras' and TensorFlow's generators for the whole process."""
     import keras
-    from keras.src.backend.common import global_state
 
+    global_state = _keras.state_of_process()
     generator = global_state.get_global_attribute("global_seed_generator")
     states = [
         None if generator is None else _numpy(generator.state.value).tolist(),
@@ -1844,7 +1771,7 @@ class _Torch:
                     rows = _present(mapped(take, data, starts))
                     if ahead[0]:
                         look_ahead(state, lifted, rows)
-                    with _as_vmap_takes_it() if stacked else contextlib.nullcontext():
+                    with _keras.as_vmap_takes_it() if stacked else contextlib.nullcontext():
                         state = (torch.func.vmap(one) if stacked else one)(state, lifted, rows)
                 return state, torch.func.vmap(results)(state) if stacked else results(state)
 
@@ -1857,87 +1784,6 @@ class _Torch:
 
     def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
         return None
-
-
-@contextlib.contextmanager
-def _as_vmap_takes_it() -> Iterator[None]:
-    """Has Keras compute in a way that torch can take for several models at once; what it computes is the same."""
-    import keras
-    from keras.src.backend.torch import core, nn
-
-    replaced: list[tuple[Any, str, Callable[..., Any]]] = [
-        (nn, "_maybe_convert_to_channels_last", lambda tensor: tensor),  # only about how fast a convolution is
-        (core, "cond", functools.partial(_cond, getattr(core, "cond", keras.ops.cond))),
-        (core, "scatter", _scatter),
-        (keras.regularizers.L1L2, "__call__", _penalty),
-        (keras.optimizers.schedules.PiecewiseConstantDecay, "__call__", _piecewise),
-    ]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
-    for owner, name, function in replaced:
-        if hasattr(owner, name):
-            setattr(owner, name, function)
-    try:
-        yield
-    finally:
-        for owner, name, function in before:
-            setattr(owner, name, function)
-
-
-def _cond(cond: Callable[..., Any], condition: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
-    """Keras' `cond`; where the condition differs between models, both sides of it are computed."""
-    import keras
-    import torch
-    from keras.src.backend.common.stateless_scope import get_stateless_scope
-
-    try:
-        bool(condition)
-    except RuntimeError:  # it differs
-        scope = get_stateless_scope()
-        before = dict(scope.state_mapping) if scope is not None else {}
-        sides = true(), false()
-        if scope is not None and any(before.get(key) is not value for key, value in scope.state_mapping.items()):
-            raise NotPureError("a condition that differs between models changes a state") from None
-        if any(getattr(part, "requires_grad", False) for part in keras.tree.flatten(sides)):
-            # What is not finite on the side that is not taken would make the gradient NaN.
-            raise NotPureError("a gradient goes through a condition that differs between models") from None
-        return keras.tree.map_structure(lambda one, other: torch.where(condition, one, other), *sides)
-    return cond(condition, true, false)
-
-
-def _scatter(indices: Any, values: Any, shape: Any) -> Any:
-    """Keras' `scatter`, not in place."""
-    import keras
-    import torch
-
-    indices, values = keras.ops.convert_to_tensor(indices), keras.ops.convert_to_tensor(values)
-    n_axes = indices.shape[-1]
-    places = torch.reshape(indices, [-1, n_axes]).long().unbind(1)
-    values = torch.reshape(values, [-1, *shape[n_axes:]])
-    return values.new_zeros(shape).index_put(places, values, accumulate=True)
-
-
-def _penalty(penalty: Any, x: Any) -> Any:
-    """`L1L2.__call__`, not in place."""
-    from keras import ops
-
-    l1, l2 = penalty.l1, penalty.l2
-    parts = [ops.cast(l1, x.dtype) * ops.sum(ops.absolute(x))] if l1 != 0.0 else []
-    parts += [ops.cast(l2, x.dtype) * ops.sum(ops.square(x))] if l2 != 0.0 else []
-    return sum(parts, ops.convert_to_tensor(0.0, dtype=x.dtype))
-
-
-def _piecewise(schedule: Any, step: Any) -> Any:
-    """`PiecewiseConstantDecay.__call__`, not in place."""
-    from keras import ops
-
-    first, *others = map(ops.convert_to_tensor, schedule.values)
-    ends = [ops.cast(end, step.dtype) for end in map(ops.convert_to_tensor, schedule.boundaries)]
-    reached = [ops.logical_and(step > low, step <= high) for low, high in zip(ends, ends[1:], strict=False)]
-    values = [first, others[-1], *others[:-1]]
-    return sum(
-        ops.cast(is_now, first.dtype) * value
-        for is_now, value in zip([step <= ends[0], step > ends[-1], *reached], values, strict=True)
-    )
 
 
 class _Backends:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from kerastoolkit import _keras
+
 if TYPE_CHECKING:
     import keras
 
@@ -102,7 +104,7 @@ def fingerprint(value: Any) -> Any:
             return "array", tuple(map(fingerprint, value.tolist())) if value.size <= _MOST_ELEMENTS else _refuse(value)
         return "array", value.dtype.str, value.shape, value.tobytes()
     if type(value).__name__ == "DynamicBackend" and _is_known(type(value).__module__):
-        return "backend", value._backend  # of the layers that prepare data
+        return "backend", _keras.backend_of(value)  # of the layers that prepare data
     if isinstance(value, functools.partial):
         return "partial", fingerprint(value.func), fingerprint(value.args), fingerprint(value.keywords)
     if isinstance(value, types.FunctionType):
@@ -243,9 +245,9 @@ def structure_of(model: keras.Model, origin: Any = None) -> Structure:
     import keras
 
     try:
-        compiled = _compile_key_of(model)
         optimizer = _optimizer_key(model.optimizer)
         slots = _slots(model)
+        compiled = _compile_key_of(model, slots)
         weights = tuple(_weight_key(variable, slots) for variable in model.variables)
     except Exception:  # Keras and the user's classes raise what they like where a config is asked for
         return Structure("itself", _ById(model), [], [])
@@ -256,7 +258,7 @@ def structure_of(model: keras.Model, origin: Any = None) -> Structure:
             return Structure("itself", _ById(model), [], [])
         kind, known = "origin", origin
     pattern = tuple((type(owner).__name__, name) for owner, name in slots)
-    frozen = tuple(layer.trainable for layer in model._flatten_layers())
+    frozen = tuple(layer.trainable for layer in _keras.layers_of(model))
     key = (kind, known, compiled, optimizer, weights, pattern, frozen, surroundings(), keras.config.backend())
     return Structure(kind, key, slots, [float(getattr(owner, name)) for owner, name in slots])
 
@@ -264,7 +266,7 @@ def structure_of(model: keras.Model, origin: Any = None) -> Structure:
 def _slots(model: keras.Model) -> list[tuple[Any, str]]:
     """The numbers that may differ, each once."""
     slots: list[tuple[Any, str]] = []
-    for owner, name in [*_optimizer_slots(model.optimizer), *_layer_slots(model)]:
+    for owner, name in [*_optimizer_slots(model.optimizer), *_layer_slots(model), *_loss_slots(model)]:
         if not any(other is owner and known == name for other, known in slots):
             slots.append((owner, name))
     return slots
@@ -306,7 +308,7 @@ class _ById:
 def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
     import keras
 
-    layers = model._flatten_layers()
+    layers = _keras.layers_of(model)
     for part in layers:
         if isinstance(part, keras.Sequential) and len(set(map(id, part.layers))) < len(part.layers):
             raise UnknownError("a layer comes twice in it, which its config does not say")
@@ -314,7 +316,7 @@ def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
     names: dict[str, int] = {}
     # What makes a mask is among the operations, and is no layer.
     operations = [operation for layer in layers for operation in getattr(layer, "operations", ())]
-    for layer in [*model._flatten_layers(include_self=False), *operations]:
+    for layer in [*_keras.layers_of(model, itself=False), *operations]:
         # Names that were counted up say nothing; those of inputs and of several outputs go with the data.
         automatic = re.fullmatch(rf"((for|back)ward_)?{_snake(type(layer).__name__)}(_\d+)?", layer.name)
         if automatic and not (len(model.outputs) > 1 and layer.name in model.output_names):
@@ -331,6 +333,8 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
     if not _is_known(kind.__module__) or kind.__name__ == "Lambda":
         raise UnknownError(f"it is not known what {kind.__name__} depends on")
     if isinstance(layer, keras.Model):  # layers in an order that its config tells
+        if _keras.own_metrics(layer):
+            raise UnknownError("it has a metric as an attribute")
         return kind, ()
     parts = []
     for name, value in sorted(vars(layer).items()):
@@ -416,22 +420,28 @@ def compile_key(arguments: Mapping[str, Any]) -> Any:
     Raises:
         UnknownError: It cannot be proved what they do.
     """
-    others = tuple((name, _of_compiled(value)) for name, value in arguments.items() if name != "optimizer")
+    others = tuple((name, _of_compiled(value, [])) for name, value in arguments.items() if name != "optimizer")
     return others, _optimizer_key(arguments["optimizer"]) if arguments.get("optimizer") is not None else None
 
 
-def _compile_key_of(model: keras.Model) -> Any:
-    config = getattr(model, "_compile_config", None)
-    if config is None:
+def _compile_key_of(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
+    arguments = _keras.compile_arguments(model)
+    if arguments is None:
         raise UnknownError("it was compiled in a way of its own")
-    return compile_key({name: value for name, value in config.config.items() if name != "optimizer"})
+    return tuple((name, _of_compiled(value, slots)) for name, value in arguments.items() if name != "optimizer")
 
 
-def _of_compiled(value: Any) -> Any:
+def _of_compiled(value: Any, slots: list[tuple[Any, str]]) -> Any:
     if isinstance(value, (list, tuple)):
-        return type(value).__name__, tuple(map(_of_compiled, value))
+        return type(value).__name__, tuple(_of_compiled(item, slots) for item in value)
     if isinstance(value, Mapping) and "class_name" not in value:
-        return "dict", tuple((name, _of_compiled(item)) for name, item in value.items())
+        return "dict", tuple((name, _of_compiled(item, slots)) for name, item in value.items())
+    place = [place for place, (owner, _) in enumerate(slots) if owner is value]
+    if place:
+        keywords = _keras.keywords_of(value)
+        told = {name for name, item in vars(value).items() if name == _SMOOTHING or item is keywords}
+        rest = {name: item for name, item in keywords.items() if name != _SMOOTHING}
+        return type(value), place[0], _of_attributes(value, frozenset(told)), fingerprint(rest)
     return _of_config(value) if isinstance(value, Mapping) else fingerprint(value)
 
 
@@ -495,7 +505,7 @@ def _layer_slots(model: keras.Model) -> list[tuple[Any, str]]:
 
     slots: list[tuple[Any, str]] = []
     if keras.config.backend() != "torch":  # there, no program trains a model that draws random numbers
-        for layer in model._flatten_layers():
+        for layer in _keras.layers_of(model):
             if type(layer) is keras.layers.Dropout and layer.noise_shape is None and _is_nonzero(layer.rate):
                 slots.append((layer, "rate"))
     for variable in model.variables:
@@ -503,6 +513,24 @@ def _layer_slots(model: keras.Model) -> list[tuple[Any, str]]:
             names = [name for name in ("l1", "l2") if _is_nonzero(getattr(variable.regularizer, name, 0))]
             slots += [(variable.regularizer, name) for name in names]
     return slots
+
+
+# The argument of a loss, and its attribute.
+_SMOOTHING = "label_smoothing"
+
+
+def _loss_slots(model: keras.Model) -> list[tuple[Any, str]]:
+    import keras
+
+    given = keras.tree.flatten((_keras.compile_arguments(model) or {}).get("loss"))
+    return [(loss, _SMOOTHING) for loss in given if _smooths(loss)]
+
+
+def _smooths(loss: Any) -> bool:
+    """Whether a loss of Keras' own smoothes labels, by what its attribute says."""
+    smoothing = getattr(loss, _SMOOTHING, None)
+    is_known = _is_known(type(loss).__module__) and _is_nonzero(smoothing)
+    return is_known and _keras.keywords_of(loss).get(_SMOOTHING) == smoothing
 
 
 def _is_nonzero(value: Any) -> bool:

@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kerastoolkit import _keras
 from kerastoolkit.distribution import Strategy
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Kind, Program, Rows, State, mapped
 from kerastoolkit.training.network import Network, Recipe, draw
@@ -206,6 +207,9 @@ def fit_many(
     Raises:
         ParameterError: Two fits share a model.
     """
+    if not _keras.is_tried():
+        with isolated(None):  # one thread looks, and others wait
+            _keras.look(_trains_otherwise)
     models = [id(fit.model) for fit in fits if _is_model(fit.model)]
     if len(set(models)) < len(models):
         raise ParameterError(
@@ -330,6 +334,36 @@ def train(fit: Fit) -> Trained:
     return trained
 
 
+def _trains_otherwise() -> str | None:
+    """What `fit_many` and this Keras make of a small model, if that differs."""
+    import keras
+    from keras import layers
+
+    def build(rate: float) -> keras.Model:
+        with isolated(0):
+            model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh", kernel_regularizer="l2")])
+            model.add(layers.BatchNormalization())
+            model.add(layers.Dense(3, "softmax"))
+            model.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        return model
+
+    rows = np.arange(20)
+    x, y, weights = np.sin(np.outer(rows, [1.0, 2.0, 3.0])).astype("float32"), rows % 3, 1 + rows % 2
+    rest: dict[str, Any] = {"sample_weight": weights, "batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
+    trained, other = fit_many([Fit(build(rate), x, y, validation_data=(x, y), seed=0, **rest) for rate in (0.1, 0.01)])
+    for one in (trained, other):
+        if one.error is not None or one.how != "fused":
+            return str(one.error or one.reason)
+    model = build(0.1)
+    with isolated(0):
+        history = model.fit(x, y, validation_data=(x, y), **rest).history
+    pairs = [*zip(trained.model.get_weights(), model.get_weights(), strict=True)]
+    pairs += [(trained.history[name], history[name]) for name in history]
+    if all(np.allclose(ours, theirs, rtol=1e-3, atol=1e-4) for ours, theirs in pairs):
+        return None
+    return "a small model does not end as the steps that were known have it end"
+
+
 # -- one fit --------------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +397,7 @@ class _Run:
             try:
                 rows = _rows(fit.x, fit.y, fit.sample_weight)
                 self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data))
+                _refuse_no_rows(rows, self.validation)
             except _NotArraysError as error:
                 rows, reason = None, str(error)
         network = fit.model if isinstance(fit.model, Network) else None
@@ -412,7 +447,7 @@ class _Run:
         self.orders = np.random.default_rng((self.seed, fit.initial_epoch))
         self.epoch = fit.initial_epoch
         self.call_with_state("on_train_begin", {})
-        self.epoch = max(self.epoch, getattr(self.view, "_initial_epoch", None) or 0)
+        self.epoch = max(self.epoch, _keras.first_epoch(self.view))
 
     def end_epoch(self, logs: dict[str, Any]) -> None:
         self.call_with_state("on_epoch_end", self.epoch, logs)
@@ -618,6 +653,13 @@ def _rows(x: Any, y: Any, weights: Any) -> Rows:
     if len(lengths) != 1:
         raise ValueError(f"Data must have the same number of rows in all its parts; found {sorted(lengths)}.")
     return rows
+
+
+def _refuse_no_rows(rows: Rows, validation: Rows | None) -> None:
+    if not _length(rows.x):
+        raise DataError("`x` must have rows to train on; it has none.")
+    if validation is not None and not _length(validation.x):
+        raise DataError("`validation_data` must have rows; it has none. Leave it out to train without.")
 
 
 def _array(part: Any) -> Any:
@@ -851,7 +893,7 @@ def _quickest_size(runs: list[_Run]) -> int:
         sizes = {min(size, len(runs)) for size in _SIZES_OF_LARGE_MODELS}
         seconds = {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
         seconds[1] = _seconds_a_step(runs[:1], stacked=False)
-    except _program.NotPureError:
+    except _keras.NotPureError:
         return max(sizes)  # training itself will find out what is wrong, and what to do instead
     return min(seconds, key=lambda size: seconds[size])
 
@@ -891,7 +933,7 @@ def _tried(runs: list[_Run], otherwise: How, train: Callable[[], None]) -> list[
     try:
         train()
     except Exception as error:
-        words = str(error) if isinstance(error, _program.NotPureError) else f"the program raised {type(error).__name__}"
+        words = str(error) if isinstance(error, _keras.NotPureError) else f"the program raised {type(error).__name__}"
         left = [run for run in runs if run.trained.error is None and not run.has_ended]
         for run in left:
             run.network.state = before[run]  # a callback may have changed it, or been given that of the stack

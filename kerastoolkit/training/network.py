@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import itertools
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from kerastoolkit import _keras
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Program, State
 from kerastoolkit.training._structure import (
@@ -106,7 +108,7 @@ class Recipe:
 
     def blueprint(self) -> Blueprint | None:
         """What is known of the build function for these arguments; None where nothing can be known."""
-        if self.origin is None:
+        if self.origin is None or not _keras.is_trusted():
             return None
         found: Blueprint = _BLUEPRINTS.find(self.origin) or _BLUEPRINTS.keep(self.origin, Blueprint())
         return found
@@ -274,7 +276,7 @@ class Network:
         reason = _program.unsupported(model)
         if reason is not None:
             return _Start(reason, None, [])
-        _program.build_like(model, batch)
+        _keras.build(model, batch)
         # Whoever got the model may have changed it; then it is no more what its function makes.
         origin = None if self._recipe is None or self._handed_out else self._recipe.origin
         structure = structure_of(model, origin)
@@ -300,7 +302,7 @@ class Network:
             with isolated(_SEED_OF_TEMPLATES):
                 made = self._recipe.make() if origin is not None else None  # type: ignore[union-attr]
                 template = _program.clone(model) if made is None else made
-            _program.build_like(template, batch)
+            _keras.build(template, batch)
             own = structure_of(template, origin)
         except Exception:  # what cannot be copied is its own template
             return None
@@ -351,7 +353,7 @@ class Network:
                 changed = self._recipe.would_differ  # type: ignore[union-attr]
                 model = _program.clone(self._example) if changed else self._recipe.make()  # type: ignore[union-attr]
             if self._batch is not None and self.reason is None:
-                _program.build_like(model, self._batch)  # a model that was trained has metrics to ask
+                _keras.build(model, self._batch)  # a model that was trained has metrics to ask
             draw([self])
             assign = _program.assign if self.program is None else self.program.assign
             assign(model, self._state)
@@ -363,9 +365,11 @@ class Network:
 
     def predict(self, x: Any) -> Any:
         """Output for a batch of rows, in the mode of inference."""
+        if not _keras.is_trusted():
+            return self.model(x, training=False)
         try:
             return self._forward_for_now()(*self._values(), x)
-        except _program.NotPureError:  # a layer that draws, or counts, when it predicts
+        except _keras.NotPureError:  # a layer that draws, or counts, when it predicts
             return self.model(x, training=False)
 
     def _values(self) -> tuple[list[Any], list[Any]]:
@@ -425,9 +429,9 @@ def _plan(model: keras.Model, draws: list[int]) -> list[Callable[[list[int]], An
 
     places = {seed: place for place, seed in enumerate(draws)}
     initializers: dict[int, list[Any]] = {}
-    for layer in model._flatten_layers():
+    for layer in _keras.layers_of(model):
         own = [part for part in vars(layer).values() if isinstance(part, keras.initializers.Initializer)]
-        for variable in layer._trainable_variables + layer._non_trainable_variables:
+        for variable in itertools.chain(*_keras.own_variables(layer)):
             initializers[id(variable)] = own
     return [_maker(variable, initializers.get(id(variable), []), places, draws) for variable in model.variables]
 

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit import _keras
+
 __all__ = ["isolated"]
 
 # Keras builds and trains on global generators; two seeded fits in two threads would draw from each other's.
@@ -53,7 +55,7 @@ def isolated(seed: int | None) -> Iterator[None]:
         if seed is None:
             yield
             return
-        with _python_and_numpy(seed), _keras(seed), _tensorflow(seed), _torch(seed):
+        with _python_and_numpy(seed), _of_keras(seed), _tensorflow(seed), _torch(seed):
             yield
 
 
@@ -70,7 +72,7 @@ def _python_and_numpy(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _keras(seed: int) -> Iterator[None]:
+def _of_keras(seed: int) -> Iterator[None]:
     with _keras_globals({"global_random_seed": seed, "global_seed_generator": None}):
         yield
 
@@ -78,7 +80,7 @@ def _keras(seed: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _metric_names_from_the_start() -> Iterator[None]:
     metrics = _names_of_metrics()
-    names = _keras_state().get_global_attribute("object_name_uids")
+    names = _keras.state_of_process().get_global_attribute("object_name_uids")
     if names is None:
         yield
         return
@@ -98,7 +100,7 @@ def _names_of_metrics() -> frozenset[str]:
 
 @contextlib.contextmanager
 def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
-    state = _keras_state()
+    state = _keras.state_of_process()
     before = {name: state.get_global_attribute(name) for name in values}
     for name, value in values.items():
         state.set_global_attribute(name, value)
@@ -123,22 +125,14 @@ def settings() -> dict[str, Any]:
     """
     if "keras" not in sys.modules:
         return {}
-    found = vars(_keras_state().GLOBAL_STATE_TRACKER).items()
+    found = vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).items()
     return {name: value for name, value in found if "scope" not in name and name not in _WORK_IN_HAND}
 
 
 def put_settings(found: dict[str, Any]) -> None:
     """Sets in this thread what `settings` found in another."""
     if found:
-        vars(_keras_state().GLOBAL_STATE_TRACKER).update(found)
-
-
-def _keras_state() -> Any:
-    # The public keras.utils.set_random_seed sets these and imports TensorFlow under every backend; there is no
-    # public way to read them, and so none to put them back.
-    from keras.src.backend.common import global_state
-
-    return global_state
+        vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).update(found)
 
 
 @contextlib.contextmanager

@@ -170,6 +170,22 @@ def test_losses_and_metrics(name: str, weighted: bool, in_numpy: list[int]) -> N
     assert in_numpy
 
 
+@pytest.mark.parametrize(("name", "units"), [("BinaryCrossentropy", 1), ("CategoricalCrossentropy", 3)])
+def test_smoothings_that_differ(name: str, units: int, in_numpy: list[int]) -> None:
+    X, y = table()[0], targets("binary" if units == 1 else "one-hot")
+    smoothings = iter([0.1, 0.3] * 2)
+
+    def make(number: int) -> keras.Model:
+        output = layers.Dense(units, activation="sigmoid" if units == 1 else "softmax")
+        model = keras.Sequential([keras.Input((13,)), *hidden(), output])
+        loss = getattr(keras.losses, name)(label_smoothing=next(smoothings))
+        model.compile(keras.optimizers.Adam(0.01), loss)
+        return model
+
+    assert_equal(both_ways(fits(make, X, y, validation_data=(X[::4], y[::4]))), X, TOLERANCE)
+    assert set(in_numpy) == {2}
+
+
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "linear"])
 def test_activations_of_layers_of_their_own(activation: str, in_numpy: list[int]) -> None:
     X, y = table()
@@ -400,13 +416,9 @@ def test_a_dense_network_goes_to_numpy_and_a_long_training_to_a_program(in_numpy
 
 
 def test_an_unknown_keras_is_left_to_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        for version, known in [("3.15.9", True), ("3.16.0", False), ("4.0.0", False), ("3.11.3", False)]:
-            monkeypatch.setattr(keras, "__version__", version)
-            _dense._is_known.cache_clear()
-            assert (_dense.chain_of(network(hidden)) is not None) == known
-    finally:
-        _dense._is_known.cache_clear()
+    for version, known in [("3.15.9", True), ("3.16.0", False), ("4.0.0", False), ("3.11.3", False)]:
+        monkeypatch.setattr(keras, "__version__", version)
+        assert (_dense.chain_of(network(hidden)) is not None) == known
 
 
 @pytest.mark.parametrize("label", [3, -1])

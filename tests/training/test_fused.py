@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training import Fit, Trained, _program, explain, fit_many, fused
 from kerastoolkit.training import network as network_module
 from kerastoolkit.training._program import Program
@@ -598,6 +598,48 @@ def test_penalties_that_differ(name: str) -> None:
     assert_equal(three_ways(make), X)
 
 
+SMOOTHED = {
+    "BinaryCrossentropy": 1, "BinaryFocalCrossentropy": 1, "CategoricalCrossentropy": 3,
+    "CategoricalFocalCrossentropy": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMOOTHED)
+def test_smoothings_of_labels_that_differ(name: str) -> None:
+    X, y = table()
+    units = SMOOTHED[name]
+    target = np.eye(3, dtype="float32")[y] if units == 3 else (y > 0).astype("float32")[:, None]
+    losses = []
+
+    def make(number: int) -> Fit:
+        output = layers.Dense(units, activation="softmax" if units == 3 else "sigmoid")
+        model = keras.Sequential([keras.Input((13,)), *dense(), output])
+        losses.append(getattr(keras.losses, name)(label_smoothing=0.1 * (number + 1)))
+        model.compile(keras.optimizers.Adam(0.01), losses[-1])
+        return Fit(model, X, target, epochs=2, seed=number, validation_data=(X[::3], target[::3]))
+
+    pairs = three_ways(make)
+    assert_equal(pairs, X)
+    for loss, number in zip(losses, [0, 1, 2] * 2, strict=True):
+        assert loss.get_config()["label_smoothing"] == 0.1 * (number + 1)
+    for (ours, _), number in zip(pairs, range(3), strict=True):
+        assert ours.model.loss is losses[number]
+        expected = ours.model.evaluate(X[::3], target[::3], verbose=0)
+        np.testing.assert_allclose(ours.history["val_loss"][-1], expected, rtol=1e-5)
+
+
+def test_no_smoothing_and_smoothing_are_not_fused() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.1 * number)
+        return Fit(network(dense, loss=loss), X, np.eye(3, dtype="float32")[y], epochs=2, seed=number)
+
+    pairs = three_ways(make, n=2, together=False)
+    assert [ours.how for ours, _ in pairs] == ["alone", "alone"]
+    assert_equal(pairs, X)
+
+
 @pytest.mark.backend("torch")
 def test_random_numbers_of_torch_are_left_to_keras() -> None:
     X, y = table()
@@ -640,6 +682,19 @@ def test_metrics_with_a_state_of_their_own() -> None:
         return Fit(model, X, y, epochs=2, seed=number, validation_data=(X[::4], y[::4]))
 
     assert_equal(three_ways(make), X)
+
+
+def test_a_metric_that_is_an_attribute_of_the_model_is_in_its_history() -> None:
+    X, y = table()
+
+    def make(number: int) -> Fit:
+        model = network(dense)
+        model.extra = keras.metrics.Mean(name="extra")  # never told of anything
+        return Fit(model, X, y, epochs=2, seed=number)
+
+    pairs = three_ways(make, together=False)
+    assert all(ours.history["extra"] == [0.0, 0.0] for ours, _ in pairs)
+    assert_equal(pairs, X)
 
 
 def test_counts_of_training_are_not_those_of_validation() -> None:
@@ -897,6 +952,27 @@ def test_rows_that_do_not_fit_the_model_are_refused_for_that_fit_alone() -> None
     trained = fit_many([simple(0), Fit(network(dense), X[:, :5], y), simple(1)])
     assert isinstance(trained[1].error, ValueError)
     assert [one.how for one in trained if one.error is None] == ["fused", "fused"]
+
+
+def test_data_without_rows_are_refused_for_that_fit_alone() -> None:
+    X, y = table()
+    empty = [Fit(network(dense), X[:0], y[:0]), Fit(network(dense), X, y, validation_data=(X[:0], y[:0]))]
+    trained = fit_many([simple(0), *empty, simple(1)])
+    assert [one.how for one in trained if one.error is None] == ["fused", "fused"]
+    for one, words in zip(trained[1:3], ["`x` must have rows", "`validation_data` must have rows"], strict=True):
+        assert isinstance(one.error, DataError)
+        assert words in str(one.error)
+
+
+def test_a_layer_of_the_users_is_no_reason_for_model_fit() -> None:
+    class Own(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x * 2
+
+    X, y = table()
+    model = keras.Sequential([keras.Input((13,)), Own(), layers.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert fit_many([Fit(model, X, y)])[0].how == "alone"
 
 
 def test_two_fits_cannot_share_a_model() -> None:

@@ -1,0 +1,399 @@
+"""What Keras does not promise, and whether this Keras keeps to it.
+
+A name that begins with an underscore, or stands in a module under `keras.src`, may go with the next release, or come to
+mean something else. Whatever of that is used stands here and nowhere else. A Keras newer than those that were tried is
+looked at once, before it trains; if it lacks something, or trains a small model otherwise than the programs here do,
+then it trains every model itself, one by one, and one warning says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from kerastoolkit.exceptions import KerasToolkitWarning
+
+if TYPE_CHECKING:
+    import keras
+
+# The versions that all tests have passed with.
+FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
+
+_looked_at: set[str] = set()  # backends
+_objections: dict[str, str | None] = {}  # by backend; None from when a look begins
+
+
+class NotPureError(Exception):
+    """A model cannot be trained by a shared program; the message says why."""
+
+
+# -- whether it is as it was ----------------------------------------------------------------------------------------
+
+
+def is_tried() -> bool:
+    """Whether this version of Keras is one that all tests have passed with."""
+    import keras
+
+    return FIRST_TRIED <= _numbers(keras.__version__) <= LAST_TRIED
+
+
+@functools.cache
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def is_trusted() -> bool:
+    """Whether this Keras was tried, or looked at and nothing found."""
+    import keras
+
+    return is_tried() or (keras.config.backend() in _looked_at and objection() is None)
+
+
+def objection() -> str | None:
+    """What is wrong with this Keras, so that it must train by itself, in words; None if `look` found nothing."""
+    import keras
+
+    return _objections.get(keras.config.backend())
+
+
+def look(trains_otherwise: Callable[[], str | None]) -> None:
+    """Looks at a Keras that has not been tried, once for each backend; warns if it must train by itself.
+
+    One thread at a time may call it.
+
+    Args:
+        trains_otherwise: Trains with it, and says what came out otherwise than it should; None if nothing did.
+    """
+    import keras
+
+    backend = keras.config.backend()
+    if is_tried() or backend in _objections:  # looked at before, or this is the training by which it is looked at
+        return
+    _objections[backend] = None
+    try:
+        found = _missing() or trains_otherwise()
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+    except BaseException:  # the user has no patience with it; next time, then
+        del _objections[backend]
+        raise
+    _looked_at.add(backend)
+    if found:
+        _objections[backend] = f"Keras {keras.__version__} is built otherwise inside ({found})"
+        first, last = (".".join(map(str, version)) for version in (FIRST_TRIED, LAST_TRIED))
+        warnings.warn(
+            f"Keras {keras.__version__} is none of those that this version of kerastoolkit was tried with ({first} to "
+            f"{last}), and built otherwise inside: {found}. So it trains every model by itself, one after another: "
+            f"what comes out is right, and takes longer. Update kerastoolkit, or install a Keras up to {last}.",
+            KerasToolkitWarning,
+            stacklevel=3,
+        )
+
+
+def _missing() -> str | None:
+    """A name that is needed and not there."""
+    import keras
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    needed: dict[Any, tuple[str, ...]] = {
+        model: (
+            "_call_has_training_arg", "_clear_losses", "_compile_config", "_compute_loss", "_flatten_layers",
+            "_loss_tracker", "_metrics", "_symbolic_build",
+        ),
+        model.layers[0]: ("_non_trainable_variables", "_trainable_variables"),
+        model.optimizer: ("_learning_rate",),
+        BaseOptimizer: ("_backend_update_step", "_var_key", "stateless_apply"),
+    }  # fmt: skip
+    for owner, names in needed.items():
+        for name in names:
+            if not hasattr(owner, name):
+                kind = owner if isinstance(owner, type) else type(owner)
+                return f"{kind.__name__} has no `{name}`"
+    return None
+
+
+# -- models and layers ----------------------------------------------------------------------------------------------
+
+
+def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
+    """A model and all layers in it, those within layers too; without itself those alone."""
+    return list(model._flatten_layers(include_self=itself))
+
+
+def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
+    """Variables of a layer itself, without those of layers in it: those made to be trained, and others."""
+    return list(layer._trainable_variables), list(layer._non_trainable_variables)
+
+
+def compile_arguments(model: keras.Model) -> dict[str, Any] | None:
+    """What a model was compiled with, each argument as it was given; None if that is not known."""
+    config = getattr(model, "_compile_config", None)
+    return None if config is None else dict(config.config)
+
+
+def own_metrics(layer: Any) -> list[Any]:
+    """Metrics that are attributes of a layer or model, without those that it was compiled with."""
+    return list(layer._metrics)
+
+
+def is_seeded(layer: Any) -> bool:
+    """Whether a layer has generators of random numbers, of which it may make no use."""
+    return bool(getattr(layer, "_seed_generators", ()))
+
+
+def group_of(layer: Any) -> tuple[str, str]:
+    """Where Keras keeps a layer: the group, such as `"core"`, and the module; something else for one of the user's."""
+    places = type(layer).__module__.removeprefix("keras.src.layers.").split(".")
+    return places[0], places[-1]
+
+
+def backend_of(value: Any) -> Any:
+    """The backend of a layer that prepares data, which is its own."""
+    return value._backend
+
+
+def first_epoch(model: Any) -> int:
+    """The epoch at which a callback has a training begin."""
+    return int(getattr(model, "_initial_epoch", None) or 0)
+
+
+def is_under_strategy(model: keras.Model) -> bool:
+    """Whether TensorFlow distributes a model."""
+    return model._distribute_strategy is not None
+
+
+def has_layout(variable: Any) -> bool:
+    """Whether JAX has been told how to divide a variable."""
+    return getattr(variable, "_layout", None) is not None
+
+
+def keywords_of(loss: Any) -> dict[str, Any]:
+    """What a loss passes to the function that it is made of; what is changed in it is passed on."""
+    return getattr(loss, "_fn_kwargs", None) or {}
+
+
+def copy_of_loss(loss: Any) -> Any:
+    """A loss that passes the same, whatever is changed in what the other passes; anything else as it is."""
+    import keras
+
+    if not isinstance(loss, keras.losses.Loss) or not hasattr(loss, "_fn_kwargs"):
+        return loss
+    other = copy.copy(loss)
+    other._fn_kwargs = dict(loss._fn_kwargs)
+    return other
+
+
+def state_of_process() -> Any:
+    """The module that keeps what Keras knows for the whole process, and for each thread.
+
+    The public `keras.utils.set_random_seed` sets seeds and imports TensorFlow under every backend; there is no public
+    way to read them, and so none to put them back.
+    """
+    from keras.src.backend.common import global_state
+
+    return global_state
+
+
+# -- a step of training ---------------------------------------------------------------------------------------------
+
+
+def build(model: keras.Model, batch: tuple[Any, Any, Any]) -> None:
+    """Builds what Keras builds when it first sees data `(x, y, weights)`: metrics, loss, optimizer."""
+    x, y, weights = batch
+    model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
+
+
+def output_of(model: keras.Model, x: Any, *, training: bool) -> Any:
+    """Output of a model, as `Model.train_step` asks for it."""
+    return model(x, training=training) if model._call_has_training_arg else model(x)
+
+
+def loss_of(model: keras.Model, batch: tuple[Any, Any, Any], output: Any, *, training: bool) -> Any:
+    """The loss of a batch `(x, y, weights)`, penalties included, which are counted anew for the next."""
+    x, y, weights = batch
+    loss = model._compute_loss(x=x, y=y, y_pred=output, sample_weight=weights, training=training)
+    model._clear_losses()
+    return loss
+
+
+def count_loss(model: keras.Model, loss: Any, n_rows: Any) -> None:
+    """Adds the loss of a batch to the mean of an epoch."""
+    model._loss_tracker.update_state(loss, sample_weight=n_rows)
+
+
+# -- optimizers -----------------------------------------------------------------------------------------------------
+
+
+def rate_of(optimizer: Any) -> Any:
+    """The learning rate as the optimizer keeps it: a variable, or a schedule."""
+    return optimizer._learning_rate
+
+
+def averages_of(optimizer: Any) -> list[Any]:
+    """Its averages of the weights, in their order; None for what has none."""
+    return list(optimizer._model_variables_moving_average)
+
+
+def leaves_weights_out(optimizer: Any) -> bool:
+    """Whether some weights are left out of its weight decay."""
+    return any(getattr(optimizer, f"_exclude_from_weight_decay{end}", None) for end in ("", "_pattern"))
+
+
+def is_built_for(optimizer: Any, variables: list[Any]) -> bool:
+    """Whether an optimizer is for these variables, or for none as yet."""
+    own = getattr(optimizer, "_trainable_variables", None) if optimizer.built else None
+    return own is None or list(map(id, own)) == list(map(id, variables))
+
+
+def pure_optimizer(model: keras.Model) -> Any:
+    """An optimizer like that of a model whose `stateless_apply` is a function of tensors."""
+    import keras
+
+    optimizer = model.optimizer
+    if keras.config.backend() == "jax":
+        return optimizer
+    kind = type(optimizer)
+    if keras.config.backend() == "torch" and kind.__module__.startswith("keras.src.backend.torch"):
+        kind = next(base for base in kind.__mro__ if base.__module__.startswith("keras.src.optimizers."))
+    pure_kind = _nadam_of_torch() if kind is keras.optimizers.Nadam and kind is not type(optimizer) else _pure(kind)  # type: ignore[arg-type]
+    pure = pure_kind.from_config(optimizer.get_config())  # type: ignore[attr-defined]
+    pure.build(model.trainable_variables)
+    return pure
+
+
+@functools.cache
+def _pure(kind: type) -> type:
+    """An optimizer class with the same rule of update, without what a backend adds for devices.
+
+    TensorFlow's optimizers refuse `stateless_apply`, and torch's work in place. The class of the user comes first in
+    the order of resolution, so that an optimizer which overrides one of these methods itself keeps its own.
+    """
+    import keras
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+    names = [
+        "_apply_weight_decay",
+        "_backend_increment_gradient_accumulators",
+        "_backend_reset_gradient_accumulators",
+        "_backend_update_step",
+        "_clip_by_norm",
+        "_overwrite_model_variables_with_average_value",
+        "_var_key",
+        "add_variable_from_reference",
+        "assign",
+        "assign_add",
+        "assign_sub",
+        "stateless_apply",
+    ]
+    if keras.config.backend() == "tensorflow":
+        names.remove("_clip_by_norm")  # TensorFlow's own keeps the gradient of an embedding as it is
+    methods = {name: getattr(BaseOptimizer, name) for name in names if hasattr(BaseOptimizer, name)}
+    plain = type("Plain", (keras.optimizers.Optimizer,), methods)
+    return type(kind.__name__, (kind, plain), {"__module__": kind.__module__})
+
+
+@functools.cache
+def _nadam_of_torch() -> type:
+    """Keras' Nadam with `1 - beta` as on torch: of numbers of Python, where the others subtract in single precision."""
+    import keras
+    from keras import ops
+
+    class Nadam(_pure(keras.optimizers.Nadam)):  # type: ignore[misc]
+        def assign_add(self, variable: Any, value: Any) -> None:
+            for slots, beta in ((self._momentums, self.beta_1), (self._velocities, self.beta_2)):
+                if any(variable is slot for slot in slots):
+                    value = value * ((1 - beta) / (1 - ops.cast(beta, variable.dtype)))
+            super().assign_add(variable, value)
+
+    return Nadam
+
+
+# -- torch ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def as_vmap_takes_it() -> Iterator[None]:
+    """Has Keras compute in a way that torch can take for several models at once; what it computes is the same."""
+    import keras
+    from keras.src.backend.torch import core, nn
+
+    replaced: list[tuple[Any, str, Callable[..., Any]]] = [
+        (nn, "_maybe_convert_to_channels_last", lambda tensor: tensor),  # only about how fast a convolution is
+        (core, "cond", functools.partial(_cond, getattr(core, "cond", keras.ops.cond))),
+        (core, "scatter", _scatter),
+        (keras.regularizers.L1L2, "__call__", _penalty),
+        (keras.optimizers.schedules.PiecewiseConstantDecay, "__call__", _piecewise),
+    ]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
+    for owner, name, function in replaced:
+        if hasattr(owner, name):
+            setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        for owner, name, function in before:
+            setattr(owner, name, function)
+
+
+def _cond(cond: Callable[..., Any], condition: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:
+    """Keras' `cond`; where the condition differs between models, both sides of it are computed."""
+    import keras
+    import torch
+    from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+    try:
+        bool(condition)
+    except RuntimeError:  # it differs
+        scope = get_stateless_scope()
+        before = dict(scope.state_mapping) if scope is not None else {}
+        sides = true(), false()
+        if scope is not None and any(before.get(key) is not value for key, value in scope.state_mapping.items()):
+            raise NotPureError("a condition that differs between models changes a state") from None
+        if any(getattr(part, "requires_grad", False) for part in keras.tree.flatten(sides)):
+            # What is not finite on the side that is not taken would make the gradient NaN.
+            raise NotPureError("a gradient goes through a condition that differs between models") from None
+        return keras.tree.map_structure(lambda one, other: torch.where(condition, one, other), *sides)
+    return cond(condition, true, false)
+
+
+def _scatter(indices: Any, values: Any, shape: Any) -> Any:
+    """Keras' `scatter`, not in place."""
+    import keras
+    import torch
+
+    indices, values = keras.ops.convert_to_tensor(indices), keras.ops.convert_to_tensor(values)
+    n_axes = indices.shape[-1]
+    places = torch.reshape(indices, [-1, n_axes]).long().unbind(1)
+    values = torch.reshape(values, [-1, *shape[n_axes:]])
+    return values.new_zeros(shape).index_put(places, values, accumulate=True)
+
+
+def _penalty(penalty: Any, x: Any) -> Any:
+    """`L1L2.__call__`, not in place."""
+    from keras import ops
+
+    l1, l2 = penalty.l1, penalty.l2
+    parts = [ops.cast(l1, x.dtype) * ops.sum(ops.absolute(x))] if l1 != 0.0 else []
+    parts += [ops.cast(l2, x.dtype) * ops.sum(ops.square(x))] if l2 != 0.0 else []
+    return sum(parts, ops.convert_to_tensor(0.0, dtype=x.dtype))
+
+
+def _piecewise(schedule: Any, step: Any) -> Any:
+    """`PiecewiseConstantDecay.__call__`, not in place."""
+    from keras import ops
+
+    first, *others = map(ops.convert_to_tensor, schedule.values)
+    ends = [ops.cast(end, step.dtype) for end in map(ops.convert_to_tensor, schedule.boundaries)]
+    reached = [ops.logical_and(step > low, step <= high) for low, high in zip(ends, ends[1:], strict=False)]
+    values = [first, others[-1], *others[:-1]]
+    return sum(
+        ops.cast(is_now, first.dtype) * value
+        for is_now, value in zip([step <= ends[0], step > ends[-1], *reached], values, strict=True)
+    )

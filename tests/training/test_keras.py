@@ -1,0 +1,190 @@
+"""A Keras that nobody tried: looked at once, and left to train by itself if it is built otherwise inside."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.datasets import load_iris
+
+import kerastoolkit
+from kerastoolkit import KerasClassifier, _keras
+from kerastoolkit.exceptions import KerasToolkitWarning
+from kerastoolkit.search import GridSearchCV
+from kerastoolkit.training import Fit, explain, fit_many
+
+X, Y = load_iris(return_X_y=True)
+X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype("float32")
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Keras of a version to come, which has not been looked at."""
+    monkeypatch.setattr(keras, "__version__", "3.99.1")
+    monkeypatch.setattr(_keras, "_looked_at", set())
+    monkeypatch.setattr(_keras, "_objections", {})
+
+
+@pytest.fixture
+def other(newer: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes each step twice."""
+    step = keras.Model.train_step
+
+    def twice(self: Any, *arguments: Any) -> Any:
+        step(self, *arguments)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(keras.Model, "train_step", twice)
+
+
+def build(rate: float = 0.05) -> keras.Model:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(3, "softmax")])
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def seeded(rate: float) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    return build(rate)
+
+
+def fits() -> list[Fit]:
+    return [Fit(seeded(rate), X, Y, epochs=2, shuffle=False, seed=0) for rate in (0.05, 0.01)]
+
+
+def by_keras() -> list[Any]:
+    models = [seeded(rate) for rate in (0.05, 0.01)]
+    for model in models:
+        model.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+    return [model.get_weights() for model in models]
+
+
+def assert_equal(all_ours: list[Any], all_theirs: list[Any]) -> None:
+    for ours, theirs in zip(all_ours, all_theirs, strict=True):
+        for one, another in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, another, rtol=1e-5, atol=1e-5)
+
+
+def told(action: Callable[[], Any]) -> tuple[Any, list[str]]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        result = action()
+    return result, [str(one.message) for one in found if one.category is KerasToolkitWarning]
+
+
+def test_a_keras_that_was_tried_is_not_looked_at() -> None:
+    assert _keras.is_tried()
+    _keras.look(lambda: pytest.fail("it was"))
+    assert _keras.is_trusted()
+    assert _keras.objection() is None
+
+
+@pytest.mark.parametrize("version", ["3.11.3", "3.16.0", "3.16.0.dev2026", "4.0"])
+def test_others_were_not_tried(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras, "__version__", version)
+    assert not _keras.is_tried()
+
+
+def test_a_newer_keras_that_trains_as_before_is_trusted_after_a_look(newer: None) -> None:
+    assert not _keras.is_trusted()
+    trained, said = told(lambda: fit_many(fits()))
+    assert _keras.is_trusted()
+    assert said == []
+    assert [one.how for one in trained] == ["fused", "fused"]
+    assert_equal([one.model.get_weights() for one in trained], by_keras())
+
+
+@pytest.mark.backend("tensorflow", "torch")  # on JAX, a step takes a state and returns one
+def test_a_keras_that_trains_otherwise_does_so_itself_and_one_warning_says_so(other: None) -> None:
+    trained, said = told(lambda: [*fit_many(fits()), *fit_many(fits())])
+    assert len(said) == 1
+    assert "Keras 3.99.1 is none of those" in said[0]
+    assert "(3.12 to 3.15)" in said[0]
+    assert "a small model does not end as" in said[0]
+    assert [one.how for one in trained] == ["Model.fit"] * 4
+    assert "Keras 3.99.1 is built otherwise inside" in explain(trained)
+    assert_equal([one.model.get_weights() for one in trained], by_keras() * 2)
+
+
+@pytest.mark.backend("tensorflow", "torch")  # Keras itself uses it on JAX
+def test_a_keras_that_lacks_a_name_is_not_even_trained_with(newer: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras.src.optimizers.base_optimizer import BaseOptimizer
+
+    monkeypatch.delattr(BaseOptimizer, "stateless_apply")
+    trained, said = told(lambda: fit_many(fits()))
+    assert len(said) == 1
+    assert "BaseOptimizer has no `stateless_apply`" in said[0]
+    assert [one.how for one in trained] == ["Model.fit"] * 2
+    assert_equal([one.model.get_weights() for one in trained], by_keras())
+
+
+@pytest.mark.backend("tensorflow", "torch")
+def test_estimators_and_searches_do_without_programs(other: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, calls = keras.Model.fit, []
+
+    @functools.wraps(fit)
+    def noted(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        calls.append(self)
+        return fit(self, *arguments, **keywords)
+
+    monkeypatch.setattr(keras.Model, "fit", noted)
+
+    def search() -> GridSearchCV:
+        classifier = KerasClassifier(build, epochs=3, random_state=0)
+        return GridSearchCV(classifier, {"rate": [0.05, 0.01]}, cv=3, verbose=0).fit(X, Y)
+
+    found, said = told(search)
+    assert len(said) == 1
+    assert found.score(X, Y) == np.mean(found.predict(X) == Y) > 0.5
+    assert len(calls) == 1 + 2 * 3 + 1  # to look, to search, to refit
+    one = KerasClassifier(build, rate=0.05, epochs=3, random_state=0).fit(X, Y)
+    probabilities = one.predict_proba(X)
+    np.testing.assert_allclose(probabilities, one.model_.predict(X, verbose=0), atol=1e-6)
+
+
+def test_what_a_look_raises_is_held_against_keras(newer: None) -> None:
+    def fail() -> None:
+        raise TypeError("fit() takes no data")
+
+    _, said = told(lambda: _keras.look(fail))
+    assert "TypeError: fit() takes no data" in said[0]
+    assert not _keras.is_trusted()
+
+
+def test_a_look_that_the_user_ends_is_begun_again(newer: None) -> None:
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _keras.look(end)
+    assert not _keras.is_trusted()
+    _keras.look(lambda: None)
+    assert _keras.is_trusted()
+
+
+def test_what_is_private_to_keras_is_used_in_one_module() -> None:
+    def private(path: Path) -> set[str]:
+        """Names with an underscore that it asks anything but `self` for, as attributes or as words."""
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") not in ("self", "_keras"):
+                found.add(node.attr)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"):
+                found.add("_ of keras.src")
+        return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+    root = Path(kerastoolkit.__file__).parent
+    of_keras = private(root / "_keras.py")
+    assert {"_flatten_layers", "_compile_config", "_symbolic_build", "_ of keras.src"} <= of_keras
+    used = {path.name: names for path in root.rglob("*.py") if (names := private(path) & of_keras)}
+    assert set(used) == {"_keras.py"}
