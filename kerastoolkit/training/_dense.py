@@ -742,8 +742,9 @@ def _metrics_of(model: keras.Model) -> list[_Metric] | None:
         return None
     penalties = {type(variable.regularizer) for variable in model.trainable_variables} - {type(None)}
     known = {keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2}
-    others = [config.get(name) for name in ("loss_weights", "weighted_metrics")]
-    if any(other is not None for other in others) or not penalties <= known:
+    if config.get("loss_weights") is not None or config.get("weighted_metrics") not in (None, []):
+        return None
+    if not penalties <= known:
         return None
     if len(model.metrics) > 2 or type(model.metrics[0]) is not keras.metrics.Mean:
         return None
