@@ -63,9 +63,9 @@ and absolute errors and the crossentropies (binary, categorical, sparse); accura
 SGD, Adam, AdamW and RMSprop without clipping, averages, schedules or variants; penalties L1 and L2; weights of rows.
 All else of them, and trainings of more than one or two seconds, is left to programs.
 
-All of this was compared with Keras 3.12 to 3.15. Another Keras is looked at before its first training, which takes some
-seconds: if it lacks something, or a small model does not end as its own `Model.fit` has it end, then it trains every
-model by itself, one by one, and a warning says so.
+All of this is for Keras 3.12 to 3.15. Another Keras is looked at before its first training, which takes some seconds:
+if it lacks something, or a small model does not end as its own `Model.fit` has it end, then it trains every model by
+itself, one by one, and a warning says so.
 
 The tables go through Keras one thing at a time: two fits of a small network that has it. The numbers say how far they
 ended from plain `Model.fit` with the same order of rows, as a part of the largest number: *predictions / History*.

@@ -1,9 +1,9 @@
 """What Keras does not promise, and whether this Keras keeps to it.
 
 A name that begins with an underscore, or stands in a module under `keras.src`, may go with the next release, or come to
-mean something else. Whatever of that is used stands here and nowhere else. A Keras newer than those that were tried is
-looked at once, before it trains; if it lacks something, or trains a small model otherwise than the programs here do,
-then it trains every model itself, one by one, and one warning says so.
+mean something else. Whatever of that is used is reached through here. A Keras of another version than those that were
+tried is looked at once, before it trains; if it lacks something, or trains a small model otherwise than the programs
+here do, then it trains every model itself, one by one, and one warning says so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kerastoolkit.exceptions import KerasToolkitWarning
 if TYPE_CHECKING:
     import keras
 
-# The versions that all tests have passed with.
+# The versions whose inside was read and tried.
 FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
 
 _looked_at: set[str] = set()  # backends
@@ -47,18 +47,24 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def is_trusted() -> bool:
-    """Whether this Keras was tried, or looked at and nothing found."""
+def is_settled() -> bool:
+    """Whether this Keras was tried or looked at."""
     import keras
 
-    return is_tried() or (keras.config.backend() in _looked_at and objection() is None)
+    return is_tried() or keras.config.backend() in _looked_at
+
+
+def is_trusted() -> bool:
+    """Whether this Keras was tried, or looked at and nothing found."""
+    return is_settled() and objection() is None
 
 
 def objection() -> str | None:
-    """What is wrong with this Keras, so that it must train by itself, in words; None if `look` found nothing."""
+    """Why this Keras must train by itself, in words; None if it need not."""
     import keras
 
-    return _objections.get(keras.config.backend())
+    otherwise = f"Keras {keras.__version__} was not tried, and cannot be looked at now"
+    return None if is_tried() else _objections.get(keras.config.backend(), otherwise)
 
 
 def look(trains_otherwise: Callable[[], str | None]) -> None:
@@ -71,27 +77,32 @@ def look(trains_otherwise: Callable[[], str | None]) -> None:
     """
     import keras
 
-    backend = keras.config.backend()
+    backend, version = keras.config.backend(), keras.__version__
     if is_tried() or backend in _objections:  # looked at before, or this is the training by which it is looked at
         return
     _objections[backend] = None
     try:
-        found = _missing() or trains_otherwise()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where the user has warnings raise, Keras' own would
+            found = _missing() or trains_otherwise()
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
     except BaseException:  # the user has no patience with it; next time, then
         del _objections[backend]
         raise
+    if found:
+        _objections[backend] = f"Keras {version} is built otherwise inside ({found})"
     _looked_at.add(backend)
     if found:
-        _objections[backend] = f"Keras {keras.__version__} is built otherwise inside ({found})"
-        first, last = (".".join(map(str, version)) for version in (FIRST_TRIED, LAST_TRIED))
+        first, last = (".".join(map(str, tried)) for tried in (FIRST_TRIED, LAST_TRIED))
+        newer = _numbers(version) > LAST_TRIED
         warnings.warn(
-            f"Keras {keras.__version__} is none of those that this version of kerastoolkit was tried with ({first} to "
-            f"{last}), and built otherwise inside: {found}. So it trains every model by itself, one after another: "
-            f"what comes out is right, and takes longer. Update kerastoolkit, or install a Keras up to {last}.",
+            f"Keras {version} is none of those that this version of kerastoolkit was tried with ({first} to {last}), "
+            f"and built otherwise inside: {found}. So it trains every model by itself, one after another: what comes "
+            f"out is right, and takes longer. Install a Keras from {first} to {last}"
+            f"{', or a newer kerastoolkit' * newer}.",
             KerasToolkitWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -101,15 +112,17 @@ def _missing() -> str | None:
     from keras.src.optimizers.base_optimizer import BaseOptimizer
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile(keras.optimizers.SGD(use_ema=True), "mse")
+    model.optimizer.build(model.trainable_variables)
     needed: dict[Any, tuple[str, ...]] = {
         model: (
             "_call_has_training_arg", "_clear_losses", "_compile_config", "_compute_loss", "_flatten_layers",
-            "_loss_tracker", "_metrics", "_symbolic_build",
+            "_initial_epoch", "_loss_tracker", "_metrics", "_symbolic_build",
         ),
-        model.layers[0]: ("_non_trainable_variables", "_trainable_variables"),
-        model.optimizer: ("_learning_rate",),
+        model.layers[0]: ("_non_trainable_variables", "_seed_generators", "_trainable_variables"),
+        model.optimizer: ("_learning_rate", "_model_variables_moving_average", "_trainable_variables"),
         BaseOptimizer: ("_backend_update_step", "_var_key", "stateless_apply"),
+        keras.losses.MeanSquaredError(): ("_fn_kwargs",),
     }  # fmt: skip
     for owner, names in needed.items():
         for name in names:
@@ -149,9 +162,9 @@ def is_seeded(layer: Any) -> bool:
 
 
 def group_of(layer: Any) -> tuple[str, str]:
-    """Where Keras keeps a layer: the group, such as `"core"`, and the module; something else for one of the user's."""
-    places = type(layer).__module__.removeprefix("keras.src.layers.").split(".")
-    return places[0], places[-1]
+    """Where Keras keeps a layer: the group, such as `"core"`, and the module; empty for one of the user's."""
+    _, is_its_own, place = type(layer).__module__.partition("keras.src.layers.")
+    return (place.partition(".")[0], place.rpartition(".")[2]) if is_its_own else ("", "")
 
 
 def backend_of(value: Any) -> Any:

@@ -1015,7 +1015,8 @@ def _is_of_ours(build: Callable[..., Any] | None) -> bool:
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:
-    default = _defaults_of_fit().get(name)  # another Keras, or whoever wraps `Model.fit`, may not name it
+    # Another Keras, or whoever wraps `Model.fit`, may not name it; our own default is that of Keras.
+    default = _defaults_of_fit().get(name, 0.0 if name == "validation_split" else None)
     return value is default or value == default or value is None
 
 

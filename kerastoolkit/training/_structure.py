@@ -332,9 +332,9 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
     kind = type(layer)
     if not _is_known(kind.__module__) or kind.__name__ == "Lambda":
         raise UnknownError(f"it is not known what {kind.__name__} depends on")
+    if _keras.own_metrics(layer):
+        raise UnknownError("it has a metric as an attribute")
     if isinstance(layer, keras.Model):  # layers in an order that its config tells
-        if _keras.own_metrics(layer):
-            raise UnknownError("it has a metric as an attribute")
         return kind, ()
     parts = []
     for name, value in sorted(vars(layer).items()):

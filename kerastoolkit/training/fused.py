@@ -3,7 +3,8 @@
 `fit_many` trains a list of models as if `Model.fit` had been called for each, and gives each its model and history.
 Fits of one structure (same layers, same kind of optimizer, same batch size) become one program: their weights,
 optimizer states and metric states are stacked along a leading axis, and one step trains all of them. What differs
-between them (learning rate, dropout rate, penalties, rows, weights of rows, epochs, callbacks) goes in as data.
+between them (numbers of the optimizer, dropout rates, penalties, the smoothing of labels, rows, weights of rows,
+epochs, callbacks) goes in as data.
 
 A fit on its own runs the same program for one model, which is traced once for all models of the structure. What no
 program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
@@ -207,9 +208,8 @@ def fit_many(
     Raises:
         ParameterError: Two fits share a model.
     """
-    if not _keras.is_tried():
-        with isolated(None):  # one thread looks, and others wait
-            _keras.look(_trains_otherwise)
+    if not _keras.is_settled():
+        _look_at_keras()
     models = [id(fit.model) for fit in fits if _is_model(fit.model)]
     if len(set(models)) < len(models):
         raise ParameterError(
@@ -334,34 +334,74 @@ def train(fit: Fit) -> Trained:
     return trained
 
 
+def _look_at_keras() -> None:
+    """Looks at a Keras that was not tried, unless the user's settings would show in what it does."""
+    import keras
+
+    with isolated(0):  # one thread looks, and others wait
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float32")
+        try:
+            if keras.config.floatx() == "float32" and not (_has_limits() or _has_surroundings()):
+                _keras.look(_trains_otherwise)
+        finally:
+            keras.config.set_dtype_policy(policy)
+
+
+def _has_limits() -> bool:
+    """Whether the user limits the epochs or steps of every `Model.fit`."""
+    import keras
+
+    names = "max_epochs", "max_steps_per_epoch"
+    return any(getattr(keras.config, name, lambda: None)() is not None for name in names)
+
+
+def _has_surroundings() -> bool:
+    """Whether models are being divided among devices, or torch keeps no gradients."""
+    import keras
+
+    if keras.config.backend() == "torch":
+        import torch
+
+        return not torch.is_grad_enabled()
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.distribute.has_strategy())
+    return keras.distribution.distribution() is not None
+
+
 def _trains_otherwise() -> str | None:
-    """What `fit_many` and this Keras make of a small model, if that differs."""
+    """What `fit_many` and this Keras make of two small models, if that differs."""
     import keras
     from keras import layers
 
-    def build(rate: float) -> keras.Model:
+    def build(factor: float) -> keras.Model:
         with isolated(0):
-            model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh", kernel_regularizer="l2")])
+            penalty = keras.regularizers.L2(factor)
+            model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh", kernel_regularizer=penalty)])
             model.add(layers.BatchNormalization())
             model.add(layers.Dense(3, "softmax"))
-            model.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
+            optimizer = keras.optimizers.AdamW(0.5 * factor, weight_decay=factor)
+            model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         return model
 
     rows = np.arange(20)
     x, y, weights = np.sin(np.outer(rows, [1.0, 2.0, 3.0])).astype("float32"), rows % 3, 1 + rows % 2
     rest: dict[str, Any] = {"sample_weight": weights, "batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
-    trained, other = fit_many([Fit(build(rate), x, y, validation_data=(x, y), seed=0, **rest) for rate in (0.1, 0.01)])
-    for one in (trained, other):
-        if one.error is not None or one.how != "fused":
-            return str(one.error or one.reason)
-    model = build(0.1)
-    with isolated(0):
-        history = model.fit(x, y, validation_data=(x, y), **rest).history
-    pairs = [*zip(trained.model.get_weights(), model.get_weights(), strict=True)]
-    pairs += [(trained.history[name], history[name]) for name in history]
-    if all(np.allclose(ours, theirs, rtol=1e-3, atol=1e-4) for ours, theirs in pairs):
-        return None
-    return "a small model does not end as the steps that were known have it end"
+    factors = 0.2, 0.02
+    fits = [Fit(build(factor), x, y, validation_data=(x, y), seed=0, **rest) for factor in factors]
+    for factor, trained in zip(factors, fit_many(fits), strict=True):
+        if trained.error is not None or trained.how == "Model.fit":
+            return str(trained.error or trained.reason)
+        model = build(factor)
+        with isolated(0):
+            history = model.fit(x, y, validation_data=(x, y), **rest).history
+        pairs = [*zip(trained.model.get_weights(), model.get_weights(), strict=True)]
+        pairs += [(trained.history[name], history[name]) for name in history]
+        if not all(np.allclose(ours, theirs, rtol=1e-4, atol=1e-5) for ours, theirs in pairs):
+            return "a small model does not end as the steps that were known have it end"
+    return None
 
 
 # -- one fit --------------------------------------------------------------------------------------------------------
@@ -391,13 +431,13 @@ class _Run:
 
     def _prepare(self) -> None:
         fit = self.fit
+        _refuse_no_rows(fit)
         reason = _not_for_a_program(fit)
         rows = None
         if reason is None:
             try:
                 rows = _rows(fit.x, fit.y, fit.sample_weight)
                 self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data))
-                _refuse_no_rows(rows, self.validation)
             except _NotArraysError as error:
                 rows, reason = None, str(error)
         network = fit.model if isinstance(fit.model, Network) else None
@@ -630,6 +670,8 @@ def _not_for_a_program(fit: Fit) -> str | None:
         return f"verbose={fit.verbose!r} shows progress by batch"
     if fit.options:
         return f"{', '.join(f'`{name}`' for name in fit.options)} is left to Keras"
+    if _has_limits():
+        return "keras.config limits the epochs or steps of every fit"
     if fit.shuffle not in (True, False, 0, 1):
         return f"shuffle={fit.shuffle!r} is left to Keras"
     return None
@@ -655,11 +697,12 @@ def _rows(x: Any, y: Any, weights: Any) -> Rows:
     return rows
 
 
-def _refuse_no_rows(rows: Rows, validation: Rows | None) -> None:
-    if not _length(rows.x):
-        raise DataError("`x` must have rows to train on; it has none.")
-    if validation is not None and not _length(validation.x):
-        raise DataError("`validation_data` must have rows; it has none. Leave it out to train without.")
+def _refuse_no_rows(fit: Fit) -> None:
+    import keras
+
+    for name, data in (("x", fit.x), ("validation_data", fit.validation_data)):
+        if any(isinstance(part, np.ndarray) and part.ndim and not len(part) for part in keras.tree.flatten(data)):
+            raise DataError(f"`{name}` must have rows; it has none.{' Leave it out to train without.' * (name != 'x')}")
 
 
 def _array(part: Any) -> Any:

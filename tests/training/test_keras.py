@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import functools
+import random
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,7 @@ import kerastoolkit
 from kerastoolkit import KerasClassifier, _keras
 from kerastoolkit.exceptions import KerasToolkitWarning
 from kerastoolkit.search import GridSearchCV
-from kerastoolkit.training import Fit, explain, fit_many
+from kerastoolkit.training import Fit, explain, fit_many, fused, isolated, network
 
 X, Y = load_iris(return_X_y=True)
 X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype("float32")
@@ -31,6 +33,8 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras, "__version__", "3.99.1")
     monkeypatch.setattr(_keras, "_looked_at", set())
     monkeypatch.setattr(_keras, "_objections", {})
+    for name in ("_PROGRAMS", "_BLUEPRINTS", "_EXAMPLES", "_STARTS"):  # of the Keras that is there
+        monkeypatch.setattr(network, name, network._Kept(8))
 
 
 @pytest.fixture
@@ -102,6 +106,65 @@ def test_a_newer_keras_that_trains_as_before_is_trusted_after_a_look(newer: None
     assert_equal([one.model.get_weights() for one in trained], by_keras())
 
 
+def test_a_look_draws_nothing_and_is_not_looked_at_by_what_the_user_set(newer: None) -> None:
+    before = random.getstate(), np.random.get_state()[1].tobytes()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit_many([])
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert _keras.is_trusted()
+    assert (random.getstate(), np.random.get_state()[1].tobytes()) == before
+
+
+def test_a_look_waits_for_settings_in_which_it_would_see_nothing(newer: None) -> None:
+    keras.config.set_floatx("float64")
+    try:
+        trained, said = told(lambda: fit_many(fits()))
+    finally:
+        keras.config.set_floatx("float32")
+    assert said == []
+    assert [one.how for one in trained] == ["Model.fit"] * 2
+    assert "was not tried, and cannot be looked at now" in explain(trained)
+    assert [one.how for one in fit_many(fits())] == ["fused", "fused"]
+
+
+@pytest.mark.filterwarnings("ignore:Limiting epochs")  # by Keras
+def test_fits_that_keras_limits_are_left_to_it() -> None:
+    keras.config.set_max_epochs(1)
+    try:
+        trained = fit_many(fits())
+    finally:
+        keras.config.set_max_epochs(None)
+    assert [(one.how, len(one.history["loss"])) for one in trained] == [("Model.fit", 1)] * 2
+
+
+def test_every_model_of_a_look_is_compared(newer: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = fused._Stack.__init__
+
+    def alike(self: Any, program: Any, networks: Any, *, stacked: bool) -> None:
+        stack(self, program, [networks[0]] * len(networks), stacked=stacked)
+
+    monkeypatch.setattr(fused._Stack, "__init__", alike)
+    _, said = told(lambda: fit_many([]))
+    assert "a small model does not end as" in said[0]
+
+
+def test_fits_do_not_wait_for_each_other_once_keras_is_trusted(newer: None) -> None:
+    fit_many([])
+    others = fits()
+    with isolated(None):
+        thread = threading.Thread(target=fit_many, args=([],), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+    assert [one.how for one in fit_many(others)] == ["fused", "fused"]
+
+
 @pytest.mark.backend("tensorflow", "torch")  # on JAX, a step takes a state and returns one
 def test_a_keras_that_trains_otherwise_does_so_itself_and_one_warning_says_so(other: None) -> None:
     trained, said = told(lambda: [*fit_many(fits()), *fit_many(fits())])
@@ -171,20 +234,29 @@ def test_a_look_that_the_user_ends_is_begun_again(newer: None) -> None:
 
 
 def test_what_is_private_to_keras_is_used_in_one_module() -> None:
-    def private(path: Path) -> set[str]:
-        """Names with an underscore that it asks anything but `self` for, as attributes or as words."""
-        found = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") not in ("self", "_keras"):
-                found.add(node.attr)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.add(node.value)
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"):
-                found.add("_ of keras.src")
-        return {name for name in found if name.startswith("_") and not name.startswith("__")}
-
     root = Path(kerastoolkit.__file__).parent
-    of_keras = private(root / "_keras.py")
-    assert {"_flatten_layers", "_compile_config", "_symbolic_build", "_ of keras.src"} <= of_keras
-    used = {path.name: names for path in root.rglob("*.py") if (names := private(path) & of_keras)}
-    assert set(used) == {"_keras.py"}
+    files = [path for path in root.rglob("*.py") if path.name != "_keras.py"]
+    trees = {path.name: ast.walk(ast.parse(path.read_text())) for path in files}
+    own = {"_fields", "_replace"}  # of Python; of TensorFlow and torch; of scikit-learn and scikeras
+    own |= {"_add_conversion", "_buffers", "_pfor_converter_registry", "_rng", "_seed", "_tile_variant"}
+    own |= {"_untile_variant", "_version"}
+    own |= {"_estimator", "_get_param_names", "_keras_build_fn", "_params", "_parent_callback_ctx", "_target_type"}
+    used: dict[str, set[str]] = {}
+    for file, nodes in trees.items():
+        for node in nodes:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                own.add(node.name)
+            elif isinstance(node, ast.Name):
+                own.add(node.id)
+            elif isinstance(node, ast.alias):
+                own |= {part for part in node.name.split(".") if part.startswith("_")}
+                if "keras.src" in node.name:
+                    used.setdefault("keras.src", set()).add(file)
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"):
+                used.setdefault("keras.src", set()).add(file)
+            elif isinstance(node, ast.Attribute):
+                if isinstance(node.ctx, ast.Store) and getattr(node.value, "id", "") == "self":
+                    own.add(node.attr)
+                elif node.attr.startswith("_") and not node.attr.startswith("__"):
+                    used.setdefault(node.attr, set()).add(file)
+    assert {name: files for name, files in used.items() if name not in own} == {}
