@@ -470,7 +470,9 @@ class Steps:
             raise ValueError("its metrics are for targets of another form")
         self._of_columns, self._of_r2 = "CategoricalAccuracy" in kinds, "R2Score" in kinds
         self._counted = metrics
-        self._names_of_results = list(model.get_metrics_result())
+        # `get_metrics_result` sorts them before Keras 3.14.
+        others = (name for group in model.metrics[1:] for name in group.result())
+        self._names_of_results = [model.metrics[0].name, *others]
         if len(self._names_of_results) != 1 + len(metrics):
             raise ValueError("its metrics share a name")
         self._optimizer, self._chain, self._slots = model.optimizer, chain, list(slots)
