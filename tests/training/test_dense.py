@@ -144,6 +144,9 @@ LOSSES: dict[str, tuple[Any, int, str | None, list[Any], str]] = {
 }  # fmt: skip
 
 
+WITH_WEIGHTS = ["labels", "smoothed", "binary", "squares", "distances"]  # one for each way to compute a loss
+
+
 def targets(kind: str) -> Any:
     _, y = table()
     first = (y == 0).astype("float32")
@@ -153,8 +156,9 @@ def targets(kind: str) -> Any:
     }[kind]  # fmt: skip
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("name", "weighted"), [*((name, False) for name in LOSSES), *((name, True) for name in WITH_WEIGHTS)]
+)
 def test_losses_and_metrics(name: str, weighted: bool, in_numpy: list[int]) -> None:
     loss, units, activation, metrics, kind = LOSSES[name]
     X, y = table()[0], targets(kind)

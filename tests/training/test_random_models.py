@@ -11,7 +11,7 @@ weights and inputs that are changed by a millionth (`NUDGE`), and what that alon
 over, is what rounding may change. A real defect is not excused in this way: it is there whether the arithmetic is
 stable or not, and in most cases it is.
 
-Twelve models are drawn, always the same, and a few small dense networks, which numpy trains on TensorFlow.
+Eight models are drawn, always the same, and a few small dense networks, which numpy trains on TensorFlow.
 `KERASTOOLKIT_TEST_RANDOM_MODELS=300` asks for more of both, for recurrent layers among them, and for a failure to be
 made smaller before it is reported. `KERASTOOLKIT_TEST_RANDOM_MODELS_FROM=1000` asks for others: a model's number is its
 seed.
@@ -35,7 +35,7 @@ from sklearn.datasets import load_digits
 from kerastoolkit.training import Fit, _dense, explain, fit_many, fused
 
 ASKED = "KERASTOOLKIT_TEST_RANDOM_MODELS" in os.environ
-N_MODELS = int(os.environ.get("KERASTOOLKIT_TEST_RANDOM_MODELS", "12"))
+N_MODELS = int(os.environ.get("KERASTOOLKIT_TEST_RANDOM_MODELS", "8"))
 FIRST = int(os.environ.get("KERASTOOLKIT_TEST_RANDOM_MODELS_FROM", "0"))
 VARIANTS = 3
 TOLERANCE = 1e-5  # of the largest number of its kind
