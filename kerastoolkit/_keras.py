@@ -36,7 +36,7 @@ class NotPureError(Exception):
 
 
 def is_tried() -> bool:
-    """Whether this version of Keras is one that all tests have passed with."""
+    """Whether this version of Keras is among those that were tried."""
     import keras
 
     return FIRST_TRIED <= _numbers(keras.__version__) <= LAST_TRIED
@@ -63,8 +63,10 @@ def objection() -> str | None:
     """Why this Keras must train by itself, in words; None if it need not."""
     import keras
 
+    if is_tried():
+        return None
     otherwise = f"Keras {keras.__version__} was not tried, and cannot be looked at now"
-    return None if is_tried() else _objections.get(keras.config.backend(), otherwise)
+    return _objections.get(keras.config.backend(), otherwise)
 
 
 def look(trains_otherwise: Callable[[], str | None]) -> None:

@@ -628,6 +628,17 @@ def test_smoothings_of_labels_that_differ(name: str) -> None:
         np.testing.assert_allclose(ours.history["val_loss"][-1], expected, rtol=1e-5)
 
 
+def test_a_program_has_losses_of_its_own() -> None:
+    """While it is traced, the smoothing in them is a tensor, and the user's model may be trained elsewhere."""
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.1)
+    X, y = table()
+    trained = fit_many([Fit(network(dense, loss=loss), X, np.eye(3, dtype="float32")[y])])[0]
+    own = trained.network.program.template.loss  # type: ignore[union-attr]
+    assert own is not loss
+    assert own._fn_kwargs == loss._fn_kwargs
+    assert own._fn_kwargs is not loss._fn_kwargs
+
+
 def test_no_smoothing_and_smoothing_are_not_fused() -> None:
     X, y = table()
 
@@ -684,12 +695,15 @@ def test_metrics_with_a_state_of_their_own() -> None:
     assert_equal(three_ways(make), X)
 
 
-def test_a_metric_that_is_an_attribute_of_the_model_is_in_its_history() -> None:
+@pytest.mark.parametrize("owner", ["model", "layer"])
+def test_a_metric_that_is_an_attribute_is_in_the_history(owner: str) -> None:
     X, y = table()
 
     def make(number: int) -> Fit:
         model = network(dense)
-        model.extra = keras.metrics.Mean(name="extra")  # never told of anything
+        holds = model if owner == "model" else model.layers[0]
+        holds._tracker.unlock()
+        holds._extra = keras.metrics.Mean(name="extra")  # never told of anything
         return Fit(model, X, y, epochs=2, seed=number)
 
     pairs = three_ways(make, together=False)

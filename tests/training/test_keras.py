@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from keras import layers
 from sklearn.datasets import load_iris
+from sklearn.model_selection import cross_val_score
 
 import kerastoolkit
 from kerastoolkit import KerasClassifier, _keras
+from kerastoolkit.estimators import _base
 from kerastoolkit.exceptions import KerasToolkitWarning
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.training import Fit, explain, fit_many, fused, isolated, network
@@ -131,6 +133,33 @@ def test_a_look_waits_for_settings_in_which_it_would_see_nothing(newer: None) ->
     assert [one.how for one in trained] == ["Model.fit"] * 2
     assert "was not tried, and cannot be looked at now" in explain(trained)
     assert [one.how for one in fit_many(fits())] == ["fused", "fused"]
+
+
+@pytest.mark.backend("tensorflow", "torch")
+def test_a_look_waits_for_what_is_around_it(newer: None) -> None:
+    if keras.config.backend() == "torch":
+        import torch
+
+        around: Any = torch.no_grad()
+    else:
+        import tensorflow as tf
+
+        around = tf.distribute.OneDeviceStrategy("/cpu:0").scope()
+    with around:
+        fit_many([])
+    assert not _keras.is_settled()
+
+
+def test_whoever_wraps_fit_without_its_signature_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = keras.Model.fit
+    monkeypatch.setattr(keras.Model, "fit", lambda self, **keywords: fit(self, **keywords))
+    _base._defaults_of_fit.cache_clear()
+    try:
+        with kerastoolkit.fused() as report:
+            cross_val_score(KerasClassifier(build, epochs=1), X, Y, cv=2)
+    finally:
+        _base._defaults_of_fit.cache_clear()
+    assert [one.how for one in report.trained] == ["fused", "fused"]
 
 
 @pytest.mark.filterwarnings("ignore:Limiting epochs")  # by Keras
