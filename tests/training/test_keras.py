@@ -123,6 +123,7 @@ def test_a_look_draws_nothing_and_is_not_looked_at_by_what_the_user_set(newer: N
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before
 
 
+@pytest.mark.backend("tensorflow", "torch")  # JAX has no double precision
 def test_a_look_waits_for_settings_in_which_it_would_see_nothing(newer: None) -> None:
     keras.config.set_floatx("float64")
     try:
