@@ -27,7 +27,7 @@ from joblib._parallel_backends import ParallelBackendBase
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search.rungs import Ladder
 from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
-from kerastoolkit.training.seeds import put_settings, settings
+from kerastoolkit.training.seeds import Settings, is_inside, put_settings, settings
 
 __all__ = ["FusedBackend", "fused"]
 
@@ -98,7 +98,7 @@ class _Task:
     def __init__(self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None) -> None:
         self.call, self.done, self.parent = call, done, parent
         self.given_up = False
-        self.settings: dict[str, Any] = {}
+        self.settings = Settings()
         self.result: Any = None
         self.error: BaseException | None = None
         self.wakes = threading.Event()
@@ -154,6 +154,10 @@ class _Conductor:
         self._users = self._n_trained = 0
         self._has_frozen = False
         self._handing_over = 0  # calls of joblib that have not yet handed over all their first tasks
+
+    def another(self) -> _Conductor:
+        """One like it, that does not wait for the tasks of this one."""
+        return _Conductor(self._memory, self.report, self._watch, self._at_most, self._ladder)
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
 
@@ -425,11 +429,12 @@ class FusedBackend(ParallelBackendBase):
             raise ParameterError(f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `memory`.")
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self.report = Report() if conductor is None else conductor.report
-        self._conductor = conductor or _Conductor(memory, self.report, watch, at_most, ladder)
+        self._shared = conductor or _Conductor(memory, self.report, watch, at_most, ladder)
+        self._conductor = self._shared  # of the call that runs
         self._tasks: list[_Task] = []
         self._parent: _Task | None = None
         self._hands_over = False
-        self._settings: dict[str, Any] = {}
+        self._settings = Settings()
         self._around = around
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -442,6 +447,8 @@ class FusedBackend(ParallelBackendBase):
         """joblib begins to hand over tasks."""
         self._tasks = []
         self._hands_over = True
+        # A block of `isolated` lets nobody else train before it ends: it must not wait for the tasks of others.
+        self._conductor = self._shared.another() if is_inside() else self._shared
         self._parent = self._conductor.current()
         self._settings = settings()
         self._conductor.enter()

@@ -41,7 +41,7 @@ from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training import _program
 from kerastoolkit.training._program import Kind, Program, Rows, State, mapped
 from kerastoolkit.training.network import Network, Recipe, draw
-from kerastoolkit.training.seeds import isolated
+from kerastoolkit.training.seeds import is_inside, isolated
 
 if TYPE_CHECKING:
     import keras
@@ -327,7 +327,8 @@ def train(fit: Fit) -> Trained:
     Raises:
         Exception: Whatever training raised.
     """
-    gather = getattr(_gathering, "gather", None)
+    # Whoever waits inside a block of `isolated` lets nobody else come to the training that he waits for.
+    gather = None if is_inside() else getattr(_gathering, "gather", None)
     trained = gather(fit) if gather is not None else fit_many([fit])[0]
     if trained.error is not None:
         raise trained.error

@@ -18,7 +18,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,14 +29,17 @@ __all__ = ["isolated"]
 # Keras builds and trains on global generators; two seeded fits in two threads would draw from each other's.
 _ONE_AT_A_TIME = threading.RLock()
 
+# Of each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it.
+_here = threading.local()
+
 
 @contextlib.contextmanager
 def isolated(seed: int | None) -> Iterator[None]:
     """Runs a block on generators and automatic names of its own.
 
-    One block runs at a time in a process; others wait. On a GPU, repeating a run exactly also needs deterministic
-    kernels, which are a choice for the whole process and therefore left to the user
-    (`keras.config`/`tf.config.experimental.enable_op_determinism()`).
+    One block runs at a time in a process; others wait. A search started inside a block is a part of it, in whatever
+    threads it trains. On a GPU, repeating a run exactly also needs deterministic kernels, which are a choice for the
+    whole process and therefore left to the user (`keras.config`/`tf.config.experimental.enable_op_determinism()`).
 
     Example:
 
@@ -51,12 +54,27 @@ def isolated(seed: int | None) -> Iterator[None]:
         seed: Seed for Python, numpy and the backend, from 0 to 2**32 - 1. `None` leaves the generators alone: the
             block draws from the process' own, which goes on from there.
     """
-    with _ONE_AT_A_TIME, _metric_names_from_the_start():
+    with _one_at_a_time(), _metric_names_from_the_start():
         if seed is None:
             yield
             return
         with _python_and_numpy(seed), _of_keras(seed), _tensorflow(seed), _torch(seed):
             yield
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    with contextlib.nullcontext() if getattr(_here, "for_block", False) else _ONE_AT_A_TIME:
+        _here.depth = getattr(_here, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            _here.depth -= 1
+
+
+def is_inside() -> bool:
+    """Whether this thread is in a block of `isolated`, so that others wait for it."""
+    return getattr(_here, "depth", 0) > 0
 
 
 @contextlib.contextmanager
@@ -115,24 +133,36 @@ def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
 _WORK_IN_HAND = ("uninitialized_variables",)
 
 
-def settings() -> dict[str, Any]:
-    """What the user set in Keras for this thread: dtype policy, custom objects, seed and the like.
+class Settings(NamedTuple):
+    """What a thread knows that one working for it must know, too.
 
-    Keras keeps them by thread, so that a thread of ours would not know them.
-
-    Returns:
-        Settings for `put_settings`; nothing if Keras is not loaded.
+    Attributes:
+        of_keras: What the user set in Keras: dtype policy, custom objects, seed and the like.
+        in_block: Whether the work is part of a block of `isolated`.
     """
+
+    of_keras: dict[str, Any] = {}
+    in_block: bool = False
+
+
+def settings() -> Settings:
+    """The settings of this thread, for `put_settings` in a thread that works for it while it waits.
+
+    Keras keeps its own by thread, so that a thread of ours would not know them.
+    """
+    in_block = is_inside() or getattr(_here, "for_block", False)
     if "keras" not in sys.modules:
-        return {}
+        return Settings(in_block=in_block)
     found = vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).items()
-    return {name: value for name, value in found if "scope" not in name and name not in _WORK_IN_HAND}
+    of_keras = {name: value for name, value in found if "scope" not in name and name not in _WORK_IN_HAND}
+    return Settings(of_keras, in_block)
 
 
-def put_settings(found: dict[str, Any]) -> None:
+def put_settings(found: Settings) -> None:
     """Sets in this thread what `settings` found in another."""
-    if found:
-        vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).update(found)
+    _here.for_block = found.in_block
+    if found.of_keras:
+        vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).update(found.of_keras)
 
 
 @contextlib.contextmanager

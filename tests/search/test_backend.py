@@ -9,8 +9,10 @@ import time
 from typing import Any
 
 import joblib
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -54,6 +56,7 @@ from kerastoolkit import KerasClassifier, KerasRegressor, fused
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search import backend
 from kerastoolkit.training import fused as engine
+from kerastoolkit.training import isolated
 
 SMALL: dict[str, Any] = {"hidden": (4,), "epochs": 2, "random_state": 0}
 
@@ -513,6 +516,46 @@ def one_random_search(number: int, X: Any, y: Any) -> None:
             search.fit(X, y)
     except (ArithmeticError, ValueError):
         pass  # a search may fail; it must not hang
+
+
+def test_a_search_inside_a_block_with_a_seed_can_be_repeated(iris: Any) -> None:
+    def scores() -> Any:
+        with isolated(0), fused() as report:
+            found = cross_val_score(classifier(random_state=None), *iris, cv=3)
+        assert [one.how for one in report.trained] == ["fused"] * 3
+        return found
+
+    first = scores()
+    np.random.seed(5)
+    random.seed(5)
+    with isolated(1):  # a block in a block
+        assert_array_equal(first, scores())
+
+    def enter() -> None:
+        with isolated(0):
+            pass
+
+    other = threading.Thread(target=enter, daemon=True)
+    other.start()
+    other.join(10.0)
+    assert not other.is_alive(), "somebody is still in the block"
+
+
+def _chosen_by_a_search(meta: dict[str, Any]) -> keras.Model:
+    """Chooses its width by a search of its own."""
+    rows = np.random.default_rng(0).normal(size=(30, 4))
+    inner = GridSearchCV(classifier(epochs=1), {"hidden": [(2,), (3,)]}, cv=2).fit(rows, np.arange(30) % 2)
+    width = inner.best_params_["hidden"][0]
+    shape, n_classes = meta["X_shape_"][1:], meta["n_classes_"]
+    return keras.Sequential([keras.Input(shape), layers.Dense(width), layers.Dense(n_classes, "softmax")])
+
+
+def test_a_build_function_may_search(iris: Any) -> None:
+    model = KerasClassifier(_chosen_by_a_search, loss="sparse_categorical_crossentropy", epochs=2, random_state=0)
+    alone = cross_val_score(model, *iris, cv=3)
+    with fused():
+        together = cross_val_score(model, *iris, cv=3)
+    assert_allclose(together, alone, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
