@@ -29,8 +29,15 @@ __all__ = ["isolated"]
 # Keras builds and trains on global generators; two seeded fits in two threads would draw from each other's.
 _ONE_AT_A_TIME = threading.RLock()
 
-# Of each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it.
-_here = threading.local()
+
+class _Here(threading.local):
+    """Of each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it."""
+
+    depth = 0
+    for_block = False
+
+
+_here = _Here()
 
 
 @contextlib.contextmanager
@@ -64,8 +71,8 @@ def isolated(seed: int | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    with contextlib.nullcontext() if getattr(_here, "for_block", False) else _ONE_AT_A_TIME:
-        _here.depth = getattr(_here, "depth", 0) + 1
+    with contextlib.nullcontext() if _here.for_block else _ONE_AT_A_TIME:
+        _here.depth += 1
         try:
             yield
         finally:
@@ -74,7 +81,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 def is_inside() -> bool:
     """Whether this thread is in a block of `isolated`, so that others wait for it."""
-    return getattr(_here, "depth", 0) > 0
+    return _here.depth > 0
 
 
 @contextlib.contextmanager
@@ -150,7 +157,7 @@ def settings() -> Settings:
 
     Keras keeps its own by thread, so that a thread of ours would not know them.
     """
-    in_block = is_inside() or getattr(_here, "for_block", False)
+    in_block = is_inside() or _here.for_block
     if "keras" not in sys.modules:
         return Settings(in_block=in_block)
     found = vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).items()
