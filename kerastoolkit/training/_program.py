@@ -15,10 +15,11 @@ import functools
 import inspect
 import logging
 import operator
+import queue
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -307,36 +308,28 @@ class Program:
             self._by_xla[key] = None
             return None
 
-    def run_epochs(
-        self, data: Rows, parts: Sequence[Part], *, size: int, light: bool
-    ) -> list[tuple[State, Any]] | None:
-        """Trains parts of a stack for some epochs by XLA, on every core of the processor one.
+    def run_epochs(self, data: Rows, part: Part, *, size: int, light: bool) -> tuple[State, Any] | None:
+        """Trains a part of a stack for some epochs by XLA, on one core of the processor.
 
         The same as `run` does, which must have trained models like these before.
 
         Args:
             data: All rows, shared by all models.
-            parts: The parts, none for more epochs than `epochs_a_call`.
+            part: The models, for no more epochs than `epochs_a_call`.
             size: Rows of a batch.
             light: As for `run`.
 
         Returns:
-            For each part the new state and the results of the metrics by name, the epochs along their second axis;
-            None if this cannot be had.
+            The new state and the results of the metrics by name, the epochs along their second axis; None if this
+            cannot be had.
         """
-        key = ("train", True, light, tuple(parts[0].lifted), form_of(data))
+        key = ("train", True, light, tuple(part.lifted), form_of(data))
         try:
             with _ONE_TRACE_AT_A_TIME:
                 if key in self._not_by_epochs:
                     return None
-                lengths = {part.orders.shape[-1] for part in parts}
-                programs = {n_rows: self._of_epochs(key, size, n_rows) for n_rows in lengths}
-
-            def run(part: Part) -> tuple[State, Any]:
-                program = programs[part.orders.shape[-1]]
-                return program(part.state, part.lifted, data, *part[2:])  # type: ignore[no-any-return]
-
-            return self._backend.on_each_core(run, parts)  # type: ignore[no-any-return]
+                program = self._of_epochs(key, size, part.orders.shape[-1])
+            return program(part.state, part.lifted, data, *part[2:])  # type: ignore[no-any-return]
         except Exception:  # an operation that it does not know
             self._not_by_epochs.add(key)
             return None
@@ -1113,7 +1106,7 @@ def _values(variables: Sequence[Any]) -> list[Any]:
 def _numpy(value: Any) -> Any:
     import keras
 
-    return keras.ops.convert_to_numpy(value)
+    return value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value)
 
 
 def mapped(function: Callable[..., Any], *structures: Any) -> Any:
@@ -1299,9 +1292,6 @@ class _TensorFlow:
 
     def epochs_by_xla(self, program: Callable[..., Any], size: int, n_rows: int) -> Callable[..., Any]:
         return program.epochs_by_xla(size, n_rows)  # type: ignore[attr-defined,no-any-return]
-
-    def on_each_core(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-        return list(_threads().map(function, parts))
 
     def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
         import tensorflow as tf
@@ -1550,6 +1540,46 @@ def _tensor_like(value: Any, spec: Any) -> Any:
     import tensorflow as tf
 
     return tf.convert_to_tensor(value, spec.dtype)
+
+
+def on_each_core(work: Sequence[Iterator[Any]]) -> Generator[Any]:
+    """Goes through iterators, as many at a time as the processor has cores, and yields what they do as it comes.
+
+    When one of them raises, or the caller goes no further, none begins another item, and those begun are waited for.
+    """
+    come: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    ended = object()
+    stopping = threading.Event()
+
+    def go_through(items: Iterator[Any]) -> None:
+        item = None
+        try:
+            while item is not ended and not stopping.is_set():
+                item = next(items, ended)
+                if item is not ended:
+                    come.put(item)
+        except BaseException:
+            stopping.set()
+            raise
+        finally:
+            come.put(ended)
+
+    futures: list[concurrent.futures.Future[None]] = []
+    try:
+        for items in work:
+            futures.append(_threads().submit(go_through, items))
+        left = len(futures)
+        while left:
+            item = come.get()
+            if item is ended:
+                left -= 1
+            else:
+                yield item
+        for future in futures:
+            future.result()
+    finally:
+        stopping.set()
+        concurrent.futures.wait(futures)
 
 
 @functools.cache

@@ -1022,13 +1022,14 @@ class _Part:
     """Some models of a stack, all with one number of rows and of epochs, that train apart from the others."""
 
     def __init__(self, training: _Training, runs: list[_Run]) -> None:
-        self.runs = runs
+        self.runs, self.n_calls = runs, 0
         self.places = np.array([run.place for run in runs], "int32")
         self._epochs_a_call = training._epochs_a_call(runs[0].n_rows)
         numbers = np.array([run.number for run in runs], "int32")
         fill = _MODELS_OF_A_PART - len(runs)
         places, numbers = np.pad(self.places, (0, fill), "edge"), np.pad(numbers, (0, fill), "edge")
         stack, program = training._stack, training._program
+        self._program = program
         self.state: State = program.take(stack.state, places)
         self._fresh = program.take(stack.fresh, places)
         self._lifted = program.take(stack.lifted, places)
@@ -1050,8 +1051,10 @@ class _Part:
         for run, before in zip(self.runs, self._before, strict=True):
             run.orders.bit_generator.state = before
 
-    def end_epochs(self, results: dict[str, Any]) -> None:
-        """Takes down what was measured in each epoch."""
+    def take(self, state: State, results: Any) -> None:
+        """Takes the state after the epochs, and down what was measured in each of them."""
+        self.state, results = state, self._program.arrays(results)
+        self.n_calls += 1
         values = [value.tolist() if value.ndim == 2 else list(map(list, value)) for value in results.values()]
         for run, *of_run in zip(self.runs, *values, strict=False):
             last = dict(zip(results, [of_metric.pop() for of_metric in of_run], strict=True))
@@ -1132,29 +1135,30 @@ class _Training:
         parts = self._parts_for_xla()
         if not parts:
             return False
-        before = self._epochs_done
         try:
             told.while_computing(lambda: self._train_parts(parts, told))
         finally:  # also when the user stops it
-            if self._epochs_done > before:
-                self._stack.take_over([(part.places, part.state) for part in parts])
-        return self._epochs_done > before
+            trained = [part for part in parts if part.n_calls]
+            if trained:
+                self._epochs_done += 1
+                self._stack.take_over([(part.places, part.state) for part in trained])
+        return bool(trained)
 
     def _train_parts(self, parts: list[_Part], told: _Told) -> None:
-        program = self._program
-        while left := [part for part in parts if not part.runs[0].is_done()]:
-            epochs = [part.next() for part in left]
-            found = program.run_epochs(self._training.data, epochs, size=self._size, light=self._light)
-            if found is None:
-                self._has_xla_for_epochs = False
-                for part in left:
+        def train(part: _Part) -> Iterator[list[tuple[_Run, int]]]:
+            while not part.runs[0].is_done():
+                epochs = part.next()
+                found = self._program.run_epochs(self._training.data, epochs, size=self._size, light=self._light)
+                if found is None:
+                    self._has_xla_for_epochs = False
                     part.undo()
-                return
-            self._epochs_done += 1
-            for part, (state, results) in zip(left, found, strict=True):
-                part.state = state
-                part.end_epochs(program.arrays(results))
-            told(*((run, run.epoch) for part in left for run in part.runs))
+                    return
+                part.take(*found)
+                yield [(run, run.epoch) for run in part.runs]
+
+        with contextlib.closing(_program.on_each_core([train(part) for part in parts])) as all_of_them:
+            for done in all_of_them:
+                told(*done)
 
     def _epochs_a_call(self, n_rows: int) -> int:
         """Epochs that a call by XLA takes, which cannot be interrupted."""
