@@ -1,7 +1,7 @@
 """A joblib backend under which the fits of any scikit-learn tool are trained together.
 
 Every task of a search is a thread, and one thread at a time holds the baton and runs. A task that comes to the training
-of its network hands the fit in, gives the baton back and sleeps. When no task can run any more, all fits handed in are
+of its network hands the fit in, hands the baton on and sleeps. When no task can run any more, all fits handed in are
 trained together (`training.fit_many`), and the tasks wake one by one to score. Because one task runs at a time, in the
 order of the search, what they draw from the generators of the process does not depend on luck.
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import gc
 import queue
 import threading
@@ -96,7 +95,8 @@ class _Task:
     """A call that joblib wants done, in a thread of its own."""
 
     def __init__(self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None) -> None:
-        self.call, self.done, self.parent = call, done, parent
+        self.call: Callable[[], Any] | None = call
+        self.done, self.parent = done, parent
         self.given_up = False
         self.settings = Settings()
         self.result: Any = None
@@ -144,6 +144,8 @@ class _Conductor:
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[_Task] = collections.deque()
         self._awake: collections.deque[_Task] = collections.deque()  # may go on: trained, or back from subtasks
+        self._trained: collections.deque[_Task] = collections.deque()  # the same, and before all others
+        self._are_waking = False
         self._asleep: list[_Task] = []
         self._waiting: dict[_Task, list[_Task]] = {}  # for subtasks
         self._training: list[_Task] = []
@@ -227,10 +229,11 @@ class _Conductor:
         try:
             put_settings(task.settings)
             with gathering(self._hand_in):
-                task.result = task.call()
+                task.result = task.call()  # type: ignore[misc]
         except BaseException as error:
             task.error = error
         finally:
+            task.call = None  # it holds the fitted estimator, and the search keeps its tasks
             task.finished.set()
             try:
                 task.done(task)
@@ -257,7 +260,9 @@ class _Conductor:
         return trained
 
     def _baton_back(self) -> None:
-        self._baton.set()
+        # Another task that can run gets it at once: half as many switches between threads as by way of the conductor.
+        if not self._hand_baton():
+            self._baton.set()
 
     def _after_epoch(self, done: int, epochs: int) -> None:
         if all(task.is_given_up for task in self._training):
@@ -270,7 +275,7 @@ class _Conductor:
     def _conduct(self) -> None:
         self._baton = threading.Event()
         while True:
-            if self._let_one_run():
+            if self._let_some_run():
                 continue
             if self._asleep and not self._handing_over and not self._somebody_will_wake():
                 self._train()
@@ -281,26 +286,36 @@ class _Conductor:
                         return
                 self._wait_for_news()
 
-    def _let_one_run(self) -> bool:
-        """Hands the baton to a task that can run; False if there is none."""
-        if self._awake:
-            task = self._awake.popleft()
-            self._hand_baton(task.wakes.set)
-        elif self._new and self._new[0].is_given_up:
-            self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
-        elif self._new and self._has_room():
-            task = self._new.popleft()
-            self._hand_baton(functools.partial(self._start, task))
-        else:
+    def _let_some_run(self) -> bool:
+        """Hands the baton to a task that can run; False if there is none. It comes back when no other can."""
+        self._baton.clear()
+        if not self._hand_baton():
             return False
+        self._baton.wait()
         return True
 
-    def _start(self, task: _Task) -> None:
-        try:
-            threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True).start()
-        except RuntimeError as error:  # the system has no more threads
-            task.end_with(error)
-            self._baton_back()
+    def _hand_baton(self) -> bool:
+        """The same for whoever holds the baton and is about to wait or to end; it comes back to the conductor."""
+        while True:
+            if self._trained:
+                self._trained.popleft().wakes.set()
+            elif self._are_waking:
+                return False  # nobody else runs before those that were trained have scored
+            elif self._awake:
+                self._awake.popleft().wakes.set()
+            elif self._new and self._new[0].is_given_up:
+                self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
+                continue
+            elif self._new and self._has_room():
+                task = self._new.popleft()
+                try:
+                    threading.Thread(target=self._run, args=(task,), name="kerastoolkit-task", daemon=True).start()
+                except RuntimeError as error:  # the system has no more threads
+                    task.end_with(error)
+                    continue
+            else:
+                return False
+            return True
 
     def _prepare_others(self) -> None:
         """While fits are trained, lets others come to their training: all that have room, however long that takes.
@@ -308,7 +323,7 @@ class _Conductor:
         So the order of what tasks draw does not hang on how fast training is.
         """
         while True:
-            if self._let_one_run():
+            if self._let_some_run():
                 continue
             if not self._somebody_will_wake():
                 return
@@ -321,11 +336,6 @@ class _Conductor:
     def _somebody_will_wake(self) -> bool:
         """Whether a task waits for subtasks that have all ended: joblib will tell it in a moment."""
         return any(all(one.finished.is_set() for one in subtasks) for subtasks in list(self._waiting.values()))
-
-    def _hand_baton(self, to: Callable[[], None]) -> None:
-        self._baton.clear()
-        to()
-        self._baton.wait()
 
     def _has_room(self) -> bool:
         if len(self._asleep) >= _MOST_TASKS:
@@ -362,7 +372,10 @@ class _Conductor:
             for fit, one in zip(fits, trained, strict=True):
                 task = by_fit.pop(id(fit))
                 task.trained = one
-                self._hand_baton(task.wakes.set)
+                self._trained.append(task)
+            self._are_waking = True
+            self._let_some_run()
+            self._are_waking = False
 
         try:
             fit_many(

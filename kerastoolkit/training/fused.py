@@ -509,6 +509,8 @@ class _Run:
         view = getattr(self, "view", None)  # there is none if a callback raised at once
         if isinstance(view, _View):
             view.let_go(self.network)
+            # The history would hold the network, which holds it, until Python's collector finds them.
+            self.history.set_model(None)
         for name in ("stack", "rows", "validation"):
             vars(self).pop(name, None)
 

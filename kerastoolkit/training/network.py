@@ -359,6 +359,7 @@ class Network:
             assign(model, self._state)
             if self.history is not None:
                 model.history = self.history
+                model.history.set_model(model)
             self._model, self._state, self._example = model, None, None
         self._handed_out = True
         return self._model

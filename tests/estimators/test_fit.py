@@ -495,6 +495,7 @@ def test_history_is_a_dict_of_lists_of_numbers_one_an_epoch(iris: Any) -> None:
         assert type(values) is list
         assert [type(value) for value in values] == [float] * 3
     assert model.n_iter_ == 3
+    assert model.model_.history.model is model.model_  # as Keras has it
 
 
 def test_early_stopping_leaves_the_number_of_epochs_trained(iris: Any) -> None:

@@ -6,6 +6,7 @@ import gc
 import random
 import threading
 import time
+import weakref
 from typing import Any
 
 import joblib
@@ -458,6 +459,25 @@ def test_pythons_collector_is_left_as_it_was(iris: Any) -> None:
         assert frozen_while(lambda: cross_val_score(pipeline, *iris, cv=2)) > 0  # the user's own
     finally:
         gc.unfreeze()
+
+
+def test_a_search_keeps_no_estimator_that_has_been_scored(iris: Any) -> None:
+    known: weakref.WeakSet[Any] = weakref.WeakSet()
+    alive: list[int] = []
+
+    def score(estimator: Any, X: Any, y: Any) -> float:
+        known.add(estimator)
+        alive.append(len(known))
+        return float(estimator.score(X, y))
+
+    gc.disable()  # nobody waits for it
+    try:
+        with fused():
+            GridSearchCV(classifier(epochs=1), RATES, cv=5, scoring=score, refit=False).fit(*iris)
+    finally:
+        gc.enable()
+    assert len(alive) == 15
+    assert max(alive) <= 2  # the one that is scored, and perhaps the last one, whose thread is about to end
 
 
 def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
