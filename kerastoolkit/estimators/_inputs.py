@@ -81,7 +81,11 @@ def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
         ValueError: Anything else that scikit-learn refuses: one axis, no rows, NaN, infinity, complex numbers.
     """
     if _passes_as_it_is(X) and X.ndim >= 2 and X.size:
-        validate_data(estimator, X, reset=reset, skip_check_array=True)  # number and names of the features
+        known = vars(estimator)
+        if "feature_names_in_" in known or not reset and known.get("n_features_in_") != X.shape[1]:
+            validate_data(estimator, X, reset=reset, skip_check_array=True)  # number and names of the features
+        elif reset:
+            estimator.n_features_in_ = X.shape[1]  # an array has no names, which scikit-learn takes long to find out
     else:
         _refuse_mixed(X)
         X = validate_data(

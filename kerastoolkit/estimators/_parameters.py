@@ -158,7 +158,8 @@ def describe(build: Callable[..., Any] | None) -> str:
 def below(parameters: Mapping[str, Any], destination: str) -> dict[str, Any]:
     """The parameters routed to `destination`, without its name."""
     start = destination + "__"
-    return {name[len(start) :]: plain(value) for name, value in parameters.items() if name.startswith(start)}
+    names = [name for name in parameters if name.startswith(start)]  # mostly none, and asked for again and again
+    return {name[len(start) :]: plain(parameters[name]) for name in names}
 
 
 def plain(value: Any) -> Any:
