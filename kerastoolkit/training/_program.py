@@ -308,27 +308,36 @@ class Program:
             self._by_xla[key] = None
             return None
 
-    def run_epochs(self, data: Rows, part: Part, *, size: int, light: bool) -> tuple[State, Any] | None:
-        """Trains a part of a stack for some epochs by XLA, on one core of the processor.
+    def of_epochs(
+        self, data: Rows, lifted: Sequence[int], lengths: set[int], *, size: int, light: bool
+    ) -> Callable[[Part], tuple[State, Any] | None]:
+        """Makes what trains a part of a stack for some epochs by XLA, on one core of the processor.
 
         The same as `run` does, which must have trained models like these before.
 
         Args:
             data: All rows, shared by all models.
-            part: The models, for no more epochs than `epochs_a_call`.
+            lifted: The slots whose number differs between models.
+            lengths: Numbers of rows that the parts have.
             size: Rows of a batch.
             light: As for `run`.
 
         Returns:
-            The new state and the results of the metrics by name, the epochs along their second axis; None if this
-            cannot be had.
+            A function of a part, of no more epochs than `epochs_a_call`. It returns the new state and the results of
+            the metrics by name, the epochs along their second axis; None if this cannot be had.
         """
-        key = ("train", True, light, tuple(part.lifted), form_of(data))
+        key = ("train", True, light, tuple(lifted), form_of(data))
+        programs: dict[int, Callable[..., Any]] = {}
+        # Here and not on the threads of `on_each_core`: whoever holds this lock may wait for one of them.
+        with _ONE_TRACE_AT_A_TIME, contextlib.suppress(Exception):  # an operation that it does not know
+            if key not in self._not_by_epochs:
+                programs = {n_rows: self._of_epochs(key, size, n_rows) for n_rows in lengths}
+        return lambda part: self.run_epochs(programs, data, part, key)
+
+    def run_epochs(self, programs: Any, data: Rows, part: Part, key: Any) -> tuple[State, Any] | None:
+        """What `of_epochs` returns, for a part."""
         try:
-            with _ONE_TRACE_AT_A_TIME:
-                if key in self._not_by_epochs:
-                    return None
-                program = self._of_epochs(key, size, part.orders.shape[-1])
+            program = programs[part.orders.shape[-1]]
             return program(part.state, part.lifted, data, *part[2:])  # type: ignore[no-any-return]
         except Exception:  # an operation that it does not know
             self._not_by_epochs.add(key)
@@ -1579,7 +1588,7 @@ def on_each_core(work: Sequence[Iterator[Any]]) -> Generator[Any]:
             future.result()
     finally:
         stopping.set()
-        concurrent.futures.wait(futures)
+        concurrent.futures.wait([future for future in futures if not future.cancel()])
 
 
 @functools.cache

@@ -1147,10 +1147,14 @@ class _Training:
         return bool(trained)
 
     def _train_parts(self, parts: list[_Part], told: _Told) -> None:
+        lengths = {part.runs[0].n_rows for part in parts}
+        by_xla = self._program.of_epochs(
+            self._training.data, list(self._stack.lifted), lengths, size=self._size, light=self._light
+        )
+
         def train(part: _Part) -> Iterator[list[tuple[_Run, int]]]:
             while not part.runs[0].is_done():
-                epochs = part.next()
-                found = self._program.run_epochs(self._training.data, epochs, size=self._size, light=self._light)
+                found = by_xla(part.next())
                 if found is None:
                     self._has_xla_for_epochs = False
                     part.undo()

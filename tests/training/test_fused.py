@@ -241,8 +241,8 @@ def epochs_by_xla(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
     run = Program.run_epochs
 
-    def noted(self: Program, data: Any, part: Any, **options: Any) -> Any:
-        found = run(self, data, part, **options)
+    def noted(self: Program, programs: Any, data: Any, part: Any, key: Any) -> Any:
+        found = run(self, programs, data, part, key)
         calls.append(None if found is None else part.orders.shape[:2])
         return found
 
@@ -332,6 +332,23 @@ def test_a_training_by_xla_that_the_user_stops_keeps_what_it_has_learned(
         whole.callbacks = [watched_batches()]
         expected = fit_many([whole])[0].model.predict(table()[0], verbose=0)
         np.testing.assert_allclose(fit.model.predict(table()[0], verbose=0), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.timeout(60)
+def test_training_by_xla_does_not_wait_for_whoever_waits_for_its_threads(
+    epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 9)
+    waited: list[Any] = []
+
+    def train_something_else(done: int, epochs: int) -> None:
+        if epochs_by_xla and not waited:  # as a program does that XLA compiled, step by step
+            with _program._ONE_TRACE_AT_A_TIME:
+                waited.extend(_program._threads().map(str, [1]))
+
+    fit_many([simple(number, epochs=200) for number in range(5)], watch=train_something_else)
+    assert waited == ["1"]
 
 
 def test_work_on_each_core_ends_where_a_part_of_it_raises() -> None:
