@@ -2,8 +2,8 @@
 
 Three kinds of `X` are told apart:
 
-- an array of any rank, a table (pandas, polars) or a sparse matrix: read by scikit-learn's own checks, so that
-  feature names, messages and refusals are those its users know;
+- an array of any rank, a table (pandas, polars) or a sparse matrix: read as scikit-learn's own checks read it, so
+  that feature names, messages and refusals are those its users know;
 - a dict or list of arrays, for models of several inputs;
 - a data set that brings its own batches and targets (`tf.data.Dataset`, `keras.utils.PyDataset`, a torch
   `DataLoader`): handed to Keras as it is.

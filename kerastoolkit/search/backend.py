@@ -95,8 +95,7 @@ class _Task:
     """A call that joblib wants done, in a thread of its own."""
 
     def __init__(self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None) -> None:
-        self.call: Callable[[], Any] | None = call
-        self.done, self.parent = done, parent
+        self.call, self.done, self.parent = call, done, parent
         self.given_up = False
         self.settings = Settings()
         self.result: Any = None
@@ -114,6 +113,7 @@ class _Task:
 
     def end_with(self, error: BaseException) -> None:
         """Ends a task that was never run."""
+        del self.call
         self.error = error
         self.finished.set()
         self.done(self)
@@ -143,9 +143,9 @@ class _Conductor:
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[_Task] = collections.deque()
-        self._awake: collections.deque[_Task] = collections.deque()  # may go on: trained, or back from subtasks
-        self._trained: collections.deque[_Task] = collections.deque()  # the same, and before all others
-        self._are_waking = False
+        self._awake: collections.deque[_Task] = collections.deque()  # may go on: given up, or back from subtasks
+        self._trained: collections.deque[_Task] = collections.deque()  # may go on, and before all others
+        self._are_waking = False  # those that were trained
         self._asleep: list[_Task] = []
         self._waiting: dict[_Task, list[_Task]] = {}  # for subtasks
         self._training: list[_Task] = []
@@ -229,11 +229,11 @@ class _Conductor:
         try:
             put_settings(task.settings)
             with gathering(self._hand_in):
-                task.result = task.call()  # type: ignore[misc]
+                task.result = task.call()
         except BaseException as error:
             task.error = error
         finally:
-            task.call = None  # it holds the fitted estimator, and the search keeps its tasks
+            del task.call  # it holds the fitted estimator, and the search keeps its tasks
             task.finished.set()
             try:
                 task.done(task)
@@ -476,6 +476,7 @@ class FusedBackend(ParallelBackendBase):
             for task in self._tasks:
                 task.finished.wait(max(0.0, deadline - time.monotonic()))
         self._conductor.leave()
+        self._tasks = []  # whose results are joblib's now
 
     def _all_handed_over(self) -> None:
         if self._hands_over:

@@ -310,7 +310,7 @@ class Program:
 
     def of_epochs(
         self, data: Rows, lifted: Sequence[int], lengths: set[int], *, size: int, light: bool
-    ) -> Callable[[Part], tuple[State, Any] | None]:
+    ) -> Callable[[Part], tuple[State, Any] | None] | None:
         """Makes what trains a part of a stack for some epochs by XLA, on one core of the processor.
 
         The same as `run` does, which must have trained models like these before.
@@ -323,25 +323,29 @@ class Program:
             light: As for `run`.
 
         Returns:
-            A function of a part, of no more epochs than `epochs_a_call`. It returns the new state and the results of
-            the metrics by name, the epochs along their second axis; None if this cannot be had.
+            A function of a part, of no more epochs than `epochs_a_call`, to the new state and the results of the
+            metrics by name, the epochs along their second axis. None, of either, if this cannot be had.
         """
         key = ("train", True, light, tuple(lifted), form_of(data))
-        programs: dict[int, Callable[..., Any]] = {}
-        # Here and not on the threads of `on_each_core`: whoever holds this lock may wait for one of them.
-        with _ONE_TRACE_AT_A_TIME, contextlib.suppress(Exception):  # an operation that it does not know
-            if key not in self._not_by_epochs:
-                programs = {n_rows: self._of_epochs(key, size, n_rows) for n_rows in lengths}
-        return lambda part: self.run_epochs(programs, data, part, key)
-
-    def run_epochs(self, programs: Any, data: Rows, part: Part, key: Any) -> tuple[State, Any] | None:
-        """What `of_epochs` returns, for a part."""
         try:
-            program = programs[part.orders.shape[-1]]
-            return program(part.state, part.lifted, data, *part[2:])  # type: ignore[no-any-return]
+            # Not on the threads of `on_each_core`: whoever holds this lock may wait for one of them.
+            with _ONE_TRACE_AT_A_TIME:
+                if key in self._not_by_epochs:
+                    return None
+                programs = {n_rows: self._of_epochs(key, size, n_rows) for n_rows in lengths}
         except Exception:  # an operation that it does not know
             self._not_by_epochs.add(key)
             return None
+
+        def run(part: Part) -> tuple[State, Any] | None:
+            try:
+                program = programs[part.orders.shape[-1]]
+                return program(part.state, part.lifted, data, *part[2:])  # type: ignore[no-any-return]
+            except Exception:  # the same, when it is compiled
+                self._not_by_epochs.add(key)
+                return None
+
+        return run
 
     def _of_epochs(self, key: Any, size: int, n_rows: int) -> Callable[..., Any]:
         program = self._by_epochs.pop((key, size, n_rows), None)

@@ -1024,7 +1024,7 @@ class _Part:
     """Some models of a stack, all with one number of rows and of epochs, that train apart from the others."""
 
     def __init__(self, training: _Training, runs: list[_Run]) -> None:
-        self.runs, self.n_calls = runs, 0
+        self.runs, self.has_trained = runs, False
         self.places = np.array([run.place for run in runs], "int32")
         self._epochs_a_call = training._epochs_a_call(runs[0].n_rows)
         numbers = np.array([run.number for run in runs], "int32")
@@ -1056,7 +1056,7 @@ class _Part:
     def take(self, state: State, results: Any) -> None:
         """Takes the state after the epochs, and down what was measured in each of them."""
         self.state, results = state, self._program.arrays(results)
-        self.n_calls += 1
+        self.has_trained = True
         values = [value.tolist() if value.ndim == 2 else list(map(list, value)) for value in results.values()]
         for run, *of_run in zip(self.runs, *values, strict=False):
             last = dict(zip(results, [of_metric.pop() for of_metric in of_run], strict=True))
@@ -1140,7 +1140,7 @@ class _Training:
         try:
             told.while_computing(lambda: self._train_parts(parts, told))
         finally:  # also when the user stops it
-            trained = [part for part in parts if part.n_calls]
+            trained = [part for part in parts if part.has_trained]
             if trained:
                 self._epochs_done += 1
                 self._stack.take_over([(part.places, part.state) for part in trained])
@@ -1151,6 +1151,9 @@ class _Training:
         by_xla = self._program.of_epochs(
             self._training.data, list(self._stack.lifted), lengths, size=self._size, light=self._light
         )
+        if by_xla is None:
+            self._has_xla_for_epochs = False
+            return
 
         def train(part: _Part) -> Iterator[list[tuple[_Run, int]]]:
             while not part.runs[0].is_done():

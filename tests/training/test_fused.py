@@ -11,10 +11,12 @@ import itertools
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import joblib
 import keras
 import numpy as np
 import pytest
@@ -239,14 +241,19 @@ def test_what_xla_does_not_know_is_trained_without_it(by_xla: list[bool]) -> Non
 def epochs_by_xla(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Whole epochs pay for XLA, two models a call; models and epochs of each call, None if it failed."""
     calls: list[Any] = []
-    run = Program.run_epochs
+    of_epochs = Program.of_epochs
 
-    def noted(self: Program, programs: Any, data: Any, part: Any, key: Any) -> Any:
-        found = run(self, programs, data, part, key)
-        calls.append(None if found is None else part.orders.shape[:2])
-        return found
+    def watched(self: Program, *arguments: Any, **options: Any) -> Any:
+        run = of_epochs(self, *arguments, **options)
 
-    monkeypatch.setattr(Program, "run_epochs", noted)
+        def noted(part: Any) -> Any:
+            found = run(part)  # type: ignore[misc]
+            calls.append(None if found is None else part.orders.shape[:2])
+            return found
+
+        return run and noted
+
+    monkeypatch.setattr(Program, "of_epochs", watched)
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 2)
     return calls
@@ -349,6 +356,30 @@ def test_training_by_xla_does_not_wait_for_whoever_waits_for_its_threads(
 
     fit_many([simple(number, epochs=200) for number in range(5)], watch=train_something_else)
     assert waited == ["1"]
+
+
+@pytest.mark.timeout(20)
+def test_whoever_stops_work_does_not_wait_for_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, others_are_done = _program._threads(), threading.Event()
+    others = [pool.submit(others_are_done.wait) for _ in range(joblib.cpu_count())]
+
+    class Full:
+        handed_in = 0
+
+        def submit(self, *call: Any) -> Any:
+            self.handed_in += 1
+            if self.handed_in == 2:
+                raise RuntimeError("can't start new thread")
+            return pool.submit(*call)
+
+    full = Full()
+    monkeypatch.setattr(_program, "_threads", lambda: full)
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            list(_program.on_each_core([iter([1]), iter([2])]))
+        assert not any(other.done() for other in others)
+    finally:
+        others_are_done.set()
 
 
 def test_work_on_each_core_ends_where_a_part_of_it_raises() -> None:
