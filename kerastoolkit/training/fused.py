@@ -504,13 +504,13 @@ class _Run:
         if self.trained.error is None:
             self.network.state = State(*[[np.array(value) for value in part] for part in self.stack.read(self.place)])
         self.trained.history = dict(self.history.history)
-        self.network.history = self.history
         # Callbacks keep the view, and would keep the rows and the states of all models trained together.
         view = getattr(self, "view", None)  # there is none if a callback raised at once
         if isinstance(view, _View):
             view.let_go(self.network)
             # The history would hold the network, which holds it, until Python's collector finds them.
             self.history.set_model(None)
+        self.network.history = self.history
         for name in ("stack", "rows", "validation"):
             vars(self).pop(name, None)
 

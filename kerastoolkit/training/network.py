@@ -205,7 +205,7 @@ class Network:
         self.reason: str | None = None
         self.program: Program | None = None
         self.values: list[float] = []
-        self.history: Any = None
+        self._history: Any = None
         self._recipe = source if isinstance(source, Recipe) else None
         self._forward: _program.Forward | None = None
         self._forward_key: Any = None
@@ -357,12 +357,25 @@ class Network:
             draw([self])
             assign = _program.assign if self.program is None else self.program.assign
             assign(model, self._state)
-            if self.history is not None:
-                model.history = self.history
-                model.history.set_model(model)
             self._model, self._state, self._example = model, None, None
+            self._hand_over_history()
         self._handed_out = True
         return self._model
+
+    @property
+    def history(self) -> Any:
+        return self._history
+
+    @history.setter
+    def history(self, history: Any) -> None:
+        self._history = history
+        self._hand_over_history()
+
+    def _hand_over_history(self) -> None:
+        """A model has that of its last fit, as `Model.fit` leaves it."""
+        if self._model is not None and self._history is not None:
+            self._history.set_model(self._model)
+            self._model.history = self._history
 
     def predict(self, x: Any) -> Any:
         """Output for a batch of rows, in the mode of inference."""

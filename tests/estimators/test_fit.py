@@ -496,6 +496,9 @@ def test_history_is_a_dict_of_lists_of_numbers_one_an_epoch(iris: Any) -> None:
         assert [type(value) for value in values] == [float] * 3
     assert model.n_iter_ == 3
     assert model.model_.history.model is model.model_  # as Keras has it
+    assert model.model_.history.history == model.history_
+    model.partial_fit(*iris)
+    assert model.model_.history.epoch == [3]
 
 
 def test_early_stopping_leaves_the_number_of_epochs_trained(iris: Any) -> None:

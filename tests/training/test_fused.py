@@ -149,6 +149,14 @@ def test_folds_of_very_unequal_size() -> None:
     assert_equal(three_ways(make, n=4), X)
 
 
+def test_a_model_has_the_history_of_its_last_fit() -> None:
+    fits = [simple(number) for number in range(2)]
+    histories = [one.history for one in fit_many(fits)]
+    for fit, history in zip(fits, histories, strict=True):
+        assert fit.model.history.history == history
+        assert fit.model.history.model is fit.model
+
+
 @pytest.fixture(autouse="KERASTOOLKIT_TEST_XLA" in os.environ)
 def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Every training counts as long enough for XLA; whether each call that was meant for it was its."""
