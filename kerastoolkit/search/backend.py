@@ -300,7 +300,7 @@ class _Conductor:
             if self._trained:
                 self._trained.popleft().wakes.set()
             elif self._are_waking:
-                return False  # nobody else runs before those that were trained have scored
+                return False  # others begin when the networks of all that were handed in are gone
             elif self._awake:
                 self._awake.popleft().wakes.set()
             elif self._new and self._new[0].is_given_up:

@@ -370,6 +370,17 @@ def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monke
     assert_allclose(together, scores(), atol=1e-6)
 
 
+def test_tasks_that_are_trained_in_turns_have_all_scored_before_others_begin(
+    iris: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    NOTES.clear()
+    with joblib.parallel_config(backend=backend.FusedBackend(at_most=3)):
+        cross_val_score(Noted(hidden=(4,), epochs=1), *iris, cv=12)
+    six = {kind: [kind] * 6 for kind in ("fit", "score")}
+    assert NOTES == (six["fit"] + six["score"]) * 2
+
+
 @pytest.mark.backend("tensorflow")
 def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
@@ -461,13 +472,18 @@ def test_pythons_collector_is_left_as_it_was(iris: Any) -> None:
         gc.unfreeze()
 
 
-def test_a_search_keeps_no_estimator_that_has_been_scored(iris: Any) -> None:
-    known: weakref.WeakSet[Any] = weakref.WeakSet()
+def test_a_search_keeps_nothing_that_has_been_scored(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MOST_TASKS", 3)
+    estimators: weakref.WeakSet[Any] = weakref.WeakSet()
+    networks: weakref.WeakSet[Any] = weakref.WeakSet()
     alive: list[int] = []
+    trained: list[int] = []
 
     def score(estimator: Any, X: Any, y: Any) -> float:
-        known.add(estimator)
-        alive.append(len(known))
+        estimators.add(estimator)
+        networks.add(estimator._network)
+        alive.append(len(estimators))
+        trained.append(len(networks))
         return float(estimator.score(X, y))
 
     gc.disable()  # nobody waits for it
@@ -478,6 +494,7 @@ def test_a_search_keeps_no_estimator_that_has_been_scored(iris: Any) -> None:
         gc.enable()
     assert len(alive) == 15
     assert max(alive) <= 2  # the one that is scored, and perhaps the last one, whose thread is about to end
+    assert max(trained) <= 4  # those that trained together, too
 
 
 def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,6 +392,7 @@ def test_whoever_stops_work_does_not_wait_for_what_has_not_begun(monkeypatch: py
 
 def test_work_on_each_core_ends_where_a_part_of_it_raises() -> None:
     begun: list[int] = []
+    ended: list[int] = []
 
     def failing() -> Iterator[int]:
         yield 0
@@ -400,13 +401,16 @@ def test_work_on_each_core_ends_where_a_part_of_it_raises() -> None:
     def endless() -> Iterator[int]:
         for number in itertools.count():
             begun.append(number)
+            time.sleep(0.05)
+            ended.append(number)
             yield number
 
     with pytest.raises(ValueError, match="lost"):
         list(_program.on_each_core([failing(), endless()]))
-    after = len(begun)
-    time.sleep(0.02)
-    assert len(begun) == after
+    after = list(ended)
+    assert begun == after  # what had begun was waited for
+    time.sleep(0.1)
+    assert begun == after
 
 
 @pytest.mark.backend("tensorflow")
