@@ -165,11 +165,21 @@ def settings() -> Settings:
     return Settings(of_keras, in_block)
 
 
-def put_settings(found: Settings) -> None:
-    """Sets in this thread what `settings` found in another."""
+def put_settings(found: Settings, *, only: bool = False) -> None:
+    """Sets in this thread what `settings` found in another.
+
+    Args:
+        found: The settings.
+        only: Whether Keras forgets what else it keeps for this thread, which is then like a new one. Defaults to
+            `False`.
+    """
     _here.for_block = found.in_block
-    if found.of_keras:
-        vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).update(found.of_keras)
+    if "keras" not in sys.modules:
+        return
+    of_keras = vars(_keras.state_of_process().GLOBAL_STATE_TRACKER)
+    if only:
+        of_keras.clear()
+    of_keras.update(found.of_keras)
 
 
 @contextlib.contextmanager

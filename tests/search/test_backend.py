@@ -412,6 +412,28 @@ def test_a_thread_that_the_system_refuses_ends_the_search(iris: Any, monkeypatch
         cross_val_score(classifier(), *iris, cv=5, error_score="raise")
 
 
+def test_tasks_share_threads_and_nothing_else() -> None:
+    def task(_: int) -> dict[str, Any]:
+        found = {
+            "thread": threading.current_thread(),
+            "filtering": keras.config.is_traceback_filtering_enabled(),
+            "errors": np.geterr()["divide"],
+        }
+        keras.config.disable_traceback_filtering()
+        np.seterr(divide="raise")
+        return found
+
+    before = {"filtering": keras.config.is_traceback_filtering_enabled(), "errors": np.geterr()["divide"]}
+    with fused():
+        found = joblib.Parallel()(joblib.delayed(task)(number) for number in range(6))
+    threads = {one.pop("thread") for one in found}
+    assert len(threads) == 1
+    assert all(before.items() <= one.items() for one in found)
+    for thread in threads:  # ends with the search
+        thread.join(10.0)
+        assert not thread.is_alive()
+
+
 def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
     moods = {"mood": ["calm", "raises", "nan", "slow"]}
     search = GridSearchCV(KerasClassifier(build, epochs=2, random_state=0), moods, cv=3, error_score=-1.0, refit=False)
