@@ -138,6 +138,7 @@ class _Worker(threading.Thread):
         super().__init__(name="kerastoolkit-task", daemon=True)
         self._run = run
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self.start()
 
     def take(self, task: _Task | None) -> None:
         """Runs a task when those before it have ended; with None, the thread ends."""
@@ -336,7 +337,7 @@ class _Conductor:
             elif self._new and self._has_room():
                 task = self._new.popleft()
                 try:
-                    worker = self._idle.pop() if self._idle else self._another_worker()
+                    worker = self._idle.pop() if self._idle else _Worker(self._run)
                 except RuntimeError as error:  # the system has no more threads
                     task.end_with(error)
                     continue
@@ -344,11 +345,6 @@ class _Conductor:
             else:
                 return False
             return True
-
-    def _another_worker(self) -> _Worker:
-        worker = _Worker(self._run)
-        worker.start()
-        return worker
 
     def _prepare_others(self) -> None:
         """While fits are trained, lets others come to their training: all that have room, however long that takes.
