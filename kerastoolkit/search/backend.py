@@ -261,9 +261,9 @@ class _Conductor:
             task.finished.set()
             try:
                 task.done(task)
-            finally:
                 del self._local.task
-                self._idle.append(worker)
+                self._idle.append(worker)  # unless joblib raised: then its thread ends
+            finally:
                 self._baton_back()
 
     def _hand_in(self, fit: Fit) -> Trained:

@@ -434,6 +434,24 @@ def test_tasks_share_threads_and_nothing_else() -> None:
         assert not thread.is_alive()
 
 
+class CannotSay(joblib.Parallel):  # type: ignore[misc]
+    """Raises in the thread of the first task, when that has ended."""
+
+    has_raised = False
+
+    def print_progress(self) -> None:
+        if not self.has_raised:
+            self.has_raised = True
+            raise BrokenPipeError("nobody reads what is printed")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # as with joblib's own threads
+def test_a_thread_that_ends_is_given_no_other_task() -> None:
+    with fused():
+        assert CannotSay()(joblib.delayed(abs)(number) for number in range(3)) == [0, 1, 2]
+
+
 def test_a_candidate_that_fails_harms_no_other(iris: Any) -> None:
     moods = {"mood": ["calm", "raises", "nan", "slow"]}
     search = GridSearchCV(KerasClassifier(build, epochs=2, random_state=0), moods, cv=3, error_score=-1.0, refit=False)
