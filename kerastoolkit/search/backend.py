@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import joblib
+import numpy as np
 from joblib._parallel_backends import ParallelBackendBase
+from sklearn import config_context
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search.rungs import Ladder
@@ -131,7 +133,7 @@ class _Task:
 class _Worker(threading.Thread):
     """A thread that runs tasks one after another: to start a thread takes as long as a tenth of a small fit.
 
-    Every task finds what it would find in a new thread.
+    The settings of numpy, scikit-learn and Keras and the context variables that a task finds are those of a new thread.
     """
 
     def __init__(self, run: Callable[[_Task, _Worker], None]) -> None:
@@ -252,7 +254,7 @@ class _Conductor:
         self._local.task = task
         try:
             put_settings(task.settings, only=True)
-            with gathering(self._hand_in):
+            with np.errstate(), config_context(), gathering(self._hand_in):
                 task.result = task.call()
         except BaseException as error:
             task.error = error
@@ -487,6 +489,7 @@ class FusedBackend(ParallelBackendBase):
 
     def start_call(self) -> None:
         """joblib begins to hand over tasks."""
+        self._all_handed_over()  # of a call whose tasks have this one for an argument, and so wait for it
         self._tasks = []
         self._hands_over = True
         # A block of `isolated` lets nobody else train before it ends: it must not wait for the tasks of others.
@@ -500,12 +503,14 @@ class FusedBackend(ParallelBackendBase):
         self._all_handed_over()
         # What was given up ends before the search does: scikit-learn puts back the filters of warnings where a task
         # ends, and they are those of the process.
-        with self._conductor.without_baton(self._tasks):
-            deadline = time.monotonic() + _SECONDS_TO_GIVE_UP
-            for task in self._tasks:
-                task.finished.wait(max(0.0, deadline - time.monotonic()))
-        self._conductor.leave()
-        self._tasks = []  # whose results are joblib's now
+        try:
+            with self._conductor.without_baton(self._tasks):
+                deadline = time.monotonic() + _SECONDS_TO_GIVE_UP
+                for task in self._tasks:
+                    task.finished.wait(max(0.0, deadline - time.monotonic()))
+        finally:  # also when the user does not wait
+            self._conductor.leave()
+            self._tasks = []  # whose results are joblib's now
 
     def _all_handed_over(self) -> None:
         if self._hands_over:

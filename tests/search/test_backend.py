@@ -13,6 +13,7 @@ import joblib
 import keras
 import numpy as np
 import pytest
+import sklearn
 from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -418,12 +419,15 @@ def test_tasks_share_threads_and_nothing_else() -> None:
             "thread": threading.current_thread(),
             "filtering": keras.config.is_traceback_filtering_enabled(),
             "errors": np.geterr()["divide"],
+            "finite": sklearn.get_config()["assume_finite"],
         }
+        sklearn.set_config(assume_finite=True)
         keras.config.disable_traceback_filtering()
         np.seterr(divide="raise")
         return found
 
-    before = {"filtering": keras.config.is_traceback_filtering_enabled(), "errors": np.geterr()["divide"]}
+    filters = keras.config.is_traceback_filtering_enabled()
+    before = {"filtering": filters, "errors": np.geterr()["divide"], "finite": False}
     with fused():
         found = joblib.Parallel()(joblib.delayed(task)(number) for number in range(6))
     threads = {one.pop("thread") for one in found}
@@ -432,6 +436,14 @@ def test_tasks_share_threads_and_nothing_else() -> None:
     for thread in threads:  # ends with the search
         thread.join(10.0)
         assert not thread.is_alive()
+
+
+@pytest.mark.timeout(60)
+def test_the_arguments_of_a_task_may_come_from_a_search(iris: Any) -> None:
+    with fused() as report:
+        scores = joblib.Parallel()(joblib.delayed(list)(cross_val_score(classifier(), *iris, cv=2)) for _ in range(2))
+    assert [one.together for one in report.trained] == [2] * 4
+    assert scores[0] == scores[1]
 
 
 class CannotSay(joblib.Parallel):  # type: ignore[misc]
