@@ -438,6 +438,24 @@ def test_tasks_share_threads_and_nothing_else() -> None:
         assert not thread.is_alive()
 
 
+class Interrupted:
+    """Seconds during which the user presses Ctrl-C."""
+
+    def __radd__(self, other: float) -> float:
+        raise KeyboardInterrupt
+
+
+def test_a_search_whose_end_is_interrupted_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_SECONDS_TO_GIVE_UP", Interrupted())
+    with fused(), pytest.raises(KeyboardInterrupt):
+        joblib.Parallel()(joblib.delayed(abs)(number) for number in range(2))
+    assert gc.get_freeze_count() == 0
+    for thread in threading.enumerate():
+        if thread.name.startswith("kerastoolkit-task"):
+            thread.join(10.0)
+            assert not thread.is_alive()
+
+
 @pytest.mark.timeout(60)
 def test_the_arguments_of_a_task_may_come_from_a_search(iris: Any) -> None:
     with fused() as report:
