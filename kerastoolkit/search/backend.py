@@ -18,15 +18,16 @@ import gc
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import joblib
 import numpy as np
-from joblib._parallel_backends import ParallelBackendBase
+from joblib._parallel_backends import FallbackToBackend, ParallelBackendBase, SequentialBackend
 from sklearn import config_context
 
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search.rungs import Ladder
 from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
 from kerastoolkit.training.seeds import Settings, is_inside, put_settings, settings
@@ -480,6 +481,19 @@ class FusedBackend(ParallelBackendBase):
         self._hands_over = False
         self._settings = Settings()
         self._around = around
+
+    def configure(self, n_jobs: int | None = 1, parallel: Any = None, **options: Any) -> int:
+        """joblib begins a block of `Parallel`, or one call."""
+        if getattr(parallel, "return_generator", False) and self._shared.current() is not None:
+            # Between two results the loop of the task would run without the baton, beside another task.
+            warnings.warn(
+                "Parallel(return_as='generator') inside a task of a fused search runs its calls one after another, so "
+                "that their fits are not trained together. With return_as='list' they are.",
+                KerasToolkitWarning,
+                stacklevel=4,
+            )
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        return int(super().configure(n_jobs, parallel, **options))
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Tasks in flight: the same whatever is asked for, since they wait for one another."""

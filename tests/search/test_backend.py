@@ -55,7 +55,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from kerastoolkit import KerasClassifier, KerasRegressor, fused
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search import backend
 from kerastoolkit.training import fused as engine
 from kerastoolkit.training import isolated
@@ -462,6 +462,23 @@ def test_the_arguments_of_a_task_may_come_from_a_search(iris: Any) -> None:
         scores = joblib.Parallel()(joblib.delayed(list)(cross_val_score(classifier(), *iris, cv=2)) for _ in range(2))
     assert [one.together for one in report.trained] == [2] * 4
     assert scores[0] == scores[1]
+
+
+@pytest.mark.timeout(60)
+def test_a_task_may_train_between_the_results_of_a_generator(iris: Any) -> None:
+    def score(epochs: int) -> float:
+        return float(classifier(epochs=epochs).fit(*iris).score(*iris)) if epochs else 0.0
+
+    def task() -> list[tuple[float, float]]:
+        calls = (joblib.delayed(score)(epochs) for epochs in (0, 1, 2))  # the first has ended before others train
+        return [(found, score(3)) for found in joblib.Parallel(return_as="generator")(calls)]
+
+    alone = task()
+    with fused() as report, pytest.warns(KerasToolkitWarning, match="one after another") as caught:
+        together = joblib.Parallel()(joblib.delayed(task)() for _ in range(3))
+    assert caught[0].filename == __file__
+    assert_allclose(together, [alone] * 3, atol=1e-6)
+    assert [one.together for one in report.trained] == [3] * 15
 
 
 class CannotSay(joblib.Parallel):  # type: ignore[misc]
