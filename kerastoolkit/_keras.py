@@ -142,6 +142,11 @@ def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
     return list(model._flatten_layers(include_self=itself))
 
 
+def layer_of(tensor: Any) -> Any:
+    """The layer of a functional model that makes a tensor; None if that is not known."""
+    return getattr(getattr(tensor, "_keras_history", None), "operation", None)
+
+
 def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
     """Variables of a layer itself, without those of layers in it: those made to be trained, and others."""
     return list(layer._trainable_variables), list(layer._non_trainable_variables)

@@ -24,9 +24,10 @@ that Keras would train in silence to a wrong result.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,10 +42,20 @@ if TYPE_CHECKING:
 __all__ = ["Head", "HeadGroup", "head"]
 
 Kind: TypeAlias = Literal["binary", "multiclass", "multilabel", "ordinal", "regression", "counts"]
+Encoding: TypeAlias = Literal["numbers", "one_hot", "columns"]
+Output: TypeAlias = Literal["probability", "logit", "margin", "value"]
 Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int | None, ...]
 
 _ACTIVATIONS = {"multiclass": "softmax", "regression": None, "counts": "exponential"}  # the others: sigmoid
 _NUMBERS = ("regression", "counts")
+
+# Activations that end between 0 and 1, and Keras' losses that take their output for probabilities.
+_BOUNDED = ("sigmoid", "hard_sigmoid", "softmax", "sparsemax")
+_OF_PROBABILITIES = ("crossentropy", "kl_divergence", "kldivergence", "dice", "tversky")
+
+# What a float32 probability may be off by, also where the layers before it computed in 16 bits.
+_ROUNDING = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,14 +73,19 @@ class Head:
         one_hot: Whether `y` is given, and predictions are returned, as one-hot rows. Defaults to `False`.
         encoding: What Keras gets as `y`: `"numbers"` (class numbers), `"one_hot"` or `"columns"` (as many columns as
             units). Defaults to `"columns"`.
-        output: What the raw output means: `"probability"`, `"logit"`, `"margin"` (hinge losses) or `"value"`.
-            Defaults to `"value"`.
+        output: What the raw output means: `"probability"`, `"logit"`, `"margin"` (zero divides two classes; no
+            probability) or `"value"` (a number; for classes one fitted to 0 and 1, and no probability). Defaults to
+            `"value"`.
         flat: Whether `y` and predictions have one axis. Defaults to `True`.
+        shape: Numbers: shape of a row of `y` where that has three axes or more. Defaults to `()`: `y` has one axis or
+            two.
+        output_shape: Shape of the model's output for one row, once the head is bound to a model. Defaults to `()`:
+            `(units,)`.
         offset: Numbers: subtracted from `y` before training and added to the output, one number a target.
         scale: Numbers: `y` is divided by it, and the output multiplied, one number a target.
         dtype: Numbers: dtype of the predictions. Defaults to `"float32"`.
         label_smoothing: Classes: see `head`. Defaults to `0.0`.
-        from_logits: Classes: see `head`. Defaults to `False`.
+        from_logits: Classes: see `head`. Defaults to `None`.
         focal: Classes: see `head`. Defaults to `0.0`.
         class_weight: Classes: weight of each class, in the order of `classes`. Defaults to `()`: all alike.
         weight: Of this target's loss, where a model has several. Defaults to `1.0`.
@@ -79,14 +95,16 @@ class Head:
     units: int
     classes: Array | None = None
     one_hot: bool = False
-    encoding: Literal["numbers", "one_hot", "columns"] = "columns"
-    output: Literal["probability", "logit", "margin", "value"] = "value"
+    encoding: Encoding = "columns"
+    output: Output = "value"
     flat: bool = True
+    shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     dtype: str = "float32"
     label_smoothing: float = 0.0
-    from_logits: bool = False
+    from_logits: bool | None = None
     focal: float = 0.0
     class_weight: tuple[float, ...] = ()
     weight: float = 1.0
@@ -140,9 +158,11 @@ class Head:
         options: dict[str, Any] = {"from_logits": True} if self.from_logits else {}
         options |= {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
         options |= {"gamma": self.focal} if self.focal else {}
-        if not options:
-            return "sparse_categorical_crossentropy" if self.kind == "multiclass" else "binary_crossentropy"
-        return self._loss_with(options)
+        if options:
+            return self._loss_with(options)
+        if self.kind != "multiclass":
+            return "binary_crossentropy"
+        return "categorical_crossentropy" if self.encoding == "one_hot" else "sparse_categorical_crossentropy"
 
     def _loss_with(self, options: dict[str, Any]) -> Any:
         import keras
@@ -152,7 +172,7 @@ class Head:
         elif self.focal:
             # Keras' alpha is one factor for all classes: 1 leaves a focal loss of gamma 0 what the crossentropy is.
             kind, options["alpha"] = keras.losses.CategoricalFocalCrossentropy, 1.0
-        elif self.label_smoothing:  # which Keras' sparse loss does not have
+        elif self.label_smoothing or self.encoding == "one_hot":  # Keras' sparse loss does not smooth
             kind = keras.losses.CategoricalCrossentropy
         else:
             kind = keras.losses.SparseCategoricalCrossentropy
@@ -162,7 +182,7 @@ class Head:
     def metrics(self) -> list[Any]:
         """The Keras metrics that a user expects beside the loss: names, or metrics where a name would not do."""
         if self.kind in _NUMBERS:
-            return ["r2_score"]
+            return ["mae" if len(self.output_shape or self.shape) > 1 else "r2_score"]  # Keras' R2 is for two axes
         if self.kind == "multiclass" or (self.kind == "binary" and not self.from_logits):
             return ["accuracy"]
         import keras
@@ -195,33 +215,60 @@ class Head:
         """Adds the last layer to a graph: from `(batch, features)` to `(batch, units)`, a `KerasTensor` each."""
         return self.output_layer()(x)
 
-    def bind(self, model: keras.Model) -> Head | HeadGroup:
+    def for_metrics(self, metrics: Any) -> Head:
+        """The head whose loss takes `y` in the form that some metrics compare it in.
+
+        Args:
+            metrics: Metrics as `Model.compile` takes them. Most of Keras' (`AUC`, `Precision`, `F1Score`, ...) compare
+                one-hot rows, those called sparse class numbers.
+
+        Returns:
+            This head, or one with the categorical loss in place of the sparse one or the other way round.
+        """
+        forms = set(map(_form_of_metric, _flattened(metrics)))
+        if self.kind != "multiclass" or forms >= {"numbers", "one_hot"} or self.label_smoothing or self.focal:
+            return self
+        if "one_hot" in forms:
+            return dataclasses.replace(self, encoding="one_hot")
+        return dataclasses.replace(self, encoding="numbers") if "numbers" in forms else self
+
+    def for_model(self, model: keras.Model) -> Head:
+        """The head whose metrics fit the shape in which a model puts out numbers.
+
+        Args:
+            model: A built model, which need not be compiled.
+        """
+        shapes = [end.shape for end in _ends(model, None)]
+        if self.kind not in _NUMBERS or len(shapes) != 1 or shapes[0] is None:
+            return self
+        return dataclasses.replace(self, output_shape=tuple(size or 0 for size in shapes[0]))
+
+    def bind(self, model: keras.Model, outputs: Sequence[Shape] | None = None) -> Head | HeadGroup:
         """Fits this head to a compiled model.
 
         Args:
             model: A compiled and built model.
+            outputs: Shape of each output for one row, for a model that does not know them itself. Defaults to `None`.
 
         Returns:
             A head with the encoding and the meaning of raw output that `model` needs; a `HeadGroup` where the model
             has one output for each target.
 
         Raises:
-            ModelMismatchError: The units, activation or loss of the model cannot learn this target. The message
-                names the units found and wanted.
+            ModelMismatchError: The units, shape, activation, loss or metrics of the model cannot learn this target.
+                The message names what was found and what is wanted.
         """
-        outputs = _outputs(model)
-        if len(outputs) > 1:
-            return HeadGroup.of_columns(self, len(outputs)).bind(model)
-        return self._bind(outputs[0], model.loss, _last_layer(model))
+        ends = _ends(model, outputs)
+        if len(ends) > 1:
+            return HeadGroup.of_columns(self, len(ends)).bind(model, outputs)
+        return self._bind(ends[0], _only(model.loss), _compiled_metrics(model))
 
-    def _bind(self, units: int | None, loss: Any, last_layer: Any) -> Head:
-        loss = _only(loss)
-        if units is None:  # a subclassed model that was not built: Keras itself will speak
-            units = self.units
-        activation = getattr(getattr(last_layer, "activation", None), "__name__", None)
+    def _bind(self, end: _End, loss: Any, metrics: Any) -> Head:
+        activation = end.activation
         name, from_logits = _loss_name(loss), _from_logits(loss)
         if self.kind in _NUMBERS:
-            return self._bind_numbers(units, activation, name)
+            return self._bind_numbers(end, name)
+        units = self.units if end.units is None else end.units
         binary = name.startswith("binary_") and name.endswith("crossentropy")
         categorical = "categorical_" in name and name.endswith("crossentropy")
         classes = self.n_classes or 0
@@ -251,45 +298,114 @@ class Head:
                 f"unit{'s' * (units != 1)} for {_article(self.kind)} target. Use loss='binary_crossentropy' with a "
                 "sigmoid."
             )
-        if "hinge" in name and "categorical" not in name:
-            output: Literal["probability", "logit", "margin"] = "margin"
-        elif from_logits:
-            output = "logit"
+        bound = dataclasses.replace(
+            self, units=units, output=self._meaning(loss, name, from_logits, activation, units > 1 and not separate)
+        )
+        if units == 1 or separate:
+            bound = dataclasses.replace(bound, encoding="columns")
+        elif _is_of_keras(loss):
+            # Keras' own losses take one-hot rows unless their name says sparse.
+            bound = dataclasses.replace(bound, encoding="numbers" if name.startswith("sparse") else "one_hot")
         else:
-            output = "probability"
-        if output == "probability" and activation == "linear" and name.endswith("crossentropy"):
-            raise ModelMismatchError(
-                f"The last layer has no activation, but the loss {name!r} expects probabilities. "
-                f"Give the layer activation={'softmax' if units > 1 and not separate else 'sigmoid'!r}, "
-                "or the loss from_logits=True."
-            )
-        if output == "logit" and activation in ("sigmoid", "softmax"):
+            bound = dataclasses.replace(bound, encoding=self._encoding_for(loss, units))
+        bound._check_metrics(metrics, name)
+        return dataclasses.replace(bound, output_shape=() if end.shape is None else _matched(end.shape, (units,)))
+
+    def _meaning(
+        self, loss: Any, name: str, from_logits: bool | None, activation: str | None, one_of_several: bool
+    ) -> Output:
+        """What the raw output of a model for classes means; refuses an end that its loss does not fit."""
+        bounded = activation in _BOUNDED
+        ending = "softmax" if one_of_several else "sigmoid"
+        known = _is_of_keras(loss)
+        if not known and from_logits is None:
+            from_logits = self.from_logits
+        if from_logits and bounded:
             raise ModelMismatchError(
                 f"The loss {name!r} has from_logits=True, but the last layer already applies a {activation}. "
                 "Remove one of the two."
             )
-        if units == 1 or separate:
-            encoding: Literal["numbers", "one_hot", "columns"] = "columns"
-        else:
-            encoding = "one_hot" if _wants_one_hot(loss, name) else "numbers"
-        return dataclasses.replace(self, units=units, encoding=encoding, output=output)
-
-    def _bind_numbers(self, units: int, activation: str | None, loss: str) -> Head:
-        if units != self.units:
+        if from_logits:
+            return "logit"
+        if bounded:
+            return "value" if known and "hinge" in name else "probability"
+        if known and "hinge" in name:
+            return "margin"
+        if known and name.endswith(_OF_PROBABILITIES) and activation is not None:
+            has = "no activation" if activation == "linear" else f"the activation {activation!r}"
             raise ModelMismatchError(
-                f"The model ends in {units} unit{'s' * (units != 1)}, but `y` has {self.units} "
-                f"target{'s' * (self.units != 1)}. End the model with Dense({self.units})."
+                f"The last layer has {has}, but the loss {name!r} expects probabilities. "
+                f"Give the layer activation={ending!r}, or the loss from_logits=True."
             )
-        if activation == "softmax" and units == 1:
+        if activation is None or (not known and from_logits is False):
+            return "probability"  # as far as can be seen; numbers that are none are refused when they are predicted
+        if known:
+            return "value"
+        if one_of_several:  # the largest is the largest, whatever the numbers mean
+            return "logit" if activation == "log_softmax" else "margin"
+        has = "no activation" if activation == "linear" else f"the activation {activation!r}"
+        whose = "the model names no loss" if loss is None else f"the loss {name!r} is one of your own"
+        raise ModelMismatchError(
+            f"The last layer has {has}, and {whose}, so that it is not known what the output means. Say "
+            f"head__from_logits=True if it is logits (0 divides the classes), or end the model with "
+            f"activation={ending!r} if it is to be probabilities."
+        )
+
+    def _encoding_for(self, loss: Any, n_classes: int) -> Encoding:
+        """The form of `y` for a loss of the user's: that in which it is given, unless it takes the other alone."""
+        given: Encoding = "one_hot" if self.encoding == "one_hot" else "numbers"
+        other: Encoding = "numbers" if given == "one_hot" else "one_hot"
+        if _takes(loss, given, n_classes) or not _takes(loss, other, n_classes):
+            return given
+        return other
+
+    def _check_metrics(self, metrics: Any, loss: str) -> None:
+        """Refuses metrics that would compare two different things, which Keras does in silence or breaks on."""
+        for metric in _flattened(metrics):
+            name, form = _metric_name(metric), _form_of_metric(metric)
+            if self.kind == "binary" and self.units == 1 and "categorical" in name:
+                raise ModelMismatchError(
+                    f"`metrics` holds {name!r}, which takes the largest of several outputs, but the model has one: it "
+                    "would be the same whatever is predicted. Use 'accuracy'."
+                )
+            if form == "labels":
+                raise ModelMismatchError(
+                    f"`metrics` holds {name!r}, which compares `y` with labels, but the model puts out a number for "
+                    f"each class. {'Give it sparse_y_pred=False.' if 'io_u' in name else _NAME_OF_ACCURACY}"
+                )
+            if self.encoding == "columns" or form in (None, self.encoding):
+                continue
+            if form == "one_hot":
+                wanted, given, fitting = "one-hot rows", "class numbers", "categorical_crossentropy"
+                twin = f"sparse_{name}"
+            else:
+                wanted, given, fitting = "class numbers", "one-hot rows", "sparse_categorical_crossentropy"
+                twin = name.removeprefix("sparse_")
+            instead = f", or {twin!r} in place of {name!r}" if _is_metric(twin) else ""
+            raise ModelMismatchError(
+                f"`metrics` holds {name!r}, which compares {wanted}, but the loss {loss!r} takes {given}. Give "
+                f"loss={fitting!r}{instead}; `y` itself may stay as it is."
+            )
+
+    def _bind_numbers(self, end: _End, loss: str) -> Head:
+        wanted = self.shape or (self.units,)
+        if end.units not in (None, self.units):
+            raise ModelMismatchError(
+                f"The model ends in {end.units} unit{'s' * (end.units != 1)}, but `y` has {self.units} "
+                f"target{'s' * (self.units != 1)}{f' a row, of the shape {self.shape}' * bool(self.shape)}. End the "
+                f"model with Dense({self.units})"
+                f"{f', and Reshape({self.shape}) if you like' * bool(self.shape)}."
+            )
+        if end.activation == "softmax" and self.units == 1:
             raise ModelMismatchError(
                 "The last layer has one unit with a softmax, which is 1.0 for every row. Use Dense(1)."
             )
-        if self.kind == "counts" and loss == "poisson" and activation in ("linear", "tanh"):
+        if self.kind == "counts" and loss == "poisson" and end.activation in ("linear", "tanh"):
             raise ModelMismatchError(
-                f"The loss 'poisson' takes the logarithm of the output, which {activation} lets fall below zero. "
-                f"End the model with Dense({units}, activation='exponential')."
+                f"The loss 'poisson' takes the logarithm of the output, which {end.activation} lets fall below zero. "
+                f"End the model with Dense({self.units}, activation='exponential')."
             )
-        return self
+        return dataclasses.replace(self, output_shape=() if end.shape is None else _matched(end.shape, wanted))
 
     # -- y, in and out --------------------------------------------------------------------------------------------
 
@@ -306,23 +422,76 @@ class Head:
             DataError: `y` holds a class that was not there when the head was made; the message names it.
         """
         y = np.asarray(y)
+        self._check_shape(y)
         if self.kind in _NUMBERS:
-            values = y.reshape(len(y), -1).astype("float64", copy=False)
-            if self.kind == "counts" and len(values) and values.min() < 0:
-                raise DataError(f"`y` holds {values.min()}, but counts are 0, 1, 2, ... and never negative.")
-            if self.scale:
-                values = (values - np.asarray(self.offset)) / np.asarray(self.scale)
-            return values.astype(_floatx(), copy=False)
+            return self._for_output(self._encoded_numbers(y))
         if self.kind == "multilabel":
-            return y.astype(_floatx())
+            if not np.isin(y, (0, 1)).all():
+                odd = y[~np.isin(y, (0, 1))][0].item()
+                raise DataError(f"`y` holds {odd!r}, but says of each label whether it is there: 0 or 1.")
+            return self._for_output(y.astype(_floatx()))
         numbers = self.class_numbers(y)
         if self.kind == "ordinal":
-            return (numbers[:, None] > np.arange(self.units)).astype(_floatx())
+            return self._for_output((numbers[:, None] > np.arange(self.units)).astype(_floatx()))
         if self.encoding == "numbers":
-            return numbers.astype("int32")
+            return numbers.astype("int32").reshape(len(y), *self.output_shape[:-1])
         if self.encoding == "one_hot":
-            return np.eye(self.n_classes or 0, dtype=_floatx())[numbers]
-        return numbers.astype(_floatx())[:, None]
+            return self._for_output(np.eye(self.n_classes or 0, dtype=_floatx())[numbers])
+        return self._for_output(numbers.astype(_floatx())[:, None])
+
+    def check_encoded(self, y: Any) -> None:
+        """Holds targets that go to the model as they are, from a data set, against what the model takes.
+
+        Args:
+            y: Targets of a batch, shape `(n, ...)`.
+
+        Raises:
+            DataError: They have another shape; the message names both.
+        """
+        shape = tuple(np.shape(y))[1:]
+        if self.encoding == "numbers" and self.kind not in _NUMBERS:
+            wanted, what = self.output_shape[:-1] or (), "class numbers"
+        else:
+            wanted, what = self.output_shape or (self.units,), "one-hot rows" * (self.encoding == "one_hot") or "rows"
+        # Keras itself takes a last axis of 1 away, or adds it.
+        if shape in (wanted, (*wanted, 1)) or (*shape, 1) == wanted:
+            return
+        found, expected = (f"({', '.join(['n', *map(str, sizes)])}{',' * (not sizes)})" for sizes in (shape, wanted))
+        hint = (
+            " For one-hot rows the loss is 'categorical_crossentropy', for class numbers "
+            "'sparse_categorical_crossentropy'."
+        )
+        raise DataError(
+            f"The targets of the data set have the shape {found}, but the loss of the model takes {what} of the shape "
+            f"{expected}; a data set goes to Keras as it is.{'' if self.encoding == 'columns' else hint}"
+        )
+
+    def _encoded_numbers(self, y: Array) -> Array:
+        values = y.reshape(len(y), self.units).astype("float64", copy=False)
+        if self.kind == "counts" and len(values) and values.min() < 0:
+            raise DataError(f"`y` holds {values.min()}, but counts are 0, 1, 2, ... and never negative.")
+        if self.scale:
+            values = (values - np.asarray(self.offset)) / np.asarray(self.scale)
+        encoded: Array = _without_overflow(values)
+        if encoded.dtype != values.dtype and not self.scale:
+            _refuse_vanishing(values, encoded)
+        return encoded
+
+    def _for_output(self, rows: Array) -> Array:
+        """Rows in the shape in which the model puts them out: of another one Keras would compare all with all."""
+        return rows.reshape(len(rows), *self.output_shape) if self.output_shape else rows
+
+    def _check_shape(self, y: Array) -> None:
+        """Refuses a target of another shape than that which the head was made for."""
+        if self.kind in _NUMBERS:
+            columns = self.shape or (self.units,)
+        elif self.kind == "multilabel" or self.one_hot:
+            columns = (self.n_classes or 0,)
+        else:
+            columns = (1,)
+        if y.shape[1:] != columns and not (columns == (1,) and y.ndim == 1):
+            wanted = f" {', '.join(map(str, columns))}" if columns != (1,) else ""
+            raise DataError(f"`y` has the shape {y.shape}, but (n,{wanted}) in the first fit.")
 
     def class_numbers(self, y: ArrayLike) -> Array:
         """Numbers of the classes in `y`, shape `(n,)`, integers.
@@ -331,9 +500,15 @@ class Head:
             DataError: `y` holds a class unknown to this head.
         """
         y = np.asarray(y)
+        self._check_shape(y)
         if self.one_hot:
+            odd = np.flatnonzero(~(np.isin(y, (0, 1)).all(axis=1) & (np.sum(y, axis=1) == 1)))
+            if len(odd):
+                row = y[odd[0]].tolist()
+                raise DataError(f"`y` is of one-hot rows, but row {odd[0]} is {row}: not one 1 among 0s.")
             made: Array = np.argmax(y, axis=1)
             return made
+        y = y.reshape(len(y))
         classes = self.classes if self.classes is not None else np.arange(0)
         unknown = sorted(set(np.unique(y).tolist()) - set(classes.tolist()), key=str)
         if unknown:
@@ -373,7 +548,9 @@ class Head:
             values = raw.astype("float64")
             if self.scale:
                 values = values * np.asarray(self.scale) + np.asarray(self.offset)
-            return (values[:, 0] if self.flat else values).astype(self.dtype, copy=False)
+            values = values[:, 0] if self.flat else values.reshape(len(raw), *self.shape) if self.shape else values
+            return values.astype(self.dtype, copy=False)
+        self._check_probabilities(raw)
         if self.kind == "multilabel":
             return (raw > self._threshold).astype("int64")
         if self.units == 1:
@@ -397,10 +574,16 @@ class Head:
 
         Returns:
             Shape `(n, n_classes)`, each row adding up to 1; for `"multilabel"` the probability of each label.
+
+        Raises:
+            ModelMismatchError: The model puts out no probabilities; the message says what to do.
         """
         from scipy.special import expit, softmax
 
+        if self.output not in ("probability", "logit"):
+            raise ModelMismatchError(self.why_no_probabilities)
         raw = self._columns(raw).astype("float64")
+        self._check_probabilities(raw)
         if self.units == 1 or self.kind in ("multilabel", "ordinal"):
             positive = expit(raw) if self.output == "logit" else raw
             if self.kind == "multilabel":
@@ -429,6 +612,9 @@ class Head:
         if self.kind == "ordinal" and self.units > 1:
             return np.log(np.maximum(self.probabilities(raw), float(np.finfo("float32").tiny)))
         raw = self._columns(raw).astype("float64")
+        self._check_probabilities(raw)
+        if self.output == "value" and (self.units == 1 or self.kind == "multilabel"):
+            raw = raw - self._threshold
         if self.output == "probability":
             # A float32 probability saturates at 0 and 1; scikit-learn's ranking metrics refuse infinite scores.
             info = np.finfo("float32")
@@ -440,11 +626,38 @@ class Head:
         return raw
 
     @property
+    def why_no_probabilities(self) -> str:
+        """Why the output of the model is no probability, and what would make it one, in words."""
+        what = "margins" if self.output == "margin" else "numbers, fitted to 0 and 1"
+        ending = "softmax" if self.units > 1 and self.kind not in ("multilabel", "ordinal") else "sigmoid"
+        return (
+            f"The model puts out {what}, which are no probabilities: its last layer has no activation such as "
+            f"{ending!r}, and its loss does not say that it takes logits. If it does, say head__from_logits=True; or "
+            f"end the model with activation={ending!r}."
+        )
+
+    def _check_probabilities(self, raw: Array) -> None:
+        """Refuses numbers below 0 or above 1 where the model was taken to put out probabilities."""
+        if self.output != "probability" or not raw.size or (raw.min() >= -_ROUNDING and raw.max() <= 1 + _ROUNDING):
+            return
+        low, high = np.nanmin(raw), np.nanmax(raw)
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            raise ModelMismatchError(
+                f"The model puts out numbers from {low:.4g} to {high:.4g}, which are no probabilities. If they are "
+                "logits, say head__from_logits=True; if not, end the model with a sigmoid or softmax."
+            )
+
+    @property
     def _threshold(self) -> float:
-        return 0.5 if self.output == "probability" else 0.0
+        return 0.5 if self.output in ("probability", "value") else 0.0
 
     def _columns(self, raw: Array) -> Array:
         raw = np.asarray(raw)
+        if raw.size != len(raw) * self.units:
+            raise ModelMismatchError(
+                f"The model puts out the shape {raw.shape}, where {self.units} number{'s' * (self.units != 1)} a row "
+                "were expected."
+            )
         return raw.reshape(len(raw), self.units)
 
     # -- to disk --------------------------------------------------------------------------------------------------
@@ -545,25 +758,32 @@ class HeadGroup:
         """Adds the last layers to a graph, side by side: from `(batch, features)` to a list of `(batch, units)`."""
         return [layer(x) for layer in self.output_layers()]
 
-    def bind(self, model: keras.Model) -> HeadGroup:
+    def for_metrics(self, metrics: Any) -> HeadGroup:
+        """The same for every head; see `Head.for_metrics`."""
+        own = _by_target(metrics, self.names, len(self.heads))
+        return dataclasses.replace(
+            self, heads=tuple(part.for_metrics(some) for part, some in zip(self.heads, own, strict=True))
+        )
+
+    def bind(self, model: keras.Model, outputs: Sequence[Shape] | None = None) -> HeadGroup:
         """Fits every head to its output of a compiled model; see `Head.bind`."""
-        outputs = _outputs(model)
-        if len(outputs) != len(self.heads):
+        ends = _ends(model, outputs)
+        if len(ends) != len(self.heads):
             raise ModelMismatchError(
-                f"The model has {len(outputs)} output{'s' * (len(outputs) != 1)}, but `y` has "
+                f"The model has {len(ends)} output{'s' * (len(ends) != 1)}, but `y` has "
                 f"{len(self.heads)} targets. Give the model one output for each target."
             )
         names = self.names or list(getattr(model, "output_names", None) or [])
-        losses = model.loss
+        losses, metrics = model.loss, _by_target(_compiled_metrics(model), names, len(self.heads))
         bound = []
-        for number, (part, units) in enumerate(zip(self.heads, outputs, strict=True)):
+        for number, (part, end) in enumerate(zip(self.heads, ends, strict=True)):
             if isinstance(losses, Mapping):
                 loss = losses.get(names[number]) if number < len(names) else None
             elif isinstance(losses, Sequence) and not isinstance(losses, str):
                 loss = losses[number]
             else:
                 loss = losses
-            bound.append(part._bind(units, loss, None))
+            bound.append(part._bind(end, loss, metrics[number]))
         return dataclasses.replace(self, heads=tuple(bound))
 
     def encode(self, y: Any) -> Any:
@@ -624,7 +844,7 @@ def head(
     kind: Kind | Mapping[str, Kind] | None = None,
     task: Literal["classification", "regression"] | None = None,
     label_smoothing: float = 0.0,
-    from_logits: bool = False,
+    from_logits: bool | None = None,
     focal: float = 0.0,
     class_weight: Mapping[Any, float] | Literal["balanced"] | None = None,
     weight: float | Mapping[str, float] = 1.0,
@@ -654,7 +874,8 @@ def head(
         label_smoothing: Classes: this fraction of a label is spread over all classes, so that the network is never
             taught to be certain. From 0 up to, not including, 1. Defaults to `0.0`.
         from_logits: Classes: whether the last layer has no activation and the loss applies it, which is exact where a
-            probability rounds to 0 or 1. Probabilities are the same. Defaults to `False`.
+            probability rounds to 0 or 1. Probabilities are the same. For a model of yours with a loss of yours it says
+            what the output means, which nothing else does. Defaults to `None`: no, where that can be seen.
         focal: Classes: gamma of the focal loss, by which rows that are right already count less: 2 for few rows of
             interest among many (Lin et al., "Focal Loss for Dense Object Detection", 2017). Defaults to `0.0`: the
             crossentropy.
@@ -737,7 +958,7 @@ def _plain_head(
     if found == "multilabel-indicator":
         if kind != "multilabel" and y.shape[1] > 1 and np.all(y.sum(axis=1) == 1):
             # one-hot rows, as keras.utils.to_categorical makes them
-            return dataclasses.replace(Head.multiclass(y.shape[1]), one_hot=True, flat=False)
+            return dataclasses.replace(Head.multiclass(y.shape[1]), one_hot=True, flat=False, encoding="one_hot")
         return Head.multilabel(y.shape[1])
     if found == "multiclass-multioutput":
         return HeadGroup(())
@@ -759,7 +980,8 @@ def _type_of_target(y: Array) -> str:
         n_classes = len(np.unique(y))
         if n_classes <= len(y) / 4:  # of more, scikit-learn may have something to say
             return "binary" if n_classes <= 2 else "multiclass"
-    return str(type_of_target(y, input_name="y"))
+    with np.errstate(invalid="ignore"):  # it asks whether numbers are whole, of those beyond any integer too
+        return str(type_of_target(y, input_name="y"))
 
 
 def _is_of_numbers(y: Array, kind: str | None, task: str | None) -> bool:
@@ -809,11 +1031,11 @@ def _with_options(
     for name, value in (("focal", focal), ("weight", weight)):
         if value < 0:
             raise ParameterError(f"`{name}` must not be negative; got {value!r}.")
-    output: Literal["logit", "probability", "value"] = made.output  # type: ignore[assignment]
+    output: Output = made.output
     return dataclasses.replace(
         made,
         label_smoothing=float(label_smoothing),
-        from_logits=bool(from_logits),
+        from_logits=None if from_logits is None else bool(from_logits),
         output="logit" if from_logits else output,
         # What Keras' losses want of several classes is one-hot rows, wherever they do more than the crossentropy.
         encoding="one_hot" if made.kind == "multiclass" and (label_smoothing or focal) else made.encoding,
@@ -848,39 +1070,123 @@ def _weights_of_classes(made: Head, y: Array, class_weight: Any) -> tuple[float,
 def _numbers_head(y: Array, kind: Kind, standardize: bool, sample_weight: Array | None) -> Head:
     columns = y.reshape(len(y), -1).astype("float64", copy=False)
     dtype = y.dtype.name if y.dtype.name in ("float16", "float32") else "float64"
-    result = Head(kind, columns.shape[1], flat=y.ndim == 1, dtype=dtype)
+    shape = y.shape[1:] if y.ndim > 2 else ()
+    result = Head(kind, columns.shape[1], flat=y.ndim == 1, shape=shape, dtype=dtype)
     if not standardize:
         return result
-    mean = np.average(columns, axis=0, weights=sample_weight)
+    # In units of the largest number: squares of 1e160 and of 1e-170 are no numbers any more.
+    unit = np.abs(columns).max(axis=0, initial=0.0)
+    unit = np.where(unit > 0, unit, 1.0)
+    mean = np.average(columns / unit, axis=0, weights=sample_weight)
     if kind == "counts":
-        return dataclasses.replace(
-            result, offset=(0.0,) * len(mean), scale=tuple(np.where(mean > 0, mean, 1.0).tolist())
+        scale = np.where(mean > 0, mean * unit, 1.0)
+        return dataclasses.replace(result, offset=(0.0,) * len(mean), scale=tuple(scale.tolist()))
+    deviation = np.sqrt(np.average((columns / unit - mean) ** 2, axis=0, weights=sample_weight))
+    deviation = np.where(deviation * unit > 0, deviation * unit, 1.0)
+    return dataclasses.replace(result, offset=tuple((mean * unit).tolist()), scale=tuple(deviation.tolist()))
+
+
+def _without_overflow(values: Array) -> Array:
+    """Numbers in the type that Keras computes in, or an error: larger ones would be infinite there."""
+    limit = float(np.finfo(_floatx()).max)
+    if values.size and not (values.max() <= limit and values.min() >= -limit):
+        largest = values.flat[int(np.argmax(np.abs(values)))]
+        raise DataError(
+            f"`y` holds {largest:.4g}, but a network computes in {_floatx()}, which ends at {limit:.2g}. "
+            f"{_RESCALE_TARGET}"
         )
-    deviation = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=sample_weight))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    return dataclasses.replace(result, offset=tuple(mean.tolist()), scale=tuple(deviation.tolist()))
+    return values.astype(_floatx(), copy=False)
+
+
+def _refuse_vanishing(values: Array, encoded: Array) -> None:
+    """Refuses numbers so small that all of a column would be 0 in the type that Keras computes in."""
+    gone = ~encoded.any(axis=0) & values.any(axis=0)
+    if gone.any():
+        largest = np.abs(values[:, int(np.argmax(gone))]).max()
+        raise DataError(
+            f"`y` holds no number beyond {largest:.4g}, but a network computes in {_floatx()}, where that is 0. "
+            f"{_RESCALE_TARGET}"
+        )
+
+
+_RESCALE_TARGET = (
+    "Give it in another unit, or scale it by sklearn.compose.TransformedTargetRegressor(..., "
+    "transformer=StandardScaler()); a builder of kerastoolkit does so by itself."
+)
 
 
 # -- looking at a model ---------------------------------------------------------------------------------------------
 
 
-def _outputs(model: keras.Model) -> list[int | None]:
-    """Units of every output; `[None]` for a subclassed model that tells nothing yet."""
+class _End(NamedTuple):
+    """An output of a model: its shape for one row, and the activation that made it; None for what is not known."""
+
+    shape: Shape | None
+    activation: str | None
+
+    @property
+    def units(self) -> int | None:
+        """Numbers for one row, None where that is not known."""
+        sizes = [None] if self.shape is None else list(self.shape)
+        return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+
+def _ends(model: keras.Model, shapes: Sequence[Shape] | None) -> list[_End]:
+    """Every output of a model; one of which nothing is known for a subclassed model that tells nothing yet."""
     import keras
 
     try:
-        shapes = [tuple(output.shape) for output in keras.tree.flatten(model.outputs)]
+        outputs = keras.tree.flatten(model.outputs)
     except (AttributeError, ValueError):
-        return [None]
-    return [int(np.prod(shape[1:])) if None not in shape[1:] else None for shape in shapes]
+        return [_End(shape, None) for shape in shapes] if shapes else [_End(None, None)]
+    ends = [_End(tuple(output.shape)[1:], _activation(_keras.layer_of(output))) for output in outputs]
+    if len(ends) == 1 and ends[0].activation is None and getattr(model, "layers", None):
+        ends = [ends[0]._replace(activation=_activation(model.layers[-1]))]
+    return ends
 
 
-def _last_layer(model: keras.Model) -> Any:
-    """The last layer when it is plainly the one that makes the output, else None."""
+def _activation(layer: Any) -> str | None:
+    """Name of the activation in which a layer ends, `"linear"` for none; None where it is not plain to see."""
     import keras
 
-    layer = model.layers[-1] if getattr(model, "layers", None) else None
-    return layer if isinstance(layer, (keras.layers.Dense, keras.layers.Activation, keras.layers.Softmax)) else None
+    while isinstance(layer, keras.Model) and getattr(layer, "layers", None):
+        layer = layer.layers[-1]
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    if not isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Activation)):
+        return None
+    activation = layer.activation
+    if activation is None:
+        return "linear"
+    if not str(getattr(activation, "__module__", "")).startswith("keras."):
+        return None  # of the user's
+    return str(getattr(activation, "__name__", type(activation).__name__)).lower()
+
+
+def _matched(shape: Shape, wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which a model puts out a row, given that of the target; () if it cannot be told.
+
+    Keras lets an output meet a target of another shape wherever numpy would stretch one of them, and then compares
+    every row with every other.
+
+    Raises:
+        ModelMismatchError: The numbers of the target have no place of their own in that shape.
+    """
+    if None in shape:
+        known = tuple(size for size in shape if size != 1)
+        fits = len(known) == len(wanted) and all(a in (None, b) for a, b in zip(known, wanted, strict=True))
+        if fits:
+            sizes = iter(wanted)
+            return tuple(1 if size == 1 else next(sizes) for size in shape)
+    else:
+        whole = tuple(size for size in shape if size is not None)
+        without_ones = tuple(size for size in whole if size != 1)
+        if whole == (int(np.prod(wanted)),) or without_ones == tuple(size for size in wanted if size != 1):
+            return whole
+    raise ModelMismatchError(
+        f"The model puts out rows of the shape {shape}, but those of `y` have the shape {wanted}, which Keras would "
+        f"stretch to meet each other. Give both one shape: end the model with Reshape({wanted}), or reshape `y`."
+    )
 
 
 def _only(loss: Any) -> Any:
@@ -892,32 +1198,137 @@ def _only(loss: Any) -> Any:
 
 
 def _keras_loss(loss: Any) -> Any:
-    """The Keras loss that a name or function stands for; what is not Keras' own comes back as it is."""
+    """What a loss is made of: the function of Keras' or of the user's behind a name or a wrapper, else itself."""
     import keras
 
     if isinstance(loss, str):
         try:
-            return keras.losses.get(loss)
+            loss = keras.losses.get(loss)
         except ValueError:
             return loss
-    return loss
+    wrapped = getattr(loss, "fn", None)
+    return wrapped if type(loss).__name__ == "LossFunctionWrapper" and wrapped is not None else loss
+
+
+def _kind_of_loss(loss: Any) -> Any:
+    """The function or class that says what a loss is; of a class of the user's, that of Keras' which it extends."""
+    import keras
+
+    loss = _keras_loss(loss)
+    if not isinstance(loss, keras.losses.Loss):
+        return loss
+    kinds = [kind for kind in type(loss).__mro__ if kind.__module__.startswith("keras.")]
+    special = [kind for kind in kinds if kind.__name__ not in ("Loss", "LossFunctionWrapper", "KerasSaveable")]
+    return special[0] if special else type(loss)
 
 
 def _loss_name(loss: Any) -> str:
-    loss = _keras_loss(loss)
-    name = str(getattr(loss, "__name__", type(loss).__name__))
+    kind = _kind_of_loss(loss)
+    name = str(getattr(kind, "__name__", type(kind).__name__))
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-def _from_logits(loss: Any) -> bool:
-    keywords = _keras.keywords_of(loss)
-    return bool(keywords.get("from_logits", getattr(loss, "from_logits", False)))
+def _is_of_keras(loss: Any) -> bool:
+    kind = _kind_of_loss(loss)
+    return str(getattr(kind, "__module__", "") or type(kind).__module__).startswith("keras.")
 
 
-def _wants_one_hot(loss: Any, name: str) -> bool:
-    """Keras' own losses take one-hot rows unless their name says sparse; a user's own loss gets class numbers."""
-    module = str(getattr(_keras_loss(loss), "__module__", "") or type(loss).__module__)
-    return module.startswith("keras.") and not name.startswith("sparse")
+def _from_logits(loss: Any) -> bool | None:
+    """Whether a loss takes logits; None if it does not say."""
+    said = _keras.keywords_of(loss).get("from_logits", getattr(loss, "from_logits", None))
+    if said is None and _is_of_keras(loss):
+        return False
+    return None if said is None else bool(said)
+
+
+def _takes(loss: Any, form: Encoding, n_classes: int) -> bool:
+    """Whether a loss of the user's can be computed for `y` in a form.
+
+    It is tried on as many rows as no axis of classes has, since Keras and numpy stretch axes that happen to fit.
+    """
+    import keras
+
+    numbers = np.arange(n_classes + 2) % n_classes
+    y_true = numbers.astype(_floatx()) if form == "numbers" else np.eye(n_classes, dtype=_floatx())[numbers]
+    y_pred = np.full((len(numbers), n_classes), 1.0 / n_classes, dtype=_floatx())
+    try:
+        _keras_loss(loss)(keras.ops.convert_to_tensor(y_true), keras.ops.convert_to_tensor(y_pred))
+    except Exception:  # of whatever kind: it is the user's
+        return False
+    return True
+
+
+# -- metrics --------------------------------------------------------------------------------------------------------
+
+
+def _compiled_metrics(model: keras.Model) -> list[Any]:
+    arguments = _keras.compile_arguments(model) or {}
+    return [arguments[name] for name in ("metrics", "weighted_metrics") if arguments.get(name)]
+
+
+def _flattened(metrics: Any) -> list[Any]:
+    if metrics is None:
+        return []
+    if isinstance(metrics, Mapping):
+        metrics = list(metrics.values())
+    return [one for part in metrics for one in _flattened(part)] if isinstance(metrics, (list, tuple)) else [metrics]
+
+
+def _by_target(metrics: Any, names: Sequence[str] | None, n_targets: int) -> list[list[Any]]:
+    """The metrics of each target, from a dict by name or a list by place, or from several of those."""
+    found: list[list[Any]] = [[] for _ in range(n_targets)]
+    if isinstance(metrics, Mapping):
+        for number, name in enumerate(list(names or [])[:n_targets]):
+            found[number] = _flattened(metrics.get(name))
+    elif isinstance(metrics, (list, tuple)) and any(isinstance(part, Mapping) for part in metrics):
+        for part in metrics:
+            found = [one + more for one, more in zip(found, _by_target(part, names, n_targets), strict=True)]
+    elif isinstance(metrics, (list, tuple)) and len(metrics) == 1 and isinstance(metrics[0], (list, tuple)):
+        return _by_target(metrics[0], names, n_targets)
+    elif isinstance(metrics, (list, tuple)) and len(metrics) == n_targets:
+        found = [_flattened(part) for part in metrics]
+    return found
+
+
+def _metric_name(metric: Any) -> str:
+    if isinstance(metric, str):
+        return metric
+    kind = metric if isinstance(metric, type) or hasattr(metric, "__name__") else type(metric)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(kind.__name__)).lower()
+
+
+def _is_metric(name: str) -> bool:
+    import keras
+
+    try:
+        return keras.metrics.get(name) is not None
+    except (ValueError, TypeError):
+        return False
+
+
+def _form_of_metric(metric: Any) -> Literal["numbers", "one_hot", "labels"] | None:
+    """The form of `y` that a metric of Keras compares; None for one that takes any, or is of the user's."""
+    import keras
+
+    if isinstance(metric, str):
+        if metric in ("accuracy", "acc", "crossentropy", "ce"):
+            return None
+        try:
+            metric = keras.metrics.get(metric)
+        except (ValueError, TypeError):
+            return None  # Keras will say so
+    kind = metric if isinstance(metric, type) or hasattr(metric, "__name__") else type(metric)
+    name = _metric_name(metric)
+    if not str(kind.__module__).startswith("keras.") or name in ("mean", "sum", "mean_metric_wrapper"):
+        return None
+    if name == "accuracy" or getattr(metric, "sparse_y_pred", False):
+        return "labels"
+    if hasattr(metric, "sparse_y_true"):
+        return "numbers" if metric.sparse_y_true else "one_hot"
+    return "numbers" if name.startswith("sparse") else "one_hot"
+
+
+_NAME_OF_ACCURACY = "The string 'accuracy' finds the right one."
 
 
 def _article(kind: str) -> str:

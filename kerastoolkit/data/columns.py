@@ -215,6 +215,13 @@ def _numbers(series: pd.Series[Any], name: Any) -> np.ndarray:
         raise DataError(f"Column {name!r} held numbers in `fit`, but not here: {error}.") from None
     if np.isinf(numbers).any():
         raise DataError(f"Column {name!r} holds an infinite number, in row {int(np.argmax(np.isinf(numbers)))}.")
+    too_large = np.abs(numbers) > np.finfo("float32").max
+    if too_large.any():
+        row = int(np.argmax(too_large))
+        raise DataError(
+            f"Column {name!r} holds {numbers[row]:.4g}, in row {row}, but a network computes in float32, which ends at "
+            "3.4e38. Give the column in another unit."
+        )
     return np.asarray(numbers)
 
 

@@ -30,7 +30,7 @@ from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, metadata
-from kerastoolkit.exceptions import DataError, ParameterError
+from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
 from kerastoolkit.training import Fit, isolated
 from kerastoolkit.training.fused import train as train_model
 from kerastoolkit.training.network import Network, Recipe
@@ -326,7 +326,7 @@ class KerasEstimator(BaseEstimator):
                 if not continuing:
                     self._learn(data, head)
                     self._network = Network(self._recipe(build, data, head), seed)
-                    self.head_ = head.bind(self._network.example)
+                    self.head_ = self._bound(head, data)
                     self.history_: dict[str, list[float]] = {}
                     self.n_iter_ = 0
                     self._after_build(self.head_)
@@ -334,6 +334,15 @@ class KerasEstimator(BaseEstimator):
             if train:
                 self._train(arguments, seed)
         return self
+
+    def _bound(self, head: Head | HeadGroup, data: _Data) -> Head | HeadGroup:
+        """The head, fitted to the model; what a data set brings must have the form that the model takes."""
+        model = self._network.example
+        shapes = _output_shapes(model, data) if isinstance(head, (Head, HeadGroup)) else None
+        bound = head.bind(model) if shapes is None else head.bind(model, shapes)
+        if data.y is None and isinstance(bound, Head):
+            bound.check_encoded(data.sample_target)
+        return bound
 
     def _train(self, arguments: dict[str, Any], seed: int | None) -> None:
         history = None
@@ -472,7 +481,7 @@ class KerasEstimator(BaseEstimator):
             self._input_shape = keras.tree.map_structure(lambda part: tuple(part.shape[1:]), first[0])
             if isinstance(self._input_shape, tuple) and len(self._input_shape) == 1:
                 self.n_features_in_ = int(self._input_shape[0])
-        return _Data(X, None, None, sample=first[0])
+        return _Data(X, None, None, sample=first[0], sample_target=first[1])
 
     def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
@@ -566,7 +575,8 @@ class KerasEstimator(BaseEstimator):
 
         def compiled(model: keras.Model) -> None:
             if not model.compiled:
-                model.compile(**(handed_over or self._compile_arguments(head, defaults=True)))
+                fitting = head.for_model(model) if isinstance(head, Head) else head
+                model.compile(**(handed_over or self._compile_arguments(fitting, defaults=True)))
             elif not handed_over:
                 self._compile_again(model, head, consumed)
 
@@ -637,6 +647,9 @@ class KerasEstimator(BaseEstimator):
         accepted = _parameters.keras_arguments("compile")
         arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
         arguments |= _parameters.below(self._params, "compile")
+        if isinstance(head, (Head, HeadGroup)):
+            for metrics in (self.metrics, arguments.get("weighted_metrics")):
+                head = head.for_metrics(metrics)
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
         makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
         weights = getattr(head, "loss_weights", None)
@@ -972,10 +985,10 @@ class KerasEstimator(BaseEstimator):
 
 
 class _Data:
-    """Checked inputs, targets and weights of one fit; `y` is None for a data set."""
+    """Checked inputs, targets and weights of one fit; `y` is None for a data set, of which there is one batch."""
 
-    def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None) -> None:
-        self.X, self.y, self.weights, self.sample = X, y, weights, sample
+    def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None, sample_target: Any = None) -> None:
+        self.X, self.y, self.weights, self.sample, self.sample_target = X, y, weights, sample, sample_target
 
     def form(self) -> _Data:
         """The same with a single row of X: what a model is built for."""
@@ -1105,6 +1118,30 @@ def _sample(data: _Data) -> Any:
     return row.toarray() if hasattr(row, "toarray") else row
 
 
+def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | None:
+    """Shapes of a row of each output of a subclassed model, which does not tell them itself; None for any other.
+
+    Raises:
+        ModelMismatchError: The output has not a row for each row of the input.
+    """
+    import keras
+
+    try:
+        if keras.tree.flatten(model.outputs):
+            return None
+    except (AttributeError, ValueError):
+        pass
+    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), _sample(data))
+    outputs = keras.tree.flatten(model(two, training=False))
+    for output in outputs:
+        if len(output.shape) < 2 or output.shape[0] != 2:
+            raise ModelMismatchError(
+                f"The model puts out the shape {tuple(output.shape)} for 2 rows, where (2, units) was expected. Let it "
+                "return one prediction for each row, without taking sums or means over the batch."
+            )
+    return [tuple(output.shape)[1:] for output in outputs]
+
+
 def _target_rows(y: Any, index: Any) -> Any:
     return {name: column[index] for name, column in y.items()} if isinstance(y, Mapping) else y[index]
 
@@ -1145,4 +1182,5 @@ def _with_mean_one(weights: Any) -> Any:
     """
     import keras
 
+    weights = _inputs.of_ordinary_size(weights)
     return (weights / weights.mean()).astype(keras.config.floatx())

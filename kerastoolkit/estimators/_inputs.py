@@ -77,10 +77,11 @@ def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
     """Checks one array, table or sparse matrix, shape `(n, ...)`; sets or compares the estimator's features.
 
     Raises:
-        DataError: The table has columns that are not numbers, or rows are shaped otherwise than in `fit`.
+        DataError: The table has columns that are not numbers, or numbers too large for a network, or rows are shaped
+            otherwise than in `fit`.
         ValueError: Anything else that scikit-learn refuses: one axis, no rows, NaN, infinity, complex numbers.
     """
-    if _passes_as_it_is(X) and X.ndim >= 2 and X.size:
+    if _passes_as_it_is(X, largest_number()) and X.ndim >= 2 and X.size:
         known = vars(estimator)
         if "feature_names_in_" in known or not reset and known.get("n_features_in_") != X.shape[1]:
             validate_data(estimator, X, reset=reset, skip_check_array=True)  # number and names of the features
@@ -91,6 +92,7 @@ def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
         X = validate_data(
             estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype="numeric", ensure_min_samples=1
         )
+        _refuse_too_large(X, "X", getattr(estimator, "feature_names_in_", None))
     fitted = getattr(estimator, "_input_shape", None)
     if not reset and fitted is not None and X.shape[1:] != fitted:
         raise DataError(
@@ -100,16 +102,53 @@ def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
     return X
 
 
-def _passes_as_it_is(array: Any) -> bool:
+def largest_number() -> float:
+    """The largest number that Keras computes with."""
+    import keras
+
+    return float(np.finfo(keras.config.floatx()).max)
+
+
+def _passes_as_it_is(array: Any, limit: float) -> bool:
     """Whether `check_array` has nothing to say of an array, which takes it ten times as long to find out.
 
     A search hands over every fold for every candidate.
     """
     kind = array.dtype.kind if type(array) is np.ndarray else ""
-    if kind != "f" or array.itemsize < 4:
+    if kind != "f" or array.itemsize < 4 or not array.size:
         return kind in ("b", "i")
-    with np.errstate(all="ignore"):  # a sum that is not finite may come of finite numbers; scikit-learn looks again
-        return bool(np.isfinite(array.sum()))
+    return bool(-limit <= array.min() and array.max() <= limit)  # neither is so with a NaN
+
+
+def _refuse_too_large(X: Any, what: str, names: Any = None) -> None:
+    """Refuses finite numbers that would be infinite in the type that Keras computes in.
+
+    Raises:
+        DataError: There is one; the message names its column.
+    """
+    values = X.data if issparse(X) else X
+    limit = largest_number()
+    if values.dtype.kind != "f" or not values.size or (values.max() <= limit and values.min() >= -limit):
+        return
+    place = int(np.argmax(np.abs(values)))
+    if issparse(X):
+        X = X.tocoo()
+        row, column = int(X.row[place]), [int(X.col[place])]
+    else:
+        row, *column = (int(part) for part in np.unravel_index(place, X.shape))
+    number = str(tuple(column)) if len(column) > 1 else str(column[0])
+    name = number if names is None else repr(str(names[column[0]]))
+    raise DataError(
+        f"{what} holds {values.flat[place]:.4g} in column {name}, row {row}, but a network computes in {_floatx()}, "
+        f"which ends at {limit:.2g}: a value too large for dtype({_floatx()!r}). Give the column in another unit, or "
+        "scale it first, for example by StandardScaler()."
+    )
+
+
+def _floatx() -> str:
+    import keras
+
+    return str(keras.config.floatx())
 
 
 def _refuse_mixed(X: Any) -> None:
@@ -175,6 +214,7 @@ def read_structure(X: Any, fitted: Any = None) -> Any:
 
 def _read_part(name: Any, part: Any) -> Any:
     array = check_array(part, ensure_2d=False, allow_nd=True, dtype=None, input_name=f"X[{name!r}]")
+    _refuse_too_large(array, f"X[{name!r}]")
     return array if array.ndim > 1 else array[:, None]
 
 
@@ -231,7 +271,7 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
         raise DataError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, Mapping):
         return {name: read_target(target, X, numeric=numeric, owner=owner) for name, target in y.items()}
-    if _passes_as_it_is(y) and y.ndim == 1:
+    if _passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
         _check_length(X, y)
         return y
     if numeric and np.asarray(y).dtype.kind in "US":
@@ -275,7 +315,13 @@ def read_weights(sample_weight: Any, X: Any) -> Any:
         raise DataError(f"`sample_weight` must not be negative; the smallest is {weights.min()}.")
     if not np.any(weights > 0):
         raise DataError("Sample weights must contain at least one non-zero number; all of them are zero.")
-    return weights
+    return of_ordinary_size(weights)
+
+
+def of_ordinary_size(weights: Any) -> Any:
+    """The same weights in another unit, where their sum or their products would be no numbers any more."""
+    largest = weights.max()
+    return weights if 1e-100 < largest < 1e100 else weights / largest
 
 
 # -- sparse rows ----------------------------------------------------------------------------------------------------

@@ -26,10 +26,16 @@ def _single_target(estimator: KerasClassifier) -> bool:
 
 
 def _has_probabilities(estimator: KerasClassifier) -> bool:
-    """A hinge loss trains margins, which are no probabilities."""
-    head = getattr(estimator, "head_", None)
+    """Margins, and numbers that were fitted to 0 and 1, are no probabilities."""
+    return _without_probabilities(estimator) is None
+
+
+def _without_probabilities(estimator: KerasClassifier) -> Head | None:
+    """The head of a fitted classifier whose output is no probability, if there is one."""
+    head = estimator.__dict__.get("head_")
     heads = head.heads if isinstance(head, HeadGroup) else (head,)
-    return all(part is None or part.output != "margin" for part in heads)
+    of_classes = [part for part in heads if isinstance(part, Head) and part.classes is not None]
+    return next((part for part in of_classes if part.output not in ("probability", "logit")), None)
 
 
 class KerasClassifier(ClassifierMixin, KerasEstimator):
@@ -209,6 +215,12 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     predict_log_proba = available_if(_has_probabilities)(predict_log_proba)
     decision_function = available_if(_single_target)(decision_function)
 
+    def __getattr__(self, name: str) -> Any:
+        head = _without_probabilities(self) if name in ("predict_proba", "predict_log_proba") else None
+        if head is not None:
+            raise AttributeError(f"{type(self).__name__!r} has no {name!r} here. {head.why_no_probabilities}")
+        return super().__getattr__(name)
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean accuracy; for several labels or targets a row counts when all of it is right, targets of numbers aside.
 
@@ -262,7 +274,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
                 )
             labels = np.concatenate(targets)
             if labels.ndim == 2 and labels.shape[1] > 1:
-                return self._head_of(labels)
+                return self._head_of(labels.astype(int) if np.array_equal(labels, labels.astype(int)) else labels)
             classes = np.unique(labels)
         classes = np.unique(np.asarray(classes))
         if not np.issubdtype(classes.dtype, np.number) or not np.array_equal(classes, np.arange(len(classes))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,8 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         predicted = self.predict(X)
         if isinstance(predicted, dict):
             y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))
+        if np.ndim(predicted) > 2:  # R2 of each number of a row, as of columns
+            y, predicted = np.reshape(y, (len(predicted), -1)), predicted.reshape(len(predicted), -1)
         options = _parameters.below(self._params, "score")
         return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
 
@@ -91,10 +94,14 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         Returns:
             R2, 1 for perfect predictions.
         """
+        largest = float(np.max(np.abs(y_true), initial=0.0))
+        if largest > 0 and not 1e-100 < largest < 1e100:  # whose squares are no numbers; R2 has no unit
+            y_true, y_pred = np.asarray(y_true) / largest, np.asarray(y_pred) / largest
         return float(r2_score(y_true, y_pred, **options))
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         y = next(_inputs.batches(dataset))[1]
         n_targets = 1 if y.ndim == 1 else int(np.prod(y.shape[1:]))
         counts = self._params.get("head__kind") == "counts"
-        return (Head.counts if counts else Head.regression)(n_targets)
+        made = (Head.counts if counts else Head.regression)(n_targets)
+        return dataclasses.replace(made, shape=y.shape[1:]) if y.ndim > 2 else made

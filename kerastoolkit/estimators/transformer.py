@@ -279,7 +279,7 @@ class Reconstruction(Head):
         """None: the loss says it."""
         return []
 
-    def bind(self, model: keras.Model) -> Reconstruction:
+    def bind(self, model: keras.Model, outputs: Any = None) -> Reconstruction:
         """Holds the model against its input.
 
         Raises:
