@@ -222,8 +222,8 @@ class KerasEstimator(BaseEstimator):
                 several inputs; or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader` of batches
                 `(x, y)`. A sparse matrix is made dense as a whole where that takes 64 MiB at most, else one batch at a
                 time, by `Model.fit`.
-            y: Targets, shape `(n,)` or `(n, targets)`, or a dict of targets by output name. Leave it out for a data
-                set.
+            y: Targets, shape `(n,)` or `(n, targets)`, of numbers also `(n, ...)`, such as `(n, steps, targets)`; or a
+                dict of targets by output name. Leave it out for a data set.
             sample_weight: Weights of the rows, shape `(n,)`, not negative; only their ratios count, and 0 leaves a
                 row out. Defaults to `None`.
             validation_data: `(X, y)` or `(X, y, sample_weight)` to watch while training, in the form of `X` and `y`,
@@ -858,7 +858,8 @@ class KerasEstimator(BaseEstimator):
             **predict_params: Arguments of `keras.Model.predict` for this call.
 
         Returns:
-            Predictions in the form of `y`: shape `(n,)` or `(n, targets)`, or a dict of such by output name.
+            Predictions in the form of `y`: shape `(n,)`, `(n, targets)` or `(n, ...)`, or a dict of them by output
+            name.
 
         Raises:
             NotFittedError: `fit` was not called.

@@ -94,7 +94,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         Returns:
             R2, 1 for perfect predictions.
         """
-        largest = float(np.max(np.abs(y_true), initial=0.0))
+        largest = float(np.max(np.abs(np.asarray(y_true)), initial=0.0))
         if largest > 0 and not 1e-100 < largest < 1e100:  # whose squares are no numbers; R2 has no unit
             y_true, y_pred = np.asarray(y_true) / largest, np.asarray(y_pred) / largest
         return float(r2_score(y_true, y_pred, **options))
