@@ -15,6 +15,7 @@ import fnmatch
 import hashlib
 import importlib
 import io
+import math
 import os
 import re
 import sqlite3
@@ -27,13 +28,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 
+from kerastoolkit._hdf5 import check_plain, longest_text
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.training import isolated
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ __all__ = [
 
 # Pictures that go through a network at once. Always so many, filled up: the result of a row then hangs on no other.
 _BATCH = 32
+_MOST_WEIGHTS = 2**33  # bytes; the largest network of Keras, with all that an optimizer adds, has half of it
+_MOST_NAMES = 2**28  # bytes of the names of the weights of a layer
+
 _CHUNK = 1024  # pictures computed between two writes to the disk, so that a run that was stopped goes on
 
 
@@ -197,14 +202,18 @@ def load_weights(model: keras.Model, path: str | Path, *, name: str | None = Non
     Layers are found by name, those that Keras named (`conv2d_5`) by their place among their kind, so that a file with a
     classifier on top fits a network without one.
 
+    Of a `.keras` file nothing but the weights is read, so that none of its layers is made. HDF5 has no checksums: a
+    number that was changed on the way is not noticed as long as it is finite.
+
     Args:
         model: A built model; its own layers are looked at, not those of models inside it.
         path: A `.weights.h5` or `.keras` file, or an `.h5` file of older Keras, as Keras downloads them.
         name: What the message calls the model. Defaults to the name of the model.
 
     Raises:
-        ParameterError: There is no such file, it holds no weights, or layers of the model are not in it as they are;
-            the message names the layers. Nothing is loaded then.
+        ParameterError: There is no such file, it is damaged or more than plain arrays, it holds no weights, or layers
+            of the model are not in it as they are, with finite numbers; the message names the layers. Nothing is
+            loaded then.
     """
     _assign(model, _stored_weights(Path(path)), f"`weights` is {str(path)!r}", name or model.name)
 
@@ -222,6 +231,8 @@ def _assign(model: keras.Model, stored: Mapping[str, list[Any]], source: str, na
         elif [array.shape for array in arrays] != shapes:
             there = ", ".join(str(array.shape) for array in arrays) or "no weights"
             problems.append(f"{layer.name}: the file holds {there}, the layer takes {', '.join(map(str, shapes))}")
+        elif not all(np.isfinite(array).all() for array in arrays):
+            problems.append(f"{layer.name}: the file holds NaN or infinite numbers")
         else:
             values += list(zip(layer.weights, arrays, strict=True))
     if problems:
@@ -247,18 +258,17 @@ def _stored_weights(path: Path) -> dict[str, list[Any]]:
     """Arrays of a file by the name of their layer."""
     import h5py
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ParameterError(f"`weights` is {str(path)!r}, but there is no such file.")
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-                stored = _arrays_by_layer(file)
-        else:
-            with h5py.File(path) as file:
-                stored = _arrays_by_layer(file)
-    except (OSError, KeyError) as error:
+        is_archive = zipfile.is_zipfile(path)
+        with io.BytesIO(_member(path, "model.weights.h5")) if is_archive else open(path, "rb") as opened:
+            check_plain(opened, most_bytes=_MOST_WEIGHTS)
+            with h5py.File(opened, "r") as file:
+                stored = _arrays_by_layer(file, opened)
+    except Exception as error:  # of a damaged file h5py and zipfile say nearly anything, RuntimeError among it
         raise ParameterError(
-            f"`weights` is {str(path)!r}, which is not a .weights.h5 or .keras file ({error})."
+            f"`weights` is {str(path)!r}, which is not a .weights.h5 or .keras file that can be read ({error})."
         ) from error
     if not stored:
         raise ParameterError(
@@ -268,23 +278,49 @@ def _stored_weights(path: Path) -> dict[str, list[Any]]:
     return stored
 
 
+def _member(path: Path, name: str) -> bytes:
+    """A file of an archive; Keras stores them as they are, so that no archive holds more than its own size."""
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo(name)
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
+            raise SavedFileError(f"{name} is compressed in it, which Keras does not do")
+        return archive.read(member)
+
+
 def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
-def _arrays_by_layer(file: Any) -> dict[str, list[Any]]:
+def _arrays_by_layer(file: Any, opened: BinaryIO) -> dict[str, list[Any]]:
+    """Arrays by the name of their layer; `file` is what h5py makes of the plain file `opened`."""
+    left = opened.seek(0, os.SEEK_END)
+
+    def array(group: Any, name: str) -> Any:
+        nonlocal left
+        found = group[name]
+        left -= found.nbytes
+        if left < 0:  # a list of names may have the same one many times
+            raise SavedFileError("it has arrays under two names")
+        numbers = np.asarray(found[()])
+        if numbers.dtype.kind == "V" and found.attrs.get("dtype") == "bfloat16":  # the upper half of a float32
+            numbers = (numbers.view("<u2").astype("<u4") << 16).view("<f4")
+        if numbers.dtype.kind not in "fiub":
+            raise SavedFileError(f"{found.name} has numbers of the type {numbers.dtype}")
+        return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
     if "layer_names" not in file.attrs and "model_weights" in file:
         file = file["model_weights"]
-    if "layer_names" in file.attrs:  # Keras 2
-        return {
-            _text(layer): [np.asarray(file[layer][weight]) for weight in file[layer].attrs["weight_names"]]
-            for layer in file.attrs["layer_names"]
-        }
+    is_old = "layer_names" in file.attrs  # Keras 2
+    longest = longest_text(opened) if is_old else 0
     stored: dict[str, list[Any]] = {}
 
     def visit(place: str, group: Any) -> None:
-        if place.rpartition("/")[2] == "vars" and "name" in group.attrs and len(group) and "optimizer" not in place:
-            stored[_text(group.attrs["name"])] = [np.asarray(group[key]) for key in sorted(group, key=int)]
+        if is_old and "weight_names" in group.attrs and place != "top_level_model_weights":
+            if math.prod(group.attrs.get_id("weight_names").shape) * longest > _MOST_NAMES:
+                raise SavedFileError(f"the names of the weights of {place} may take all memory")
+            stored[place] = [array(group, _text(name)) for name in group.attrs["weight_names"]]
+        elif place.rpartition("/")[2] == "vars" and "name" in group.attrs and len(group) and "optimizer" not in place:
+            stored[_text(group.attrs["name"])] = [array(group, key) for key in sorted(group, key=int)]
 
     file.visititems(visit)
     return stored

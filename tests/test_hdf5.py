@@ -32,7 +32,10 @@ def deep(file: Any) -> None:
 
 # What is done to a file, and what the message says of it.
 FORGERIES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "numbers in another file": (lambda f: f.create_dataset("x", (10,), "f8", external=[("raw", 0, 80)]), "another file"),
+    "numbers in another file": (
+        lambda f: f.create_dataset("x", (10,), "f8", external=[("raw", 0, 80)]),
+        "another file",
+    ),
     "numbers of other files": (virtual, "in pieces"),
     "a link to another file": (lambda f: f.__setitem__("x", h5py.ExternalLink("other.h5", "/x")), "'/x' is a link"),
     "a link to another place": (lambda f: f.__setitem__("x", h5py.SoftLink("/plain")), "'/x' is a link"),

@@ -9,6 +9,8 @@ import re
 import sqlite3
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,90 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.weights.h5").write_text("no weights")
     with pytest.raises(ParameterError, match=r"is not a \.weights\.h5 or \.keras file"):
         small(weights=tmp_path / "text.weights.h5")
+
+
+@pytest.mark.parametrize("kind", ["alone.weights.h5", "alone.keras"])
+def test_a_file_of_bfloat16_is_read(kind: str, tmp_path: Path) -> None:
+    def network(kind: str) -> keras.Model:
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="alone", dtype=kind)])
+
+    first, second = network("bfloat16"), network("float32")
+    first.save(tmp_path / kind) if kind.endswith(".keras") else first.save_weights(tmp_path / kind)
+    transfer.load_weights(second, tmp_path / kind)
+    expected = keras.ops.convert_to_numpy(keras.ops.cast(first.weights[0], "float32"))
+    np.testing.assert_array_equal(second.get_weights()[0], expected)
+
+
+def _forged(path: Path, change: Callable[[Any], Any]) -> Path:
+    """A file of weights of one layer, `alone`, in which something is changed."""
+    import h5py
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="alone")])
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def _replaced(file: Any, name: str = "layers/dense/vars/1", **kind: Any) -> None:
+    del file[name]
+    file.create_dataset(name, **kind)
+
+
+# What is changed, and what the message says of it.
+_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "numbers of another file": (
+        lambda file: _replaced(file, shape=(3,), dtype="f4", external=[("secret", 0, 12)]),
+        "kept in another file",
+    ),
+    "gigabytes": (lambda file: _replaced(file, shape=(10**9,), dtype="f4"), "bytes that are not in the file"),
+    "not finite": (lambda file: _replaced(file, data=[1.0, np.nan, 1.0]), "alone: the file holds NaN or infinite"),
+    "bytes of another kind": (lambda file: _replaced(file, data=np.zeros(3, "V2")), "numbers of the type"),
+    "not a number": (lambda file: file["layers/dense/vars"].create_group("x"), "invalid literal for int"),
+    "a group": (lambda file: file["layers/dense/vars"].create_group("2"), "can be read"),
+}
+
+
+@pytest.mark.parametrize("what", _CHANGES)
+def test_a_file_of_more_than_plain_arrays_is_refused(what: str, tmp_path: Path) -> None:
+    change, message = _CHANGES[what]
+    path = _forged(tmp_path / "forged.weights.h5", change)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="alone")])
+    before = model.get_weights()
+    with pytest.raises(ParameterError, match=message):
+        transfer.load_weights(model, path)
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_an_old_file_whose_names_are_one_array_is_refused(tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["layer_names"] = ["alone"]
+        file["alone/kernel"] = np.zeros(1000)
+        file["alone"].attrs["weight_names"] = np.array([b"kernel"] * 4000)
+    with pytest.raises(ParameterError, match="arrays under two names"):
+        transfer.load_weights(small(), tmp_path / "old.h5")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_compressed_archive_is_refused(compression: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", compression) as archive:
+        archive.writestr("model.weights.h5", bytes(10**6))
+    with pytest.raises(ParameterError, match="is compressed in it, which Keras does not do"):
+        transfer.load_weights(small(), tmp_path / "bomb.keras")
+
+
+def test_of_a_keras_file_no_layer_is_made(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="alone")])
+    model.save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as whole, zipfile.ZipFile(tmp_path / "forged.keras", "w") as forged:
+        forged.writestr("model.weights.h5", whole.read("model.weights.h5"))
+        forged.writestr("config.json", '{"module": "os", "class_name": "system", "config": {"command": "false"}}')
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, name="alone")])
+    transfer.load_weights(other, tmp_path / "forged.keras")
+    np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
 
 
 def test_without_internet_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,9 @@ Two forms of files are read, without any package beside numpy:
 - a matrix (`.npy`, `.safetensors`) with a file of its words: a word a line, or the JSON of a tokenizer, as WordLlama
   and Model2Vec have. A tokenizer knows parts of words; a word that it does not know whole gets the mean of its parts,
   which are the longest that fit from its beginning on.
+
+Such files come from anywhere. Nothing in them is executed, and what they declare is held against what they hold before
+memory is taken for it.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 import functools
 import gzip
 import json
+import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -30,6 +35,14 @@ Source: TypeAlias = "str | os.PathLike[str] | tuple[str | os.PathLike[str], str 
 _STARTS = ("▁", "Ġ")  # how tokenizers mark the part that begins a word
 _GOES_ON = "##"  # and the part that goes on with one
 
+_MOST_NUMBERS = 2**14  # of one vector; those of the largest language models have so many
+_MOST_LINE = 2**20  # characters
+_MOST_JSON = 2**26  # bytes; the tokenizers with the most words have half of it
+_MOST_HEADER = 2**23  # bytes
+_MOST_UNZIPPED = 100  # times the size of the file; numbers as text come to 3
+
+_NOT_FINITE = "has numbers that are not finite as float32"
+
 
 def read_vectors(source: Source, words: tuple[str, ...]) -> np.ndarray:
     """Reads vectors of words from a file.
@@ -44,7 +57,8 @@ def read_vectors(source: Source, words: tuple[str, ...]) -> np.ndarray:
 
     Raises:
         ParameterError: `source` is none of these, or there is no such file.
-        DataError: A file is damaged, or the two do not belong together; the message says which.
+        DataError: A file is damaged or cannot be read, it holds numbers that are not finite as float32, or the two do
+            not belong together; the message says which.
     """
     paths = check_source(source)
     return _read(paths, tuple(path.stat().st_mtime_ns for path in paths), words).copy()
@@ -70,7 +84,7 @@ def check_source(source: Any) -> tuple[Path, ...]:
             "its rows (.txt with a word a line, or the .json of the tokenizer)."
         )
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ParameterError(f"`embedding` names a file that is not there: {str(path)!r}.")
     return paths
 
@@ -95,7 +109,10 @@ def _read(paths: tuple[Path, ...], changed: tuple[int, ...], words: tuple[str, .
     for vector, word in zip(vectors, words, strict=True):
         parts = _parts(word, rows, marks)
         if parts:
-            vector[:] = matrix[parts].astype("float32").mean(axis=0)
+            numbers = _numbers(matrix[parts])
+            if not np.isfinite(numbers).all():
+                raise DataError(f"{str(paths[0])!r} {_NOT_FINITE}, in the rows {parts} of the word {word[:60]!r}.")
+            vector[:] = numbers.mean(axis=0, dtype="float64")
     return vectors
 
 
@@ -105,83 +122,171 @@ def _read(paths: tuple[Path, ...], changed: tuple[int, ...], words: tuple[str, .
 def _from_text(path: Path, words: tuple[str, ...]) -> np.ndarray:
     wanted = {word: place for place, word in enumerate(words)}
     vectors: np.ndarray | None = None
+    size = n_lines = n_longer = 0
     for number, line in enumerate(_lines(path), 1):
         fields = line.rstrip().split(" ")
-        if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
+        if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+            size = int(fields[1][:9])
             continue  # how many words, and how many numbers each has
-        if vectors is None:
-            vectors = np.full((len(words), len(fields) - 1), np.nan, dtype="float32")
-        size = vectors.shape[1]
-        word = " ".join(fields[: len(fields) - size])  # some files have words with spaces
-        if word not in wanted:
+        if fields == [""]:
             continue
-        try:
-            vectors[wanted[word]] = [float(field) for field in fields[-size:]]
-        except ValueError:
-            raise DataError(
-                f"Line {number} of {str(path)!r} is no word and {size} numbers: {line[:60].rstrip()!r}."
-            ) from None
-    if vectors is None or vectors.shape[1] == 0:
-        raise DataError(f"{str(path)!r} does not hold a word and its numbers in each line.")
+        if vectors is None:
+            if not 0 < len(fields) - 1 <= _MOST_NUMBERS or size not in (0, len(fields) - 1):
+                break
+            size = len(fields) - 1
+            vectors = np.full((len(words), size), np.nan, dtype="float32")
+        n_lines, n_longer = n_lines + 1, n_longer + (len(fields) > size + 1)
+        word = " ".join(fields[:-size])  # some files have words with spaces
+        if len(fields) > size and word not in wanted:
+            continue
+        vector = _from_fields(fields[-size:]) if len(fields) > size else None
+        if vector is None:
+            raise DataError(f"Line {number} of {str(path)!r} is no word and {size} numbers: {line[:60].rstrip()!r}.")
+        if not np.isfinite(vector).all():
+            raise DataError(f"Line {number} of {str(path)!r} {_NOT_FINITE}: {line[:60].rstrip()!r}.")
+        vectors[wanted[word]] = vector
+    if vectors is None or 2 * n_longer > n_lines:  # the first line has fewer numbers than all others
+        raise DataError(
+            f"{str(path)!r} does not hold a word and its numbers in each line, everywhere the same number of them, at "
+            f"most {_MOST_NUMBERS:,}."
+        )
     return vectors
 
 
+def _from_fields(fields: list[str]) -> np.ndarray | None:
+    """Numbers of one line; None where they are none."""
+    try:
+        numbers = [float(field) for field in fields]
+    except ValueError:
+        return None
+    if any("_" in field for field in fields):  # as only Python writes numbers
+        return None
+    with np.errstate(over="ignore"):
+        return np.array(numbers).astype("float32")
+
+
 def _lines(path: Path) -> Iterator[str]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        try:
-            yield from file
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{str(path)!r} cannot be read as text: {error}.") from error
+    """Lines of a text, none of which is so long that it fills the memory."""
+    zipped = path.suffix == ".gz"
+    try:
+        most = _MOST_LINE + _MOST_UNZIPPED * path.stat().st_size
+        with (gzip.open if zipped else open)(path, "rt", encoding="utf-8", newline="\n") as file:
+            while line := file.readline(_MOST_LINE):
+                most -= len(line)
+                if len(line) == _MOST_LINE:
+                    raise DataError(f"{str(path)!r} has a line of more than {_MOST_LINE:,} letters: it holds no words.")
+                if most < 0:
+                    raise DataError(f"{str(path)!r} holds more than {_MOST_UNZIPPED} times its own size: no words.")
+                yield line
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{str(path)!r} cannot be read as text: {error}.") from error
 
 
 # -- a matrix and its words -----------------------------------------------------------------------------------------
 
 
 def _matrix(path: Path) -> Any:
+    """A matrix that stays on the disk; its rows become numbers by `_numbers`."""
     try:
-        matrix = _safetensors(path) if path.suffix == ".safetensors" else np.load(path, mmap_mode="r")
-    except (ValueError, KeyError, EOFError) as error:
+        matrix = _safetensors(path) if path.suffix == ".safetensors" else _npy(path)
+    except DataError:
+        raise
+    except Exception as error:  # of a damaged header NumPy and JSON say nearly anything, RecursionError among it
         raise DataError(f"{str(path)!r} cannot be read: {error}.") from error
-    if getattr(matrix, "ndim", 0) != 2 or matrix.dtype.kind != "f":
+    if not 0 < matrix.shape[1] <= _MOST_NUMBERS:
         raise DataError(
-            f"{str(path)!r} must hold a matrix of floats, (words, numbers); it holds {matrix.dtype} of the shape "
-            f"{matrix.shape}."
+            f"{str(path)!r} has rows of {matrix.shape[1]:,} numbers; vectors of words have 1 to {_MOST_NUMBERS:,}."
         )
     return matrix
 
 
-def _safetensors(path: Path) -> np.ndarray:
+def _numbers(rows: Any) -> np.ndarray:
+    if rows.dtype.kind == "u":  # bfloat16, the upper half of a float32
+        rows = (rows.astype("<u4") << 16).view("<f4")
+    with np.errstate(over="ignore"):
+        return np.asarray(rows, dtype="float32")
+
+
+def _npy(path: Path) -> Any:
+    # Not by np.load, which would read archives, too.
+    matrix = np.lib.format.open_memmap(path, mode="r")
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise DataError(
+            f"{str(path)!r} must hold a matrix of floats, (words, numbers); it holds {matrix.dtype} of the shape "
+            f"{matrix.shape}."
+        )
+    held = path.stat().st_size - matrix.offset
+    if held != matrix.nbytes:
+        raise ValueError(f"it holds {held:,} bytes of numbers, and declares {matrix.nbytes:,}")
+    return matrix
+
+
+# Types of a .safetensors file: bytes of a number, and NumPy's name of those that a matrix of ours may have.
+_FLOATS = {"F16": (2, "<f2"), "F32": (4, "<f4"), "F64": (8, "<f8"), "BF16": (2, "<u2")}
+_OTHERS = {"I8": 1, "U8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8, "BOOL": 1}
+
+
+def _safetensors(path: Path) -> Any:
     """The one matrix of a file: eight bytes with the length of a JSON header, the header, the numbers."""
     content = np.memmap(path, mode="r")
     length = int.from_bytes(bytes(content[:8]), "little")
-    header = json.loads(bytes(content[8 : 8 + length]))
-    tensors = [entry for name, entry in header.items() if name != "__metadata__" and len(entry["shape"]) == 2]
-    if len(tensors) != 1:
-        raise ValueError(f"it holds {len(tensors)} matrices and should hold one")
-    start, end = tensors[0]["data_offsets"]
-    kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
-    numbers = content[8 + length + start : 8 + length + end].view(kinds[tensors[0]["dtype"]])
-    if tensors[0]["dtype"] == "BF16":  # the upper half of a float32
-        numbers = (numbers.astype("<u4") << 16).view("<f4")
-    return np.asarray(numbers.reshape(tensors[0]["shape"]))
+    if length > min(len(content) - 8, _MOST_HEADER):
+        raise ValueError(f"its header should have {length:,} bytes")
+    header, numbers = _json(bytes(content[8 : 8 + length])), content[8 + length :]
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    tensors = [(entry["dtype"], entry["shape"], *entry["data_offsets"]) for entry in entries]
+    # The format has them one after another without gaps, so that no number belongs to two.
+    end = 0
+    for kind, shape, start, stop in sorted(tensors, key=lambda tensor: (tensor[2], tensor[3])):
+        size = _FLOATS[kind][0] if kind in _FLOATS else _OTHERS[kind]
+        is_whole = all(type(number) is int and number >= 0 for number in (*shape, start, stop))
+        if not is_whole or start != end or stop - start != math.prod(shape) * size:
+            raise ValueError(f"{kind} of the shape {shape} cannot be its bytes {start} to {stop}")
+        end = stop
+    if end != len(numbers):
+        raise ValueError(f"it holds {len(numbers):,} bytes of numbers, and declares {end:,}")
+    matrices = [tensor for tensor in tensors if len(tensor[1]) == 2]
+    if len(matrices) != 1:
+        raise ValueError(f"it holds {len(matrices)} matrices and should hold one")
+    ((kind, shape, start, stop),) = matrices
+    if kind not in _FLOATS:
+        raise DataError(f"{str(path)!r} must hold a matrix of floats, (words, numbers); it holds {kind} of {shape}.")
+    return numbers[start:stop].view(_FLOATS[kind][1]).reshape(shape)
+
+
+def _json(content: bytes) -> Any:
+    """JSON in which no name is given twice, since programs differ in which of the two they take."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name is given twice")
+        return found
+
+    return json.loads(content.decode("utf-8"), object_pairs_hook=once)
 
 
 def _rows(path: Path) -> dict[str, int]:
     """Row of each word."""
     words: Any
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{str(path)!r} cannot be read as JSON: {error}.") from error
-        words = content.get("model", {}).get("vocab", content) if isinstance(content, Mapping) else content
+    if path.suffix != ".json":
+        words = {line.rstrip("\r\n"): row for row, line in enumerate(_lines(path))}
     else:
-        words = [line.rstrip("\r\n") for line in _lines(path)]
+        try:
+            if path.stat().st_size > _MOST_JSON:
+                raise ValueError(f"it has more than {_MOST_JSON:,} bytes")
+            words = _json(path.read_bytes())
+        except (ValueError, OSError, RecursionError) as error:
+            raise DataError(f"{str(path)!r} cannot be read as JSON: {error}.") from error
+        model = words.get("model") if isinstance(words, dict) else None
+        words = model["vocab"] if isinstance(model, dict) and "vocab" in model else words
     if isinstance(words, list):  # of words, or of words with a score
-        words = {word[0] if isinstance(word, list) else word: row for row, word in enumerate(words)}
-    if not isinstance(words, Mapping) or not words or not all(isinstance(row, int) for row in words.values()):
+        listed = [word[0] if isinstance(word, list) and word else word for word in words]
+        words = {word: row for row, word in enumerate(listed)} if all(isinstance(word, str) for word in listed) else {}
+    # A truth value is an int, too; a row below 0 would count from the end.
+    if not isinstance(words, dict) or not words or not all(type(row) is int and row >= 0 for row in words.values()):
         raise DataError(f"{str(path)!r} holds no words: it must be a word a line, or the JSON of a tokenizer.")
-    return {str(word): int(row) for word, row in words.items()}
+    return words
 
 
 class _Marks(NamedTuple):

@@ -135,6 +135,16 @@ def test_what_is_no_file_of_vectors_is_refused(source: Any, message: str, tmp_pa
         ("a.txt", b"", "does not hold a word and its numbers"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read as text"),
         ("a.txt.gz", b"apple 1.0", "cannot be read as text"),
+        ("a.txt.gz", gzip.compress(b"apple 1.0 2.0" * 99)[:30] + b"\xff" * 9, "cannot be read as text"),
+        ("a.txt.gz", gzip.compress(b"fig 1 2\n" * 10**6), "holds more than 100 times its own size"),
+        ("a.txt", b"apple 1.0 2.0\n" + b"9" * 2**20, "a line of more than 1,048,576 letters"),
+        ("a.txt", b"apple" + b" 1" * 2**15, "at most 16,384"),
+        ("a.txt", b"apple 1.0 2.0\npear 1.0", "Line 2 of .* is no word and 2 numbers"),
+        ("a.txt", b"apple 1.0 2.0\npear 1_0 2.0", "Line 2 of .* is no word and 2 numbers"),
+        ("a.txt", b"3 2\napple 1.0 2.0 3.0\n", "everywhere the same number of them"),
+        ("a.txt", b"fig 1.02.0\npear 1.0 2.0\nplum 1.0 2.0\n", "everywhere the same number of them"),
+        ("a.txt", b"apple 1.0 nan\n", "Line 1 of .* has numbers that are not finite as float32: 'apple 1.0 nan'"),
+        ("a.txt", b"apple 1.0 1e39\n", "not finite as float32"),
     ],
 )
 def test_a_damaged_text_file_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
@@ -152,8 +162,15 @@ def test_a_damaged_text_file_is_refused(name: str, content: bytes, message: str,
         (np.array([None]), list(WORDS), "cannot be read"),
         (MATRIX, {}, "holds no words"),
         (MATRIX, {"apple": "red"}, "holds no words"),
+        (MATRIX, {"apple": -1}, "holds no words"),
+        (MATRIX, {"apple": True}, "holds no words"),
+        (MATRIX, [["apple"], []], "holds no words"),
+        (MATRIX, {"model": []}, "holds no words"),
+        (MATRIX * np.inf, list(WORDS), r"not finite as float32, in the rows \[0\] of the word 'apple'"),
+        (MATRIX.astype("float64") * 1e300, list(WORDS), "not finite as float32"),
+        (np.zeros((3, 0)), list(WORDS), "has rows of 0 numbers"),
     ],
-    ids=["more words", "one axis", "integers", "objects", "empty", "no rows"],
+    ids=str,
 )
 def test_a_matrix_that_does_not_go_with_its_words_is_refused(
     matrix: np.ndarray, words: Any, message: str, tmp_path: Path
@@ -161,6 +178,66 @@ def test_a_matrix_that_does_not_go_with_its_words_is_refused(
     np.save(tmp_path / "matrix.npy", matrix, allow_pickle=True)
     (tmp_path / "words.json").write_text(json.dumps(words), encoding="utf-8")
     with pytest.raises(DataError, match=message):
+        read_vectors((tmp_path / "matrix.npy", tmp_path / "words.json"), WORDS)
+
+
+def npy(header: str, numbers: bytes = MATRIX.tobytes()) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + numbers
+
+
+def tensors(header: Any, numbers: bytes = MATRIX.tobytes()) -> bytes:
+    encoded = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return len(encoded).to_bytes(8, "little") + encoded + numbers
+
+
+def tensor(kind: str = "F32", shape: Any = (3, 2), offsets: Any = (0, 24)) -> Any:
+    return {"dtype": kind, "shape": shape, "data_offsets": offsets}
+
+
+FORGED = {
+    "nothing.npy": b"",
+    "gigabytes.npy": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (400000000, 2)}\n"),
+    "fewer.npy": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2)}\n"),
+    "negative.npy": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-3, -2)}\n"),
+    "pickle.npy": npy("{'descr': '|O', 'fortran_order': False, 'shape': (3, 2)}\n", b"cos\nsystem\n(S'true'\ntR."),
+    "only a pickle.npy": b"cos\nsystem\n(S'true'\ntR.",
+    "fields.npy": npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3, 2)}\n"),
+    "deep.npy": npy("-" * 9000 + "1"),
+    "nothing.safetensors": b"",
+    "cut.safetensors": tensors({"a": tensor()})[:-1],
+    "long header.safetensors": (2**40).to_bytes(8, "little") + b"{}",
+    "deep.safetensors": tensors("[" * 100_000),
+    "gigabytes.safetensors": tensors({"a": tensor(shape=(10**9, 2), offsets=(0, 8 * 10**9))}),
+    "fewer.safetensors": tensors({"a": tensor(shape=(2, 2), offsets=(0, 16))}),
+    "overlap.safetensors": tensors({"a": tensor(), "b": tensor(shape=(2,), offsets=(16, 24))}),
+    "gap.safetensors": tensors({"a": tensor(shape=(2, 2), offsets=(8, 24))}),
+    "negative.safetensors": tensors({"a": tensor(shape=(-3, -2))}),
+    "truth.safetensors": tensors({"a": tensor(shape=(True, 6))}),
+    "other.safetensors": tensors({"a": tensor(kind="F99")}),
+    "integers.safetensors": tensors({"a": tensor(kind="I32")}),
+    "twice.safetensors": tensors('{"a": %s, "a": %s}' % ((json.dumps(tensor()),) * 2)),
+    "list.safetensors": tensors([tensor()]),
+    "texts.safetensors": tensors({"a": tensor(shape=["3", "2"])}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_matrix_is_held_against_what_its_file_declares(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(FORGED[name])
+    (tmp_path / "words.json").write_text(json.dumps(WORDS), encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be read|must hold a matrix of floats"):
+        read_vectors((tmp_path / name, tmp_path / "words.json"), WORDS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"apple": 0, "apple": 1}', b"\xff", b"", b"9" * 10_000],
+    ids=lambda content: content[:9],
+)
+def test_damaged_json_is_refused(content: bytes, tmp_path: Path) -> None:
+    np.save(tmp_path / "matrix.npy", MATRIX)
+    (tmp_path / "words.json").write_bytes(content)
+    with pytest.raises(DataError, match="words.json' cannot be read as JSON"):
         read_vectors((tmp_path / "matrix.npy", tmp_path / "words.json"), WORDS)
 
 
