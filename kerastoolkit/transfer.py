@@ -19,13 +19,14 @@ import math
 import os
 import re
 import sqlite3
+import stat
 import sys
 import threading
 import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
 import numpy as np
 
 from kerastoolkit._hdf5 import check_plain, longest_text
+from kerastoolkit._sqlite import application_of, connect, has_table
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
@@ -485,13 +487,13 @@ class Extractor:
 
         Args:
             pictures: Shape `(n, height, width, channels)`, 0 to 255.
-            cache: Where features are kept: `True` for the user's folder of caches, a folder, or `False` to compute
-                anew each time. Defaults to `True`.
+            cache: Where features are kept: `True` for the user's folder of caches, a folder, in which they get one of
+                their own (see `FeatureCache`), or `False` to compute anew each time. Defaults to `True`.
 
         Returns:
             Shape `(n, features)`, float32.
         """
-        if cache is False:
+        if cache is False or self._length is None:
             return self._run(pictures)
         keys = [_content_of_picture(picture) for picture in pictures]
         recent = self.key, hashlib.blake2b(b"".join(keys)).digest()
@@ -501,8 +503,14 @@ class Extractor:
             _RECENT.keep(recent, found)
         return found
 
+    @property
+    def _length(self) -> int | None:
+        """Numbers of a picture; None where the model says nothing of it, or gives more than a row of numbers."""
+        shape = getattr(self.model, "output_shape", None)
+        return shape[1] if isinstance(shape, tuple) and len(shape) == 2 and isinstance(shape[1], int) else None
+
     def _found(self, pictures: Any, keys: list[bytes], cache: FeatureCache) -> Any:
-        known = cache.read(self.key, set(keys))
+        known = cache.read(self.key, set(keys), length=self._length)
         missing = {key: place for place, key in enumerate(keys) if key not in known}
         for start in range(0, len(missing), _CHUNK):
             chunk = list(missing.items())[start : start + _CHUNK]
@@ -567,48 +575,69 @@ class FeatureCache:
     A batch of features is written as one transaction: who is killed leaves what was complete. When the files together
     take more than `size`, those that were not used for longest are deleted.
 
+    The files have a folder of their own, which is private to the user, as they are. No other file is read, counted or
+    deleted, whatever its name: each of ours is marked inside. What is not as it was left (another length, other bytes,
+    numbers that are not finite) is computed anew and replaced, and a warning says so.
+
     Example:
 
-    >>> FeatureCache("features").n_bytes
-    0
+    >>> FeatureCache("project").folder.name
+    'kerastoolkit-features'
 
     Args:
-        folder: Where the files are; made when first written to. Defaults to `None`: `kerastoolkit/features` in the
-            user's folder of caches (`$XDG_CACHE_HOME` or `~/.cache`; `~/Library/Caches` on a Mac; `%LOCALAPPDATA%` on
-            Windows).
+        folder: Where the folder `kerastoolkit-features` with the files is; made when first written to. Defaults to
+            `None`: the files are in `kerastoolkit/features` in the user's folder of caches (`$XDG_CACHE_HOME` or
+            `~/.cache`; `~/Library/Caches` on a Mac; `%LOCALAPPDATA%` on Windows).
         size: Most bytes on disk. Defaults to `2 * 2**30`, about 400,000 pictures of MobileNetV2.
+
+    Attributes:
+        folder: The folder of the files.
     """
 
     def __init__(self, folder: str | Path | None = None, *, size: int = 2 * 2**30) -> None:
-        self.folder = _user_folder() if folder is None else Path(folder)
+        self.folder = _user_folder() if folder is None else Path(folder) / "kerastoolkit-features"
         self.size = size
 
     @property
     def n_bytes(self) -> int:
         """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.sqlite"))
+        return sum(map(_bytes_of, self._files()))
 
-    def read(self, key: str, pictures: set[bytes]) -> dict[bytes, Any]:
+    def read(self, key: str, pictures: set[bytes], *, length: int | None = None) -> dict[bytes, Any]:
         """Features that are there, by the content of their picture.
 
         Args:
             key: `Extractor.key`.
             pictures: Contents of the pictures.
+            length: How many features each must have. Defaults to `None`: any number.
 
         Returns:
-            Arrays of shape `(features,)`, float32.
+            Arrays of shape `(features,)`, float32, finite.
         """
-        if not self._path(key).exists():
-            return {}
-        found: dict[bytes, Any] = {}
+        path, found, n_spoilt = self._path(key), dict[bytes, Any](), 0
         wanted = list(pictures)
-        with self._careful(key, "read"), closing(self._open(key)) as database:
-            for start in range(0, len(wanted), 500):
-                some = wanted[start : start + 500]
-                marks = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT picture, features FROM features WHERE picture IN ({marks})", some)
-                found |= {picture: np.frombuffer(features, "float32") for picture, features in rows}
-            os.utime(self._path(key))
+        with self._careful(path, "read"):
+            if not self._is_private(path):
+                return {}
+            with closing(self._open(path)) as database:
+                for start in range(0, len(wanted) if has_table(database, "features", _FEATURES) else 0, 500):
+                    some = wanted[start : start + 500]
+                    marks = ",".join("?" * len(some))
+                    for row in database.execute(f"SELECT * FROM features WHERE picture IN ({marks})", some):
+                        features = _checked_row(key, row, length)
+                        if features is None:
+                            n_spoilt += 1
+                        else:
+                            found[row[0]] = features
+            with suppress(FileNotFoundError):  # another process has deleted it since
+                os.utime(path)
+        if n_spoilt:
+            warnings.warn(
+                f"{n_spoilt} of {len(wanted)} rows of features in {str(path)!r} are not as they were written. They are "
+                "computed anew and replaced.",
+                KerasToolkitWarning,
+                stacklevel=2,
+            )
         return found
 
     def write(self, key: str, features: Mapping[bytes, Any]) -> None:
@@ -616,47 +645,158 @@ class FeatureCache:
 
         Args:
             key: `Extractor.key`.
-            features: Arrays of shape `(features,)` by the content of their picture.
+            features: Arrays of shape `(features,)` by the content of their picture. Those with NaN or infinite numbers
+                are not kept.
         """
-        with self._careful(key, "written"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            rows = [(picture, np.asarray(row, "float32").tobytes()) for picture, row in features.items()]
-            with closing(self._open(key)) as database, database:
-                database.execute("CREATE TABLE IF NOT EXISTS features (picture BLOB PRIMARY KEY, features BLOB)")
-                database.executemany("INSERT OR IGNORE INTO features VALUES (?, ?)", rows)
-            self._keep_within_size(self._path(key))
+        path = self._path(key)
+        arrays = {picture: np.asarray(row, "float32") for picture, row in features.items()}
+        rows = [(picture, row.tobytes()) for picture, row in arrays.items() if np.isfinite(row).all()]
+        with self._careful(path, "written"):
+            self._make_private(path)
+            with closing(self._open(path)) as database:
+                # At once: another process must not begin to write between what is read here and what is written.
+                database.execute("BEGIN IMMEDIATE")
+                if not has_table(database, "features", _FEATURES):
+                    database.execute(_FEATURES)
+                    database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                database.executemany(
+                    "INSERT OR REPLACE INTO features VALUES (?, ?, ?)",
+                    [(picture, row, _digest_of_row(key, picture, row)) for picture, row in rows],
+                )
+                database.execute("COMMIT")
+            self._keep_within_size(path)
 
     def clear(self) -> None:
         """Deletes all features of the folder."""
-        for path in self.folder.glob("*.sqlite"):
-            path.unlink(missing_ok=True)
+        for path in self._files():
+            _delete(path)
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.sqlite"
+        return self.folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.sqlite"
 
-    def _open(self, key: str) -> sqlite3.Connection:
-        return sqlite3.connect(self._path(key), timeout=60)
+    def _files(self) -> list[Path]:
+        """Those of the folder that are ours by their name and by what is written in them."""
+        files: list[Path] = []
+        with self._careful(self.folder, "found"):
+            if os.path.lexists(self.folder):
+                _check_ours(self.folder, stat.S_ISDIR)
+                names = filter(_FILE.fullmatch, sorted(os.listdir(self.folder)))
+                files = [self.folder / name for name in names if _is_ours(self.folder / name)]
+        return files
+
+    def _is_private(self, path: Path) -> bool:
+        """Whether there is a file of ours of that name.
+
+        Raises:
+            OSError: It is somebody else's, or its folder is.
+        """
+        if not os.path.lexists(path):
+            return False
+        _check_ours(self.folder, stat.S_ISDIR)
+        if _check_ours(path, stat.S_ISREG) and application_of(path) != _APPLICATION:
+            raise PermissionError("it is not a file of features, or its beginning is damaged")
+        return True
+
+    def _make_private(self, path: Path) -> None:
+        """Sees to it that there is a file of ours of that name, perhaps an empty one."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            self.folder.mkdir(mode=0o700)
+        _check_ours(self.folder, stat.S_ISDIR)
+        with suppress(FileExistsError):  # SQLite would make one that everybody may read
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        self._is_private(path)
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        return connect(path, seconds=60, most_bytes=2**24)
 
     @contextmanager
-    def _careful(self, key: str, what: str) -> Iterator[None]:
+    def _careful(self, path: Path, what: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             warnings.warn(
-                f"Features in {str(self._path(key))!r} cannot be {what} ({error}); they are computed instead. Delete "
-                "the file, give another folder as `cache`, or cache=False.",
+                f"Features in {str(path)!r} cannot be {what} ({error}); they are computed instead. Give another folder "
+                "as `cache`, or cache=False, or delete the file if it is of no use to you.",
                 KerasToolkitWarning,
                 stacklevel=2,
             )
 
     def _keep_within_size(self, latest: Path) -> None:
-        files = sorted(self.folder.glob("*.sqlite"), key=lambda path: (path == latest, path.stat().st_mtime))
-        too_much = sum(path.stat().st_size for path in files) - self.size
+        files = sorted(self._files(), key=lambda path: (path == latest, path.stat().st_mtime))
+        too_much = sum(map(_bytes_of, files)) - self.size
         for path in files:
             if too_much <= 0:
                 break
-            too_much -= path.stat().st_size
-            path.unlink(missing_ok=True)
+            too_much -= _bytes_of(path)
+            _delete(path)
+
+
+_APPLICATION = int.from_bytes(b"ktkf", "big")
+_FILE = re.compile(r"[0-9a-f]{32}\.sqlite")
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite has beside a file that is written, or was when it was killed
+
+_FEATURES = "CREATE TABLE features (picture BLOB PRIMARY KEY, features BLOB NOT NULL, digest BLOB NOT NULL)"
+
+
+def _digest_of_row(key: str, picture: bytes, features: bytes) -> bytes:
+    # It finds damage, and rows that were put under another picture. It does not find what somebody wrote who may write
+    # to the file and can compute a digest as well as we can: against that the folder is private.
+    parts = [key.encode(), picture, features]
+    content = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _checked_row(key: str, row: tuple[Any, ...], length: int | None) -> Any:
+    """The features of a row; None if they are not as they were written."""
+    if not all(isinstance(part, bytes) for part in row) or _digest_of_row(key, row[0], row[1]) != row[2]:
+        return None
+    if len(row[1]) % 4 or length not in (None, len(row[1]) // 4):
+        return None
+    features = np.frombuffer(row[1], "float32")
+    return features if np.isfinite(features).all() else None
+
+
+def _check_ours(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Makes a folder or a file private to the user.
+
+    Returns:
+        False for a file that is empty, as one is that was just made.
+
+    Raises:
+        OSError: It is another user's, or a link, or of another kind.
+    """
+    found = os.lstat(path)
+    if not is_kind(found.st_mode):
+        raise PermissionError(f"{str(path)!r} is a link, or of another kind")
+    if hasattr(os, "getuid"):  # on Windows what is in the folder of a user is private already
+        if found.st_uid != os.getuid():
+            raise PermissionError(f"{str(path)!r} belongs to another user")
+        if found.st_mode & 0o077:
+            os.chmod(path, found.st_mode & 0o700)
+    return found.st_size > 0
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode) and application_of(path) == _APPLICATION
+    except OSError:  # deleted meanwhile, or nothing that we may read
+        return False
+
+
+def _bytes_of(path: Path) -> int:
+    total = 0
+    for beside in ("", *_BESIDE):
+        with suppress(OSError):  # there is none, or another process deleted it meanwhile
+            total += os.lstat(f"{path}{beside}").st_size
+    return total
+
+
+def _delete(path: Path) -> None:
+    # The file last: without it, what is beside it would be taken for a part of the next one of its name.
+    for beside in (*_BESIDE, ""):
+        with suppress(OSError):  # there is none; on Windows, another process reads it
+            os.unlink(f"{path}{beside}")
 
 
 def _user_folder() -> Path:

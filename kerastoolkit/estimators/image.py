@@ -504,8 +504,9 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
         bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
             spaced geometrically. Random weights have one rate. Defaults to `0.1`.
         head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
-        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder; or `False` for
-            nowhere. They are found again by the content of the picture and of the weights. Defaults to `True`.
+        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder, in which they
+            get one of their own, `kerastoolkit-features`; or `False` for nowhere. They are found again by the content
+            of the picture and of the weights. Defaults to `True`.
         optimizer: As for `KerasClassifier`; fine-tuning makes one of its kind for each rate.
         loss: As for `KerasClassifier`.
         metrics: As for `KerasClassifier`.
