@@ -44,11 +44,12 @@ def application_of(path: str | Path) -> int | None:
     return int.from_bytes(header[68:72], "big") if is_one else None
 
 
-def look(path: str | Path) -> Look:
+def look(path: str | Path, *, seconds: float = 30) -> Look:
     """Looks at a database without changing a byte of it.
 
     Args:
         path: The file, which is there.
+        seconds: How long to wait for another process that writes. Defaults to `30`.
 
     Returns:
         What it says of itself.
@@ -58,12 +59,12 @@ def look(path: str | Path) -> Look:
         OSError: The file cannot be read.
     """
     if application_of(path) is None:
-        raise sqlite3.DatabaseError("it is no database of SQLite")
+        raise sqlite3.DatabaseError("file is not a database")
     # Without the first, SQLite would take back what a crash left half done. What stands in a file beside it, which it
     # has to open for that, is seen with the second only.
     mode = "mode=ro" if os.path.exists(f"{os.fspath(path)}-wal") else "immutable=1"
     address = f"{Path(os.path.abspath(path)).as_uri()}?{mode}"
-    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as file:
+    with contextlib.closing(sqlite3.connect(address, uri=True, timeout=seconds)) as file:
         _restrict(file)
         application = file.execute("PRAGMA application_id").fetchone()[0]
         version = file.execute("PRAGMA user_version").fetchone()[0]

@@ -3,6 +3,10 @@
 The file is an SQLite database with one row a fit. A row is found again by the digest of everything that determines the
 result (`_description`): a search that is started again, after Ctrl-C, a crash or `kill -9`, is given what is recorded
 and trains the rest. Each row is on the disk before the search goes on; several processes may write at once.
+
+Each row also has a digest of all that stands in it, without which a byte that changed on the disk would be another
+score. The first format had none. A file of that format is refused, not brought up to date: digests that are computed
+afterwards would vouch for rows that nobody has checked.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import hashlib
 import inspect
 import json
 import math
@@ -19,13 +24,14 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sklearn
 
+from kerastoolkit._sqlite import application_of, connect, has_table, look
 from kerastoolkit._version import __version__
 from kerastoolkit.exceptions import JournalError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
@@ -33,19 +39,22 @@ from kerastoolkit.search._description import Describer
 __all__ = ["Journal"]
 
 _APPLICATION = int.from_bytes(b"ktkj", "big")
-_FORMAT = 1
+_FORMAT = 2
 _BUSY_SECONDS = 30.0  # how long to wait for another process that writes: a write takes milliseconds
 
-_TABLE = """
-CREATE TABLE fits (
+_TABLE = """CREATE TABLE fits (
     key TEXT PRIMARY KEY,
     parameters TEXT NOT NULL,
     split INTEGER,
     result TEXT NOT NULL,
     recorded TEXT NOT NULL,
-    model BLOB
-)
-"""
+    model BLOB,
+    digest BLOB NOT NULL
+)"""
+_COLUMNS = "key, parameters, split, result, recorded, model, digest"
+
+_MOST_TEXT = 2**20  # letters of a result; those of a thousand scores are a hundredth of it
+_MOST_BYTES = 10**9  # of a model, as SQLite has it, too
 
 # What scikit-learn hands to a fit that makes no difference to its result.
 _MAKES_NO_DIFFERENCE = {"callback_ctx", "candidate_progress", "caller", "split_progress", "verbose"}
@@ -91,6 +100,10 @@ class Journal:
       begins: one that is filled by the fits makes the next search in the same process train anew.
     - What no parameter shows (environment variables, files that a function reads) is not seen.
 
+    Every row has a digest, which is checked whenever the row is read, and before a search trains anything. It finds
+    damage; it does not find what somebody changed on purpose who can compute a digest, too. Models are loaded as
+    `kerastoolkit.load` loads them, which executes nothing of a file.
+
     One `Journal` may serve many searches, also of different data. It may be used from several threads, and the file by
     several processes on one machine. The file may be copied when no search is running; while one is, two more files
     beside it (`-wal`, `-shm`) belong to it.
@@ -103,7 +116,8 @@ class Journal:
     Raises:
         ParameterError: `path` is no path.
         JournalError: The file cannot be opened: it is locked, or its folder is missing or cannot be written.
-        SavedFileError: The file is damaged, of another kind, or written by a newer version. It is left as it is.
+        SavedFileError: The file is damaged, of another kind, or of another format: written by a newer version, or by
+            one from before 0.1.0, without digests. It is left as it is.
     """
 
     _file: sqlite3.Connection | None = None
@@ -120,11 +134,10 @@ class Journal:
                 f"The journal {str(path)!r} cannot be opened: there is no folder {str(self.path.parent)!r}."
             )
         with self._errors("opened"):
-            # As a full path: SQLite takes ":memory:" and what begins with "file:" for something else than a file.
-            # Transactions are begun by hand: Python's own begin too late to see what another process wrote.
-            self._file = sqlite3.connect(
-                os.path.abspath(path), timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            self._check_foreign()
+            self._file = connect(path, seconds=_BUSY_SECONDS, most_bytes=_MOST_BYTES)
+            # A letter that cannot be read comes through, so that it is the digest that tells of it.
+            self._file.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         try:
             with self._errors("opened"):
                 self._prepare(self._file)
@@ -199,6 +212,11 @@ class Journal:
                 self._failed = error
                 raise
         result = _decoded_result(found[0], str(self.path))
+        if not _is_success(result, given.get("error_score")):
+            raise SavedFileError(
+                f"The journal {str(self.path)!r} is damaged: it holds a fit that failed, which is never recorded. Give "
+                "another path."
+            )
         if "parameters" in result:
             result["parameters"] = parameters
         if "estimator" in result:
@@ -209,6 +227,9 @@ class Journal:
         fit_params = given.get("fit_params")
         if fit_params is None or fit_params is not self._search:
             # scikit-learn makes one such dict a search. In the next one an array may hold other values in its place.
+            if fit_params is not None:
+                for _ in self._rows():  # before anything trains
+                    pass
             self._search, self._describer, self._failed = fit_params, Describer(), None
         self._check_model(given["estimator"], returned=given.get("return_estimator"))
         settings = getattr(function, "config", None) or {}
@@ -240,12 +261,10 @@ class Journal:
 
         Raises:
             JournalError: The file cannot be read.
-            SavedFileError: It is damaged.
+            SavedFileError: It is damaged; the message names the row.
         """
-        with self._reading() as file:
-            rows = file.execute("SELECT parameters, split, result, recorded FROM fits ORDER BY rowid").fetchall()
         found = []
-        for parameters, split, text, recorded in rows:
+        for _, parameters, split, text, recorded, _ in self._rows():
             result = _decoded_result(text, str(self.path))
             scores = {name: result[f"{name}_scores"] for name in ("test", "train") if f"{name}_scores" in result}
             seconds = result.get("fit_time")
@@ -262,11 +281,9 @@ class Journal:
 
         Raises:
             JournalError: The file cannot be read.
-            SavedFileError: It is damaged.
+            SavedFileError: It is damaged; the message names the row.
         """
-        with self._reading() as file:
-            rows = file.execute("SELECT model FROM fits ORDER BY rowid").fetchall()
-        return [None if model is None else _model_from(model) for (model,) in rows]
+        return [None if model is None else _model_from(model) for *_, model in self._rows()]
 
     def close(self) -> None:
         """Closes the file. What is recorded stays."""
@@ -297,6 +314,33 @@ class Journal:
         self.__dict__.update(state, _lock=threading.RLock(), _describer=Describer())
 
     # -- the file ------------------------------------------------------------------------------------------------
+
+    def _check_foreign(self) -> None:
+        """Refuses what is not ours before SQLite opens it, which may already write to it."""
+        if not os.path.lexists(self.path):
+            return
+        if not os.path.isfile(self.path):
+            raise JournalError(
+                f"The journal {str(self.path)!r} cannot be opened: it is no file. See whether it is a folder, or a "
+                "link to a file that is not there."
+            )
+        with contextlib.suppress(OSError):  # SQLite will say it, too
+            if os.path.getsize(self.path) == 0 or application_of(self.path) in (_APPLICATION, None):
+                return
+        with contextlib.suppress(sqlite3.OperationalError):  # locked: another process may be making it
+            found = look(self.path, seconds=_BUSY_SECONDS)
+            if found.application != _APPLICATION and (found.application, found.version, found.names) != (
+                0,
+                0,
+                frozenset(),
+            ):
+                raise self._foreign(len(found.names))
+
+    def _foreign(self, n_names: int) -> SavedFileError:
+        return SavedFileError(
+            f"{str(self.path)!r} is no journal of kerastoolkit. It is an SQLite database of another program, with "
+            f"{n_names} tables. Give another path."
+        )
 
     def _prepare(self, file: sqlite3.Connection) -> None:
         """Makes a new file ours, refuses what is not; nothing is written to a foreign one."""
@@ -329,23 +373,66 @@ class Journal:
     def _is_ours(self, file: sqlite3.Connection) -> bool:
         application = file.execute("PRAGMA application_id").fetchone()[0]
         version = file.execute("PRAGMA user_version").fetchone()[0]
-        tables = [row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        if application == 0 and version == 0 and not tables:
+        n_names = file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if application == 0 and version == 0 and not n_names:
             return False
         if application != _APPLICATION:
-            what = f"It is an SQLite database of another program, with {len(tables)} tables."
-            raise SavedFileError(f"{str(self.path)!r} is no journal of kerastoolkit. {what} Give another path.")
+            raise self._foreign(n_names)
+        name = f"The journal {str(self.path)!r}"
         if version > _FORMAT:
             raise SavedFileError(
-                f"The journal {str(self.path)!r} is of format {version}; this is kerastoolkit {__version__}, which "
-                f"reads up to format {_FORMAT}. Upgrade kerastoolkit, or give another path."
+                f"{name} is of format {version}; this is kerastoolkit {__version__}, which reads up to format "
+                f"{_FORMAT}. Upgrade kerastoolkit, or give another path."
             )
+        if version < _FORMAT:
+            raise SavedFileError(
+                f"{name} is of format {version}, from before kerastoolkit 0.1.0: its rows have no digests, by which "
+                "damage could be told from a score. It is left as it is. Give another path, and all is trained anew."
+            )
+        try:
+            has_table(file, "fits", _TABLE)
+            found = file.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", None) not in (None, sqlite3.SQLITE_CORRUPT):
+                raise
+            found = error
+        if found != "ok":
+            raise SavedFileError(f"{name} is damaged: {found}.{_DAMAGED}")
         return True
+
+    def _rows(self) -> Iterator[tuple[str, str, int | None, str, str, bytes | None]]:
+        """All columns of each row but the digest, as they were recorded; one at a time, since models take memory."""
+        with self._reading() as file:
+            numbers = [number for (number,) in file.execute("SELECT rowid FROM fits ORDER BY rowid")]
+        for number in numbers:
+            with self._reading() as file:
+                found = file.execute(f"SELECT rowid, {_COLUMNS} FROM fits WHERE rowid = ?", (number,)).fetchone()
+            if found is not None:
+                yield self._checked(found)
+
+    def _checked(self, row: tuple[Any, ...]) -> Any:
+        number, *values, digest = row
+        key, parameters, split, result, recorded, model = values
+        is_ours = (
+            all(isinstance(text, str) for text in (key, parameters, result, recorded))
+            and isinstance(split, (int, type(None)))
+            and isinstance(model, (bytes, type(None)))
+        )
+        if not is_ours or _digest_of_row(values) != digest:
+            raise SavedFileError(
+                f"The journal {str(self.path)!r} is damaged: row {number} is not as it was written. Nothing is "
+                f"deleted. Give another path; or take the row out, by sqlite3 FILE 'DELETE FROM fits WHERE rowid = "
+                f"{number}', and its fit is trained anew."
+            )
+        return tuple(values)
 
     def _row(self, key: str) -> tuple[str, bytes | None] | None:
         with self._reading() as file:
-            found = file.execute("SELECT result, model FROM fits WHERE key = ?", (key,)).fetchone()
-        return None if found is None else (found[0], found[1])
+            found = file.execute(f"SELECT rowid, {_COLUMNS} FROM fits WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            return None
+        _, _, _, result, _, model = self._checked(found)
+        return result, model
 
     def _check_writable(self) -> None:
         with self._errors("written to"):
@@ -354,22 +441,25 @@ class Journal:
     def _record(self, key: str, result: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, bytes | None]:
         """Records a result and gives back what stands in the file: where two processes ran a fit, the first one's."""
         split = given.get("split_progress")
-        row = {
-            "key": key,
-            "parameters": _parameters_text(given.get("parameters") or {}),
-            "split": None if split is None else int(split[0]),
-            "result": _encoded_result(result),
-            "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "model": _model_bytes(given["estimator"]) if self.keep_models else None,
-        }
+        row = [
+            key,
+            _parameters_text(given.get("parameters") or {}),
+            None if split is None else int(split[0]),
+            _encoded_result(result),
+            datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            _model_bytes(given["estimator"]) if self.keep_models else None,
+        ]
         with self._lock, self._errors("written to"), _transaction(self._opened(), "IMMEDIATE") as file:
             file.execute(
-                "INSERT INTO fits VALUES (:key, :parameters, :split, :result, :recorded, :model) "
-                "ON CONFLICT (key) DO NOTHING",
-                row,
+                f"INSERT INTO fits ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                (*row, _digest_of_row(row)),
             )
-            text, model = file.execute("SELECT result, model FROM fits WHERE key = ?", (key,)).fetchone()
-        return text, model
+        found = self._row(key)
+        if found is None:
+            raise JournalError(
+                f"The journal {str(self.path)!r} has lost what was written to it: another program is at it."
+            )
+        return found
 
     def _opened(self) -> sqlite3.Connection:
         if self._file is None:
@@ -393,11 +483,12 @@ class Journal:
                 raise SavedFileError(
                     f"{str(self.path)!r} is no journal of kerastoolkit: {error}. Give another path."
                 ) from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):  # the latter: there is no such table
-                raise SavedFileError(
-                    f"{name} is damaged: {error}. Give another path; the command line program sqlite3 may save what "
-                    "can be read (`.recover`)."
-                ) from error
+            # SQLITE_ERROR: there is no such table.
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR) or (code, what) == (
+                sqlite3.SQLITE_TOOBIG,
+                "read",
+            ):
+                raise SavedFileError(f"{name} is damaged: {error}.{_DAMAGED}") from error
             kept = "" if code == sqlite3.SQLITE_CANTOPEN else _KEPT
             raise JournalError(f"{name} cannot be {what}: {error}.{_ADVICE.get(code, '')}{kept}") from error
 
@@ -425,6 +516,9 @@ class Journal:
         return _model_from(model).set_params(**estimator.get_params(deep=False), **(parameters or {}))
 
 
+_DAMAGED = (
+    " It is left as it is. Give another path; the command line program sqlite3 may save what can be read (`.recover`)."
+)
 _KEPT = " Everything recorded so far is kept: start the search again with the same journal, and it goes on."
 
 _LOCKED = " Another program has it locked: close what has it open (a database viewer?)."
@@ -494,10 +588,56 @@ def _encoded_result(result: Mapping[str, Any]) -> str:
 
 
 def _decoded_result(text: str, path: str) -> dict[str, Any]:
+    """What `_encoded_result` wrote, and nothing that it would not have written.
+
+    Raises:
+        SavedFileError: It is something else.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a name is given twice")
+        return dict(pairs)
+
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise SavedFileError(f"The journal {path!r} is damaged: a result in it cannot be read ({error}).") from error
+        if len(text) > _MOST_TEXT:
+            raise ValueError(f"it has more than {_MOST_TEXT:,} letters")
+        result = json.loads(text, object_pairs_hook=once)
+        if not isinstance(result, dict):
+            raise TypeError("it has no names")
+        for name, value in result.items():
+            if not _can_be_of_a_result(name, value):
+                raise TypeError(f"`{name[:60]}` cannot be {str(value)[:60]}")
+        return result
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SavedFileError(
+            f"The journal {path!r} is damaged: a result in it cannot be read ({error}).{_DAMAGED}"
+        ) from error
+
+
+def _can_be_of_a_result(name: str, value: Any) -> bool:
+    if name in (*_NOT_RECORDED, "fit_error"):
+        return value is None
+    if name in ("fit_time", "score_time"):
+        return _is_number(value) and 0 <= value < math.inf
+    if name in ("test_scores", "train_scores") or isinstance(value, dict):
+        # One score, or several by name. NaN is a score where the search does not take it for a failure.
+        return all(map(_is_number, value.values() if isinstance(value, dict) else [value]))
+    return value is None or isinstance(value, (int, float, str))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _digest_of_row(values: Sequence[Any]) -> bytes:
+    # It finds damage, not a forgery: who may write to the file can compute it, too.
+    digest = hashlib.blake2b(digest_size=16)
+    for value in (_FORMAT, *values):
+        content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+        digest.update(f"{type(value).__name__} {len(content)} ".encode())
+        digest.update(content)
+    return digest.digest()
 
 
 def _parameters_text(parameters: Mapping[str, Any]) -> str:

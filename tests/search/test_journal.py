@@ -662,7 +662,7 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path):
     for path, message in (
         (text, "no journal of kerastoolkit: file is not a database. Give another path"),
         (foreign, "SQLite database of another program, with 1 tables. Give another path"),
-        (newer, "is of format 99; this is kerastoolkit .* reads up to format 1. Upgrade"),
+        (newer, "is of format 99; this is kerastoolkit .* reads up to format 2. Upgrade"),
     ):
         before = path.read_bytes()
         with pytest.raises(SavedFileError, match=message):
@@ -670,20 +670,157 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path):
         assert path.read_bytes() == before
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        yield file
+
+
+def test_a_foreign_database_is_not_even_recovered(tmp_path: Path):
+    """SQLite takes back what a killed process left half done as soon as it reads; that is up to its own program."""
+    path = tmp_path / "orders.db"
+    program = """
+import os, sqlite3, sys
+file = sqlite3.connect(sys.argv[1], isolation_level=None)
+file.execute("CREATE TABLE orders (amount)")
+file.execute("PRAGMA cache_size = 1")
+file.execute("BEGIN")
+file.executemany("INSERT INTO orders VALUES (zeroblob(3000))", [()] * 50)
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir()}
+    assert len(before["orders.db-journal"]) > 0
+    with pytest.raises(SavedFileError, match="of another program, with 1 tables"):
+        Journal(path)
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
+
+
+def test_a_journal_without_digests_is_refused_and_left_as_it_is(tmp_path: Path):
+    with opened(tmp_path / "search.db") as file:
+        file.execute("CREATE TABLE fits (key TEXT PRIMARY KEY, result TEXT)")
+        file.execute(f"PRAGMA application_id = {journal_module._APPLICATION}")
+        file.execute("PRAGMA user_version = 1")
+    before = (tmp_path / "search.db").read_bytes()
+    with pytest.raises(SavedFileError, match="is of format 1, from before kerastoolkit 0.1.0.*Give another path"):
+        Journal(tmp_path / "search.db")
+    assert (tmp_path / "search.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "CREATE TRIGGER more AFTER INSERT ON fits BEGIN UPDATE fits SET split = 7; END",
+        "CREATE VIEW more AS SELECT * FROM fits",
+        "CREATE TABLE more (x)",
+        "CREATE INDEX more ON fits (split)",
+        "ALTER TABLE fits ADD COLUMN more TEXT GENERATED ALWAYS AS (hex(zeroblob(1000000)))",
+        "DROP TABLE fits; CREATE VIEW fits AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+        "SELECT 'k' AS key, '' AS parameters, i AS split, '' AS result, '' AS recorded, NULL AS model, x'00' AS digest "
+        "FROM n",
+    ],
+    ids=["trigger", "view", "table", "index", "generated column", "endless view"],
+)
+def test_a_journal_that_does_more_than_keep_rows_is_refused(what: str, tmp_path: Path):
+    Journal(tmp_path / "search.db").close()
+    with opened(tmp_path / "search.db") as file:
+        file.executescript(what)
+    with pytest.raises(SavedFileError, match="is damaged: it holds other tables, views or triggers than ours"):
+        Journal(tmp_path / "search.db")
+
+
+@pytest.mark.parametrize("name", ["folder", "dangling", "circle"])
+def test_a_path_that_leads_to_no_file_is_refused(name: str, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "somewhere")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(JournalError, match="it is no file. See whether it is a folder, or a link"):
+        Journal(tmp_path / name)
+    assert not (tmp_path / "somewhere").exists()
+
+
+# A value in a row, and what it is changed to.
+DAMAGES = {
+    "a score": "result = replace(result, '\"test_scores\": 0.', '\"test_scores\": 0.1')",
+    "a parameter": "parameters = 'shift=9'",
+    "the split": "split = split + 1",
+    "the time": "recorded = '2000-01-01T00:00:00+00:00'",
+    "the model": "model = x'00'",
+    "the digest": "digest = zeroblob(16)",
+    "another row": "(parameters, split, result, recorded, digest) = "
+    "(SELECT parameters, split, result, recorded, digest FROM fits WHERE rowid = 1)",
+    "letters": "parameters = CAST(x'FF' AS TEXT)",
+    "a type": "result = x'7B7D'",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_row_that_is_not_as_it_was_written_is_never_a_score(what: str, log: Path, tmp_path: Path):
+    path = tmp_path / "search.db"
+    with Journal(path) as journal:
+        search(journal, Counted(log=str(log)))
+    with opened(path) as file:
+        assert file.execute(f"UPDATE fits SET {DAMAGES[what]} WHERE rowid = 5").rowcount == 1
+    message = r"search.db' is damaged: row 5 is not as it was written. .*DELETE FROM fits WHERE rowid = 5"
+    with Journal(path) as journal:
+        for read in (journal.results, journal.models):
+            with pytest.raises(SavedFileError, match=message):
+                read()
+        with pytest.raises(SavedFileError, match=message):  # before anything trains, and though it is not asked for
+            search(journal, Counted(log=str(log)), {"shift": [0.75]})
+        assert fits(log) == 9
+        with opened(path) as file:
+            file.execute("DELETE FROM fits WHERE rowid = 5")
+        search(journal, Counted(log=str(log)))
+    assert fits(log) == 10
+
+
 def test_a_damaged_file_is_refused(tmp_path: Path, log: Path):
     path = tmp_path / "search.db"
     with Journal(path) as journal:
         search(journal, Counted(log=str(log)))
-    with sqlite3.connect(path) as file:
-        file.execute("UPDATE fits SET result = '{' WHERE rowid = 1")
-    file.close()
-    with Journal(path) as journal, pytest.raises(SavedFileError, match="is damaged: a result in it cannot be read"):
-        journal.results()
     content = bytearray(path.read_bytes())
     content[100:] = b"\x7f" * (len(content) - 100)
     path.write_bytes(content)
     with pytest.raises(SavedFileError, match="is damaged"):
         Journal(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "3",
+        "[" * 100_000,
+        '{"test_scores": "0.5"}',
+        '{"test_scores": {"own": [0.5]}}',
+        '{"test_scores": null}',
+        '{"test_scores": 0.5, "test_scores": 0.6}',
+        '{"fit_time": NaN}',
+        '{"fit_time": -1}',
+        '{"fit_error": "it failed"}',
+        '{"estimator": {"class": "os:system"}}',
+        '{"more": [1]}',
+        '{"more": ' + "9" * 5000 + "}",
+        '{"more": "' + "x" * 2**20 + '"}',
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_result_that_no_search_has_is_refused(text: str):
+    with pytest.raises(SavedFileError, match="'search.db' is damaged: a result in it cannot be read"):
+        journal_module._decoded_result(text, "search.db")
+
+
+def test_a_failure_that_somebody_recorded_is_refused(log: Path, journal: Journal):
+    search(journal, Counted(log=str(log)))
+    with opened(journal.path) as file:  # as a forger would, with the digest
+        row = list(file.execute("SELECT * FROM fits WHERE rowid = 1").fetchone())[:-1]
+        row[3] = re.sub('"test_scores": [0-9.]+', '"test_scores": NaN', row[3])
+        file.execute(
+            "UPDATE fits SET (result, digest) = (?, ?) WHERE rowid = 1", (row[3], journal_module._digest_of_row(row))
+        )
+    with pytest.raises(SavedFileError, match="it holds a fit that failed, which is never recorded"):
+        search(journal, Counted(log=str(log)))
 
 
 def test_a_file_without_its_table_is_refused(tmp_path: Path):
