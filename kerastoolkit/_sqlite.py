@@ -24,12 +24,21 @@ class Look(NamedTuple):
     Attributes:
         application: The number by which a program marks its files; 0 where it does not.
         version: The number that the program gives to its format.
-        names: Names of the tables, views, indexes and triggers.
+        columns: Names of the columns of each table.
+        computes: Whether it does more than keep rows: has views, triggers or columns that are computed.
+        damage: What SQLite finds wrong with it, if it was looked at thoroughly; "ok" for nothing.
     """
 
     application: int
     version: int
-    names: frozenset[str]
+    columns: dict[str, frozenset[str]]
+    computes: bool
+    damage: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is nobody's yet."""
+        return not (self.application or self.version or self.columns or self.computes)
 
 
 def application_of(path: str | Path) -> int | None:
@@ -44,12 +53,13 @@ def application_of(path: str | Path) -> int | None:
     return int.from_bytes(header[68:72], "big") if is_one else None
 
 
-def look(path: str | Path, *, seconds: float = 30) -> Look:
+def look(path: str | Path, *, seconds: float = 30, thoroughly: bool = False) -> Look:
     """Looks at a database without changing a byte of it.
 
     Args:
         path: The file, which is there.
         seconds: How long to wait for another process that writes. Defaults to `30`.
+        thoroughly: Whether to look at every page of it for damage. Defaults to `False`.
 
     Returns:
         What it says of itself.
@@ -68,8 +78,15 @@ def look(path: str | Path, *, seconds: float = 30) -> Look:
         _restrict(file)
         application = file.execute("PRAGMA application_id").fetchone()[0]
         version = file.execute("PRAGMA user_version").fetchone()[0]
-        names = frozenset(str(name) for (name,) in file.execute("SELECT name FROM sqlite_master LIMIT 1000"))
-    return Look(application, version, names)
+        kinds = file.execute("SELECT type, name FROM sqlite_master LIMIT 1000").fetchall()
+        computes = any(kind in ("view", "trigger") for kind, _ in kinds)
+        columns = {}
+        for table in [name for kind, name in kinds if kind == "table"]:
+            found = file.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
+            columns[table] = frozenset(name for name, _ in found)
+            computes = computes or any(hidden for _, hidden in found)
+        damage = str(file.execute("PRAGMA integrity_check(1)").fetchone()[0]) if thoroughly else "ok"
+    return Look(application, version, columns, computes, damage)
 
 
 def connect(path: str | Path, *, seconds: float, most_bytes: int) -> sqlite3.Connection:

@@ -329,12 +329,8 @@ class Journal:
                 return
         with contextlib.suppress(sqlite3.OperationalError):  # locked: another process may be making it
             found = look(self.path, seconds=_BUSY_SECONDS)
-            if found.application != _APPLICATION and (found.application, found.version, found.names) != (
-                0,
-                0,
-                frozenset(),
-            ):
-                raise self._foreign(len(found.names))
+            if found.application != _APPLICATION and not found.is_empty:
+                raise self._foreign(len(found.columns))
 
     def _foreign(self, n_names: int) -> SavedFileError:
         return SavedFileError(
@@ -606,7 +602,7 @@ def _decoded_result(text: str, path: str) -> dict[str, Any]:
         if not isinstance(result, dict):
             raise TypeError("it has no names")
         for name, value in result.items():
-            if not _can_be_of_a_result(name, value):
+            if not can_be_of_a_result(name, value):
                 raise TypeError(f"`{name[:60]}` cannot be {str(value)[:60]}")
         return result
     except (ValueError, TypeError, RecursionError) as error:
@@ -615,7 +611,8 @@ def _decoded_result(text: str, path: str) -> dict[str, Any]:
         ) from error
 
 
-def _can_be_of_a_result(name: str, value: Any) -> bool:
+def can_be_of_a_result(name: str, value: Any) -> bool:
+    """Whether the result of a fit that did not fail may have such a value of that name."""
     if name in (*_NOT_RECORDED, "fit_error"):
         return value is None
     if name in ("fit_time", "score_time"):

@@ -8,9 +8,15 @@ search that was stopped goes on where it was.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import math
 import numbers
+import os
+import sqlite3
 import time
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +29,10 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 
 from kerastoolkit._optional import require
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit._sqlite import look
+from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
+from kerastoolkit.search.journal import can_be_of_a_result
 from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
 from kerastoolkit.search.searches import _ADDED, _RUNGS, _Together
 from kerastoolkit.training.fused import Fit
@@ -89,7 +97,8 @@ class OptunaSearchCV(_Together, _Asked):
         study_name: Name of the study, made if it is not there. Defaults to `None`: a new study, whose name is in
             `study_.study_name` and in `explain()`.
         storage: Where the study is kept: the path of an SQLite file, the URL of a database, or an Optuna storage; None
-            for memory only, from which nothing can go on. Defaults to `"{_OWN_FILE}"`, a file in the
+            for memory only, from which nothing can go on. A file that is there must be one of Optuna's: that of another
+            program is refused before anything is written. Defaults to `"{_OWN_FILE}"`, a file in the
             working directory, since a search takes long enough to be worth a file.
         sampler: Chooses the values. Defaults to `None`: `TPESampler`, seeded by `random_state`, which knows that the
             trials of a batch run together.
@@ -183,6 +192,7 @@ class OptunaSearchCV(_Together, _Asked):
 
         Raises:
             ParameterError: A parameter of the search has an impossible value, or the study is of another search.
+            SavedFileError: The file of the study is damaged, or of another program; it is left as it is.
             MissingPackageError: Optuna is not installed.
         """
         require("optuna")
@@ -261,14 +271,16 @@ class OptunaSearchCV(_Together, _Asked):
             study = self.study
         else:
             storage = _storage(self.storage)
-            study = optuna.create_study(
-                storage=storage,
-                study_name=self.study_name,
-                sampler=self.sampler,
-                pruner=pruner,
-                direction="maximize",
-                load_if_exists=self.study_name is not None,
-            )
+            with _errors_of_file(self.storage):
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=self.study_name,
+                    sampler=self.sampler,
+                    pruner=pruner,
+                    direction="maximize",
+                    load_if_exists=self.study_name is not None,
+                )
+                study.get_trials(deepcopy=False)  # now, before anything is trained
         if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
             raise ParameterError(
                 f"The study {study.study_name!r} must have one direction, \"maximize\", since scores are better the "
@@ -322,12 +334,101 @@ def _storage(given: Any) -> Any:
         raise ParameterError(
             f"`storage` must be a path, the URL of a database, an Optuna storage, or None for memory; got {given!r}."
         )
-    if isinstance(given, str) and "://" in given:
-        return optuna.storages.RDBStorage(given)
-    path = Path(given).absolute()
+    path, url = _path_of(given), str(given)
+    if path is None:
+        return optuna.storages.RDBStorage(url)
     if not path.parent.is_dir():
         raise ParameterError(f"`storage` is {str(given)!r}, but there is no folder {str(path.parent)!r}.")
-    return optuna.storages.RDBStorage(f"sqlite:///{path.as_posix()}")
+    _check_file(path)
+    with _errors_of_file(given):
+        return optuna.storages.RDBStorage(url if isinstance(given, str) and "://" in given else _url(path))
+
+
+def _path_of(given: Any) -> Path | None:
+    """The file that a `storage` is; None for a database on a server or in memory, and for an object of Optuna's."""
+    import sqlalchemy
+
+    if isinstance(given, Path) or (isinstance(given, str) and "://" not in given):
+        return Path(given).absolute()
+    if not isinstance(given, str):
+        return None
+    try:
+        url = sqlalchemy.engine.make_url(given)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise ParameterError(f"`storage` is {given!r}, which is not the URL of a database: {error}") from error
+    name = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or name == ":memory:" or url.query.get("mode") == "memory":
+        return None
+    if url.query.get("uri") == "true":  # then the name is itself a URL, which SQLite reads
+        name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+    return Path(name).absolute()
+
+
+def _url(path: Path) -> str:
+    """The URL of a file, whatever letters are in its path."""
+    import sqlalchemy
+
+    url = sqlalchemy.engine.URL.create("sqlite", database=path.as_posix()).render_as_string(hide_password=False)
+    read = sqlalchemy.engine.make_url(url)
+    if read.database != path.as_posix() or read.query:
+        # SQLAlchemy before 2.1 does not read what it would have to write for `?`. SQLite itself does.
+        url = f"sqlite:///{path.as_uri()}?uri=true"
+    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills in what is between
+
+
+# What tells a database of Optuna from another one: some of its tables, with some of their columns. The first may be
+# there alone, while another process makes the others.
+_TABLES = {
+    "studies": {"study_id", "study_name"},
+    "trials": {"trial_id", "study_id", "state"},
+    "version_info": {"schema_version", "library_version"},
+}
+
+
+def _check_file(path: Path) -> None:
+    """Refuses a file that is not one of Optuna's, before anything is written to it.
+
+    Raises:
+        ParameterError: It is a folder, or a link that leads to no file.
+        SavedFileError: It is damaged, or another program's.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise ParameterError(f"`storage` is {str(path)!r}, which is a folder, or a link to a file that is not there.")
+    if path.stat().st_size == 0:
+        return
+    another = "Give another path; it is left as it is."
+    try:
+        found = look(path, thoroughly=True)
+    except sqlite3.OperationalError:  # locked, for which Optuna waits
+        return
+    except (sqlite3.Error, OSError) as error:
+        raise SavedFileError(f"`storage` is {str(path)!r}, which cannot be read: {error}. {another}") from error
+    if found.is_empty:
+        return
+    there = _TABLES.keys() & found.columns.keys()
+    if found.application or not there or not all(_TABLES[name] <= found.columns[name] for name in there):
+        raise SavedFileError(f"`storage` is {str(path)!r}, a database of another program, not of Optuna. {another}")
+    if found.computes or found.damage != "ok":
+        what = "it has views, triggers or computed columns" if found.computes else found.damage
+        raise SavedFileError(f"`storage` is {str(path)!r}, a database of Optuna that is damaged: {what}. {another}")
+
+
+@contextlib.contextmanager
+def _errors_of_file(storage: Any) -> Iterator[None]:
+    """Turns what Optuna says of a file that it cannot read into an error of ours."""
+    path = _path_of(storage)
+    try:
+        yield
+    except KerasToolkitError:
+        raise
+    except Exception as error:  # of a damaged file it says nearly anything, AttributeError and KeyError among it
+        if path is None:
+            raise
+        raise SavedFileError(
+            f"`storage` is {str(path)!r}, which Optuna cannot read: {error}. Give another path; it is left as it is."
+        ) from error
 
 
 def _default_sampler(random_state: Any, n_trials: int) -> Any:
@@ -505,7 +606,7 @@ class _Asking:
             self._check_is_like(trial)
         if not trials:
             return 0
-        self._begin(trials, [trial.user_attrs[_RECORD] for trial in trials])
+        self._begin(trials, [self._recorded_of(trial) for trial in trials])
         evaluate_candidates(
             [self._space.parameters(trial) for trial in trials],
             more_results=self._columns([trial.state.name == "PRUNED" for trial in trials]),
@@ -513,8 +614,28 @@ class _Asking:
         self._n_recalled = len(trials)
         return len(trials)
 
+    def _recorded_of(self, trial: Any) -> dict[str, Any]:
+        """What `_record` wrote, and nothing that it would not have written."""
+        try:
+            record = trial.user_attrs[_RECORD]
+            of, splits, ladder = record["of"], record["splits"], record["ladder"]
+            is_whole = record["digest"] == _digest_of_record(record, trial.params) and len(splits) == of["folds"]
+            for split in splits:
+                is_whole = is_whole and "test_scores" in split and all(map(can_be_of_a_result, split, split.values()))
+            if ladder is not None:
+                ladder = {name: ladder[name] for name in ("n_epochs", "stopped_after", "rungs")}
+            if is_whole:
+                return {"of": {name: of[name] for name in self._is_like}, "splits": splits, "ladder": ladder}
+            what = "it is not as it was written"
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = repr(error)
+        raise SavedFileError(
+            f"Trial {trial.number} of the study {self._study.study_name!r} is damaged: {what}. Its scores cannot be "
+            "used. Give another `study_name`."
+        )
+
     def _check_is_like(self, trial: Any) -> None:
-        then = trial.user_attrs[_RECORD]["of"]
+        then = self._recorded_of(trial)["of"]
         others = [
             name if name == "data" else f"{name} ({then[name]!r}, not {now!r})"
             for name, now in self._is_like.items()
@@ -568,7 +689,7 @@ class _Asking:
                 self._n_failed += 1
                 self._study.tell(trial, state=states.FAIL)
                 continue
-            trial.set_user_attr(_RECORD, self._record(number, of_splits))
+            trial.set_user_attr(_RECORD, self._record(number, of_splits, trial.params))
             if results["stopped_early"][first + number]:
                 self._n_pruned += 1
                 self._study.tell(trial, state=states.PRUNED)
@@ -590,12 +711,13 @@ class _Asking:
     def _columns(self, stopped: list[bool]) -> dict[str, Any]:
         return {"trial_number": [trial.number for trial in self.trials], "stopped_early": stopped}
 
-    def _record(self, number: int, of_splits: list[Any]) -> dict[str, Any]:
+    def _record(self, number: int, of_splits: list[Any], params: Mapping[str, Any]) -> dict[str, Any]:
         """What `_recall` needs to know of a trial."""
         kept = ("fit_error", "test_scores", "train_scores", "n_test_samples", "fit_time", "score_time")
         splits = [{name: _plain(result[name]) for name in kept if name in result} for result in of_splits]
         ladder = self._search._ladder
-        return {"of": self._is_like, "splits": splits, "ladder": None if ladder is None else ladder.record(number)}
+        record = {"of": self._is_like, "splits": splits, "ladder": None if ladder is None else ladder.record(number)}
+        return {**record, "digest": _digest_of_record(record, params)}
 
     def _not_watched(self) -> dict[str, Any]:
         """What a ladder would have recorded of a trial that none was there for."""
@@ -658,6 +780,12 @@ class _Pruning(Ladder):
         # In a study whose scores are better the greater they are, so is what is reported.
         trial.report(-mean if math.isfinite(mean) else math.nan, rung)
         return not math.isfinite(mean) or bool(trial.should_prune())
+
+
+def _digest_of_record(record: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    # It finds damage, and the scores of other parameters; not what was changed by somebody who can compute it, too.
+    content = json.loads(json.dumps([record["of"], record["splits"], record["ladder"], params]))
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import pickle
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import KerasClassifier
-from kerastoolkit.exceptions import MissingPackageError, ParameterError
+from kerastoolkit.exceptions import MissingPackageError, ParameterError, SavedFileError
 from kerastoolkit.search import OptunaSearchCV, Rungs
 
 optuna = pytest.importorskip("optuna", reason='pip install "kerastoolkit[optuna]"')
@@ -442,6 +444,78 @@ def test_where_a_study_is_kept(iris: Any, tmp_path: Path, kind: str) -> None:
     quick(storage=storages[kind](), study_name="a").fit(*iris)
     assert [path.name for path in tmp_path.iterdir()] == ["own.db"]
     assert len(optuna.load_study(study_name="a", storage=address).trials) == 4
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a%3Fb.db", "a%b.db", "a#b.db", "{a} ä.db", "a?mode=memory", "file:a.db"])
+def test_a_study_is_kept_in_the_file_that_is_named(iris: Any, tmp_path: Path, name: str) -> None:
+    """Whatever its name would mean in a URL."""
+    quick(storage="a", study_name="a").fit(*iris)
+    search = quick(storage=name, study_name="a").fit(*iris)
+    assert f"{search._told}".count("had been trained before") == 0  # not those of the other file
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a", name])
+    with closing(sqlite3.connect(tmp_path / name)) as file:
+        assert file.execute("SELECT count(*) FROM trials").fetchone() == (4,)
+    assert "4 more had been trained before" in quick(storage=tmp_path / name, study_name="a").fit(*iris).explain()
+
+
+@pytest.mark.parametrize("kind", ["tables", "application", "names", "text", "view", "URL", "default"])
+def test_the_file_of_another_program_is_left_as_it_is(iris: Any, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("kerastoolkit_optuna.db" if kind == "default" else "theirs.db")
+    statement = {
+        "application": "PRAGMA application_id = 7",
+        "names": "CREATE TABLE trials (patient, drug)",
+        "view": "CREATE VIEW trials AS SELECT 1 AS trial_id, 2 AS study_id, 3 AS state",
+    }
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(statement.get(kind, "CREATE TABLE orders (amount)"))
+    if kind == "text":
+        path.write_text("date,amount\n")
+    before = path.read_bytes()
+    given = {"URL": {"storage": f"sqlite:///{path.as_posix()}"}, "default": {}}.get(kind, {"storage": path})
+    with pytest.raises(SavedFileError, match=f"'.*{path.name}', (a database of another program|which cannot be read)"):
+        OptunaSearchCV(GaussianNB(), SMOOTHING, n_trials=1, **given).fit(*iris)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_storage_that_leads_to_no_file_is_refused(iris: Any, tmp_path: Path) -> None:
+    (tmp_path / "dangling.db").symlink_to(tmp_path / "somewhere.db")
+    for path in (tmp_path, tmp_path / "dangling.db"):
+        with pytest.raises(ParameterError, match="which is a folder, or a link to a file that is not there"):
+            quick(storage=path).fit(*iris)
+    assert not (tmp_path / "somewhere.db").exists()
+
+
+def test_an_empty_file_becomes_that_of_a_study(iris: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    assert len(quick(storage="empty.db").fit(*iris).study_.trials) == 4
+
+
+# What is done to the file of a study, and what the message says of it.
+DAMAGES = {
+    "a score": (
+        "UPDATE trial_user_attributes SET value_json = "
+        "replace(value_json, '\"test_scores\": 0.', '\"test_scores\": 0.1') WHERE rowid = 2",
+        "Trial 1 of the study 'a' is damaged: it is not as it was written",
+    ),
+    "a parameter": ("UPDATE trial_params SET param_value = 1 WHERE rowid = 2", "Trial 1 .* is not as it was written"),
+    "no record": ("UPDATE trial_user_attributes SET value_json = '[]' WHERE rowid = 2", "Trial 1 of .* is damaged"),
+    "no JSON": ("UPDATE trial_user_attributes SET value_json = '{'", "which Optuna cannot read"),
+    "a trigger": (
+        "CREATE TRIGGER t AFTER INSERT ON trials BEGIN DELETE FROM trials; END",
+        "is damaged: it has views, triggers or computed columns",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_study_that_is_not_as_it_was_written_is_refused(iris: Any, tmp_path: Path, what: str) -> None:
+    quick(storage="own.db", study_name="a").fit(*iris)
+    statement, message = DAMAGES[what]
+    with closing(sqlite3.connect(tmp_path / "own.db")) as file, file:
+        file.execute(statement)
+    with pytest.raises(SavedFileError, match=message):
+        quick(storage="own.db", study_name="a").fit(*iris)
 
 
 def test_in_memory_there_is_no_file(iris: Any, tmp_path: Path) -> None:
