@@ -7,6 +7,7 @@ answers at once. Exit status: 0 done, 2 something about the input is wrong (one 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -260,7 +261,7 @@ def _checked_output(options: argparse.Namespace) -> Path:
     out = Path(options.out)
     if out.suffix not in (".csv", ".parquet"):
         raise ParameterError(f"--out must end in .csv or .parquet. Got '{out.name}'.")
-    if out.exists():
+    if os.path.lexists(out):  # a link that leads nowhere, too: what is written would be somewhere else
         raise ParameterError(f"'{out}' is there already, and nothing is overwritten. Name a new file as --out.")
     if not out.absolute().parent.is_dir():
         raise ParameterError(f"There is no folder '{out.parent}' to write '{out.name}' into.")
@@ -276,7 +277,7 @@ def _no_such_file(table: str) -> str:
 def _unused(name: str, ending: str = "") -> Path:
     """The name, or the first of name-2, name-3 that is not taken."""
     path, number = Path(name + ending), 1
-    while path.exists():
+    while os.path.lexists(path):
         number += 1
         path = Path(f"{name}-{number}{ending}")
     return path

@@ -384,13 +384,14 @@ def _checked_folder(out: str | Path | None) -> Path | None:
     if out is None:
         return None
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ParameterError(f"`out` must be a folder, and '{folder}' is a file.")
+    if os.path.lexists(folder) and not folder.is_dir():
+        what = "a file" if folder.exists() else "a link to something that is not there"
+        raise ParameterError(f"`out` must be a folder, and '{folder}' is {what}.")
     if folder.is_dir() and any(folder.iterdir()):
         raise ParameterError(
             f"The folder '{folder}' is not empty, and nothing is overwritten. Name a new one as `out`."
         )
-    standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    standing = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         raise ParameterError(f"The folder '{folder}' cannot be made: '{standing}' cannot be written to.")
     return folder
