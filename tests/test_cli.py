@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from kerastoolkit import __version__
-from kerastoolkit.cli import main
+from kerastoolkit.cli import _checked_output, main
+from kerastoolkit.exceptions import ParameterError
 
 _Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -171,9 +173,18 @@ def test_a_second_search_takes_a_folder_of_its_own(here: Path, monkeypatch: pyte
     asked: list[Path] = []
     monkeypatch.setattr(experiment.Plan, "run", lambda plan, progress: asked.append(plan.out) or 1 / 0)
     (here / "kerastoolkit-good").mkdir()
+    (here / "kerastoolkit-good-2").symlink_to(here / "somewhere else")  # which is not there
     with pytest.raises(ZeroDivisionError):
         main(["search", "good.csv", "--target", "y"])
-    assert asked == [Path("kerastoolkit-good-2")]
+    assert asked == [Path("kerastoolkit-good-3")]
+
+
+def test_predictions_are_not_written_through_a_link(here: Path) -> None:
+    (here / "new.csv").symlink_to(here / "somewhere.csv")
+    (here / "good-predictions.csv").symlink_to(here / "somewhere.csv")
+    with pytest.raises(ParameterError, match="'new.csv' is there already"):
+        _checked_output(argparse.Namespace(out="new.csv", table="good.csv"))
+    assert _checked_output(argparse.Namespace(out=None, table="good.csv")) == Path("good-predictions-2.csv")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")

@@ -529,6 +529,14 @@ def test_a_grid_comes_from_a_file(tmp_path: Path) -> None:
         plan_experiment(_frame(), "y", grid=path)
 
 
+def test_no_folder_is_made_through_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "somewhere")
+    with pytest.raises(ParameterError, match="`out` must be a folder, and '.*link' is a link to something that is not"):
+        plan_experiment(_frame(), "y", out=tmp_path / "link")
+    with pytest.raises(ParameterError, match="cannot be made: '.*link' cannot be written to"):
+        plan_experiment(_frame(), "y", out=tmp_path / "link" / "inside")
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ParameterError, match="is not empty, and nothing is overwritten"):
