@@ -66,6 +66,7 @@ def look(path: str | Path, *, seconds: float = 30, thoroughly: bool = False) -> 
 
     Raises:
         sqlite3.Error: It is no database of SQLite, or is damaged.
+        UnicodeDecodeError: It is damaged, and SQLite's message has letters of it that are none.
         OSError: The file cannot be read.
     """
     if application_of(path) is None:
@@ -131,7 +132,8 @@ def has_table(file: sqlite3.Connection, name: str, statement: str) -> bool:
         True if it does, False if the database is empty.
 
     Raises:
-        sqlite3.DatabaseError: It holds something else, such as a view or a trigger.
+        sqlite3.DatabaseError: It holds something else, such as a view or a trigger, or is damaged.
+        UnicodeDecodeError: It is damaged, and SQLite's message has letters of it that are none.
     """
     found = file.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name LIMIT 3").fetchall()
     ours = [("table", name, name, statement), ("index", f"sqlite_autoindex_{name}_1", name, None)]

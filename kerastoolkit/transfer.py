@@ -714,7 +714,7 @@ class FeatureCache:
     def _careful(self, path: Path, what: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             warnings.warn(
                 f"Features in {str(path)!r} cannot be {what} ({error}); they are computed instead. Give another folder "
                 "as `cache`, or cache=False, or delete the file if it is of no use to you.",

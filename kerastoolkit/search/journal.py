@@ -472,6 +472,8 @@ class Journal:
         """Turns errors of SQLite into ours, which say what became of the results and what to do."""
         try:
             yield
+        except UnicodeDecodeError as error:  # letters that are none, in a message of SQLite about what it cannot read
+            raise SavedFileError(f"The journal {str(self.path)!r} is damaged: {error}.{_DAMAGED}") from error
         except sqlite3.Error as error:
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the rest of it is detail
             name = f"The journal {str(self.path)!r}"

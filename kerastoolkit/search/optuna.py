@@ -403,7 +403,7 @@ def _check_file(path: Path) -> None:
         found = look(path, thoroughly=True)
     except sqlite3.OperationalError:  # locked, for which Optuna waits
         return
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
         raise SavedFileError(f"`storage` is {str(path)!r}, which cannot be read: {error}. {another}") from error
     if found.is_empty:
         return
