@@ -472,10 +472,11 @@ def test_a_picture_whose_row_is_damaged_goes_through_the_network_again(tmp_path:
         database.execute("UPDATE features SET features = zeroblob(512) WHERE rowid = 3")
     transfer._RECENT.clear()
     with pytest.warns(KerasToolkitWarning, match="1 of 10 rows") as told:
-        np.testing.assert_array_equal(extractor.features(X[:10], tmp_path), expected)
-    assert (extractor.n_run, len(told)) == (11, 1)
+        np.testing.assert_allclose(extractor.features(X[:10], tmp_path), expected, rtol=1e-4, atol=1e-6)
+    assert extractor.n_run == 11
+    assert sum(one.category is KerasToolkitWarning for one in told) == 1
     transfer._RECENT.clear()
-    np.testing.assert_array_equal(extractor.features(X[:10], tmp_path), expected)  # without a warning
+    np.testing.assert_allclose(extractor.features(X[:10], tmp_path), expected, rtol=1e-4, atol=1e-6)  # no warning
     assert extractor.n_run == 11
 
 

@@ -481,11 +481,9 @@ class Journal:
                 raise SavedFileError(
                     f"{str(self.path)!r} is no journal of kerastoolkit: {error}. Give another path."
                 ) from error
-            # SQLITE_ERROR: there is no such table.
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR) or (code, what) == (
-                sqlite3.SQLITE_TOOBIG,
-                "read",
-            ):
+            # SQLITE_ERROR: there is no such table. SQLITE_TOOBIG, of what is read: we write nothing so long.
+            is_too_long = code == sqlite3.SQLITE_TOOBIG and what == "read"
+            if is_too_long or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
                 raise SavedFileError(f"{name} is damaged: {error}.{_DAMAGED}") from error
             kept = "" if code == sqlite3.SQLITE_CANTOPEN else _KEPT
             raise JournalError(f"{name} cannot be {what}: {error}.{_ADVICE.get(code, '')}{kept}") from error
