@@ -1,11 +1,18 @@
-"""What an error says to somebody who mistyped a name."""
+"""Words for people: the near misses of a mistyped name, and text of the user's that is only read, never obeyed."""
 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "near_misses"]
+__all__ = ["did_you_mean", "near_misses", "printable", "quoted"]
+
+# What a terminal, a page or a log may obey: control characters, breaks of lines, halves of characters, and signs that
+# turn the direction of a line or are not seen at all.
+_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# Joiners, without which Persian, Hindi and many an emoji read wrongly, and the soft hyphen.
+_HARMLESS = "\u200c\u200d\u00ad"
 
 
 def near_misses(wanted: object, known: Iterable[object], n: int = 2) -> list[str]:
@@ -36,6 +43,35 @@ def did_you_mean(wanted: object, known: Iterable[object], n: int = 2) -> str:
     """A sentence with the near misses, after a space, or nothing."""
     found = near_misses(wanted, known, n)
     return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def printable(text: object, *, keep: str = "") -> str:
+    """The text as it can be shown anywhere: what a terminal would obey is spelt out, such as `\\x1b` or `\\n`.
+
+    Args:
+        text: What is to be shown.
+        keep: Characters to leave as they are. Defaults to none; `"\\n"` for text of several lines.
+
+    Returns:
+        The text, of characters alone that are seen, and can be written in UTF-8.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(character if _is_seen(character, keep) else _spelt(character) for character in shown)
+
+
+def quoted(text: object) -> str:
+    """The text in quotation marks, on one line, as a message names a column, a class or a file."""
+    return f"'{printable(text)}'"
+
+
+def _is_seen(character: str, keep: str) -> bool:
+    return character in keep or character in _HARMLESS or unicodedata.category(character) not in _OBEYED
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _plain(name: str) -> str:

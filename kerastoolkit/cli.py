@@ -1,21 +1,26 @@
 """The main job from a shell: `kerastoolkit search` and `kerastoolkit predict`.
 
 A thin door: what it does is in `kerastoolkit.experiment`, which is imported only once a command runs, so that `--help`
-answers at once. Exit status: 0 done, 2 something about the input is wrong (one message on stderr), 130 interrupted.
+answers at once. Exit status: 0 done, 1 done but not all of it could be written, 2 something about the input is wrong
+(one message on stderr), 130 interrupted.
+
+Whatever is said goes through `_say`, since tables, files and folders may have anything for a name: what a terminal
+would obey is spelt out, and so is what it cannot show.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from kerastoolkit._version import __version__
-from kerastoolkit._words import did_you_mean
+from kerastoolkit._words import did_you_mean, printable, quoted
 from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWarning, ParameterError
 
 if TYPE_CHECKING:
@@ -41,15 +46,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except KerasToolkitError as error:
-        print(f"kerastoolkit: {error}", file=sys.stderr)
+        _say(f"kerastoolkit: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("kerastoolkit: interrupted", file=sys.stderr)
+        _say("kerastoolkit: interrupted", sys.stderr)
         return 130
 
 
+def _say(text: str, stream: TextIO) -> None:
+    print(_showable(printable(text, keep="\n"), stream), file=stream, flush=True)
+
+
+def _showable(text: str, stream: TextIO) -> str:
+    """The text without what the stream's encoding lacks: an error in the last line would cost the whole search."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+@contextlib.contextmanager
+def _warnings_are_said() -> Iterator[None]:
+    """Our own warnings as lines on stderr, without the place in the code that a program would want."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", KerasToolkitWarning)
+        show = warnings.showwarning
+
+        def say(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, KerasToolkitWarning):
+                _say(f"kerastoolkit: {message}", sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = say
+        yield
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse repeats words that it does not know, and a shell may have put any file name among them."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_showable(printable(message), sys.stderr))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kerastoolkit",
         description="From a table to a tuned Keras network, with an honest report.",
         epilog="Try it: kerastoolkit search --demo",
@@ -135,18 +174,18 @@ def _search(options: argparse.Namespace) -> int:
         out=folder,
         name=name,
     )
-    print(plan.describe(), flush=True)
-    print(flush=True)
+    _say(f"{plan.describe()}\n", sys.stdout)
     line = _ProgressLine(sys.stderr, metric=plan.metric, n_folds=plan.n_folds)
     try:
-        experiment = plan.run(progress=line)
+        with _warnings_are_said():
+            experiment = plan.run(progress=line)
     except KeyboardInterrupt:
         line.close()
-        print(f"Interrupted. What there is so far: {folder / 'report.html'}", file=sys.stderr)
+        _say(f"Interrupted. What there is so far: {printable(folder / 'report.html')}", sys.stderr)
         return 130
     line.close()
-    print(_conclusion(experiment, folder), flush=True)
-    return 0
+    _say(_conclusion(experiment, folder), sys.stdout)
+    return 1 if experiment.unsaved else 0
 
 
 def _conclusion(experiment: Experiment, folder: Path) -> str:
@@ -164,7 +203,7 @@ def _conclusion(experiment: Experiment, folder: Path) -> str:
     if test is not None:
         lines.append(f"On {len(test.y_true)} rows never used before: {test.scores[experiment.metric]}")
     lines += ["", f"Report:  {folder / 'report.html'}", f"Predict: kerastoolkit predict {folder} NEW.csv"]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 class _ProgressLine:
@@ -178,7 +217,7 @@ class _ProgressLine:
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "done":
             return
-        text = self._text(progress)
+        text = _showable(printable(self._text(progress)), self.stream)
         if self.is_terminal:
             self.stream.write("\r" + text.ljust(self.width))
             self.width = len(text)
@@ -236,12 +275,8 @@ def _predict(options: argparse.Namespace) -> int:
     out = _checked_output(options)
     frame = read_table(options.table).frame
     experiment = load_experiment(options.folder)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", KerasToolkitWarning)
+    with _warnings_are_said():
         predicted = experiment.predict(frame)
-    for warning in caught:
-        if issubclass(warning.category, KerasToolkitWarning):
-            print(f"kerastoolkit: {warning.message}", file=sys.stderr)
     # A column of that name in the new table (predictions of an earlier run) gives way.
     table = frame.drop(columns=[name for name in predicted.columns if name in frame.columns]).join(predicted)
     if out.suffix == ".parquet":
@@ -251,7 +286,7 @@ def _predict(options: argparse.Namespace) -> int:
         table.to_parquet(out, index=False)
     else:
         table.to_csv(out, index=False)
-    print(f"{len(table)} rows predicted: {out}")
+    _say(f"{len(table)} rows predicted: {printable(out)}", sys.stdout)
     return 0
 
 
@@ -271,7 +306,7 @@ def _checked_output(options: argparse.Namespace) -> Path:
 def _no_such_file(table: str) -> str:
     path = Path(table)
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    return f"No such file: '{table}'.{did_you_mean(path.name, beside)}"
+    return f"No such file: {quoted(table)}.{did_you_mean(path.name, beside)}"
 
 
 def _unused(name: str, ending: str = "") -> Path:

@@ -21,7 +21,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names, make_scorer
 
-from kerastoolkit._words import near_misses
+from kerastoolkit._words import near_misses, printable
 from kerastoolkit.exceptions import ParameterError
 
 __all__ = [
@@ -105,7 +105,8 @@ class Score:
     n_resamples: int
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.value:.3f} ({self.level:.0%} interval {self.low:.3f} to {self.high:.3f})"
+        interval = f"{self.level:.0%} interval {self.low:.3f} to {self.high:.3f}"
+        return f"{printable(self.metric)} {self.value:.3f} ({interval})"
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values, for a JSON file."""
@@ -139,7 +140,8 @@ class FoldScores:
         return float(np.std(self.scores))
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.metric} {self.mean:.3f} ± {self.std:.3f} over {len(self.scores)} folds"
+        scores = f"{self.mean:.3f} ± {self.std:.3f} over {len(self.scores)} folds"
+        return f"{printable(self.name)}: {printable(self.metric)} {scores}"
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values, for a JSON file."""

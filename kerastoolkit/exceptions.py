@@ -12,10 +12,13 @@ KerasToolkitError
 KerasToolkitWarning (UserWarning)      something the user should know; the work goes on
 
 Each error is also the builtin that callers of scikit-learn catch, so that `except ValueError` goes on working.
-Every message says what is wrong, which argument, what came, and what to do.
+Every message says what is wrong, which argument, what came, and what to do. What came may hold anything, such as the
+escape sequences of a terminal in the name of a column: a message shows them spelt out.
 """
 
 from __future__ import annotations
+
+from kerastoolkit._words import printable
 
 __all__ = [
     "DataError",
@@ -32,6 +35,9 @@ __all__ = [
 
 class KerasToolkitError(Exception):
     """Root of every error raised by kerastoolkit on purpose."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class ParameterError(KerasToolkitError, ValueError):
@@ -64,3 +70,6 @@ class MissingPackageError(KerasToolkitError, ImportError):
 
 class KerasToolkitWarning(UserWarning):
     """Something the user should know; the work goes on."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")

@@ -45,7 +45,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from kerastoolkit._version import __version__
-from kerastoolkit._words import did_you_mean
+from kerastoolkit._words import did_you_mean, printable, quoted
 from kerastoolkit.data.splits import Holdout, holdout
 from kerastoolkit.data.tables import (
     Column,
@@ -75,6 +75,7 @@ __all__ = ["Experiment", "Plan", "Progress", "load_experiment", "plan_experiment
 
 Task = Literal["classification", "regression"]
 
+_PANDAS = tuple(int(number) for number in pd.__version__.split(".")[:2])
 _FORMAT = "kerastoolkit experiment"
 _FORMAT_VERSION = 1
 _TEST_FRACTION = 0.2
@@ -83,6 +84,8 @@ _MOST_CATEGORIES = 30
 _SECONDS_BETWEEN_REPORTS = 0.2  # of the epochs done, while fits are trained
 # What is trained together is lost together when the search is interrupted; with a budget, structures take turns.
 _SECONDS_A_BATCH, _A_TURN_WITH_A_BUDGET = 20, 4
+# Until pandas 3.1 a number is not always read as it was written, unless this is asked for; since then it always is.
+_EXACTLY: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _REPORT, _RUN, _RESULTS = "report.html", "run.json", "results.csv"
 _TEST_PREDICTIONS, _PREPROCESSING, _NETWORK = "test_predictions.csv", "preprocessing.skops", "network.zip"
 
@@ -202,7 +205,8 @@ def plan_experiment(
     if not any(column.is_used for column in columns):
         raise DataError(_nothing_to_learn_from(target, columns))
     if len(found.kept) < _FEWEST_ROWS:
-        raise DataError(f"'{read.name}' has {len(found.kept)} rows with a target; at least {_FEWEST_ROWS} are needed.")
+        few = f"{quoted(read.name)} has {len(found.kept)} rows with a target"
+        raise DataError(f"{few}; at least {_FEWEST_ROWS} are needed.")
     chosen_metric, metric_why = choose_metric(found.values, found.task, metric)
     held_out = holdout(found.values, _TEST_FRACTION, task=found.task, random_state=seed)
     n_folds, cv_why = _choose_folds(found, held_out, cv)
@@ -331,14 +335,15 @@ class Plan:
         lines = [f"{self.table.name}: {len(self.X) + self.target.n_blank} rows, {len(self.columns) + 1} columns"]
         lines += [f"  note: {note}" for note in self.table.notes]
         shown = self.columns[:most_columns]
-        width = min(max(len(column.name) for column in shown), 32)
-        for column in shown:
+        names = [printable(column.name)[:32] for column in shown]
+        width = max(map(len, names), default=0)
+        for name, column in zip(names, shown, strict=True):
             blanks = f"{column.n_blank} blank" if column.n_blank else ""
             words = "; ".join(part for part in (column.detail, column.note, blanks) if part)
-            lines.append(f"  {column.name[:32]:<{width}}  {column.kind:<8}  {words}")
+            lines.append(f"  {name:<{width}}  {column.kind:<8}  {words}")
         if len(self.columns) > most_columns:
             lines.append(f"  and {len(self.columns) - most_columns} more columns")
-        return "\n".join(lines + [f"{title}: {text}" for title, text in self.decisions()])
+        return "\n".join(map(printable, lines + [f"{title}: {text}" for title, text in self.decisions()]))
 
     def decisions(self) -> list[tuple[str, str]]:
         """What was decided and why, as pairs of a title and a sentence."""
@@ -399,9 +404,9 @@ def _checked_folder(out: str | Path | None) -> Path | None:
 
 def _nothing_to_learn_from(target: str, columns: list[Column]) -> str:
     if not columns:
-        return f"The table has no column but the target '{target}', so there is nothing to predict it from."
-    seen = "; ".join(f"'{column.name}' ({column.kind})" for column in columns[:10])
-    return f"No column is left to predict '{target}' from: {seen}."
+        return f"The table has no column but the target {quoted(target)}, so there is nothing to predict it from."
+    seen = "; ".join(f"{quoted(column.name)} ({column.kind})" for column in columns[:10])
+    return f"No column is left to predict {quoted(target)} from: {seen}."
 
 
 def _choose_folds(target: Target, held_out: Holdout, cv: int | None) -> tuple[int, str]:
@@ -413,20 +418,20 @@ def _choose_folds(target: Target, held_out: Holdout, cv: int | None) -> tuple[in
     classes, counts = np.unique(target.values[held_out.train], return_counts=True)
     label, smallest = classes[np.argmin(counts)], int(counts.min())
     if smallest < 2 or len(classes) < len(np.unique(target.values)):
-        which = f"'{label}'" if len(classes) == len(np.unique(target.values)) else "the smallest"
+        which = quoted(label) if len(classes) == len(np.unique(target.values)) else "the smallest"
         raise DataError(
-            f"The class {which} of the target '{target.name}' has too few rows: at least 3 are needed, two to train "
-            "on in turn and one to test on. Add some, or remove the class."
+            f"The class {which} of the target {quoted(target.name)} has too few rows: at least 3 are needed, two to "
+            "train on in turn and one to test on. Add some, or remove the class."
         )
     if cv is not None:
         if cv > smallest:
             raise ParameterError(
-                f"`cv` of {cv} is more than the {smallest} training rows of the class '{label}'. "
+                f"`cv` of {cv} is more than the {smallest} training rows of the class {quoted(label)}. "
                 f"Take at most {smallest}."
             )
         return cv, "asked for"
     if smallest < 3:
-        return 2, f"the class '{label}' has {smallest} training rows"
+        return 2, f"the class {quoted(label)} has {smallest} training rows"
     return 3, "the usual number here"
 
 
@@ -460,7 +465,7 @@ def _checked_values(grid: Any, source: str) -> dict[str, list[Any]]:
     checked = {}
     for key, values in grid.items():
         if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)) or len(values) == 0:
-            raise ParameterError(f"{source} must give a list of values to try for '{key}'. Got {values!r}.")
+            raise ParameterError(f"{source} must give a list of values to try for {quoted(key)}. Got {values!r}.")
         # JSON has no tuples, and a list is what a grid unpacks.
         checked[str(key)] = [tuple(value) if isinstance(value, list) else value for value in values]
     return checked
@@ -583,11 +588,26 @@ class _Run:
             self.experiment.status = "failed"
             raise
         finally:
-            self.experiment.seconds = self.seconds
-            if self.plan.out is not None:
-                self.experiment.save(self.plan.out)
+            # Rounded once, so that what is saved is what is shown.
+            self.experiment.seconds = round(self.seconds, 1)
+            self._save()
         self.report("done", 1, 1, 0.0, "done")
         return self.experiment
+
+    def _save(self) -> None:
+        """Writes the folder; if it cannot be written, says so, and what hours of training have found is returned."""
+        if self.plan.out is None:
+            return
+        try:
+            self.experiment.save(self.plan.out)
+        except Exception as error:
+            self.experiment.unsaved = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                f"Not all of the folder '{self.plan.out}' could be written ({self.experiment.unsaved}). The "
+                "`Experiment` that is returned holds everything: call its `save` with another folder.",
+                KerasToolkitWarning,
+                stacklevel=5,
+            )
 
     def _train(self) -> None:
         plan, experiment = self.plan, self.experiment
@@ -709,7 +729,8 @@ class _Watch:
             if sum(map(len, self.errors.values())) < self.fits_together:
                 raise
         if self.plan.out is not None and self.experiment.n_evaluated:
-            self.experiment.results.to_csv(self.plan.out / _RESULTS, index=False)
+            with contextlib.suppress(OSError):  # a full disk is told at the end, when the folder is written
+                self.experiment.results.to_csv(self.plan.out / _RESULTS, index=False)
         for place, errors in sorted(self.errors.items()):
             where = "" if len(errors) == n_folds else f"in {len(errors)} of {n_folds} folds, "
             self.experiment.failed.append({"params": _bare(batch[place]), "error": where + _last_line(errors[-1])})
@@ -839,6 +860,7 @@ class Experiment:
         prepare: The fitted transformer of the winner: typed features to the network's inputs.
         network: The fitted `KerasClassifier` or `KerasRegressor`.
         target_scale: The fitted scaler of a regression target; None for classification.
+        unsaved: Why the run could not write all of its folder, such as a full disk; empty if it could.
     """
 
     name: str
@@ -861,6 +883,7 @@ class Experiment:
     prepare: Any = None
     network: Any = None
     target_scale: Any = None
+    unsaved: str = ""
 
     @property
     def n_evaluated(self) -> int:
@@ -902,14 +925,15 @@ class Experiment:
             else max((scores for _, scores in scored), key=lambda scores: scores.mean)
         )
         rival = max(self.baselines, key=lambda scores: scores.mean if math.isfinite(scores.mean) else -math.inf)
+        name = printable(rival.name)
         gaps = np.subtract(best.scores, rival.scores)
         mean, spread = float(gaps.mean()), float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
-        told = f"{abs(mean):.3g} in {self.metric} (fold by fold, ± {spread:.3g})"
+        told = f"{abs(mean):.3g} in {printable(self.metric)} (fold by fold, ± {spread:.3g})"
         if mean > spread:
-            return f"The best network is ahead of {rival.name.lower()}, the best simple model, by {told}."
+            return f"The best network is ahead of {name.lower()}, the best simple model, by {told}."
         if mean < -spread:
-            return f"{rival.name} is ahead of the best network by {told}: prefer it, unless a network is needed."
-        return f"The best network and {rival.name.lower()}, the best simple model, are level; they differ by {told}."
+            return f"{name} is ahead of the best network by {told}: prefer it, unless a network is needed."
+        return f"The best network and {name.lower()}, the best simple model, are level; they differ by {told}."
 
     def predict(self, table: str | Path | pd.DataFrame) -> pd.DataFrame:
         """Predicts the target of new rows.
@@ -949,7 +973,7 @@ class Experiment:
         if not unread:
             return
         kinds = {column.name: column.kind for column in self.columns}
-        told = ", ".join(f"{n} of {n_rows} in '{name}' ({kinds[name]})" for name, n in unread.items())
+        told = ", ".join(f"{n} of {n_rows} in {quoted(name)} ({kinds[name]})" for name, n in unread.items())
         warnings.warn(
             f"Entries that are not of their column's kind were taken as blanks: {told}.",
             KerasToolkitWarning,
@@ -964,23 +988,44 @@ class Experiment:
 
         Returns:
             The folder.
-        """
-        from kerastoolkit.report import render_report
 
+        Raises:
+            OSError: If a file could not be written; all others have been.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        errors = []
+        # The report comes last: what was trained must not be lost to it. If a file fails, the others are written still.
+        for write in (self._write_model, self._write_record, self._write_tables, self._write_report):
+            try:
+                write(folder)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return folder
+
+    def _write_model(self, folder: Path) -> None:
+        if self.network is None:
+            return
+        import skops.io
+
+        skops.io.dump({"features": self.prepare, "target": self.target_scale}, folder / _PREPROCESSING)
+        self.network.save(folder / _NETWORK)
+
+    def _write_record(self, folder: Path) -> None:
+        (folder / _RUN).write_text(json.dumps(self.as_dict(), indent=2, default=_plain) + "\n", encoding="utf-8")
+
+    def _write_tables(self, folder: Path) -> None:
         if not self.results.empty:
             self.results.to_csv(folder / _RESULTS, index=False)
-        if self.network is not None:
-            import skops.io
-
-            skops.io.dump({"features": self.prepare, "target": self.target_scale}, folder / _PREPROCESSING)
-            self.network.save(folder / _NETWORK)
         if self.test is not None:
             self._test_table(self.test).to_csv(folder / _TEST_PREDICTIONS, index=False)
-        (folder / _RUN).write_text(json.dumps(self.as_dict(), indent=2, default=_plain) + "\n", encoding="utf-8")
+
+    def _write_report(self, folder: Path) -> None:
+        from kerastoolkit.report import render_report
+
         (folder / _REPORT).write_text(render_report(self), encoding="utf-8")
-        return folder
 
     def as_dict(self) -> dict[str, Any]:
         """The record as plain values: what `run.json` holds."""
@@ -995,7 +1040,7 @@ class Experiment:
         return {
             **self.record,
             "status": self.status,
-            "seconds": round(self.seconds, 1),
+            "seconds": self.seconds,
             "name": self.name,
             "target": self.target,
             "task": self.task,
@@ -1102,7 +1147,7 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
         history=record["history"],
     )
     if (folder / _RESULTS).is_file():
-        experiment.results = _with_tuples(pd.read_csv(folder / _RESULTS))
+        experiment.results = _with_tuples(pd.read_csv(folder / _RESULTS, **_EXACTLY))
     if record["chosen"]:
         _load_model(experiment, folder)
     if record["test"]:
@@ -1147,7 +1192,7 @@ def _load_model(experiment: Experiment, folder: Path) -> None:
 
 def _load_test(experiment: Experiment, scores: list[dict[str, Any]], folder: Path) -> None:
     classes = getattr(experiment.network, "classes_", None)
-    table = pd.read_csv(folder / _TEST_PREDICTIONS, keep_default_na=False)
+    table = pd.read_csv(folder / _TEST_PREDICTIONS, keep_default_na=False, **_EXACTLY)
     kind = np.asarray(classes).dtype if classes is not None else np.float64
     proba = table.filter(regex="^probability_").to_numpy() if classes is not None else None
     experiment.test_rows = table["row"].to_numpy()

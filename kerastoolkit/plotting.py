@@ -4,6 +4,8 @@ Each picture is computed first, as a small record of numbers that can be tested 
 only file that imports matplotlib. `as_svg` draws without pyplot, so that no window system and no global figure is
 involved, and hands the colours to the page: text and axes follow its light or dark scheme.
 
+Labels come from the user's data, and are drawn as they are written: matplotlib would take "$10-$20" for mathematics.
+
 The colours are those of Okabe and Ito, told apart with any kind of colour vision; where two series meet, they also
 differ in line style or shape.
 """
@@ -13,10 +15,13 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from kerastoolkit._words import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +47,11 @@ BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 _INK, _MUTED, _LINE = "#1f2a36", "#5b6876", "#c9d1da"
 _PAGE_COLOURS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)",
                  BLUE: "var(--blue)", ORANGE: "var(--orange)", GREEN: "var(--green)"}  # fmt: skip
+# Text as it is written: neither as matplotlib's mathematics, nor as TeX where the user's settings ask for it.
+_LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}
+_LITERAL_EVERYWHERE: dict[Any, Any] = {
+    "text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False
+}  # fmt: skip
 _MOST_LABELLED_CLASSES = 20
 _MOST_POINTS = 2000
 
@@ -114,7 +124,7 @@ def plot_learning_curves(
             curves.best_epoch, color=_MUTED, linewidth=1, linestyle=":", label=f"kept: epoch {curves.best_epoch}"
         )
     ax.set_xlabel("epoch")
-    ax.set_ylabel(curves.quantity.replace("_", " "))
+    ax.set_ylabel(_label(curves.quantity.replace("_", " "), 60))
     ax.locator_params(axis="x", integer=True)
     ax.legend(frameon=False, labelcolor=_INK)
     return _dress(ax, grid="y")
@@ -187,7 +197,7 @@ def plot_confusion(
     ax.set_aspect("equal")
     step = math.ceil(n_classes / _MOST_LABELLED_CLASSES)
     ticks = np.arange(0, n_classes, step)
-    names = [_shortened(found.classes[tick], 16) for tick in ticks]
+    names = [_label(found.classes[tick], 16) for tick in ticks]
     tilted = sum(len(name) for name in names) > 48
     ax.set_xticks(ticks, names, rotation=40 if tilted else 0, ha="right" if tilted else "center")
     ax.set_yticks(ticks, names)
@@ -201,7 +211,8 @@ def _cell_text(ax: Axes, row: int, column: int, found: Confusion) -> None:
     text = f"{found.counts[row, column]}"
     if n_classes <= 6:
         text += f"\n{share:.0%}"
-    ax.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if share > 0.5 else _INK)
+    colour = "white" if share > 0.5 else _INK
+    ax.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, **_LITERAL)
 
 
 def _square(row: int, column: int) -> tuple[list[float], list[float]]:
@@ -369,12 +380,12 @@ def plot_candidate_scores(
         ax.plot([found.means[position]] * 2, [position - 0.3, position + 0.3], color=colour, linewidth=2.4)
     for colour, marker, label in ((BLUE, "o", "networks"), (ORANGE, "D", "models to beat")):
         ax.scatter([], [], s=22, color=colour, marker=marker, label=label)
-    ax.set_yticks(range(len(found.names)), [_shortened(name, 60) for name in found.names])
+    ax.set_yticks(range(len(found.names)), [_label(name, 60) for name in found.names])
     ax.set_ylim(len(found.names) - 0.4, -0.6)
     if limits is not None:
         ax.set_xlim(limits)
         _mark_far_away(ax, found, limits, lower_is_better)
-    ax.set_xlabel(f"{metric.replace('_', ' ')}: one dot a fold, bar at the mean")
+    ax.set_xlabel(f"{_label(metric.replace('_', ' '), 60)}: one dot a fold, bar at the mean")
     ax.legend(frameon=False, labelcolor=_INK, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     return _dress(ax, grid="x")
 
@@ -399,14 +410,15 @@ def _mark_far_away(ax: Axes, found: CandidateScores, limits: tuple[float, float]
             continue
         words = f"{mean:.3g} →" if lower_is_better else f"← {mean:.3g}"
         ax.annotate(words, (edge, position), xytext=(-4 if lower_is_better else 4, 0), textcoords="offset points",
-                    ha=side, va="center", color=ORANGE if found.is_baseline[position] else BLUE)  # fmt: skip
+                    ha=side, va="center", color=ORANGE if found.is_baseline[position] else BLUE,
+                    **_LITERAL)  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing
 
 
 def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str) -> str:
-    """Draws a picture as inline SVG for a page, in the page's colours.
+    """Draws a picture as inline SVG for a page, in the page's colours and fonts, all text as it is written.
 
     The page is to set the variables `--ink`, `--muted`, `--line`, `--blue`, `--orange` and `--green`.
 
@@ -421,13 +433,17 @@ def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str
     import matplotlib
     from matplotlib.figure import Figure
 
+    label = printable(label)
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": label,  # the same picture gives the same text, and two on one page share no ids
         "font.size": 10,
         "axes.unicode_minus": True,
+        **_LITERAL_EVERYWHERE,
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # That its own font lacks a Chinese or Arabic letter, say: it is the page's fonts that show the text.
+        warnings.simplefilter("ignore")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         buffer = io.StringIO()
@@ -440,16 +456,22 @@ def _for_page(svg: str, label: str) -> str:
 
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) xmlns:xlink="[^"]*"', r"\1", svg)
-    svg = svg.replace("xlink:href", "href")
-    # matplotlib names its own fonts; the page's are to be taken.
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    for stand_in, variable in _PAGE_COLOURS.items():
-        svg = svg.replace(stand_in, variable)
+    # In tags alone: a class may be called "#0072b2".
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(tag.group()), svg)
     # As wide as the page allows, up to the size it was drawn for.
     svg = re.sub(r'(<svg[^>]*?) width="([^"]*)"', r'\1 style="max-width: \2"', svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label, quote=True)}"', 1)
+
+
+def _tag_for_page(tag: str) -> str:
+    tag = re.sub(r' xmlns:xlink="[^"]*"', "", tag).replace("xlink:href", "href")
+    # matplotlib names its own fonts, by one property or by two; the page's are to be taken.
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r"font-family: [^;\"]*(; )?", "", tag)
+    for stand_in, variable in _PAGE_COLOURS.items():
+        tag = tag.replace(stand_in, variable)
+    return tag
 
 
 def _axes(ax: Axes | None) -> Axes:
@@ -461,19 +483,26 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _dress(ax: Axes, *, grid: str | None, frame: bool = True) -> Axes:
+    """The looks that all pictures share; labels are drawn as they are written, on the user's own axes as well."""
+    from matplotlib.ticker import FixedFormatter
+
     for side, spine in ax.spines.items():
         spine.set_visible(frame and side in ("left", "bottom"))
         spine.set_color(_LINE)
     ax.tick_params(colors=_MUTED, length=3 if frame else 0)
-    for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()):
-        tick.set_color(_INK)
-    ax.xaxis.label.set_color(_MUTED)
-    ax.yaxis.label.set_color(_MUTED)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set(color=_MUTED, **_LITERAL)
+        # Numbers, unlike names, are matplotlib's own text: on a logarithmic axis it writes them as mathematics.
+        are_names = isinstance(axis.get_major_formatter(), FixedFormatter)
+        for tick in axis.get_ticklabels():
+            tick.set(color=_INK, **(_LITERAL if are_names else {}))
     if grid is not None:
         ax.grid(axis=grid, color=_LINE, linewidth=0.6)  # type: ignore[arg-type]
         ax.set_axisbelow(True)
     return ax
 
 
-def _shortened(text: str, width: int) -> str:
+def _label(text: str, width: int) -> str:
+    """Text of the user's as a label: on one line, not too long, and never nothing."""
+    text = printable(text) if text.strip() else repr(text)
     return text if len(text) <= width else text[: width - 1] + "…"

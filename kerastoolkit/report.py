@@ -1,7 +1,11 @@
 """The report of an experiment: one HTML page that needs nothing else.
 
 No script, no font, no picture is fetched: figures are inline SVG in the page's own colours, so the page works offline,
-in mail, on paper, and in light or dark. Whatever came from the data is escaped.
+in mail, on paper, and in light or dark.
+
+Whatever comes from the data or from a record, which may be a stranger's file, is escaped: `_html` escapes every value
+that is not HTML of its own making, so that a value that nobody thought of is shown and not obeyed. A figure or a part
+of the page that fails says so in its place, and costs nothing else.
 """
 
 from __future__ import annotations
@@ -9,13 +13,15 @@ from __future__ import annotations
 import html
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerastoolkit import plotting
+from kerastoolkit._version import __version__
+from kerastoolkit._words import printable
 from kerastoolkit.evaluation import FoldScores, Score
 
 if TYPE_CHECKING:
@@ -30,31 +36,33 @@ _MOST_CANDIDATES_OPEN = 10
 def render_report(experiment: Experiment) -> str:
     """Tells an experiment as one self-contained HTML page.
 
+    What cannot be drawn or told is named in its place; the rest of the page is there all the same.
+
     Args:
         experiment: The experiment, whether complete or not.
 
     Returns:
-        The page.
+        The page, text that can be written in UTF-8.
     """
-    sections = [
-        _answer(experiment),
-        _data(experiment),
-        _candidates(experiment),
-        _training(experiment),
-        _test(experiment),
-        _decisions(experiment),
-        _use(experiment),
-        _record(experiment),
-    ]
-    return _PAGE.substitute(
-        title=_text(f"Predicting {experiment.target} from {experiment.name}"),
-        target=_text(experiment.target),
-        name=_text(experiment.name),
-        subtitle=_text(_subtitle(experiment)),
-        style=_STYLE,
-        sections="\n".join(section for section in sections if section),
-        version=_text(experiment.record["versions"]["kerastoolkit"]),
-    )
+    parts = (_answer, _data, _candidates, _training, _test, _decisions, _use, _record)
+    filled = {
+        "title": f"Predicting {experiment.target} from {experiment.name}",
+        "target": experiment.target,
+        "name": experiment.name,
+        "subtitle": _told(_subtitle, experiment),
+        "style": _Html(_STYLE),
+        "sections": _joined(_told(part, experiment) for part in parts),
+        "version": __version__,
+    }
+    return _PAGE.substitute({name: _escaped(value) for name, value in filled.items()})
+
+
+def _told(part: Callable[[Experiment], str], experiment: Experiment) -> str:
+    """A part of the page; or, if it fails, what happened, since the report comes last and must cost no result."""
+    try:
+        return part(experiment)
+    except Exception as error:
+        return _notice(f"A part of this report could not be written: {_reason(error)}")
 
 
 # -------------------------------------------------------------------------------------------------------- the parts
@@ -69,7 +77,7 @@ def _subtitle(experiment: Experiment) -> str:
     )
 
 
-def _answer(experiment: Experiment) -> str:
+def _answer(experiment: Experiment) -> _Html:
     cards = []
     if experiment.test is not None:
         score = experiment.test.scores[experiment.metric]
@@ -82,9 +90,9 @@ def _answer(experiment: Experiment) -> str:
     if experiment.baselines:
         rival = _best(experiment.baselines)
         cards.append(_card("Best simple model", _folds_value(rival), f"over the folds: {rival.name}"))
-    notices = [_notice(text) for text in _warnings(experiment)]
-    verdict = f'<p class="verdict">{_text(experiment.verdict())}</p>' if scored else ""
-    return f'<section>{"".join(notices)}<div class="cards">{"".join(cards)}</div>{verdict}</section>'
+    notices = _joined(_notice(text) for text in _warnings(experiment))
+    verdict = _html('<p class="verdict">{}</p>', experiment.verdict()) if scored else _NOTHING
+    return _html('<section>{}<div class="cards">{}</div>{}</section>', notices, _joined(cards), verdict)
 
 
 def _warnings(experiment: Experiment) -> Iterable[str]:
@@ -105,78 +113,88 @@ def _warnings(experiment: Experiment) -> Iterable[str]:
         yield f"{len(experiment.failed)} of {total} candidates could not be trained; the reasons are below."
 
 
-def _data(experiment: Experiment) -> str:
+def _data(experiment: Experiment) -> _Html:
     columns = experiment.columns
     data = experiment.record["data"]
     used = sum(column.is_used for column in columns)
-    lead = f"{used} of {len(columns)} columns are used to predict <b>{_text(experiment.target)}</b>."
+    lead = [_html("{} of {} columns are used to predict <b>{}</b>.", used, len(columns), experiment.target)]
     if data["n_blank_targets"]:
-        lead += f" {data['n_blank_targets']} rows without a target were left out."
-    lead += "".join(f" {_text(note.capitalize())}." for note in data["notes"])
+        lead.append(_html(" {} rows without a target were left out.", data["n_blank_targets"]))
+    lead += [_html(" {}.", note.capitalize()) for note in data["notes"]]
     rows = [
         [
-            f"<b>{_text(column.name)}</b>",
-            f'<span class="kind{"" if column.is_used else " unused"}">{column.kind}</span>',
+            _html("<b>{}</b>", column.name),
+            _html('<span class="kind{}">{}</span>', "" if column.is_used else " unused", column.kind),
             f"{column.n_distinct:,}",
             _blanks(column.n_blank, column.n_rows),
-            _text(column.detail),
-            _text(column.note),
+            column.detail,
+            column.note,
         ]
         for column in columns
     ]
-    headings = ["Column", "Kind", "#Distinct", "#Blank", "Holds", "Note"]
+    headings = ["Column", "Kind", _Numbers("Distinct"), _Numbers("Blank"), "Holds", "Note"]
     if not any(column.note for column in columns):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     table = _table(headings, rows, open_rows=_MOST_COLUMNS_OPEN)
-    return _section("Data", f"<p>{lead}</p>{table}")
+    return _section("Data", _html("<p>{}</p>{}", _joined(lead), table))
 
 
-def _decisions(experiment: Experiment) -> str:
-    items = "".join(f"<dt>{_text(title)}</dt><dd>{_text(words)}.</dd>" for title, words in experiment.decisions)
-    items += (
-        "<dt>Numbers</dt><dd>Blanks filled by the median, with a mark that says so; then scaled to mean 0 and standard "
-        "deviation 1.</dd><dt>Categories</dt><dd>One input for each of the 30 most frequent; the rest, and those never "
-        "seen, share a place, and a blank is a category.</dd><dt>Fitting</dt><dd>15% of the rows of each fit are "
-        "watched; training stops when their loss no longer falls, and the best epoch's weights are kept.</dd>"
-    )
-    return _section("What was done", f"<dl>{items}</dl>")
+def _decisions(experiment: Experiment) -> _Html:
+    decided = [(title, f"{words}.") for title, words in experiment.decisions]
+    decided += [
+        (
+            "Numbers",
+            "Blanks filled by the median, with a mark that says so; then scaled to mean 0 and standard deviation 1.",
+        ),
+        (
+            "Categories",
+            "One input for each of the 30 most frequent; the rest, and those never seen, share a place, and a blank is "
+            "a category.",
+        ),
+        (
+            "Fitting",
+            "15% of the rows of each fit are watched; training stops when their loss no longer falls, and the best "
+            "epoch's weights are kept.",
+        ),
+    ]
+    return _section("What was done", _definitions(decided))
 
 
-def _candidates(experiment: Experiment) -> str:
+def _candidates(experiment: Experiment) -> _Html:
     scored = experiment.candidates()
     if not scored and not experiment.baselines:
-        return ""
-    figure = _candidates_figure(experiment, [scores for _, scores in scored])
+        return _NOTHING
     order = sorted(range(len(scored)), key=lambda row: -_sortable(scored[row][1].mean))
     names = list(dict.fromkeys(name for params, _ in scored for name in params))
     rows = [
         [
             str(rank),
-            *(_text(_param(scored[row][0].get(name))) for name in names),
+            *(_param(scored[row][0].get(name)) for name in names),
             _folds_value(scored[row][1]),
             f"{scored[row][1].fit_seconds:.1f} s",
         ]
         for rank, row in enumerate(order, 1)
     ]
-    headings = ["#Rank", *(_text(name.rsplit("__", 1)[-1].replace("_", " ")) for name in names),
-                f"#{_title(experiment.metric)} over the folds", "#A fit"]  # fmt: skip
-    parts = [figure]
+    of_folds = [_Numbers(f"{_title(experiment.metric)} over the folds"), _Numbers("A fit")]
+    parts = [_candidates_figure(experiment, [scores for _, scores in scored])]
     if experiment.baselines:
-        simple = [[_text(s.name), _folds_value(s), f"{s.fit_seconds:.1f} s"] for s in experiment.baselines]
-        parts.append("<h3>Models to beat</h3>")
-        parts.append(_table(["Model", f"#{_title(experiment.metric)} over the folds", "#A fit"], simple))
+        simple = [[s.name, _folds_value(s), f"{s.fit_seconds:.1f} s"] for s in experiment.baselines]
+        parts.append(_html("<h3>Models to beat</h3>{}", _table(["Model", *of_folds], simple)))
     if rows:
-        parts.append(f"<h3>Networks</h3>{_table(headings, rows, open_rows=_MOST_CANDIDATES_OPEN)}")
+        headings = [_Numbers("Rank"), *(name.rsplit("__", 1)[-1].replace("_", " ") for name in names), *of_folds]
+        parts.append(_html("<h3>Networks</h3>{}", _table(headings, rows, open_rows=_MOST_CANDIDATES_OPEN)))
         parts.append(
-            '<p class="fine">Mean ± standard deviation over the folds. The best of many candidates is a little lucky: '
-            "its score over the folds flatters it, the score on the test rows does not.</p>"
+            _html(
+                '<p class="fine">Mean ± standard deviation over the folds. The best of many candidates is a little '
+                "lucky: its score over the folds flatters it, the score on the test rows does not.</p>"
+            )
         )
     parts.append(_list_of("Left out for want of time", [_spelt(params) for params in experiment.left_out]))
     parts.append(_list_of("Could not be trained", [f"{_spelt(f['params'])}: {f['error']}" for f in experiment.failed]))
-    return _section("Candidates and models to beat", "".join(parts))
+    return _section("Candidates and models to beat", _joined(parts))
 
 
-def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> str:
+def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> _Html:
     sign = _sign(experiment.metric)
     networks = {scores.name: [sign * score for score in scores.scores] for scores in scored}
     simple = {scores.name: [sign * score for score in scores.scores] for scores in experiment.baselines}
@@ -191,9 +209,9 @@ def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> 
     )
 
 
-def _training(experiment: Experiment) -> str:
+def _training(experiment: Experiment) -> _Html:
     if "loss" not in experiment.history:
-        return ""
+        return _NOTHING
     n_epochs = len(experiment.history["loss"])
     figure = _figure(
         lambda ax: plotting.plot_learning_curves(experiment.history, ax=ax),
@@ -204,23 +222,26 @@ def _training(experiment: Experiment) -> str:
     return _section("Learning curves", figure)
 
 
-def _test(experiment: Experiment) -> str:
+def _test(experiment: Experiment) -> _Html:
     test = experiment.test
     if test is None:
-        return ""
-    rows = [[_text(_title(score.metric)), _score_value(score), _interval(score)] for score in test.scores.values()]
+        return _NOTHING
+    rows = [[_title(score.metric), _score_value(score), _interval(score)] for score in test.scores.values()]
     first = next(iter(test.scores.values()))
-    lead = (
-        f"<p>The winner, scored once on {first.n_rows:,} rows that no choice was made by. Intervals hold "
-        f"{first.level:.0%} of {first.n_resamples} resamples of these rows.</p>"
+    lead = _html(
+        "<p>The winner, scored once on {} rows that no choice was made by. Intervals hold {} of {} resamples of these "
+        "rows.</p>",
+        f"{first.n_rows:,}",
+        f"{first.level:.0%}",
+        first.n_resamples,
     )
-    scores = _table(["Metric", "#Score", "Interval"], rows)
+    scores = _table(["Metric", _Numbers("Score"), "Interval"], rows)
     figures = _confusion_figure(test) if test.classes is not None else _residual_figures(test)
-    per_class = _per_class(test) if test.classes is not None else ""
-    return _section("Test", f'{lead}{scores}<div class="figures">{figures}</div>{per_class}')
+    per_class = _per_class(test) if test.classes is not None else _NOTHING
+    return _section("Test", _html('{}{}<div class="figures">{}</div>{}', lead, scores, figures, per_class))
 
 
-def _confusion_figure(test: Any) -> str:
+def _confusion_figure(test: Any) -> _Html:
     side = float(np.clip(1.8 + 0.5 * len(test.classes), 3.2, 7.5))
     return _figure(
         lambda ax: plotting.plot_confusion(test.y_true, test.y_pred, test.classes, ax=ax),
@@ -230,7 +251,7 @@ def _confusion_figure(test: Any) -> str:
     )
 
 
-def _residual_figures(test: Any) -> str:
+def _residual_figures(test: Any) -> _Html:
     shown = min(len(test.y_true), 2000)
     note = "" if shown == len(test.y_true) else f" {shown:,} of {len(test.y_true):,} rows are drawn."
     first = _figure(
@@ -245,16 +266,16 @@ def _residual_figures(test: Any) -> str:
         label="Residuals on the test rows",
         caption="What the prediction missed; a pattern here is something left to learn.",
     )
-    return first + second
+    return _joined([first, second])
 
 
-def _per_class(test: Any) -> str:
+def _per_class(test: Any) -> _Html:
     found = plotting.confusion(test.y_true, test.y_pred, test.classes)
     right = np.diag(found.counts)
     n_true, n_predicted = found.counts.sum(axis=1), found.counts.sum(axis=0)
     rows = [
         [
-            _text(name),
+            name,
             f"{n_true[at]:,}",
             f"{n_predicted[at]:,}",
             f"{right[at] / n_true[at]:.1%}" if n_true[at] else "–",
@@ -262,35 +283,35 @@ def _per_class(test: Any) -> str:
         ]
         for at, name in enumerate(found.classes)
     ]
-    headings = ["Class", "#Rows", "#Predicted", "#Found (recall)", "#Right when predicted (precision)"]
-    return _table(headings, rows, open_rows=_MOST_COLUMNS_OPEN)
+    of_numbers = map(_Numbers, ("Rows", "Predicted", "Found (recall)", "Right when predicted (precision)"))
+    return _table(["Class", *of_numbers], rows, open_rows=_MOST_COLUMNS_OPEN)
 
 
-def _use(experiment: Experiment) -> str:
+def _use(experiment: Experiment) -> _Html:
     if experiment.network is None:
-        return ""
+        return _NOTHING
     return _section(
         "Using it",
-        "<p>In a shell, where this folder is called FOLDER and NEW is a table with the same columns:</p>"
-        "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
-        "<pre>from kerastoolkit import load_experiment\n\n"
-        'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
-        "<p>Blanks and categories never seen before are fine. "
-        "Columns that were not used may be missing.</p>",
+        _html(
+            "<p>In a shell, where this folder is called FOLDER and NEW is a table with the same columns:</p>"
+            "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
+            "<pre>from kerastoolkit import load_experiment\n\n"
+            'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
+            "<p>Blanks and categories never seen before are fine. "
+            "Columns that were not used may be missing.</p>"
+        ),
     )
 
 
-def _record(experiment: Experiment) -> str:
+def _record(experiment: Experiment) -> _Html:
     record = experiment.record
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     arguments = json.dumps(record["arguments"], ensure_ascii=False, default=str)
-    items = (
-        f"<dt>Data</dt><dd>{_text(record['data']['name'])}, SHA-256 <code>{record['data']['sha256']}</code></dd>"
-        f"<dt>Arguments</dt><dd><code>{_text(arguments)}</code></dd><dt>Versions</dt><dd>{_text(versions)}</dd>"
-    )
+    data = _html("{}, SHA-256 <code>{}</code>", record["data"]["name"], record["data"]["sha256"])
+    items: list[tuple[str, str]] = [("Data", data), ("Arguments", _code(arguments)), ("Versions", versions)]
     if experiment.best_params:
-        items = f"<dt>Chosen</dt><dd><code>{_text(_spelt(experiment.best_params))}</code></dd>" + items
-    return _section("To repeat it", f"<dl>{items}</dl>")
+        items.insert(0, ("Chosen", _code(_spelt(experiment.best_params))))
+    return _section("To repeat it", _definitions(items))
 
 
 # ------------------------------------------------------------------------------------------------------------ words
@@ -355,55 +376,89 @@ def _duration(seconds: float) -> str:
 # ------------------------------------------------------------------------------------------------------------- HTML
 
 
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
+class _Html(str):
+    """Text that is HTML already; all other text is escaped before it becomes a part of the page."""
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>"
+class _Numbers(str):
+    """The heading of a column of numbers."""
 
 
-def _card(title: str, value: str, words: str, *, leading: bool = False) -> str:
+def _escaped(value: object) -> _Html:
+    return value if isinstance(value, _Html) else _Html(html.escape(printable(value), quote=True))
+
+
+def _html(template: str, *values: object) -> _Html:
+    """HTML of ours, with values in place of `{}`: they are escaped, unless they are HTML themselves."""
+    return _Html(template.format(*map(_escaped, values)))
+
+
+def _joined(parts: Iterable[object]) -> _Html:
+    return _Html("".join(map(_escaped, parts)))
+
+
+_NOTHING = _Html("")
+
+
+def _section(title: str, body: _Html) -> _Html:
+    return _html("<section><h2>{}</h2>{}</section>", title, body)
+
+
+def _card(title: str, value: str, words: str, *, leading: bool = False) -> _Html:
     kind = "card leading" if leading else "card"
-    return f'<div class="{kind}"><h3>{_text(title)}</h3><p class="value">{_text(value)}</p><p>{_text(words)}</p></div>'
+    return _html('<div class="{}"><h3>{}</h3><p class="value">{}</p><p>{}</p></div>', kind, title, value, words)
 
 
-def _notice(words: str) -> str:
-    return f'<p class="notice" role="note">{_text(words)}</p>'
+def _notice(words: str) -> _Html:
+    return _html('<p class="notice" role="note">{}</p>', words)
 
 
-def _figure(draw: Any, *, size: tuple[float, float], label: str, caption: str) -> str:
-    return f"<figure>{plotting.as_svg(draw, size=size, label=label)}<figcaption>{_text(caption)}</figcaption></figure>"
+def _figure(draw: Callable[[Any], Any], *, size: tuple[float, float], label: str, caption: str) -> _Html:
+    try:
+        svg = _Html(plotting.as_svg(draw, size=size, label=label))
+    except Exception as error:
+        # matplotlib may raise anything, and nothing of it is worth a search of hours.
+        return _notice(f"This figure could not be drawn: {_reason(error)} ({label})")
+    return _html("<figure>{}<figcaption>{}</figcaption></figure>", svg, caption)
 
 
-def _list_of(title: str, entries: Sequence[str]) -> str:
+def _reason(error: Exception) -> str:
+    said = str(error).strip()
+    return f"{type(error).__name__}: {said.splitlines()[0][:300]}" if said else type(error).__name__
+
+
+def _code(words: str) -> _Html:
+    return _html("<code>{}</code>", words)
+
+
+def _definitions(items: Iterable[tuple[str, str]]) -> _Html:
+    return _html("<dl>{}</dl>", _joined(_html("<dt>{}</dt><dd>{}</dd>", title, words) for title, words in items))
+
+
+def _list_of(title: str, entries: Sequence[str]) -> _Html:
     if not entries:
-        return ""
-    items = "".join(f"<li>{_text(entry)}</li>" for entry in entries)
-    return f"<details><summary>{_text(title)}: {len(entries)}</summary><ul>{items}</ul></details>"
+        return _NOTHING
+    items = _joined(_html("<li>{}</li>", entry) for entry in entries)
+    return _html("<details><summary>{}: {}</summary><ul>{}</ul></details>", title, len(entries), items)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, open_rows: int | None = None) -> str:
-    """A table of cells that are HTML already; a heading that begins with # is one of numbers. The rest folds away."""
-    numeric = [heading.startswith("#") for heading in headings]
-    head = "".join(
-        f'<th scope="col"{_right(is_number)}>{heading.lstrip("#")}</th>'
-        for heading, is_number in zip(headings, numeric, strict=True)
-    )
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, open_rows: int | None = None) -> _Html:
+    """A table; those of its rows that would make it too long fold away."""
+    kinds = [_Html(' class="number"') if isinstance(heading, _Numbers) else _NOTHING for heading in headings]
+    head = _joined(_html('<th scope="col"{}>{}</th>', *pair) for pair in zip(kinds, headings, strict=True))
     lines = [
-        "<tr>" + "".join(f"<td{_right(n)}>{cell}</td>" for cell, n in zip(row, numeric, strict=True)) + "</tr>"
+        _html("<tr>{}</tr>", _joined(_html("<td{}>{}</td>", *pair) for pair in zip(kinds, row, strict=True)))
         for row in rows
     ]
     shown = len(lines) if open_rows is None or len(lines) <= open_rows + 3 else open_rows
-    parts = [f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines[:shown])}</tbody></table>"]
+
+    def table(some: Sequence[_Html]) -> _Html:
+        return _html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, _joined(some))
+
+    more = _NOTHING
     if shown < len(lines):
-        rest = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines[shown:])}</tbody></table>"
-        parts.append(f"<details><summary>{len(lines) - shown} more</summary>{rest}</details>")
-    return f'<div class="wide">{"".join(parts)}</div>'
-
-
-def _right(is_number: bool) -> str:
-    return ' class="number"' if is_number else ""
+        more = _html("<details><summary>{} more</summary>{}</details>", len(lines) - shown, table(lines[shown:]))
+    return _html('<div class="wide">{}{}</div>', table(lines[:shown]), more)
 
 
 _STYLE = """
@@ -485,6 +540,8 @@ _PAGE = Template(
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>$style</style>
@@ -492,7 +549,7 @@ _PAGE = Template(
 <body>
 <main>
 <header>
-<h1>Predicting $target <span class="from">from $name</span></h1>
+<h1>Predicting <bdi>$target</bdi> <span class="from">from <bdi>$name</bdi></span></h1>
 <p>$subtitle</p>
 </header>
 $sections

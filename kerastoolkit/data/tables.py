@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from kerastoolkit._optional import require
-from kerastoolkit._words import did_you_mean
+from kerastoolkit._words import did_you_mean, printable, quoted
 from kerastoolkit.exceptions import DataError, ParameterError
 
 __all__ = [
@@ -52,6 +52,7 @@ _TRUTH = {"true": 1.0, "yes": 1.0, "y": 1.0, "t": 1.0, "false": 0.0, "no": 0.0, 
 _DATE_FORMATS = ("ISO8601", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d %H:%M:%S",
                  "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%d.%m.%Y %H:%M", "%d-%b-%Y", "%b %d, %Y")  # fmt: skip
 _ID_NAME = re.compile(r"(^|[^a-z])(id|idx|index|uuid|guid|key|rownames?|row|nr|no|number|unnamed)([^a-z]|$)|[a-z]Id$")
+_NO_TEXT = "hold a NUL character or half of a character, which no text file can keep"
 _MAX_STRAY_ENTRIES = 3
 _MAX_CLASSES_OF_NUMBERS = 20
 
@@ -165,14 +166,14 @@ def read_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
     path = Path(source)
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"No such file: '{path}'.{did_you_mean(path.name, beside)}")
+        raise DataError(f"No such file: {quoted(path)}.{did_you_mean(path.name, beside)}")
     if path.is_dir():
-        raise DataError(f"'{path}' is a folder. Give one file, as {_endings()}.")
+        raise DataError(f"{quoted(path)} is a folder. Give one file, as {_endings()}.")
     lowered = path.name.lower()
     if not lowered.endswith(_TEXT_ENDINGS + _PARQUET_ENDINGS):
-        raise DataError(f"'{path.name}' has an unknown ending: give {_endings()}.{_what_it_looks_like(path)}")
+        raise DataError(f"{quoted(path.name)} has an unknown ending: give {_endings()}.{_what_it_looks_like(path)}")
     if path.stat().st_size == 0:
-        raise DataError(f"'{path.name}' is empty (0 bytes).")
+        raise DataError(f"{quoted(path.name)} is empty (0 bytes).")
     notes: tuple[str, ...] = ()
     if lowered.endswith(_PARQUET_ENDINGS):
         frame = _read_parquet(path)
@@ -183,15 +184,16 @@ def read_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     if _head(path, 4) != b"PAR1":
-        raise DataError(f"'{path.name}' is not a Parquet file: it does not begin with PAR1.{_what_it_looks_like(path)}")
-    pyarrow = require("pyarrow", f"Reading '{path.name}'")
+        looks = _what_it_looks_like(path)
+        raise DataError(f"{quoted(path.name)} is not a Parquet file: it does not begin with PAR1.{looks}")
+    pyarrow = require("pyarrow", f"Reading {quoted(path.name)}")
     parquet = importlib.import_module("pyarrow.parquet")
     try:
         names = parquet.read_schema(path).names
         _refuse_duplicates(names, path.name)
         frame = pd.read_parquet(path)
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise DataError(f"'{path.name}' is a damaged Parquet file: {_first_line(error)}") from error
+        raise DataError(f"{quoted(path.name)} is a damaged Parquet file: {_first_line(error)}") from error
     # A named index is a column that pandas put aside; a numbered one is nothing the file's author wrote.
     return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
 
@@ -199,9 +201,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _read_text(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     head = _head(path, 1 << 16, unzip=True)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"'{path.name}' is UTF-16 text. Save it as UTF-8.")
+        raise DataError(f"{quoted(path.name)} is UTF-16 text. Save it as UTF-8.")
     if b"\x00" in head or head.startswith((b"PAR1", b"PK\x03\x04", b"%PDF", b"\x89PNG", b"\xd0\xcf\x11\xe0")):
-        raise DataError(f"'{path.name}' is a binary file, not text.{_what_it_looks_like(path)}")
+        raise DataError(f"{quoted(path.name)} is a binary file, not text.{_what_it_looks_like(path)}")
     delimiter = _find_delimiter(head)
     header = _check_lines(path, delimiter)
     decimal = _find_decimal(head, delimiter)
@@ -238,30 +240,30 @@ def _check_lines(path: Path, delimiter: str) -> list[str]:
                     raise DataError(_ragged_message(path, header, row, started, delimiter))
                 if row and row[0].strip() == header[0] and [cell.strip() for cell in row] == header:
                     raise DataError(
-                        f"'{path.name}' repeats its header in line {started}. Are these several files in one? "
+                        f"{quoted(path.name)} repeats its header in line {started}. Are these several files in one? "
                         "Remove the repeated line."
                     )
                 started = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise DataError(
-            f"'{path.name}' is not UTF-8 text: line {_first_undecodable_line(path)} has the byte "
+            f"{quoted(path.name)} is not UTF-8 text: line {_first_undecodable_line(path)} has the byte "
             f"0x{error.object[error.start]:02x}. Save it as UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW)."
         ) from error
     except csv.Error as error:
-        raise DataError(f"'{path.name}' cannot be read after line {started}: {error}.") from error
+        raise DataError(f"{quoted(path.name)} cannot be read after line {started}: {error}.") from error
     except (OSError, EOFError) as error:
-        raise DataError(f"'{path.name}' cannot be read: {_first_line(error)}.") from error
+        raise DataError(f"{quoted(path.name)} cannot be read: {_first_line(error)}.") from error
     return header
 
 
 def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
     row = next((row for row in reader if row), None)
     if row is None:
-        raise DataError(f"'{path.name}' holds no lines.")
+        raise DataError(f"{quoted(path.name)} holds no lines.")
     header = [cell.strip() or f"column {position}" for position, cell in enumerate(row, 1)]
     if len(header) > 1 and all(_is_number(cell) for cell in header):
         raise DataError(
-            f"The first line of '{path.name}' holds numbers ({', '.join(header[:3])} ...), not column names. "
+            f"The first line of {quoted(path.name)} holds numbers ({', '.join(header[:3])} ...), not column names. "
             "Add a header line."
         )
     _refuse_duplicates(header, path.name)
@@ -273,7 +275,7 @@ def _ragged_message(path: Path, header: list[str], row: list[str], line: int, de
     if len(row) == len(header) + 1:
         hint = "Are row names, a trailing delimiter or an unquoted delimiter in the way?"
     return (
-        f"'{path.name}' is ragged: line {line} has {_count(len(row), 'field')}, the header has {len(header)} "
+        f"{quoted(path.name)} is ragged: line {line} has {_count(len(row), 'field')}, the header has {len(header)} "
         f"(separated by a {_DELIMITERS[delimiter]}). {hint}"
     )
 
@@ -307,9 +309,11 @@ def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     names = [str(column) for column in frame.columns]
     _refuse_duplicates(names, name)
     if not names:
-        raise DataError(f"'{name}' has no columns.")
+        raise DataError(f"{quoted(name)} has no columns.")
+    if broken := _unwritable(names):
+        raise DataError(f"{quoted(name)} has column names that {_NO_TEXT}: {_listed(broken)}. Rename them.")
     if len(frame) == 0:
-        raise DataError(f"'{name}' has a header of {_count(len(names), 'column')} and no rows.")
+        raise DataError(f"{quoted(name)} has a header of {_count(len(names), 'column')} and no rows.")
     if isinstance(frame.index, pd.RangeIndex) and names == list(frame.columns):
         return frame
     frame = frame.reset_index(drop=True)
@@ -321,7 +325,9 @@ def _refuse_duplicates(names: Sequence[str], source: str) -> None:
     seen: set[str] = set()
     twice = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
     if twice:
-        raise DataError(f"'{source}' has duplicate column names: {_listed(twice)}. Give each column a name of its own.")
+        raise DataError(
+            f"{quoted(source)} has duplicate column names: {_listed(twice)}. Give each column a name of its own."
+        )
 
 
 # ----------------------------------------------------------------------------------------------------- description
@@ -605,10 +611,13 @@ def read_target(frame: pd.DataFrame, name: str, *, task: Task | None = None) -> 
     kept = np.flatnonzero(~pd.isna(values))
     inferred, why = _infer_task(values[kept], is_number, column)
     if task == "regression" and not is_number:
-        raise DataError(f"Regression needs a target of numbers, and '{name}' holds {column.kind} ({column.detail}).")
+        held = f"{quoted(name)} holds {column.kind} ({column.detail})"
+        raise DataError(f"Regression needs a target of numbers, and {held}.")
     if task is not None and task != inferred:
         inferred, why = task, f"asked for; by itself it would be {inferred}: {why}"
     if inferred == "classification":
+        if broken := _unwritable([value for value in pd.unique(values[kept]) if isinstance(value, str)]):
+            raise DataError(f"The target {quoted(name)} has classes that {_NO_TEXT}: {_listed(broken)}. Rename them.")
         labels = _as_labels(values[kept], is_number)
         _refuse_lone_classes(labels, name)
     else:
@@ -617,7 +626,7 @@ def read_target(frame: pd.DataFrame, name: str, *, task: Task | None = None) -> 
 
 
 def _refuse_unlearnable(column: Column) -> None:
-    name = f"The target '{column.name}'"
+    name = f"The target {quoted(column.name)}"
     if column.kind == "empty":
         raise DataError(f"{name} is empty: no row has a value.")
     if column.n_distinct == 1:
@@ -644,7 +653,7 @@ def _target_values(series: pd.Series[Any], column: Column) -> tuple[np.ndarray, 
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise DataError(
-            f"The target '{column.name}' is infinite in {_count(len(infinite), 'row')}, first in row "
+            f"The target {quoted(column.name)} is infinite in {_count(len(infinite), 'row')}, first in row "
             f"{infinite[0] + 1} of the data. Correct or remove them."
         )
     return numbers, True
@@ -653,15 +662,15 @@ def _target_values(series: pd.Series[Any], column: Column) -> tuple[np.ndarray, 
 def _infer_task(values: np.ndarray, is_number: bool, column: Column) -> tuple[Task, str]:
     n_distinct, n_rows = len(pd.unique(values)), len(values)
     if not is_number:
-        return "classification", f"'{column.name}' holds {n_distinct} different {_word_for(column)}"
+        return "classification", f"{quoted(column.name)} holds {n_distinct} different {_word_for(column)}"
     whole = bool(np.all(values == np.round(values)))
     if not whole:
-        return "regression", f"'{column.name}' holds numbers with decimals"
+        return "regression", f"{quoted(column.name)} holds numbers with decimals"
     if n_distinct == 2:
-        return "classification", f"'{column.name}' holds two different numbers"
+        return "classification", f"{quoted(column.name)} holds two different numbers"
     if n_distinct <= _MAX_CLASSES_OF_NUMBERS and n_rows >= 20 * n_distinct:
-        return "classification", f"'{column.name}' holds {n_distinct} different whole numbers in {n_rows} rows"
-    return "regression", f"'{column.name}' holds {n_distinct} different whole numbers in {n_rows} rows"
+        return "classification", f"{quoted(column.name)} holds {n_distinct} different whole numbers in {n_rows} rows"
+    return "regression", f"{quoted(column.name)} holds {n_distinct} different whole numbers in {n_rows} rows"
 
 
 def _word_for(column: Column) -> str:
@@ -683,9 +692,10 @@ def _refuse_lone_classes(labels: np.ndarray, name: str) -> None:
     if lone:
         shown = ", ".join(lone[:5]) + (f" and {len(lone) - 5} more" if len(lone) > 5 else "")
         hint = " If it is a quantity, ask for regression." if len(lone) > 5 and labels.dtype.kind in "if" else ""
+        have = "has" if len(lone) == 1 else "have"
         raise DataError(
-            f"{_count(len(lone), 'class', 'classes')} of the target '{name}' {'has' if len(lone) == 1 else 'have'} one "
-            f"row only: {shown}. A class needs rows to train on and rows to test on: add some, or remove it.{hint}"
+            f"{_count(len(lone), 'class', 'classes')} of the target {quoted(name)} {have} one row only: {shown}. A "
+            f"class needs rows to train on and rows to test on: add some, or remove it.{hint}"
         )
 
 
@@ -707,12 +717,17 @@ def _listed(names: Sequence[str], most: int = 10) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _unwritable(texts: Sequence[str]) -> list[str]:
+    """Texts that would not come back from a file as they are; a lone surrogate is what a broken character leaves."""
+    return [text for text in texts if "\x00" in text or text.encode(errors="replace").decode() != text]
+
+
 def _count(n: int, one: str, many: str | None = None) -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
 def _short(value: Any, width: int = 40) -> str:
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -779,7 +794,7 @@ def _head(path: Path, n_bytes: int, *, unzip: bool = False) -> bytes:
         with _open_bytes(path) if unzip else open(path, "rb") as file:
             return file.read(n_bytes)
     except (OSError, EOFError) as error:
-        raise DataError(f"'{path}' cannot be read: {_first_line(error)}.") from error
+        raise DataError(f"{quoted(path)} cannot be read: {_first_line(error)}.") from error
 
 
 def _first_undecodable_line(path: Path) -> int:
@@ -804,5 +819,7 @@ def _digest_of_values(frame: pd.DataFrame) -> str:
             hashed = pd.util.hash_pandas_object(frame[name], index=False)
         except TypeError:
             hashed = pd.util.hash_pandas_object(frame[name].astype("str"), index=False)
+        except UnicodeEncodeError as error:
+            raise DataError(f"The column {quoted(name)} has values that {_NO_TEXT}: {error.object!r}.") from error
         digest.update(hashed.to_numpy().tobytes())
     return digest.hexdigest()

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit._words import printable
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training import _program
@@ -256,7 +257,7 @@ def explain(trained: Sequence[Trained]) -> str:
             "alone": "trained one by one, each by a program shared with all models of its structure",
             "Model.fit": "trained one by one by Model.fit",
         }.get(how, how)
-        lines.append(f"{len(some)} fit{'s' * (len(some) != 1)} {words}{f': {reason}' if reason else ''}.")
+        lines.append(f"{len(some)} fit{'s' * (len(some) != 1)} {words}{f': {printable(reason)}' if reason else ''}.")
     return "\n".join(lines) or "No fits."
 
 
