@@ -1072,7 +1072,8 @@ class Experiment:
 
 
 def _first_record(plan: Plan) -> dict[str, Any]:
-    return {
+    """What `run.json` says of the beginning, as it comes back from there: arrays are lists, say."""
+    record = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
         "began": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -1096,6 +1097,7 @@ def _first_record(plan: Plan) -> dict[str, Any]:
         "n_candidates": plan.n_candidates,
         "versions": _versions(),
     }
+    return dict(json.loads(json.dumps(record, default=_plain)))
 
 
 def _versions() -> dict[str, str]:
@@ -1215,7 +1217,7 @@ def _spelt(params: Mapping[str, Any]) -> str:
     words = []
     for key, value in params.items():
         name = key.rsplit("__", 1)[-1].replace("_", " ")
-        shown = "-".join(map(str, value)) if isinstance(value, tuple) else value
+        shown = "-".join(map(str, value)) if isinstance(value, (tuple, list)) else value
         words.append(f"{name} {shown:g}" if isinstance(value, float) else f"{name} {shown}")
     return ", ".join(words)
 

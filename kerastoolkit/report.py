@@ -306,7 +306,7 @@ def _use(experiment: Experiment) -> _Html:
 def _record(experiment: Experiment) -> _Html:
     record = experiment.record
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    arguments = json.dumps(record["arguments"], ensure_ascii=False, default=str)
+    arguments = json.dumps(record["arguments"], ensure_ascii=False)
     data = _html("{}, SHA-256 <code>{}</code>", record["data"]["name"], record["data"]["sha256"])
     items: list[tuple[str, str]] = [("Data", data), ("Arguments", _code(arguments)), ("Versions", versions)]
     if experiment.best_params:
@@ -356,7 +356,7 @@ def _sortable(value: float) -> float:
 
 
 def _param(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):  # a tuple is a list when it comes back from a file
         return "-".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 

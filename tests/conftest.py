@@ -58,7 +58,7 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(program: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
         variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
         command = [sys.executable, "-c", program]
-        finished = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=240)
+        finished = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=1500)
         assert finished.returncode == 0, finished.stderr
         return finished
 

@@ -197,6 +197,7 @@ def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together
 def test_a_failure_leaves_the_others_of_its_batch_alone(
     one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr("kerastoolkit.experiment._SECONDS_A_BATCH", 10_000)
     # Of 455 training rows one fold has 227 and the other 228.
     fit = KerasClassifier.fit
 
@@ -240,13 +241,15 @@ def test_with_a_budget_structures_take_turns() -> None:
 @pytest.mark.parametrize(
     ("budget", "passed", "n"), [(None, 0, 8), (100, 0, 8), (100, 86, 3), (100, 94, 1), (100, 95, 0), (100, 200, 0)]
 )
-def test_a_batch_is_begun_only_if_it_will_end_in_time(budget: float | None, passed: float, n: int) -> None:
+def test_a_batch_is_begun_only_if_it_will_end_in_time(
+    budget: float | None, passed: float, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kerastoolkit.experiment._Run.seconds", passed)
     # 4 s a candidate at worst, and a third of it for the winner: in 14 s there is time for 3 and their winner.
     watch = _watch(time_budget=budget)
     left = [{"optimizer__learning_rate": rate} for rate in np.linspace(0.01, 0.1, 20)]
     assert watch._next_batch(left) == left[:1]
     watch.seconds = [1.0, 4.0]
-    watch.run.began -= passed
     assert len(watch._next_batch(left)) == n
 
 

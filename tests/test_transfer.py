@@ -379,7 +379,7 @@ for start in range(0, 600, 20):
     cache.write("key", {str(n).encode(): np.full(50, n, "float32") for n in range(start, start + 20)})
 """
     running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) for _ in range(2)]
-    assert [one.wait(120) for one in running] == [0, 0]
+    assert [one.wait(1500) for one in running] == [0, 0]
     found = transfer.FeatureCache(tmp_path).read("key", {str(n).encode() for n in range(700)})
     assert len(found) == 600
     assert all((row == int(picture)).all() for picture, row in found.items())

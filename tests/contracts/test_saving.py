@@ -94,7 +94,7 @@ def test_a_file_predicts_the_same_under_another_backend(fitted: Any, tmp_path: P
     )
     environment = {**os.environ, "KERAS_BACKEND": other}
     command = [sys.executable, "-c", program, str(tmp_path)]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.split() == [other]
     expected = estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else estimator.predict(X)

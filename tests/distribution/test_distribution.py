@@ -36,6 +36,8 @@ Ask = Callable[[str, int, str], Any]
 ONE = "figures,normalized,dead_tpu"
 FOUR_OF_JAX = "figures,on_jax"
 
+SECONDS = 1500  # a net against what hangs: what takes seconds takes minutes on a busy machine
+
 WORKER = Path(__file__).with_name("worker.py")
 REPOSITORY = WORKER.parents[2]
 
@@ -57,7 +59,7 @@ def start(*arguments: Any) -> subprocess.Popen[str]:
 
 def answer(process: subprocess.Popen[str]) -> Any:
     try:
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
     assert process.returncode == 0, err[-3000:]
@@ -78,7 +80,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, str], A
         try:
             known.with_suffix(".asked").touch(exist_ok=False)
         except FileExistsError:
-            until = time.monotonic() + 280
+            until = time.monotonic() + SECONDS
             while not known.exists() and time.monotonic() < until:
                 time.sleep(0.2)
             return json.loads(known.read_text())

@@ -346,7 +346,8 @@ def on_jax() -> dict[str, Any]:
 
 def joined() -> dict[str, Any]:
     """One of two processes with two devices each."""
-    there = distribution.initialize(ADDRESS, n_processes=2, process_id=PROCESS)
+    # The other one begins at the same time, but on a busy machine may load its libraries for a minute longer.
+    there = distribution.initialize(ADDRESS, n_processes=2, process_id=PROCESS, time_limit=1200)
     found = {
         "devices": len(there.devices),
         "processes": [there.n_processes, there.process_id],

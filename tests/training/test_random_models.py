@@ -848,7 +848,6 @@ def run_of(strategy: st.SearchStrategy[Any], number: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by Keras itself, of JAX that has none
-@pytest.mark.timeout(1200 if ASKED else 300)
 @pytest.mark.parametrize("number", range(FIRST, FIRST + N_MODELS))
 def test_random_models_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_STEPS_WORTH_STACKING", 0)
@@ -856,7 +855,6 @@ def test_random_models_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.backend("tensorflow")
-@pytest.mark.timeout(1200 if ASKED else 300)
 @pytest.mark.parametrize("number", range(FIRST, FIRST + (N_MODELS if ASKED else N_MODELS // 2)))
 def test_random_dense_networks_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, run = [], _dense.Steps.run
