@@ -47,7 +47,8 @@ BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 _INK, _MUTED, _LINE = "#1f2a36", "#5b6876", "#c9d1da"
 _PAGE_COLOURS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)",
                  BLUE: "var(--blue)", ORANGE: "var(--orange)", GREEN: "var(--green)"}  # fmt: skip
-# Text as it is written: neither as matplotlib's mathematics, nor as TeX where the user's settings ask for it.
+# Text as it is written: neither as matplotlib's mathematics, nor as TeX where the user's settings ask for it. On the
+# user's own axes, the numbers beside an axis and the legend stay as they are: they may be mathematics of the user's.
 _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}
 _LITERAL_EVERYWHERE: dict[Any, Any] = {
     "text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False
@@ -199,8 +200,8 @@ def plot_confusion(
     ticks = np.arange(0, n_classes, step)
     names = [_label(found.classes[tick], 16) for tick in ticks]
     tilted = sum(len(name) for name in names) > 48
-    ax.set_xticks(ticks, names, rotation=40 if tilted else 0, ha="right" if tilted else "center")
-    ax.set_yticks(ticks, names)
+    ax.set_xticks(ticks, names, rotation=40 if tilted else 0, ha="right" if tilted else "center", **_LITERAL)
+    ax.set_yticks(ticks, names, **_LITERAL)
     return _dress(ax, grid=None, frame=False)
 
 
@@ -380,7 +381,7 @@ def plot_candidate_scores(
         ax.plot([found.means[position]] * 2, [position - 0.3, position + 0.3], color=colour, linewidth=2.4)
     for colour, marker, label in ((BLUE, "o", "networks"), (ORANGE, "D", "models to beat")):
         ax.scatter([], [], s=22, color=colour, marker=marker, label=label)
-    ax.set_yticks(range(len(found.names)), [_label(name, 60) for name in found.names])
+    ax.set_yticks(range(len(found.names)), [_label(name, 60) for name in found.names], **_LITERAL)
     ax.set_ylim(len(found.names) - 0.4, -0.6)
     if limits is not None:
         ax.set_xlim(limits)
@@ -483,19 +484,14 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _dress(ax: Axes, *, grid: str | None, frame: bool = True) -> Axes:
-    """The looks that all pictures share; labels are drawn as they are written, on the user's own axes as well."""
-    from matplotlib.ticker import FixedFormatter
-
     for side, spine in ax.spines.items():
         spine.set_visible(frame and side in ("left", "bottom"))
         spine.set_color(_LINE)
     ax.tick_params(colors=_MUTED, length=3 if frame else 0)
+    for tick in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        tick.set_color(_INK)
     for axis in (ax.xaxis, ax.yaxis):
         axis.label.set(color=_MUTED, **_LITERAL)
-        # Numbers, unlike names, are matplotlib's own text: on a logarithmic axis it writes them as mathematics.
-        are_names = isinstance(axis.get_major_formatter(), FixedFormatter)
-        for tick in axis.get_ticklabels():
-            tick.set(color=_INK, **(_LITERAL if are_names else {}))
     if grid is not None:
         ax.grid(axis=grid, color=_LINE, linewidth=0.6)  # type: ignore[arg-type]
         ax.set_axisbelow(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -69,6 +70,84 @@ def test_a_picture_for_a_page_is_xml_that_refers_to_nothing_outside(drawing: str
     # In the page's own colours, light or dark.
     assert "var(--ink)" in svg
     assert "#0072b2" not in svg
+
+
+# Labels that somebody's data may hold, and how they are drawn.
+ODD = {
+    "$10-$20": "$10-$20",
+    "a_$\\frac{$": "a_$\\frac{$",
+    "\\$5 & <b>": "\\$5 & <b>",
+    "_hidden": "_hidden",
+    "100% #1 {x} ~": "100% #1 {x} ~",
+    "#0072b2": "#0072b2",  # a colour of ours
+    'xlink:href="x"': 'xlink:href="x"',
+    "font: 10px a": "font: 10px a",
+    "日本語": "日本語",
+    "עברית": "עברית",
+    "two\nlines\x1b\0": "two\\nlines\\x1b\\…",
+    "\u202e\ud800": "\\u202e\\ud800",
+    "": "''",
+    "x" * 1000: "x" * 15 + "…",
+}
+IN_ORDER = list(ODD)
+DRAWINGS_OF_TEXT: dict[str, Callable[[Any], Any]] = {
+    "classes": lambda ax: plotting.plot_confusion(IN_ORDER, IN_ORDER[1:] + IN_ORDER[:1], IN_ORDER, ax=ax),
+    "names": lambda ax: plotting.plot_candidate_scores(dict.fromkeys(IN_ORDER, (0.5, 0.6)), {}, metric="$a$ $", ax=ax),
+    "quantity": lambda ax: plotting.plot_learning_curves({"$a$ $": [1.0, 0.5]}, "$a$ $", ax=ax),
+}
+
+
+def _texts(svg: str) -> list[str]:
+    root = ElementTree.fromstring(svg)
+    return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def _assert_as_written(drawing: str, texts: list[str]) -> None:
+    if drawing == "classes":
+        assert all(texts.count(shown) == 2 for shown in ODD.values()), texts
+    elif drawing == "names":
+        longer = {"two\\nlines\\x1b\\…": "two\\nlines\\x1b\\x00", "x" * 15 + "…": "x" * 59 + "…"}
+        assert {longer.get(shown, shown) for shown in ODD.values()} <= set(texts)
+    assert drawing == "classes" or any("$a$ $" in text for text in texts)
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS_OF_TEXT)
+@pytest.mark.parametrize("settings", [{}, {"text.usetex": True}, {"axes.formatter.use_mathtext": True}], ids=str)
+def test_text_in_a_picture_for_a_page_is_drawn_as_it_is_written(drawing: str, settings: dict[str, Any]) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context(settings):
+        svg = plotting.as_svg(DRAWINGS_OF_TEXT[drawing], size=(4, 3), label="\x1b$\ud800")
+    _assert_as_written(drawing, _texts(svg))
+    assert "font-family" not in svg  # the page's own
+    assert not any("mathdefault" in text for text in _texts(svg))
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS_OF_TEXT)
+@pytest.mark.filterwarnings("ignore:Glyph .* missing", "ignore:Matplotlib currently does not support")
+def test_text_on_axes_of_the_users_own_is_drawn_as_it_is_written(drawing: str) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    ax.set_title("$\\alpha$ is yours")
+    DRAWINGS_OF_TEXT[drawing](ax)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        ax.figure.savefig(file, format="svg")
+    texts = _texts(re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL))
+    _assert_as_written(drawing, texts)
+    assert "$\\alpha$ is yours" not in texts  # drawn as the mathematics that it is
+
+
+def test_numbers_on_a_logarithmic_axis_stay_mathematics() -> None:
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    ax.set_xscale("log")
+    plotting.plot_candidate_scores({"$one$": (1.0, 2.0)}, {"two": (100.0, 200.0)}, ax=ax)
+    assert all(tick.get_parse_math() for tick in ax.get_xticklabels())
+    assert not any(tick.get_parse_math() for tick in ax.get_yticklabels())
 
 
 def test_the_same_picture_gives_the_same_text() -> None:

@@ -127,12 +127,15 @@ def test_losses_and_predictions_are_those_of_one_device(
 
 
 def test_two_processes_with_two_devices_each_end_as_one_device(ask: Ask) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [start("jax", 2, "joined", number, address) for number in (0, 1)]
-    one = ask("jax", 1, "figures")["figures"]
-    for number, found in enumerate(answer(process)["joined"] for process in processes):
+    with socket.socket() as kept:
+        # JAX listens with this option, too, so that the port can be kept from all others until it does.
+        kept.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_REUSEPORT", socket.SO_REUSEADDR), 1)
+        kept.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{kept.getsockname()[1]}"
+        processes = [start("jax", 2, "joined", number, address) for number in (0, 1)]
+        one = ask("jax", 1, "figures")["figures"]
+        answers = [answer(process)["joined"] for process in processes]
+    for number, found in enumerate(answers):
         assert (found["devices"], found["processes"]) == (4, [2, number])
         assert "Processes: 2; each runs the same program on the same rows" in found["explained"]
         assert "give `random_state`" in found["no seed"]
