@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from kerastoolkit import __version__
-from kerastoolkit.cli import _checked_output, main
+from kerastoolkit.cli import _checked_output, _say, main
 from kerastoolkit.exceptions import ParameterError
 
 _Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -164,6 +165,69 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     ):
         assert main(["predict", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202e"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+def test_a_terminal_obeys_nothing_of_a_table_or_a_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({f"size{EVIL}": np.arange(60) % 7 + 0.5, "group": ["u", "v"] * 30, "y": ["b"] * 60})
+    frame.loc[::3, "y"] = f"a{EVIL}"
+    table, new = f"we{EVIL}ird.csv", f"new{EVIL}.csv"
+    frame.to_csv(table, index=False)
+    frame.assign(**{f"size{EVIL}": "much"}).to_csv(new, index=False)
+    (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
+    spelt = r"\x1b]0;owned\x07\x1b[2J\u202e"
+    for words, status in (
+        (["search", table, "--target", "y", "--grid", "grid.json", "--cv", "2", "--out", f"out{EVIL}"], 0),
+        (["predict", f"out{EVIL}", new, "--out", f"found{EVIL}.csv"], 0),  # with a warning
+        (["predict", f"none{EVIL}", table], 2),
+        (["search", f"none{EVIL}.csv", "--target", "y"], 2),
+        (["search", table, "--target", f"y{EVIL}"], 2),
+        (["search", table, "--target", "y", "--metric", EVIL], 2),
+        (["search", table, "--target", "y", "--grid", EVIL], 2),
+    ):
+        assert main(words) == status
+        said = "".join(capsys.readouterr())
+        assert not set(said) & set("\x1b\x07\u202e")
+        assert spelt in said
+    with pytest.raises(SystemExit):
+        main(["predict", "out", table, new])  # as a shell fills in a star
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and f"unrecognized arguments: new{spelt}.csv" in said
+    # Data stay as they are.
+    assert f"probability_a{EVIL}" in pd.read_csv(f"found{EVIL}.csv").columns
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_what_the_encoding_of_the_output_lacks_is_spelt_out(encoding: str) -> None:
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding, newline="\n", write_through=True)
+    _say("R² 0.5 ± 0.1 of '日本'\nsecond \ud800 line", stream)
+    first = {
+        "ascii": r"R\xb2 0.5 \xb1 0.1 of '\u65e5\u672c'",
+        "cp1252": r"R² 0.5 ± 0.1 of '\u65e5\u672c'",
+        "utf-8": "R² 0.5 ± 0.1 of '日本'",
+    }[encoding]
+    assert written.getvalue().decode(encoding).splitlines() == [first, r"second \ud800 line"]
+
+
+def test_a_folder_that_could_not_be_written_is_said_with_status_1(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kerastoolkit.experiment import Experiment
+
+    def fails(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Experiment, "_write_report", fails)
+    (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
+    assert main(["search", "good.csv", "--target", "y", "--grid", "grid.json", "--cv", "2", "--out", "out"]) == 1
+    said = capsys.readouterr()
+    assert "kerastoolkit: Not all of the folder 'out' could be written (OSError: " in said.err
+    assert "Winner: " in said.out
+    assert main(["predict", "out", "good.csv"]) == 0
 
 
 def test_a_second_search_takes_a_folder_of_its_own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import errno
+import html
 import html.parser
 import itertools
 import json
 import re
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,10 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.model_selection import ParameterGrid
 
+from kerastoolkit import plotting
+from kerastoolkit._words import printable
 from kerastoolkit.estimators import KerasClassifier
+from kerastoolkit.evaluation import FoldScores
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.experiment import Experiment, Plan, Progress, load_experiment, plan_experiment, run_experiment
 
@@ -338,6 +345,267 @@ def test_new_rows_may_have_blanks_and_categories_never_seen(titanic: tuple[Exper
     assert np.allclose(predicted.filter(like="probability").sum(axis=1), 1)
     with pytest.raises(DataError, match="lacks 1 column: 'sex'"):
         experiment.predict(new.drop(columns="sex"))
+
+
+# ----------------------------------------------------------------------------- text of the user's: shown, never obeyed
+
+# Classes such as somebody's table may hold; in order, since the rows of the cancer table are cut into as many parts.
+LABELS = ["$10-$20", "$20-$50", "a_$\\frac{", "_x", "<script>alert(1)</script>", "日本語", "עברית",
+          "a\nb\tc\x1b[31m", "x" * 300, "#0072b2", "\u202eevil", '"&amp;']  # fmt: skip
+OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # but for line breaks
+
+
+def _odd() -> pd.DataFrame:
+    frame = _cancer().iloc[:180, :2].rename(columns=lambda name: f"${name}$ <img src=x onerror=alert(1)>\x1b[31m")
+    share = frame.iloc[:, 0].rank(pct=True, method="first").to_numpy()
+    return frame.assign(**{"price $\u202e": np.array(LABELS)[np.ceil(share * len(LABELS)).astype(int) - 1]})
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, str]:
+    folder = tmp_path_factory.mktemp("odd") / "out"
+    plan = plan_experiment(_odd(), "price $\u202e", grid=TINY, cv=2, out=folder, name="odd\x1b]0;title\x07\udcff")
+    return plan.run(), folder, plan.describe()
+
+
+def test_labels_of_all_kinds_come_through_to_the_report(odd: tuple[Experiment, Path, str]) -> None:
+    text = (odd[1] / "report.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == [] and text.count("<svg") == 3
+    assert "could not be" not in page.text
+    for label in LABELS:
+        assert printable(label) in page.text  # in the table
+        shown = printable(label)
+        drawn = shown if len(shown) <= 16 else shown[:15] + "…"
+        assert len(re.findall(rf">{re.escape(html.escape(drawn, quote=False))}</text>", text)) == 2
+    assert "<script" not in text and "<img" not in text
+    assert not OBEYED.search(text)
+    assert re.search(r'http-equiv="Content-Security-Policy"\s+content="default-src \'none\';', text)
+
+
+def test_labels_of_all_kinds_come_through_to_the_files_and_back(odd: tuple[Experiment, Path, str]) -> None:
+    experiment, folder, _ = odd
+    loaded = load_experiment(folder)
+    assert experiment.test is not None and loaded.test is not None
+    assert sorted(set(experiment.test.y_true)) == sorted(LABELS)
+    assert np.array_equal(loaded.test.y_true, experiment.test.y_true)
+    assert loaded.test.scores == experiment.test.scores
+    pd.testing.assert_frame_equal(loaded.predict(_odd()), experiment.predict(_odd()))
+    assert f"probability_{LABELS[0]}" in pd.read_csv(folder / "test_predictions.csv").columns  # data stay as they are
+
+
+def test_a_plan_and_what_is_refused_name_columns_and_classes_on_one_line(odd: tuple[Experiment, Path, str]) -> None:
+    assert not OBEYED.search(odd[2])
+    assert [line.split(":")[0] for line in odd[2].splitlines()[3:]] == [
+        "Task", "Metric", "Test set", "Folds", "Candidates"
+    ]  # fmt: skip
+    evil = "a\nb\x1b[2J"
+    for columns, arguments in (
+        ({"y": ["a"] * 58 + [evil] * 2}, {}),
+        ({"y": ["a"] * 59 + [evil]}, {}),
+        ({"y": ["a"] * 54 + [evil] * 6}, {"cv": 10}),
+        ({evil: 1, "x": None}, {}),
+        ({}, {"grid": {evil: 3}}),
+        ({}, {"grid": {evil: [3]}}),
+    ):
+        with pytest.raises((DataError, ParameterError), match=r"a(\\n| )b\\x1b\[2J") as error:
+            plan_experiment(_frame(**columns), "y", **arguments)
+        assert not OBEYED.search(str(error.value))
+
+
+def test_a_label_that_no_file_can_keep_is_refused() -> None:
+    with pytest.raises(DataError, match=r"The target 'y' has classes that hold a NUL .*: 'a\\x00'"):
+        plan_experiment(_frame(y=["a", "a\0"] * 30), "y")
+    broken = pd.Series(["a", "b\ud800"] * 30, dtype=object)
+    with pytest.raises(DataError, match=r"'k' has values that hold .* half of a character.*: 'b\\ud800'"):
+        plan_experiment(_frame().assign(k=broken), "y")
+    frame = _frame()
+    frame.columns = pd.Index(["x\udc80", "y"], dtype=object)
+    with pytest.raises(DataError, match=r"'table' has column names that hold .*: 'x\\udc80'"):
+        plan_experiment(frame, "y")
+
+
+def _forged(value: Any, forge: Any) -> Any:
+    """The same with every text, or every number, replaced: what somebody may have written into a record."""
+    if isinstance(value, dict):
+        return {key: _forged(one, forge) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_forged(one, forge) for one in value)
+    return forge(value)
+
+
+MARKUP = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m"
+
+
+def _with_markup(value: Any) -> Any:
+    return value + MARKUP if isinstance(value, str) else value
+
+
+def _markup_for_numbers(value: Any) -> Any:
+    return MARKUP if isinstance(value, (int, float)) else value
+
+
+def _forgery(experiment: Experiment, name: str, forge: Any) -> Experiment:
+    forged = copy.copy(experiment)
+    value = getattr(experiment, name)
+    if name == "record":  # its own names are looked up, so that only what they hold is forged
+        value = {key: {k: _forged(v, forge) for k, v in one.items()} if isinstance(one, dict) else _forged(one, forge)
+                 for key, one in value.items()}  # fmt: skip
+    elif name in ("columns", "baselines"):
+        value = [type(one)(**_forged_fields(one, forge)) for one in value]
+    elif name == "test":
+        scores = {key: type(one)(**_forged_fields(one, forge)) for key, one in value.scores.items()}
+        markup = np.array([MARKUP, MARKUP + "2"])
+        value = type(value)(scores, markup[[0, 1]], markup[[1, 1]], markup, value.y_proba)
+    elif name == "results":
+        value = value.rename(columns=lambda column: column + MARKUP * column.startswith("param_")).map(
+            lambda cell: _forged(cell, forge)
+        )
+    elif name == "left_out":
+        value = [{key + MARKUP: _forged(one, forge) for key, one in params.items()} for params in value]
+    else:
+        value = _forged(value, forge)
+    setattr(forged, name, value)
+    return forged
+
+
+def _forged_fields(record: Any, forge: Any) -> dict[str, Any]:
+    return {key: _forged(value, forge) for key, value in vars(record).items()}
+
+
+PARTS = ["name", "target", "task", "metric", "columns", "decisions", "record", "status", "seconds", "baselines",
+         "results", "left_out", "failed", "history", "test"]  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", [_with_markup, _markup_for_numbers], ids=["text", "numbers"])
+@pytest.mark.parametrize("part", PARTS)
+def test_nothing_in_a_record_becomes_markup_of_the_report(
+    part: str, forge: Any, cancer: tuple[Experiment, Path, list[Progress]]
+) -> None:
+    from kerastoolkit.report import render_report
+
+    whole = copy.copy(cancer[0])
+    whole.left_out = [{"hidden": [8, 4], "activation": "relu"}]
+    whole.failed = [{"params": {"hidden": [8]}, "error": "ValueError: no"}]
+    text = render_report(_forgery(whole, part, forge))
+    page = _Page(text)
+    assert page.open == [] and page.fetched == []
+    assert not re.search("<script|<img", text) and not OBEYED.search(text)
+    assert ("<script>alert(1)</script><img" in page.text) == ("&lt;script" in text)
+    # Whatever cannot be told of one part, the others are there.
+    for title in {"Data", "Learning curves", "What was done", "To repeat it"} - {
+        {"columns": "Data", "record": "Data", "history": "Learning curves", "results": "To repeat it"}.get(part)
+    }:
+        assert f"<h2>{title}</h2>" in text
+    if forge is _with_markup and part not in ("task", "status", "test", "seconds", "history"):
+        assert printable(MARKUP) in page.text
+
+
+# ----------------------------------------------------------------------------------------- what was trained is not lost
+
+
+@pytest.mark.parametrize("function", ["plot_confusion", "plot_candidate_scores", "plot_learning_curves"])
+def test_a_figure_that_fails_leaves_a_notice_and_costs_nothing_else(
+    function: str, cancer: tuple[Experiment, Path, list[Progress]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **options: Any) -> Any:
+        raise ValueError("<no> figure\nof the second line")
+
+    monkeypatch.setattr(plotting, function, fails)
+    cancer[0].save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in cancer[1].iterdir()
+    )
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == [] and text.count("<svg") == 2
+    assert page.text.count("This figure could not be drawn: ValueError: <no> figure (") == 1
+
+
+def test_a_warning_while_a_figure_is_drawn_is_no_failure_of_it() -> None:
+    def draw(ax: Any) -> None:
+        warnings.warn("something about fonts", UserWarning, stacklevel=1)
+        ax.set_title("日本語")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "日本語" in plotting.as_svg(draw, size=(2, 2), label="glyphs")
+
+
+@pytest.mark.parametrize("full", ["report.html", "results.csv", "network.zip"])
+def test_a_full_disk_costs_only_what_could_not_be_written(
+    full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    what = {"report.html": "_write_report", "results.csv": "_write_tables", "network.zip": "_write_model"}[full]
+    monkeypatch.setattr(Experiment, what, fails)
+    if full == "results.csv":
+        monkeypatch.setattr(pd.DataFrame, "to_csv", fails)  # also after each batch
+    frame, grid = _cancer(), {"hidden": [[4]], "epochs": [1]}
+    with pytest.warns(KerasToolkitWarning, match=r"Not all of the folder '.*out' could be written \(OSError: .*space"):
+        experiment = run_experiment(frame, "target", grid=grid, cv=2, out=tmp_path / "out")
+    assert experiment.status == "complete" and "No space left" in experiment.unsaved
+    assert len(experiment.predict(frame)) == 569
+    expected = {"network.zip", "preprocessing.skops", "report.html", "results.csv", "run.json", "test_predictions.csv"}
+    lost = {"results.csv": {"results.csv", "test_predictions.csv"},
+            "network.zip": {"network.zip", "preprocessing.skops"}}.get(full, {full})  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected - lost
+    monkeypatch.undo()
+    experiment.save(tmp_path / "elsewhere")
+    assert load_experiment(tmp_path / "elsewhere").status == "complete"
+
+
+# ----------------------------------------------------------------------------------------------- what is saved is shown
+
+
+@pytest.mark.parametrize(
+    ("took", "saved", "shown"), [(119.96, 120.0, "2 min"), (2.4499, 2.4, "2 s"), (2.46, 2.5, "2 s")]
+)
+def test_a_loaded_experiment_shows_the_seconds_that_were_saved(
+    took: float, saved: float, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kerastoolkit.experiment import _Run
+
+    monkeypatch.setattr(_Run, "seconds", took)
+    monkeypatch.setattr(_Run, "_train", lambda run: None)
+    experiment = plan_experiment(_frame(), "y", out=tmp_path / "out").run()
+    assert experiment.seconds == json.loads((tmp_path / "out" / "run.json").read_text())["seconds"] == saved
+    loaded = load_experiment(tmp_path / "out")
+    assert loaded.seconds == saved
+    loaded.save(tmp_path / "again")
+    text = (tmp_path / "again" / "report.html").read_text()
+    assert f" · {shown}</p>" in text
+    assert text == (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("which", ["cancer", "diabetes", "odd"])
+def test_the_report_of_a_loaded_experiment_is_the_one_that_was_saved(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(which)[1]
+    load_experiment(folder).save(tmp_path / "again")
+    assert (tmp_path / "again" / "report.html").read_text() == (folder / "report.html").read_text()
+
+
+def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kerastoolkit.experiment import _Run
+
+    monkeypatch.setattr(_Run, "_train", lambda run: None)
+    grid = {"hidden": [(8, 4)], "optimizer__learning_rate": np.array([0.1, 0.01])}
+    experiment = plan_experiment(_frame(), "y", grid=grid, seed=np.int64(3)).run()
+    experiment.left_out = [{"hidden": (8, 4), "optimizer__learning_rate": np.float64(0.1)}]
+    experiment.failed = [{"params": {"hidden": (8, 4)}, "error": "ValueError: no"}]
+    experiment.baselines = [FoldScores("Most frequent class", "accuracy", (0.5, 0.5), 0.1)]
+    experiment.save(tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "hidden=8-4, optimizer__learning_rate=0.1" in text and "hidden=8-4: ValueError: no" in text
+    assert html.escape('"optimizer__learning_rate": [0.1, 0.01]') in text and html.escape('"seed": 3') in text
+    load_experiment(tmp_path / "out").save(tmp_path / "again")
+    assert (tmp_path / "again" / "report.html").read_text() == text
 
 
 def test_what_the_data_says_is_escaped_in_the_report() -> None:
