@@ -601,13 +601,11 @@ class _Run:
         try:
             self.experiment.save(self.plan.out)
         except Exception as error:
-            self.experiment.unsaved = f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"Not all of the folder '{self.plan.out}' could be written ({self.experiment.unsaved}). The "
-                "`Experiment` that is returned holds everything: call its `save` with another folder.",
-                KerasToolkitWarning,
-                stacklevel=5,
-            )
+            self.experiment.unsaved = why = f"{type(error).__name__}: {error}"
+            message = f"Not all of the folder {quoted(self.plan.out)} could be written ({why})."
+            if self.experiment.status == "complete":
+                message += " The `Experiment` that is returned holds everything: call its `save` with another folder."
+            warnings.warn(message, KerasToolkitWarning, stacklevel=5)
 
     def _train(self) -> None:
         plan, experiment = self.plan, self.experiment

@@ -118,7 +118,7 @@ def test_a_quantity_is_learned_on_a_scale_of_its_own(diabetes: tuple[Experiment,
     assert experiment.test is not None
     assert experiment.test.scores["neg_root_mean_squared_error"].value > -70
     assert experiment.test.y_pred.mean() == pytest.approx(152, abs=30)
-    assert "R²" in _Page((diabetes[1] / "report.html").read_text()).text
+    assert "R²" in _Page((diabetes[1] / "report.html").read_text(encoding="utf-8")).text
 
 
 def test_blanks_and_words_are_learned_from(titanic: tuple[Experiment, Path]) -> None:
@@ -320,7 +320,7 @@ def test_a_loaded_experiment_predicts_the_same(titanic: tuple[Experiment, Path])
     assert loaded.test.scores == experiment.test.scores
     assert np.array_equal(loaded.test.y_pred, experiment.test.y_pred)
     loaded.save(folder / "again")
-    assert (folder / "again" / "report.html").read_text() == (folder / "out" / "report.html").read_text()
+    assert (folder / "again" / "report.html").read_text(encoding="utf-8") == (folder / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_quantity_comes_back_in_its_own_units(diabetes: tuple[Experiment, Path]) -> None:
@@ -575,9 +575,9 @@ def test_a_loaded_experiment_shows_the_seconds_that_were_saved(
     loaded = load_experiment(tmp_path / "out")
     assert loaded.seconds == saved
     loaded.save(tmp_path / "again")
-    text = (tmp_path / "again" / "report.html").read_text()
+    text = (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
     assert f" · {shown}</p>" in text
-    assert text == (tmp_path / "out" / "report.html").read_text()
+    assert text == (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("which", ["cancer", "diabetes", "odd"])
@@ -586,7 +586,7 @@ def test_the_report_of_a_loaded_experiment_is_the_one_that_was_saved(
 ) -> None:
     folder = request.getfixturevalue(which)[1]
     load_experiment(folder).save(tmp_path / "again")
-    assert (tmp_path / "again" / "report.html").read_text() == (folder / "report.html").read_text()
+    assert (tmp_path / "again" / "report.html").read_text(encoding="utf-8") == (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
@@ -601,11 +601,11 @@ def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
     experiment.failed = [{"params": {"hidden": (8, 4)}, "error": "ValueError: no"}]
     experiment.baselines = [FoldScores("Most frequent class", "accuracy", (0.5, 0.5), 0.1)]
     experiment.save(tmp_path / "out")
-    text = (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "hidden=8-4, optimizer__learning_rate=0.1" in text and "hidden=8-4: ValueError: no" in text
     assert html.escape('"optimizer__learning_rate": [0.1, 0.01]') in text and html.escape('"seed": 3') in text
     load_experiment(tmp_path / "out").save(tmp_path / "again")
-    assert (tmp_path / "again" / "report.html").read_text() == text
+    assert (tmp_path / "again" / "report.html").read_text(encoding="utf-8") == text
 
 
 def test_what_the_data_says_is_escaped_in_the_report() -> None:
@@ -673,7 +673,7 @@ def test_a_spent_budget_leaves_candidates_out_and_says_which(tmp_path: Path) -> 
     assert len(experiment.results) == 1
     assert len(experiment.left_out) == 2
     assert experiment.test is not None
-    text = _Page((tmp_path / "out" / "report.html").read_text()).text
+    text = _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
     assert "time budget was spent: 2 of 3 candidates were left out" in text
     assert all(f"hidden={params['hidden'][0]}" in text for params in experiment.left_out)
 
@@ -691,7 +691,7 @@ def test_an_interrupted_search_leaves_a_readable_folder(
     with pytest.raises(KeyboardInterrupt):
         run_experiment(_cancer(), "target", grid=TINY, cv=2, out=tmp_path / "out", progress=interrupt)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "run.json"]
-    page = _Page((tmp_path / "out" / "report.html").read_text())
+    page = _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert "interrupted after 1 of 2 candidates" in page.text
     loaded = load_experiment(tmp_path / "out")
@@ -706,7 +706,7 @@ def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path) -> No
     assert experiment.best_params == {"hidden": (8,), "activation": "relu", "epochs": 2}
     assert [failed["params"]["activation"] for failed in experiment.failed] == ["rellu"]
     assert "rellu" in experiment.failed[0]["error"]
-    assert "could not be trained" in _Page((tmp_path / "out" / "report.html").read_text()).text
+    assert "could not be trained" in _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
 
 
 def test_a_grid_of_which_nothing_can_be_trained_is_an_error_with_the_reason(tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ ODD = {
 IN_ORDER = list(ODD)
 DRAWINGS_OF_TEXT: dict[str, Callable[[Any], Any]] = {
     "classes": lambda ax: plotting.plot_confusion(IN_ORDER, IN_ORDER[1:] + IN_ORDER[:1], IN_ORDER, ax=ax),
-    "names": lambda ax: plotting.plot_candidate_scores(dict.fromkeys(IN_ORDER, (0.5, 0.6)), {}, metric="$a$ $", ax=ax),
-    "quantity": lambda ax: plotting.plot_learning_curves({"$a$ $": [1.0, 0.5]}, "$a$ $", ax=ax),
+    "names": lambda ax: plotting.plot_candidate_scores(dict.fromkeys(IN_ORDER, (0.5, 0.6)), {}, metric="$a$-$b$", ax=ax),
+    "quantity": lambda ax: plotting.plot_learning_curves({"$a$-$b$": [1.0, 0.5]}, "$a$-$b$", ax=ax),
 }
 
 
@@ -108,7 +108,7 @@ def _assert_as_written(drawing: str, texts: list[str]) -> None:
     elif drawing == "names":
         longer = {"two\\nlines\\x1b\\…": "two\\nlines\\x1b\\x00", "x" * 15 + "…": "x" * 59 + "…"}
         assert {longer.get(shown, shown) for shown in ODD.values()} <= set(texts)
-    assert drawing == "classes" or any("$a$ $" in text for text in texts)
+    assert drawing == "classes" or any("$a$-$b$" in text for text in texts)
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS_OF_TEXT)
