@@ -201,16 +201,16 @@ def test_a_terminal_obeys_nothing_of_a_table_or_a_file(here: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_what_the_encoding_of_the_output_lacks_is_spelt_out(encoding: str) -> None:
+def test_what_a_terminal_would_obey_or_its_encoding_lacks_is_spelt_out(encoding: str) -> None:
     written = io.BytesIO()
     stream = io.TextIOWrapper(written, encoding, newline="\n", write_through=True)
-    _say("R² 0.5 ± 0.1 of '日本'\nsecond \ud800 line", stream)
+    _say("R² 0.5 ± 0.1 of '日本'\nsecond \ud800\x1b[31m line", stream)
     first = {
         "ascii": r"R\xb2 0.5 \xb1 0.1 of '\u65e5\u672c'",
         "cp1252": r"R² 0.5 ± 0.1 of '\u65e5\u672c'",
         "utf-8": "R² 0.5 ± 0.1 of '日本'",
     }[encoding]
-    assert written.getvalue().decode(encoding).splitlines() == [first, r"second \ud800 line"]
+    assert written.getvalue().decode(encoding).splitlines() == [first, r"second \ud800\x1b[31m line"]
 
 
 def test_a_folder_that_could_not_be_written_is_said_with_status_1(
