@@ -65,6 +65,10 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path
     return run_experiment(frame, "target", grid=TINY, cv=2, out=folder, metric="neg_root_mean_squared_error"), folder
 
 
+def _report(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
 class _Page(html.parser.HTMLParser):
     """Open tags and whatever a page would fetch."""
 
@@ -118,7 +122,7 @@ def test_a_quantity_is_learned_on_a_scale_of_its_own(diabetes: tuple[Experiment,
     assert experiment.test is not None
     assert experiment.test.scores["neg_root_mean_squared_error"].value > -70
     assert experiment.test.y_pred.mean() == pytest.approx(152, abs=30)
-    assert "R²" in _Page((diabetes[1] / "report.html").read_text(encoding="utf-8")).text
+    assert "R²" in _Page(_report(diabetes[1])).text
 
 
 def test_blanks_and_words_are_learned_from(titanic: tuple[Experiment, Path]) -> None:
@@ -298,7 +302,7 @@ def test_results_are_scikit_learns_without_the_pipelines_names(cancer: tuple[Exp
 def test_the_report_is_one_page_that_fetches_nothing(which: str, request: pytest.FixtureRequest) -> None:
     found = request.getfixturevalue(which)
     folder = found[1] / "out" if which == "titanic" else found[1]
-    text = (folder / "report.html").read_text(encoding="utf-8")
+    text = _report(folder)
     page = _Page(text)
     assert page.open == []
     assert page.fetched == []
@@ -320,7 +324,7 @@ def test_a_loaded_experiment_predicts_the_same(titanic: tuple[Experiment, Path])
     assert loaded.test.scores == experiment.test.scores
     assert np.array_equal(loaded.test.y_pred, experiment.test.y_pred)
     loaded.save(folder / "again")
-    assert (folder / "again" / "report.html").read_text(encoding="utf-8") == (folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert _report(folder / "again") == _report(folder / "out")
 
 
 def test_a_quantity_comes_back_in_its_own_units(diabetes: tuple[Experiment, Path]) -> None:
@@ -369,7 +373,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, str
 
 
 def test_labels_of_all_kinds_come_through_to_the_report(odd: tuple[Experiment, Path, str]) -> None:
-    text = (odd[1] / "report.html").read_text(encoding="utf-8")
+    text = _report(odd[1])
     page = _Page(text)
     assert page.open == [] and text.count("<svg") == 3
     assert "could not be" not in page.text
@@ -516,7 +520,7 @@ def test_a_figure_that_fails_leaves_a_notice_and_costs_nothing_else(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in cancer[1].iterdir()
     )
-    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    text = _report(tmp_path / "out")
     page = _Page(text)
     assert page.open == [] and text.count("<svg") == 2
     assert page.text.count("This figure could not be drawn: ValueError: <no> figure (") == 1
@@ -575,9 +579,9 @@ def test_a_loaded_experiment_shows_the_seconds_that_were_saved(
     loaded = load_experiment(tmp_path / "out")
     assert loaded.seconds == saved
     loaded.save(tmp_path / "again")
-    text = (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
+    text = _report(tmp_path / "again")
     assert f" · {shown}</p>" in text
-    assert text == (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert text == _report(tmp_path / "out")
 
 
 @pytest.mark.parametrize("which", ["cancer", "diabetes", "odd"])
@@ -586,7 +590,7 @@ def test_the_report_of_a_loaded_experiment_is_the_one_that_was_saved(
 ) -> None:
     folder = request.getfixturevalue(which)[1]
     load_experiment(folder).save(tmp_path / "again")
-    assert (tmp_path / "again" / "report.html").read_text(encoding="utf-8") == (folder / "report.html").read_text(encoding="utf-8")
+    assert _report(tmp_path / "again") == _report(folder)
 
 
 def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
@@ -601,11 +605,11 @@ def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
     experiment.failed = [{"params": {"hidden": (8, 4)}, "error": "ValueError: no"}]
     experiment.baselines = [FoldScores("Most frequent class", "accuracy", (0.5, 0.5), 0.1)]
     experiment.save(tmp_path / "out")
-    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    text = _report(tmp_path / "out")
     assert "hidden=8-4, optimizer__learning_rate=0.1" in text and "hidden=8-4: ValueError: no" in text
     assert html.escape('"optimizer__learning_rate": [0.1, 0.01]') in text and html.escape('"seed": 3') in text
     load_experiment(tmp_path / "out").save(tmp_path / "again")
-    assert (tmp_path / "again" / "report.html").read_text(encoding="utf-8") == text
+    assert _report(tmp_path / "again") == text
 
 
 def test_what_the_data_says_is_escaped_in_the_report() -> None:
@@ -673,7 +677,7 @@ def test_a_spent_budget_leaves_candidates_out_and_says_which(tmp_path: Path) -> 
     assert len(experiment.results) == 1
     assert len(experiment.left_out) == 2
     assert experiment.test is not None
-    text = _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
+    text = _Page(_report(tmp_path / "out")).text
     assert "time budget was spent: 2 of 3 candidates were left out" in text
     assert all(f"hidden={params['hidden'][0]}" in text for params in experiment.left_out)
 
@@ -691,7 +695,7 @@ def test_an_interrupted_search_leaves_a_readable_folder(
     with pytest.raises(KeyboardInterrupt):
         run_experiment(_cancer(), "target", grid=TINY, cv=2, out=tmp_path / "out", progress=interrupt)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "run.json"]
-    page = _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    page = _Page(_report(tmp_path / "out"))
     assert page.open == []
     assert "interrupted after 1 of 2 candidates" in page.text
     loaded = load_experiment(tmp_path / "out")
@@ -706,7 +710,7 @@ def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path) -> No
     assert experiment.best_params == {"hidden": (8,), "activation": "relu", "epochs": 2}
     assert [failed["params"]["activation"] for failed in experiment.failed] == ["rellu"]
     assert "rellu" in experiment.failed[0]["error"]
-    assert "could not be trained" in _Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text
+    assert "could not be trained" in _Page(_report(tmp_path / "out")).text
 
 
 def test_a_grid_of_which_nothing_can_be_trained_is_an_error_with_the_reason(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ ODD = {
 IN_ORDER = list(ODD)
 DRAWINGS_OF_TEXT: dict[str, Callable[[Any], Any]] = {
     "classes": lambda ax: plotting.plot_confusion(IN_ORDER, IN_ORDER[1:] + IN_ORDER[:1], IN_ORDER, ax=ax),
-    "names": lambda ax: plotting.plot_candidate_scores(dict.fromkeys(IN_ORDER, (0.5, 0.6)), {}, metric="$a$-$b$", ax=ax),
+    "names": lambda ax: plotting.plot_candidate_scores(
+        dict.fromkeys(IN_ORDER, (0.5, 0.6)), {}, metric="$a$-$b$", ax=ax
+    ),
     "quantity": lambda ax: plotting.plot_learning_curves({"$a$-$b$": [1.0, 0.5]}, "$a$-$b$", ax=ax),
 }
 
