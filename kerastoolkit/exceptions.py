@@ -4,6 +4,7 @@ KerasToolkitError
 ├── ParameterError (ValueError)        a parameter that could reach nothing, or a value that cannot be
 ├── DataError (ValueError)             data that cannot be learned from: shapes, types, targets, tables
 ├── ModelMismatchError (ValueError)    a model that does not fit its target: units, activation, loss
+├── DivergedError (ValueError)         a network whose weights, loss or output are no numbers any more
 ├── SavedFileError (ValueError)        a saved file that is damaged, foreign or too new
 ├── DistributionError (RuntimeError)   a way to distribute a model that cannot be had here, or that Keras gets wrong
 ├── JournalError (OSError)             a journal that cannot be read or written: locked, full, read-only
@@ -23,6 +24,7 @@ from kerastoolkit._words import printable
 __all__ = [
     "DataError",
     "DistributionError",
+    "DivergedError",
     "JournalError",
     "KerasToolkitError",
     "KerasToolkitWarning",
@@ -50,6 +52,10 @@ class DataError(KerasToolkitError, ValueError):
 
 class ModelMismatchError(KerasToolkitError, ValueError):
     """A model whose outputs, activation or loss do not fit the target."""
+
+
+class DivergedError(KerasToolkitError, ValueError):
+    """A network whose weights, loss or output are NaN or infinite, and of which nothing can be predicted."""
 
 
 class SavedFileError(KerasToolkitError, ValueError):

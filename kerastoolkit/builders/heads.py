@@ -26,7 +26,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kerastoolkit import _keras
 from kerastoolkit._words import did_you_mean
-from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
+from kerastoolkit.exceptions import DataError, DivergedError, ModelMismatchError, ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -542,6 +542,10 @@ class Head:
 
         Returns:
             Labels or numbers in the form of `y`: shape `(n,)`, or `(n, columns)`.
+
+        Raises:
+            DivergedError: The output for a row is NaN or infinite; the message names the row. A logit or margin of
+                several may be minus infinity, by which a model rules out a class.
         """
         raw = self._columns(raw)
         if self.kind in _NUMBERS:
@@ -549,7 +553,10 @@ class Head:
             if self.scale:
                 values = values * np.asarray(self.scale) + np.asarray(self.offset)
             values = values[:, 0] if self.flat else values.reshape(len(raw), *self.shape) if self.shape else values
-            return values.astype(self.dtype, copy=False)
+            with np.errstate(over="ignore"):
+                made = values.astype(self.dtype, copy=False)
+            refuse_what_is_no_number(made)  # what overflows in the unit and type of `y`
+            return made
         self._check_probabilities(raw)
         if self.kind == "multilabel":
             return (raw > self._threshold).astype("int64")
@@ -560,8 +567,8 @@ class Head:
         else:
             numbers = np.argmax(raw, axis=1)
         if self.one_hot:
-            made: Array = np.eye(self.n_classes or 0, dtype="int64")[numbers]
-            return made
+            rows: Array = np.eye(self.n_classes or 0, dtype="int64")[numbers]
+            return rows
         classes: Array = self.classes if self.classes is not None else np.arange(self.units)
         labels: Array = classes[numbers]
         return labels
@@ -576,6 +583,7 @@ class Head:
             Shape `(n, n_classes)`, each row adding up to 1; for `"multilabel"` the probability of each label.
 
         Raises:
+            DivergedError: As for `decode`.
             ModelMismatchError: The model puts out no probabilities; the message says what to do.
         """
         from scipy.special import expit, softmax
@@ -608,6 +616,9 @@ class Head:
 
         Returns:
             Shape `(n,)` for two classes (positive for the second), else `(n, n_classes)`.
+
+        Raises:
+            DivergedError: As for `decode`.
         """
         if self.kind == "ordinal" and self.units > 1:
             return np.log(np.maximum(self.probabilities(raw), float(np.finfo("float32").tiny)))
@@ -640,12 +651,10 @@ class Head:
         """Refuses numbers below 0 or above 1 where the model was taken to put out probabilities."""
         if self.output != "probability" or not raw.size or (raw.min() >= -_ROUNDING and raw.max() <= 1 + _ROUNDING):
             return
-        low, high = np.nanmin(raw), np.nanmax(raw)
-        if low < -_ROUNDING or high > 1 + _ROUNDING:
-            raise ModelMismatchError(
-                f"The model puts out numbers from {low:.4g} to {high:.4g}, which are no probabilities. If they are "
-                "logits, say head__from_logits=True; if not, end the model with a sigmoid or softmax."
-            )
+        raise ModelMismatchError(
+            f"The model puts out numbers from {raw.min():.4g} to {raw.max():.4g}, which are no probabilities. If they "
+            "are logits, say head__from_logits=True; if not, end the model with a sigmoid or softmax."
+        )
 
     @property
     def _threshold(self) -> float:
@@ -658,7 +667,9 @@ class Head:
                 f"The model puts out the shape {raw.shape}, where {self.units} number{'s' * (self.units != 1)} a row "
                 "were expected."
             )
-        return raw.reshape(len(raw), self.units)
+        raw = raw.reshape(len(raw), self.units)
+        refuse_what_is_no_number(raw, ruling_out=self.units > 1 and self.output in ("logit", "margin"))
+        return raw
 
     # -- to disk --------------------------------------------------------------------------------------------------
 
@@ -798,12 +809,13 @@ class HeadGroup:
 
     def decode(self, raw: Any) -> Any:
         """Decodes every output; columns are put side by side, shape `(n, outputs)`, dicts stay dicts."""
-        return self._join([part.decode(output) for part, output in zip(self.heads, self._listed(raw), strict=True)])
+        return self._join(self._each(Head.decode, raw))
 
     def probabilities(self, raw: Any) -> Any:
         """Probabilities of every output: a list of arrays, as scikit-learn returns them, or a dict without numbers."""
-        parts = zip(self.heads, self._listed(raw), strict=True)
-        made = self._by_output([None if part.classes is None else part.probabilities(output) for part, output in parts])
+        made = self._by_output(
+            self._each(lambda part, output: None if part.classes is None else part.probabilities(output), raw)
+        )
         return {name: part for name, part in made.items() if part is not None} if isinstance(made, dict) else made
 
     def split(self, y: Any) -> list[Array]:
@@ -815,6 +827,16 @@ class HeadGroup:
             return [np.asarray(y[name]) for name in self.names]
         y = np.asarray(y)
         return [y[:, number] for number in range(len(self.heads))]
+
+    def _each(self, make: Callable[[Head, Array], Any], raw: Any) -> list[Any]:
+        made = []
+        for number, (part, output) in enumerate(zip(self.heads, self._listed(raw), strict=True)):
+            try:
+                made.append(make(part, output))
+            except DivergedError as error:
+                which = f"column {number}" if self.names is None else repr(self.names[number])
+                raise DivergedError(f"Of the target {which}: {error}") from None
+        return made
 
     def _listed(self, raw: Any) -> list[Array]:
         if isinstance(raw, Mapping):
@@ -1113,6 +1135,37 @@ _RESCALE_TARGET = (
     "Give it in another unit, or scale it by sklearn.compose.TransformedTargetRegressor(..., "
     "transformer=StandardScaler()); a builder of kerastoolkit does so by itself."
 )
+
+
+def refuse_what_is_no_number(raw: Array, *, ruling_out: bool = False) -> None:
+    """Refuses output of a network that is NaN or infinite.
+
+    Args:
+        raw: The output, shape `(n, ...)`.
+        ruling_out: Whether minus infinity rules out a column, as long as another of the row is left. Defaults to
+            `False`.
+
+    Raises:
+        DivergedError: There is such a row; the message names the first, and says how many there are.
+    """
+    if raw.dtype.kind != "f":
+        return
+    with np.errstate(invalid="ignore", over="ignore"):  # a sum that is not finite may come of finite numbers
+        if np.isfinite(raw.sum()):
+            return
+    raw = raw.reshape(len(raw), -1)
+    is_number = np.isfinite(raw)
+    if ruling_out:
+        is_number |= np.isneginf(raw) & is_number.any(axis=1, keepdims=True)
+    rows = np.flatnonzero(~is_number.all(axis=1))
+    if len(rows):
+        raise DivergedError(
+            f"The output of the network is NaN or infinite for {len(rows)} of {len(raw)} rows, the first of them row "
+            f"{rows[0]}: {_short(raw[rows[0]])}. No prediction, probability or score can be made of that. If it is so "
+            "for many rows, the network diverged: train it with smaller steps (`optimizer__learning_rate`), clipped "
+            "gradients (`optimizer__clipnorm=1.0`) or scaled inputs. If it is so for a few, look at their values: they "
+            "take the network beyond the range of floats."
+        )
 
 
 # -- looking at a model ---------------------------------------------------------------------------------------------

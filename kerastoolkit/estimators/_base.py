@@ -29,9 +29,23 @@ from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
 from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators._divergence import (
+    ADVICE,
+    Divergence,
+    find_divergence,
+    losses_of_weights,
+    words_of_warning,
+)
 from kerastoolkit.estimators._encoders import EncoderHead, metadata
-from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
+from kerastoolkit.exceptions import (
+    DataError,
+    DivergedError,
+    KerasToolkitWarning,
+    ModelMismatchError,
+    ParameterError,
+)
 from kerastoolkit.training import Fit, isolated
+from kerastoolkit.training.fused import is_scored
 from kerastoolkit.training.fused import train as train_model
 from kerastoolkit.training.network import Network, Recipe
 
@@ -55,6 +69,7 @@ class KerasEstimator(BaseEstimator):
     columns_: Columns
     _network: Network
     _strategy: Strategy | None = None  # under which the model was built
+    _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
     _input_shape: Any
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -238,6 +253,13 @@ class KerasEstimator(BaseEstimator):
             ParameterError: A parameter could reach nothing or has an impossible value.
             DataError: `X` or `y` cannot be learned from.
             ModelMismatchError: The model does not fit the target.
+            DivergedError: The network diverged among fits that are trained together and scored, as in a search of
+                `kerastoolkit.search`, where that counts as a fit that failed; or on torch, whose binary crossentropy
+                refuses to go on.
+
+        Warns:
+            KerasToolkitWarning: The network diverged: weights or loss are NaN or infinite. It is fitted, with its
+                `history_`, but whatever would predict with it raises a DivergedError.
         """
         continuing = self.warm_start and self.__sklearn_is_fitted__()
         return self._fit(X, y, sample_weight, validation_data, fit_params, continuing=continuing)
@@ -307,6 +329,7 @@ class KerasEstimator(BaseEstimator):
         class_weight = fit_params.pop("class_weight", getattr(self, "class_weight", None))
         self._check_fit_params(fit_params)
         strategy = self._find_strategy()
+        had_diverged = continuing and self._has_diverged()
         with self._unchanged_by_errors():
             if continuing:
                 self._move_to(strategy)
@@ -331,8 +354,14 @@ class KerasEstimator(BaseEstimator):
                     self.n_iter_ = 0
                     self._after_build(self.head_)
                 arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+            # What is infinite since it diverged is no constant.
+            sums_at_first = list if had_diverged else self._network.sums_at_first()
+            history: dict[str, list[Any]] = {}
             if train:
-                self._train(arguments, seed)
+                history = self._train(arguments, seed, sums_at_first)
+            else:
+                self._diverged = find_divergence(self._network, (), sums_at_first)
+        self._tell_of_divergence(history, had_diverged)
         return self
 
     def _bound(self, head: Head | HeadGroup, data: _Data) -> Head | HeadGroup:
@@ -344,7 +373,10 @@ class KerasEstimator(BaseEstimator):
             bound.check_encoded(data.sample_target)
         return bound
 
-    def _train(self, arguments: dict[str, Any], seed: int | None) -> None:
+    def _train(
+        self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
+    ) -> dict[str, list[Any]]:
+        """Trains, and returns the history of this training alone."""
         history = None
         own = {name: arguments.pop(name) for name in _FIT_FIELDS if name in arguments}
         own = {name: value for name, value in own.items() if value is not None}
@@ -356,9 +388,46 @@ class KerasEstimator(BaseEstimator):
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
             history = getattr(self._network.history, "history", {})
             raise
+        except RuntimeError as error:
+            if "should be between 0 and 1" not in str(error):
+                raise
+            # So torch refuses NaN, where other backends compute a loss that is NaN.
+            found = "its output is NaN, of which torch makes no loss"
+            raise DivergedError(f"The network diverged: {found}. {ADVICE}") from error
         finally:
             if history is not None:
                 self._remember(history, own["callbacks"])
+                losses = losses_of_weights(history.get("loss", ()), own["callbacks"], own.get("initial_epoch", 0))
+                self._diverged = find_divergence(self._network, losses, sums_at_first)
+        return dict(history)
+
+    def _tell_of_divergence(self, history: dict[str, list[Any]], had_diverged: bool) -> None:
+        """Warns of it once a fit is over and kept; in a search the fit has failed."""
+        found = None if self._diverged is None else Divergence(*self._diverged)
+        if not is_scored():
+            told = words_of_warning(found, history, had_diverged)
+            if told is not None:
+                warnings.warn(told, KerasToolkitWarning, stacklevel=4)
+        elif found is not None:
+            raise DivergedError(f"The network diverged: {found.words}. {ADVICE}")
+
+    def _output(self, X: Any, **predict_params: Any) -> Any:
+        """The same as `_raw`, of a network that did not diverge."""
+        self._refuse_diverged()
+        return self._raw(X, **predict_params)
+
+    def _has_diverged(self) -> bool:
+        """Whether the network is one that diverged in the last fit."""
+        return self._diverged is not None and Divergence(*self._diverged).is_of(self._network)
+
+    def _refuse_diverged(self) -> None:
+        check_is_fitted(self)
+        if self._has_diverged():
+            words = Divergence(*self._diverged).words  # type: ignore[misc]
+            raise DivergedError(
+                f"The network diverged while it was trained: {words}. Nothing can be predicted with it, and it has no "
+                f"score. {ADVICE}"
+            )
 
     def _move_to(self, strategy: Strategy | None) -> None:
         """Makes the trained model anew under a strategy, where it was built under another or came from a file."""
@@ -864,8 +933,9 @@ class KerasEstimator(BaseEstimator):
         Raises:
             NotFittedError: `fit` was not called.
             DataError: `X` has other features or shapes than in `fit`.
+            DivergedError: The network diverged in `fit`, or its output for a row is NaN or infinite.
         """
-        raw = self._raw(X, **predict_params)
+        raw = self._output(X, **predict_params)
         return self.head_.decode(raw)
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:

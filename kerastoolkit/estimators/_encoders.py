@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit.builders.heads import refuse_what_is_no_number
 from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
 
 if TYPE_CHECKING:
@@ -64,11 +65,21 @@ class EncoderHead:
         return self.encoder.transform(y)
 
     def decode(self, raw: Any) -> Any:
-        """Predictions from the model's output."""
+        """Predictions from the model's output.
+
+        Raises:
+            DivergedError: The output for a row is NaN or infinite.
+        """
+        _refuse_what_is_no_number(raw)
         return self.encoder.inverse_transform(raw)
 
     def probabilities(self, raw: Any) -> Any:
-        """Probabilities from the model's output."""
+        """Probabilities from the model's output.
+
+        Raises:
+            DivergedError: The output for a row is NaN or infinite.
+        """
+        _refuse_what_is_no_number(raw)
         return self.encoder.inverse_transform(raw, return_proba=True)
 
     def get_config(self) -> dict[str, Any]:
@@ -81,3 +92,10 @@ class EncoderHead:
             f"An estimator with a `target_encoder` of its own ({type(self.encoder).__name__}) cannot be saved without "
             "pickle. Save `model_` by Keras, or pickle the estimator."
         )
+
+
+def _refuse_what_is_no_number(raw: Any) -> None:
+    import keras
+
+    for part in keras.tree.flatten(raw):
+        refuse_what_is_no_number(part)

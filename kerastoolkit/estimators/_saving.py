@@ -35,7 +35,7 @@ _FORMAT = 1
 _DESCRIPTION, _MODEL, _PARAMETER = "estimator.json", "model.keras", "parameter.keras"
 # What was learned of the form of the data, by its place in the file: where it is kept, and its class.
 _READERS: dict[str, tuple[str, Any]] = {"columns": ("columns_", Columns), "words": ("words_", Vocabulary)}
-_LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape", "head_history_")
+_LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape", "head_history_", "_diverged")
 
 
 class NotLoaded:

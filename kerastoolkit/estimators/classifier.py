@@ -182,8 +182,9 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
 
         Raises:
             NotFittedError: `fit` was not called.
+            DivergedError: As for `predict`.
         """
-        raw = self._raw(X, **predict_params)
+        raw = self._output(X, **predict_params)
         return self.head_.probabilities(raw)
 
     def predict_log_proba(self, X: Any, **predict_params: Any) -> Any:
@@ -207,8 +208,9 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
 
         Raises:
             NotFittedError: `fit` was not called.
+            DivergedError: As for `predict`.
         """
-        raw = self._raw(X, **predict_params)
+        raw = self._output(X, **predict_params)
         return self.head_.scores(raw)
 
     predict_proba = available_if(_has_probabilities)(predict_proba)

@@ -10,10 +10,11 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_array
 
 from kerastoolkit import builders
 from kerastoolkit.builders import Head
+from kerastoolkit.builders.heads import refuse_what_is_no_number
 from kerastoolkit.estimators import _inputs
 from kerastoolkit.estimators._base import KerasEstimator, _Data
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
@@ -147,8 +148,9 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
         Raises:
             NotFittedError: `fit` was not called.
+            DivergedError: The network diverged in `fit`, or its output for a row is NaN or infinite.
         """
-        check_is_fitted(self)
+        self._refuse_diverged()
         raw = self._halves_by_rows(self.encoder_, self._read_X(X, reset=False))
         return raw.reshape(len(raw), -1)
 
@@ -164,8 +166,9 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         Raises:
             NotFittedError: `fit` was not called.
             DataError: There are more or fewer than `n_components` columns.
+            DivergedError: As for `transform`.
         """
-        check_is_fitted(self)
+        self._refuse_diverged()
         X = check_array(X, dtype="numeric")
         if X.shape[1] != self._n_features_out:
             raise DataError(f"X has {X.shape[1]} columns, but `transform` returns {self._n_features_out}.")
@@ -217,7 +220,9 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
             batch = X[start : start + 1024]
             output = half(_inputs.filled(batch, -len(batch) % 32), training=False)
             parts.append(keras.ops.convert_to_numpy(output)[: len(batch)])
-        return np.concatenate(parts)
+        made = np.concatenate(parts)
+        refuse_what_is_no_number(made)
+        return made
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
 
@@ -305,5 +310,10 @@ class Reconstruction(Head):
         return np.asarray(y, dtype=keras.config.floatx())
 
     def decode(self, raw: Any) -> Any:
-        """What the network made of rows."""
+        """What the network made of rows.
+
+        Raises:
+            DivergedError: Some of it is NaN or infinite.
+        """
+        refuse_what_is_no_number(raw)
         return raw

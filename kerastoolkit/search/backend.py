@@ -28,6 +28,7 @@ from joblib._parallel_backends import FallbackToBackend, ParallelBackendBase, Se
 from sklearn import config_context
 
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
+from kerastoolkit.search._tasks import is_fit
 from kerastoolkit.search.rungs import Ladder
 from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
 from kerastoolkit.training.seeds import Settings, is_inside, put_settings, settings
@@ -96,10 +97,20 @@ class Cancelled(BaseException):
 
 
 class _Task:
-    """A call that joblib wants done, in a thread of its own."""
+    """A call that joblib wants done, in a thread of its own.
 
-    def __init__(self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None) -> None:
+    Args:
+        call: The call.
+        done: What joblib wants called when it is done.
+        parent: The task that waits for it; None if there is none.
+        scored: Whether it is one fit among many that are scored, of which some may fail.
+    """
+
+    def __init__(
+        self, call: Callable[[], Any], done: Callable[[Any], None], parent: _Task | None, scored: bool
+    ) -> None:
         self.call, self.done, self.parent = call, done, parent
+        self.is_scored: bool = scored or (parent is not None and parent.is_scored)
         self.given_up = False
         self.settings = Settings()
         self.result: Any = None
@@ -255,7 +266,7 @@ class _Conductor:
         self._local.task = task
         try:
             put_settings(task.settings, only=True)
-            with np.errstate(), config_context(), gathering(self._hand_in):
+            with np.errstate(), config_context(), gathering(self._hand_in, scored=task.is_scored):
                 task.result = task.call()
         except BaseException as error:
             task.error = error
@@ -533,8 +544,9 @@ class FusedBackend(ParallelBackendBase):
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
         """Takes a task; it runs when its turn comes."""
+        scored = any(is_fit(function) for function, *_ in getattr(func, "items", ()))
         call = func if self._around is None else self._around(func)
-        task = _Task(call, callback or (lambda task: None), self._parent)
+        task = _Task(call, callback or (lambda task: None), self._parent, scored)
         task.settings = self._settings
         self._tasks.append(task)
         self._conductor.add(task)

@@ -35,6 +35,7 @@ from kerastoolkit._sqlite import application_of, connect, has_table, look
 from kerastoolkit._version import __version__
 from kerastoolkit.exceptions import JournalError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
+from kerastoolkit.search._tasks import is_fit
 
 __all__ = ["Journal"]
 
@@ -165,7 +166,7 @@ class Journal:
         # In place: a BatchedCalls also sets up the backend of what its functions call, and has no public way to be
         # made anew.
         call.items = [
-            (functools.partial(self._fit, function) if _is_fit(function) else function, arguments, keywords)
+            (functools.partial(self._fit, function) if is_fit(function) else function, arguments, keywords)
             for function, arguments, keywords in items
         ]
         return call
@@ -540,13 +541,6 @@ def _transaction(file: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connec
     finally:
         if file.in_transaction:
             file.execute("ROLLBACK")
-
-
-def _is_fit(function: Any) -> bool:
-    """Whether joblib was handed scikit-learn's function that fits and scores one candidate on one split."""
-    inner = inspect.unwrap(function)
-    name, module = getattr(inner, "__name__", ""), getattr(inner, "__module__", "") or ""
-    return name == "_fit_and_score" and module.startswith("sklearn.model_selection.")
 
 
 def _is_success(result: Any, error_score: Any) -> bool:

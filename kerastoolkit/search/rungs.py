@@ -303,6 +303,8 @@ class Ladder:
         while place.ahead and place.ahead[0] <= epoch:
             place.ahead.pop(0)
         value = -float(values[monitor]) if self._more_is_better else float(values[monitor])
+        if not np.isfinite([values.get(name, 0.0) for name in ("loss", "val_loss")]).all():
+            value = math.inf  # of a network that diverged, an accuracy says nothing
         of_candidate = self._values.setdefault(rung, {}).setdefault(place.candidate, {})
         of_candidate[place.split] = value if math.isfinite(value) else math.inf
         return rung, place.candidate

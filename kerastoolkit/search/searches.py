@@ -108,10 +108,13 @@ class _Together:
         super()._run_search(counted, **context)  # type: ignore[misc]
 
     def _select_best_index(self, refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
-        """The place of the best candidate; one that was stopped at a rung is not refitted to its end."""
+        """The place of the best candidate; one that was stopped at a rung is not refitted to its end, unless no other
+        has a score.
+        """
         if "stopped_early" in results and not callable(refit):
             ranks, stopped = results[f"rank_test_{refit_metric}"], results["stopped_early"]
-            results = {**results, f"rank_test_{refit_metric}": ranks + stopped * len(ranks)}
+            failed = np.isnan(results[f"mean_test_{refit_metric}"])
+            results = {**results, f"rank_test_{refit_metric}": ranks + (stopped + 2 * failed) * len(ranks)}
         found: int = super()._select_best_index(refit, refit_metric, results)  # type: ignore[misc]
         return found
 

@@ -308,18 +308,25 @@ _gathering = threading.local()
 
 
 @contextlib.contextmanager
-def gathering(gather: Callable[[Fit], Trained]) -> Iterator[None]:
+def gathering(gather: Callable[[Fit], Trained], *, scored: bool = False) -> Iterator[None]:
     """Lets every `train` of this thread go to a function, which may wait for others to train together with.
 
     Args:
         gather: Trains a fit.
+        scored: Whether the fits are scored, one among many, by somebody who knows what to do with one that failed.
+            Defaults to `False`.
     """
-    before = getattr(_gathering, "gather", None)
-    _gathering.gather = gather
+    before = getattr(_gathering, "gather", None), is_scored()
+    _gathering.gather, _gathering.scored = gather, scored
     try:
         yield
     finally:
-        _gathering.gather = before
+        _gathering.gather, _gathering.scored = before
+
+
+def is_scored() -> bool:
+    """Whether a fit of this thread is one among many that are scored, so that it may fail; see `gathering`."""
+    return bool(getattr(_gathering, "scored", False))
 
 
 def train(fit: Fit) -> Trained:

@@ -345,6 +345,26 @@ class Network:
         for variable, value in kept:
             variable.assign(value)
 
+    def sums(self) -> tuple[list[float], list[float]]:
+        """The sum of each array of weights: those that are trained, and the others. One is finite if all numbers are.
+
+        A sum is the quickest look at all numbers of an array, and in double precision none overflows.
+        """
+        if self._model is None:
+            return _sums(self.state.trainable), _sums(self.state.others)
+        return _sums_of(self._model.trainable_variables), _sums_of(self._model.non_trainable_variables)
+
+    def sums_at_first(self) -> Callable[[], list[float]]:
+        """The sums of the weights that are not trained, as they are before training; to be asked for when it is over.
+
+        Those of an example cost nothing unless they are asked for.
+        """
+        example = self._example
+        if self._model is None:
+            return lambda: _sums_of(example.non_trainable_variables)
+        sums = _sums_of(self._model.non_trainable_variables)
+        return lambda: sums
+
     @property
     def model(self) -> keras.Model:
         """The `keras.Model`, made now if it has not been made before."""
@@ -419,6 +439,22 @@ def _places(model: keras.Model) -> tuple[list[int], list[int]]:
         [places[id(variable)] for variable in model.trainable_variables],
         [places[id(variable)] for variable in model.non_trainable_variables],
     )
+
+
+def _sums_of(variables: Sequence[Any]) -> list[float]:
+    # Of what is spread over several hosts none sees all.
+    return _sums([_program.array(one) for one in variables if getattr(one.value, "is_fully_addressable", True)])
+
+
+def _sums(arrays: Sequence[Any]) -> list[float]:
+    with np.errstate(invalid="ignore"):
+        return [
+            float(array.sum(dtype=np.float64)) if _is_of_floats(array) else 0.0 for array in map(np.asarray, arrays)
+        ]
+
+
+def _is_of_floats(array: Any) -> bool:
+    return array.dtype.kind == "f" or "float" in array.dtype.name  # half precision of brains is no float to numpy
 
 
 def draw(networks: Sequence[Network]) -> None:
