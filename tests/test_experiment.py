@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.model_selection import ParameterGrid
 
 from kerastoolkit import plotting
@@ -711,6 +711,29 @@ def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path) -> No
     assert [failed["params"]["activation"] for failed in experiment.failed] == ["rellu"]
     assert "rellu" in experiment.failed[0]["error"]
     assert "could not be trained" in _Page(_report(tmp_path / "out")).text
+
+
+@pytest.mark.parametrize("load", [load_iris, load_diabetes])
+def test_a_candidate_that_diverged_has_failed_in_table_record_and_report(load: Any, tmp_path: Path) -> None:
+    grid = {"hidden": [[8]], "optimizer__learning_rate": [1e30, 0.01], "epochs": [2]}
+    experiment = run_experiment(load(as_frame=True).frame, "target", grid=grid, cv=2, out=tmp_path / "out")
+    assert experiment.best_params["optimizer__learning_rate"] == 0.01
+    assert experiment.results["param_optimizer__learning_rate"].tolist() == [0.01]
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (failed,) = record["failed"]
+    assert failed["params"]["optimizer__learning_rate"] == 1e30
+    assert "DivergedError: The network diverged: its loss has been nan since epoch 1" in failed["error"]
+    assert record["verdict"] == experiment.verdict() and len(record["baselines"]) == 3
+    assert "The network diverged" in _Page((tmp_path / "out" / "report.html").read_text()).text
+
+
+def test_if_all_candidates_diverge_the_error_says_so(tmp_path: Path) -> None:
+    grid = {"optimizer__learning_rate": [1e30, 1e25], "epochs": [2]}
+    with pytest.raises(DataError, match=r"No candidate could be trained.*The network diverged"):
+        run_experiment(load_iris(as_frame=True).frame, "target", grid=grid, cv=2, out=tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["status"], record["chosen"], len(record["failed"])) == ("failed", None, 2)
+    assert "The network diverged" in _Page((tmp_path / "out" / "report.html").read_text()).text
 
 
 def test_a_grid_of_which_nothing_can_be_trained_is_an_error_with_the_reason(tmp_path: Path) -> None:

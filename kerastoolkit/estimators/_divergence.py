@@ -119,7 +119,7 @@ def words_of_warning(found: Divergence | None, history: Mapping[str, Sequence[An
 def _of_epochs(losses: Sequence[Any]) -> str:
     finite = [number for number, loss in enumerate(losses, 1) if np.isfinite(loss).all()]
     first = (finite[-1] if finite else 0) + 1
-    return f"is {np.ravel(losses[-1])[0]} since epoch {first} of {len(losses)}"
+    return f"has been {np.ravel(losses[-1])[0]} since epoch {first}"
 
 
 def _all_finite(sums: Sequence[float]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from kerastoolkit.builders import Head, HeadGroup, head
-from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
+from kerastoolkit.exceptions import DataError, DivergedError, ModelMismatchError, ParameterError
 
 
 @pytest.mark.parametrize(
@@ -303,3 +304,58 @@ def test_kinds_of_labels_are_those_of_scikit_learn(values: list[Any]) -> None:
     elif len(values) > 2:
         with pytest.raises(DataError, match="looks multiclass"):
             head(np.array(values * 20), kind="binary")
+
+
+# -- output that is no number ---------------------------------------------------------------------------------------
+
+_LOGITS = dataclasses.replace(Head.multiclass(3), output="logit")
+_HEADS = {
+    "binary": Head.binary(),
+    "multiclass": Head.multiclass(3),
+    "logits": _LOGITS,
+    "margins": dataclasses.replace(Head.multiclass(3), output="margin"),
+    "multilabel": Head.multilabel(3),
+    "ordinal": Head.ordinal(4),
+}
+
+
+@pytest.mark.parametrize("name", _HEADS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_of_output_that_is_no_number_nothing_is_made(name: str, value: float) -> None:
+    made = _HEADS[name]
+    raw = np.full((4, made.units), 0.25, "float32")
+    raw[2, -1] = value
+    for make in (made.decode, made.probabilities, made.scores):
+        with pytest.raises(DivergedError, match="NaN or infinite for 1 of 4 rows, the first of them row 2"):
+            make(raw)
+    assert len(made.decode(raw[:2])) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("made", [Head.regression(2), Head.counts(2)], ids=["regression", "counts"])
+def test_a_number_is_neither_nan_nor_infinite(made: Head, value: float) -> None:
+    with pytest.raises(DivergedError, match="2 of 3 rows, the first of them row 1"):
+        made.decode(np.array([[1, 2], [3, value], [value, 4]], "float32"))
+    # The sum of finite numbers may overflow.
+    assert_array_equal(made.decode(np.full((9, 2), 3e38, "float32")), np.full((9, 2), 3e38, "float32"))
+
+
+def test_minus_infinity_rules_out_a_class_as_long_as_one_is_left() -> None:
+    raw = np.array([[-np.inf, 0.0, np.log(3)], [-np.inf, 1.0, -np.inf]])
+    assert_array_equal(_LOGITS.decode(raw), [2, 1])
+    assert_allclose(_LOGITS.probabilities(raw), [[0, 0.25, 0.75], [0, 1, 0]])
+    with pytest.raises(DivergedError, match="1 of 1 rows"):
+        _LOGITS.decode(np.full((1, 3), -np.inf))
+    one = dataclasses.replace(Head.binary(), output="logit")  # there is no other that it would leave
+    with pytest.raises(DivergedError, match="1 of 2 rows, the first of them row 1"):
+        one.probabilities(np.array([[700.0], [-np.inf]]))
+
+
+def test_a_group_names_the_target_whose_output_is_no_number() -> None:
+    raw = [np.zeros((2, 1)), np.array([[0.5], [np.nan]])]
+    group = HeadGroup((Head.regression(), Head.binary()), ("price", "sold"))
+    for make in (group.decode, group.probabilities):
+        with pytest.raises(DivergedError, match="Of the target 'sold': .* 1 of 2 rows, the first of them row 1"):
+            make(raw)
+    with pytest.raises(DivergedError, match="Of the target column 1: "):
+        HeadGroup(group.heads).decode(raw)

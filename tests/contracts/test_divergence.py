@@ -33,7 +33,7 @@ def iris() -> Data:
 
 
 def _diverged(estimator: Any, X: Any, y: Any = None) -> Any:
-    with pytest.warns(KerasToolkitWarning, match="The network diverged: its loss is nan since epoch 1 of 2"):
+    with pytest.warns(KerasToolkitWarning, match="The network diverged: its loss has been nan since epoch 1"):
         return estimator.fit(X, y)
 
 
@@ -94,7 +94,7 @@ def test_nor_after_a_pickle_or_a_file(iris: Data, tmp_path: Path) -> None:
     X, y = iris
     estimator = _diverged(KerasClassifier(**HUGE), X, y)
     for again in (pickle.loads(pickle.dumps(estimator)), load(estimator.save(tmp_path / "diverged.zip"))):
-        with pytest.raises(DivergedError, match="its loss is nan since epoch 1 of 2"):
+        with pytest.raises(DivergedError, match="its loss has been nan since epoch 1"):
             again.predict(X)
 
 
@@ -127,9 +127,11 @@ def test_nor_does_one_of_scikit_learns(iris: Data, name: str) -> None:
         name, {"min_resources": 60, "random_state": 0}
     )
     pipeline = make_pipeline(StandardScaler(), KerasClassifier(epochs=2, random_state=0))
-    grid = {f"kerasclassifier__{name}": rates for name, rates in RATES.items()}
-    with pytest.warns(UserWarning, match="Scoring failed"), pytest.warns(KerasToolkitWarning, match="diverged"):
+    grid = {f"kerasclassifier__{parameter}": rates for parameter, rates in RATES.items()}
+    with pytest.warns() as warned:
         found = getattr(model_selection, name)(pipeline, grid, cv=2, **options).fit(*iris)
+    messages = {str(warning.message)[:21] for warning in warned}
+    assert {"The network diverged:", "Scoring failed. The s"} <= messages
     assert found.best_params_ == {"kerasclassifier__optimizer__learning_rate": 0.01}
 
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import KerasClassifier
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV, Rungs
 from kerastoolkit.search.rungs import Ladder, Refused
 from kerastoolkit.training.fused import Fit, Trained
@@ -467,7 +467,9 @@ def test_if_all_are_stopped_the_best_of_them_is_the_best(cancer: Any) -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             logs["val_loss"] = NAN
 
-    search = GridSearchCV(classifier(callbacks=Lost), RATES, early_stopping="rungs", **SCORES).fit(*cancer)
+    search = GridSearchCV(classifier(callbacks=Lost), RATES, early_stopping="rungs", **SCORES)
+    with pytest.warns(KerasToolkitWarning, match="The loss of the validation data has been nan"):
+        search.fit(*cancer)
     assert search.cv_results_["stopped_early"].all()
     assert search.best_index_ == np.argmax(search.cv_results_["mean_test_score"])
 
