@@ -36,7 +36,9 @@ class Divergence(NamedTuple):
     def is_of(self, network: Network) -> bool:
         """Whether a network still is the one that diverged; the user may have given it other weights since."""
         trained, others = network.sums()
-        return not _all_finite(trained) or np.allclose([*trained, *others], self.sums, rtol=1e-9, equal_nan=True)
+        sums = (*trained, *others)
+        is_unchanged = len(sums) == len(self.sums) and np.allclose(sums, self.sums, rtol=1e-9, equal_nan=True)
+        return not _all_finite(trained) or is_unchanged
 
 
 def find_divergence(
@@ -61,7 +63,7 @@ def find_divergence(
             not math.isfinite(now) and math.isfinite(then) for now, then in zip(others, before, strict=False)
         )
     words = []
-    if losses and not np.isfinite(losses[-1]).all():
+    if _end_badly(losses):
         words.append(f"its loss {_of_epochs(losses)}")
     if n_broken:
         words.append(f"{n_broken} of its {len(trained) + len(others)} arrays of weights hold NaN or infinity")
@@ -102,18 +104,22 @@ def words_of_warning(found: Divergence | None, history: Mapping[str, Sequence[An
             f"The network diverged: {found.words}. It predicts nothing and has no score: whatever asks for one raises "
             f"a DivergedError.{before if had_diverged else ''} {ADVICE}"
         )
-    for name, which, then in (
-        ("loss", "loss", ", but the weights are finite: those of an earlier epoch, if a callback put them back."),
-        (
-            "val_loss",
-            "loss of the validation data",
-            ": some of its rows take the network beyond the range of floats. `predict` refuses such rows.",
-        ),
-    ):
-        losses = history.get(name, ())
-        if losses and not np.isfinite(losses[-1]).all():
-            return f"The {which} {_of_epochs(losses)}{then}"
+    losses, of_validation = history.get("loss", ()), history.get("val_loss", ())
+    if _end_badly(losses):
+        return (
+            f"The loss {_of_epochs(losses)}, but the weights are finite: those of an earlier epoch, if a callback put "
+            "them back."
+        )
+    if _end_badly(of_validation):
+        return (
+            f"The loss of the validation data {_of_epochs(of_validation)}: some of its rows take the network beyond "
+            "the range of floats. `predict` refuses such rows."
+        )
     return None
+
+
+def _end_badly(losses: Sequence[Any]) -> bool:
+    return len(losses) > 0 and not np.isfinite(losses[-1]).all()
 
 
 def _of_epochs(losses: Sequence[Any]) -> str:

@@ -249,6 +249,7 @@ _ADDED = """
         memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
     `n_jobs` is taken for the sake of scikit-learn's signature and makes no difference: the fits share one program.
+    A fit whose network diverged (weights or loss of NaN or infinity) has failed, and gets `error_score`.
     After `fit`, `report_` says what was trained together, and `explain()` says it in words.
 """
 

@@ -85,7 +85,12 @@ def test_nor_of_numbers(options: dict[str, Any], target: str) -> None:
 def test_nor_of_rows_that_were_to_be_squeezed(iris: Data) -> None:
     X, _ = iris
     estimator = _diverged(KerasTransformer(n_components=2, **HUGE), X)
-    for ask in (estimator.transform, estimator.predict, estimator.score, lambda X: estimator.inverse_transform(X[:, :2])):
+    for ask in (
+        estimator.transform,
+        estimator.predict,
+        estimator.score,
+        lambda X: estimator.inverse_transform(X[:, :2]),
+    ):
         with pytest.raises(DivergedError):
             ask(X)
 

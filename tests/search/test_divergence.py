@@ -90,9 +90,10 @@ def test_a_hundred_of_them_are_one_warning(iris: Data) -> None:
     grid = {"optimizer__learning_rate": [*np.geomspace(1e20, 1e30, 50), 0.01]}
     with pytest.warns() as warned:
         GridSearchCV(_classifier(), grid, cv=2).fit(*iris)
-    kinds = [warning.category.__name__ for warning in warned]
+    kinds = [warning.category.__name__ for warning in warned if warning.category is not DeprecationWarning]
+    messages = [str(warning.message) for warning in warned]
     assert sorted(kinds) == ["FitFailedWarning", "UserWarning"]  # the other is of scores that are no numbers
-    assert "100 fits failed out of a total of 102" in str(warned[kinds.index("FitFailedWarning")].message)
+    assert sum("100 fits failed out of a total of 102" in message for message in messages) == 1
 
 
 def test_an_ensemble_with_a_member_that_diverged_has_failed(iris: Data) -> None:
@@ -113,8 +114,8 @@ def test_cross_validation_of_fused_fits_fails_as_a_search_does(iris: Data) -> No
 
 def test_an_accuracy_that_looks_good_takes_nobody_over_a_rung(iris: Data) -> None:
     X, y = iris
-    X, y = X[:120], y[:120]
-    y = np.where(y == 2, 0, y)  # most rows are of the first class, which is what NaN is taken for
+    rows = np.r_[:60, 100:110]  # most are of the first class, which is what NaN is taken for
+    X, y = X[rows], y[rows]
     grid = {"optimizer__learning_rate": [1e30, 1e-5]}
     rungs = Rungs(monitor="accuracy", factor=2)
     with pytest.warns(FitFailedWarning):
