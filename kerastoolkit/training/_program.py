@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import math
 import operator
 import queue
 import random
@@ -44,8 +45,16 @@ _LIGHT_ALONE, _LIGHT_STACKED = 500_000, 100_000
 _SAVED_ALONE, _SAVED_STACKED, _SAVED_A_MULTIPLICATION = 90e-6, 12e-6, 1e-10
 _MOST_MULTIPLICATIONS_FOR_XLA = 1_000_000
 
+# What a step takes by TensorFlow's own operations, in seconds: of one model, and how much more for each multiplication
+# forward; of a stack, the same for each model of it.
+_STEP_ALONE, _MULTIPLICATION_ALONE = 100e-6, 1.5e-10
+_LIGHT_STEP_STACKED, _STEP_STACKED, _MODEL_STACKED, _MULTIPLICATION_STACKED = 150e-6, 400e-6, 20e-6, 1e-10
+
 # What a step of one model by XLA takes on one core, in seconds, and how much more for each multiplication forward.
 _STEP_BY_XLA, _MULTIPLICATION_BY_XLA = 5e-6, 3e-10
+
+# Structures let go of before JAX is told to let go of all that it keeps. What else it has compiled, it compiles anew.
+_LET_GO_BEFORE_CLEARING = 4
 
 # Programs of whole epochs that are kept for a structure: each is for one number of rows.
 _MOST_PROGRAMS_OF_EPOCHS = 8
@@ -452,6 +461,16 @@ class Program:
             return 0.0
         return (_SAVED_STACKED if stacked else _SAVED_ALONE) + _SAVED_A_MULTIPLICATION * multiplications
 
+    def seconds(self, n_models: int, batch_size: int, *, stacked: bool) -> float:
+        """About what a step of so many models takes by TensorFlow's own operations, in seconds; else not known: NaN."""
+        if not isinstance(self._backend, _TensorFlow):
+            return math.nan
+        multiplications = self.multiplications_of_a_step(batch_size)
+        if not stacked:
+            return n_models * (_STEP_ALONE + _MULTIPLICATION_ALONE * multiplications)
+        step = _LIGHT_STEP_STACKED if self.is_light(batch_size, stacked=True) else _STEP_STACKED
+        return step + n_models * (_MODEL_STACKED + _MULTIPLICATION_STACKED * multiplications)
+
     def seconds_by_xla(self, batch_size: int) -> float:
         """About what a step of one model takes by XLA, in seconds."""
         return _STEP_BY_XLA + _MULTIPLICATION_BY_XLA * self.multiplications_of_a_step(batch_size)
@@ -618,7 +637,7 @@ class ProgramInNumPy(Program):
         """Whether it can train on these data as Keras would."""
         return self._steps.takes(*data)
 
-    def seconds(self, n_models: int, batch_size: int) -> float:
+    def seconds(self, n_models: int, batch_size: int, *, stacked: bool = True) -> float:
         """About what a step takes for so many models, in seconds."""
         return self._steps.seconds(n_models, batch_size)
 
@@ -1107,6 +1126,12 @@ def keras_generators() -> Any:
     return states
 
 
+def let_go() -> None:
+    """Gives back memory after the program of a structure was let go."""
+    with _ONE_TRACE_AT_A_TIME:
+        _backend().let_go()
+
+
 def array(variable: Any) -> Any:
     """The value of a variable, as an array."""
     return _numpy(variable.value)
@@ -1170,6 +1195,9 @@ class _TensorFlow:
     steps_a_call = 64  # at first: a call cannot be interrupted, so that it should not take long
     compiles_each_size = False
     stacks_loops_slowly = True
+
+    def let_go(self) -> None:
+        """Nothing is kept but by the program itself."""
 
     @functools.cached_property
     def has_xla(self) -> bool:
@@ -1660,6 +1688,21 @@ class _Jax:
     stacks_loops_slowly = False
     has_xla = False  # it is always by XLA
 
+    def __init__(self) -> None:
+        self._let_go = 0
+
+    def let_go(self) -> None:
+        """Gives back what JAX keeps of structures that are not kept any more.
+
+        To build a model, Keras calls operations of JAX one by one. JAX compiles each of them for each shape, which
+        takes two megabytes, and keeps thousands. It has no public way to let go of some.
+        """
+        import jax
+
+        self._let_go += 1
+        if self._let_go % _LET_GO_BEFORE_CLEARING == 0:
+            jax.clear_caches()  # type: ignore[no-untyped-call]
+
     def tensor(self, value: Any) -> Any:
         import jax.numpy as jnp
 
@@ -1710,20 +1753,39 @@ class _Jax:
             state, _ = jax.lax.scan(body, state, order.swapaxes(0, 1) if stacked else order)
             return state, jax.vmap(results)(state) if stacked else results(state)
 
-        compiled: Callable[..., Any] = jax.jit(run)
-        return compiled
+        return _CompiledByJax(run)
 
     def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
-        import jax
-
-        compiled: Callable[..., Any] = jax.jit(forward)
-        return compiled
+        return _CompiledByJax(forward)
 
     def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
+        compiled = _CompiledByJax(function)  # all at once would be compiled anew for each number of them
+        return lambda many: [list(map(_numpy, compiled(one))) for one in many]
+
+
+# Settings of JAX that show in what a function is compiled to.
+_SETTINGS_OF_JAX = (
+    "jax_debug_infs", "jax_debug_nans", "jax_default_device", "jax_default_matmul_precision", "jax_default_prng_impl",
+    "jax_enable_x64", "jax_numpy_dtype_promotion", "jax_threefry_partitionable",
+)  # fmt: skip
+
+
+class _CompiledByJax:
+    """A function compiled by JAX for each form of its arguments, kept here alone, whatever JAX keeps itself."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
         import jax
 
-        compiled = jax.jit(function)  # all at once would be compiled anew for each number of them
-        return lambda many: [list(map(_numpy, compiled(one))) for one in many]
+        leaves, structure = jax.tree.flatten(arguments)
+        forms = [(x.shape, x.dtype, getattr(x, "weak_type", False), getattr(x, "sharding", None)) for x in leaves]
+        key = (structure, *forms, *(getattr(jax.config, name, None) for name in _SETTINGS_OF_JAX))
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(self._function).lower(*arguments).compile()
+        return self._compiled[key](*arguments)
 
 
 class _Torch:
@@ -1735,6 +1797,9 @@ class _Torch:
     has_xla = False
     _stacked = False  # while a step runs
     _looks_ahead = False  # while a step of one model shows what those of several will not
+
+    def let_go(self) -> None:
+        """Nothing is kept but by the program itself."""
 
     def tensor(self, value: Any) -> Any:
         import keras

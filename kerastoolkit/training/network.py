@@ -45,9 +45,9 @@ _SEED_OF_TEMPLATES = 20_240_229  # any number: nobody sees the weights of a temp
 class _Kept(collections.OrderedDict[Any, Any]):
     """What was used last, up to a number."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, let_go: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self._most, self._lock = most, threading.Lock()
+        self._most, self._let_go, self._lock = most, let_go, threading.Lock()
 
     def find(self, key: Any) -> Any:
         with self._lock:
@@ -60,12 +60,16 @@ class _Kept(collections.OrderedDict[Any, Any]):
         with self._lock:
             value = self.setdefault(key, value)
             self.move_to_end(key)
-            while len(self) > self._most:
+            too_many = len(self) - self._most
+            for _ in range(too_many):
                 self.popitem(last=False)
-            return value
+        for _ in range(too_many):
+            self._let_go()
+        return value
 
 
-_PROGRAMS, _BLUEPRINTS, _EXAMPLES, _STARTS = (_Kept(_MOST_KEPT) for _ in range(4))
+_BLUEPRINTS, _EXAMPLES, _STARTS = (_Kept(_MOST_KEPT) for _ in range(3))
+_PROGRAMS = _Kept(_MOST_KEPT, _program.let_go)
 
 
 class Recipe:
