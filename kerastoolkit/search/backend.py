@@ -5,6 +5,10 @@ of its network hands the fit in, hands the baton on and sleeps. When no task can
 trained together (`training.fit_many`), and the tasks wake one by one to score. Because one task runs at a time, in the
 order of the search, what they draw from the generators of the process does not depend on luck.
 
+Tasks of one split share its rows where nothing can write into them (`_rows`), and only so many tasks wait that together
+they keep little more than one alone would. Where the order of tasks makes no difference, those that share the rows
+which are there already come first.
+
 A task that starts a search of its own (nested cross-validation, an ensemble inside a search) waits for its subtasks
 without the baton, and their fits are handed in like all others.
 """
@@ -28,9 +32,11 @@ from joblib._parallel_backends import FallbackToBackend, ParallelBackendBase, Se
 from sklearn import config_context
 
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
+from kerastoolkit.search._rows import Needs, SharedRows, owner
 from kerastoolkit.search._tasks import is_fit
 from kerastoolkit.search.rungs import Ladder
-from kerastoolkit.training.fused import Fit, Trained, fit_many, free_memory, gathering
+from kerastoolkit.training._memory import free_memory
+from kerastoolkit.training.fused import Fit, Trained, fit_many, gathering
 from kerastoolkit.training.seeds import Settings, is_inside, put_settings, settings
 
 __all__ = ["FusedBackend", "fused"]
@@ -38,8 +44,14 @@ __all__ = ["FusedBackend", "fused"]
 # Tasks in flight at once. More of them make larger groups, and each keeps its rows in memory while it waits.
 _MOST_TASKS = 256
 
-# Bytes of rows that tasks in flight may keep, a few tasks apart: a dozen networks fill a program as well as a hundred.
-_MOST_BYTES, _FEWEST_TASKS = 128 * 2**20, 4
+# Bytes that tasks in flight may keep beside those of one, which it would keep as well if it were alone.
+_MOST_BYTES = 64 * 2**20
+
+# Of these, bytes of the rows of other splits, where those of one split may be trained before those of the next.
+_MOST_BYTES_OF_ROWS = 24 * 2**20
+
+# Bytes of a row while its fit waits and is trained, whatever is in it: its number in the order of an epoch.
+_BYTES_OF_AN_ORDER = 4
 
 # How long the end of a search waits for tasks that were given up; what a user wrote may take any time.
 _SECONDS_TO_GIVE_UP = 2.0
@@ -117,8 +129,10 @@ class _Task:
         self.error: BaseException | None = None
         self.wakes = threading.Event()
         self.finished = threading.Event()
+        self.needs = Needs()
         self.fit: Fit | None = None
-        self.n_bytes = 0
+        self.owners: list[Any] = []  # arrays whose memory the fit keeps
+        self.n_bytes = self.n_bytes_of_fit = 0  # what it keeps while it sleeps, without the rows that it shares
         self.trained: Trained | None = None
 
     @property
@@ -189,7 +203,9 @@ class _Conductor:
         self._local = threading.local()
         self._idle: list[_Worker] = []
         self._thread: threading.Thread | None = None
+        self._rows = SharedRows()
         self._bytes_asleep = self._bytes_in_training = 0
+        self._bytes_of_one = self._rows_of_one = 0  # of the first that sleeps or is trained, its shared rows among them
         self._held_at_look, self._free = 2**62, 0.0
         self._users = self._n_trained = 0
         self._has_frozen = False
@@ -231,6 +247,10 @@ class _Conductor:
     def add(self, task: _Task) -> None:
         self._new.append(task)
         self._news.put(None)
+
+    def prepare(self, call: Callable[[], Any]) -> Needs:
+        """Lets a task share the rows of its split with others, and says what it will need."""
+        return self._rows.prepare(call)
 
     def current(self) -> _Task | None:
         """The task whose thread this is."""
@@ -286,14 +306,15 @@ class _Conductor:
             raise Cancelled
         if self._ladder is not None:
             self._ladder.enter(fit)
-        task.fit, task.n_bytes = fit, _bytes_of(fit)
+        task.fit = fit
+        self._weigh(task, fit)
         self._waiting.pop(task, None)
         task.wakes.clear()
         self._asleep.append(task)
         self._bytes_asleep += task.n_bytes
         self._baton_back()
         task.wakes.wait()
-        task.fit = None
+        task.fit, task.owners = None, []
         if task.trained is None:
             raise Cancelled
         trained, task.trained = task.trained, None
@@ -348,8 +369,7 @@ class _Conductor:
             elif self._new and self._new[0].is_given_up:
                 self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
                 continue
-            elif self._new and self._has_room():
-                task = self._new.popleft()
+            elif (task := self._next()) is not None:
                 try:
                     worker = self._idle.pop() if self._idle else _Worker(self._run)
                 except RuntimeError as error:  # the system has no more threads
@@ -380,20 +400,49 @@ class _Conductor:
         """Whether a task waits for subtasks that have all ended: joblib will tell it in a moment."""
         return any(all(one.finished.is_set() for one in subtasks) for subtasks in list(self._waiting.values()))
 
-    def _has_room(self) -> bool:
-        if len(self._asleep) >= _MOST_TASKS:
-            return False
-        if not self._asleep:
+    def _next(self) -> _Task | None:
+        """Takes the next task to begin, if there is one and room for it."""
+        if not self._new or len(self._asleep) >= _MOST_TASKS:
+            return None
+        if self._has_room(self._new[0]):
+            return self._new.popleft()
+        for task in list(self._new):  # those that share rows with the ones that sleep
+            if not task.needs.in_any_order:
+                return None
+            if not task.is_given_up and self._has_room(task):
+                self._new.remove(task)
+                return task
+        return None
+
+    def _has_room(self, task: _Task) -> bool:
+        others = self._asleep or self._training
+        if not others:
             return True
-        # Every task that sleeps keeps its rows. Those of the last are the best guess at those of the next.
-        held = self._bytes_asleep + self._bytes_in_training
-        after = held + self._asleep[-1].n_bytes
-        if after > _MOST_BYTES and len(self._asleep) >= _FEWEST_TASKS:
+        # Every task that sleeps keeps its rows. What the last one handed in is the best guess at what the next will.
+        rows = self._rows.missing(task.needs)
+        more = rows + task.needs.own + others[-1].n_bytes_of_fit
+        beside_one = self._bytes_asleep + self._bytes_in_training + self._rows.n_bytes - self._bytes_of_one
+        if beside_one + more > _MOST_BYTES:
+            return False
+        if rows and task.needs.in_any_order and self._rows.n_bytes - self._rows_of_one + rows > _MOST_BYTES_OF_ROWS:
             return False
         # To ask the system takes longer than to hand over a task.
-        if not self._held_at_look <= held <= self._held_at_look + _BYTES_BETWEEN_LOOKS:
-            self._held_at_look, self._free = held, free_memory()
-        return after < self._free / 4 + held / 4
+        if not self._held_at_look <= beside_one <= self._held_at_look + _BYTES_BETWEEN_LOOKS:
+            self._held_at_look, self._free = beside_one, free_memory()
+        return beside_one + more < self._free / 4 + beside_one / 4
+
+    def _weigh(self, task: _Task, fit: Fit) -> None:
+        """Counts the bytes of a fit that is handed in, without those of arrays that others keep anyway."""
+        others = [*self._asleep, *self._training]
+        kept = task.needs.given.union(*(map(id, other.owners) for other in others))
+        owners = {id(one): one for one in map(owner, _arrays(fit)) if not self._rows.has(one)}
+        task.owners = list(owners.values())
+        task.n_bytes_of_fit = sum(one.nbytes for place, one in owners.items() if place not in kept)
+        task.n_bytes_of_fit += _BYTES_OF_AN_ORDER * _n_rows(fit)
+        task.n_bytes = task.n_bytes_of_fit + task.needs.own
+        if not others:
+            self._rows_of_one = self._rows.n_bytes
+            self._bytes_of_one = task.n_bytes + self._rows_of_one
 
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []
@@ -441,11 +490,15 @@ class _Conductor:
         self._awake.extend(by_fit.values())
 
 
-def _bytes_of(fit: Fit) -> int:
+def _arrays(fit: Fit) -> list[Any]:
     import keras
 
     parts = keras.tree.flatten([fit.x, fit.y, fit.sample_weight, fit.validation_data])
-    return sum(int(getattr(part, "nbytes", 0)) for part in parts)
+    return [part for part in parts if hasattr(part, "nbytes")]
+
+
+def _n_rows(fit: Fit) -> int:
+    return next((len(array) for array in _arrays(fit) if getattr(array, "shape", ())), 0)
 
 
 class FusedBackend(ParallelBackendBase):
@@ -544,10 +597,11 @@ class FusedBackend(ParallelBackendBase):
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
         """Takes a task; it runs when its turn comes."""
+        needs = self._conductor.prepare(func)
         scored = any(is_fit(function) for function, *_ in getattr(func, "items", ()))
         call = func if self._around is None else self._around(func)
         task = _Task(call, callback or (lambda task: None), self._parent, scored)
-        task.settings = self._settings
+        task.settings, task.needs = self._settings, needs
         self._tasks.append(task)
         self._conductor.add(task)
         return task

@@ -26,11 +26,10 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -40,6 +39,7 @@ from kerastoolkit._words import printable
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training import _program
+from kerastoolkit.training._memory import free_memory
 from kerastoolkit.training._program import Kind, Program, Rows, State, mapped
 from kerastoolkit.training.network import Network, Recipe, draw
 from kerastoolkit.training.seeds import is_inside, isolated
@@ -65,9 +65,16 @@ _SECONDS_A_CALL = 1.0
 # timed, so that the same fits go the same way again.
 _SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
 
-# Steps in numpy are not worth tracing a program for, up to so long: that is what it takes to trace it, and to compile
-# it with XLA, less what it would still take for the steps.
+# Steps in numpy are not worth tracing a program for, until they take so much longer than those of the program: that is
+# what it takes to trace it, and to compile it with XLA.
 _SECONDS_IN_NUMPY = 1.5
+
+# To trace a program takes about so long, in seconds.
+_SECONDS_TO_TRACE = 1.0
+
+# Large models that are trained one by one in less than this are: together they gain a third at most, and to find out
+# takes two programs.
+_SECONDS_WORTH_A_LOOK = 10.0
 
 # Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number. Of
 # 256 models these are six parts, and of three folds of one or two sizes too, so that two cores have three each.
@@ -216,7 +223,8 @@ def fit_many(
         raise ParameterError(
             "`fits` must have a model each; two of them share one. Build or clone a model for each fit."
         )
-    runs = [_Run(fit) for fit in fits]
+    casts: _Casts = weakref.WeakValueDictionary()
+    runs = [_Run(fit, casts) for fit in fits]
     told = _Told(runs, watch, judge, meanwhile)
     groups: dict[Any, list[_Run]] = {}
     for run in runs:
@@ -426,7 +434,7 @@ class _Run:
     stack: _Stack
     view: Any
 
-    def __init__(self, fit: Fit) -> None:
+    def __init__(self, fit: Fit, casts: _Casts) -> None:
         self.fit = fit
         self.trained = Trained(None)
         self.seed = int(np.random.randint(2**31 - 1)) if fit.seed is None else fit.seed
@@ -434,19 +442,19 @@ class _Run:
         self.number = self.place = 0  # among the runs of its program, and among those still in the stack
         self.has_ended = False
         try:
-            self._prepare()
+            self._prepare(casts)
         except Exception as error:
             self.trained.error = error
 
-    def _prepare(self) -> None:
+    def _prepare(self, casts: _Casts) -> None:
         fit = self.fit
         _refuse_no_rows(fit)
         reason = _not_for_a_program(fit)
         rows = None
         if reason is None:
             try:
-                rows = _rows(fit.x, fit.y, fit.sample_weight)
-                self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data))
+                rows = _rows(fit.x, fit.y, fit.sample_weight, casts)
+                self.validation = None if fit.validation_data is None else _rows(*_three(fit.validation_data), casts)
             except _NotArraysError as error:
                 rows, reason = None, str(error)
         network = fit.model if isinstance(fit.model, Network) else None
@@ -556,7 +564,8 @@ class _Run:
 
     def order(self) -> Any:
         """Row numbers of the next epoch."""
-        return self.orders.permutation(self.n_rows) if self.fit.shuffle else np.arange(self.n_rows)
+        order = self.orders.permutation(self.n_rows) if self.fit.shuffle else np.arange(self.n_rows)
+        return order.astype("int32")  # of many models on many rows they take memory, too
 
     def is_validated(self) -> bool:
         every = self.fit.validation_freq
@@ -695,11 +704,16 @@ class _NotArraysError(Exception):
     """The data is not made of arrays; the message says what it is."""
 
 
-def _rows(x: Any, y: Any, weights: Any) -> Rows:
+# Arrays in Keras' own precision by the address of those that they were cast from.
+_Casts = MutableMapping[int, Any]
+
+
+def _rows(x: Any, y: Any, weights: Any, casts: _Casts) -> Rows:
     """Data as Keras passes it to a step: floats in Keras' own precision, weights for each output."""
     import keras
 
-    rows = Rows(mapped(_array, x), mapped(_array, y), mapped(_array, weights))
+    cast = functools.partial(_array, casts=casts)
+    rows = Rows(mapped(cast, x), mapped(cast, y), mapped(cast, weights))
     if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
         rows = rows._replace(weights=keras.tree.map_structure(lambda _: rows.weights, rows.y))
     lengths = {len(part) for part in keras.tree.flatten(rows) if part is not None}
@@ -716,13 +730,15 @@ def _refuse_no_rows(fit: Fit) -> None:
             raise DataError(f"`{name}` must have rows; it has none.{' Leave it out to train without.' * (name != 'x')}")
 
 
-def _array(part: Any) -> Any:
+def _array(part: Any, casts: _Casts) -> Any:
     import keras
 
     if not isinstance(part, np.ndarray):
         raise _NotArraysError(f"data of {type(part).__name__} is left to Keras")
     if part.dtype.kind == "f" and part.dtype != keras.config.floatx():
-        return part.astype(keras.config.floatx())
+        found = casts.get(id(part))  # of fits that share their rows
+        casts[id(part)] = found = part.astype(keras.config.floatx()) if found is None else found
+        return found
     if part.dtype.kind not in "fiub":
         raise _NotArraysError(f"data of {part.dtype} is left to Keras")
     return part
@@ -773,24 +789,30 @@ class _Pool:
 
     @staticmethod
     def _once(arrays: Sequence[Any]) -> tuple[Any, Any]:
-        distinct: dict[Any, list[tuple[Any, int]]] = {}
         known: dict[int, int] = {}
-        kept: list[Any] = []
+        kept: list[tuple[Any, int]] = []
         end, starts = 0, []
         for array in arrays:
-            if id(array) in known:
-                starts.append(known[id(array)])
-                continue
-            key = (array.shape, zlib.crc32(np.ascontiguousarray(array).data))
-            same = [start for other, start in distinct.get(key, ()) if np.array_equal(other, array)]
-            if not same:
-                distinct.setdefault(key, []).append((array, end))
-                kept.append(array)
-                same = [end]
-                end += len(array)
-            known[id(array)] = same[0]
-            starts.append(same[0])
-        return kept[0] if len(kept) == 1 else np.concatenate(kept), np.array(starts, "int32")
+            if id(array) not in known:
+                same = (start for other, start in kept if _are_same(other, array))
+                known[id(array)] = start = next(same, end)
+                if start == end:
+                    kept.append((array, end))
+                    end += len(array)
+            starts.append(known[id(array)])
+        parts = [array for array, _ in kept]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), np.array(starts, "int32")
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Whether two arrays hold the same; most that do not are told apart by a few of their rows."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    few = slice(None, None, max(1, len(one) // 64))
+    if not np.array_equal(one[few], other[few]):
+        return False
+    # All at once would take a byte for each number.
+    return all(np.array_equal(one[n : n + 1024], other[n : n + 1024]) for n in range(0, len(one), 1024))
 
 
 # -- training by a program ------------------------------------------------------------------------------------------
@@ -938,17 +960,22 @@ def _quickest_size(runs: list[_Run]) -> int:
     """
     program, n_rows = runs[0].program, runs[0].batch_size
     if program.stacks_slowly and not program.has_traced(runs[0].rows, stacked=True):
-        steps = sum(run.fit.epochs * -(-run.n_rows // run.batch_size) for run in runs)
-        if steps < _STEPS_WORTH_STACKING:
+        if sum(map(_steps_ahead, runs)) < _STEPS_WORTH_STACKING:
             return 1
+    steps = max(_steps_ahead(run) for run in runs)
     if program.multiplications_of_a_step(n_rows) < _FEW_MULTIPLICATIONS:
-        return len(runs)
+        together, alone = (program.seconds(n, runs[0].sizes[0], stacked=n > 1) for n in (len(runs), 1))
+        slower = steps * (together - len(runs) * alone) > _SECONDS_TO_TRACE
+        return 1 if slower and _quickest_program(runs, 1.0) is program else len(runs)
     try:
+        seconds = {1: _seconds_a_step(runs[:1], stacked=False)}
+        if seconds[1] * steps * len(runs) < _SECONDS_WORTH_A_LOOK:
+            return 1
         sizes = {min(size, len(runs)) for size in _SIZES_OF_LARGE_MODELS}
-        seconds = {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
-        seconds[1] = _seconds_a_step(runs[:1], stacked=False)
+        seconds |= {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
     except _keras.NotPureError:
-        return max(sizes)  # training itself will find out what is wrong, and what to do instead
+        # Training itself will find out what is wrong, and what to do instead.
+        return min(len(runs), max(_SIZES_OF_LARGE_MODELS))
     return min(seconds, key=lambda size: seconds[size])
 
 
@@ -960,16 +987,25 @@ def _quickest_program(runs: list[_Run], in_all: float) -> Program:
         return program
     if not all(in_numpy.takes(rows) for run in runs for rows in (run.rows, run.validation) if rows is not None):
         return program
-    steps = max((run.fit.epochs - run.fit.initial_epoch) * -(-run.n_rows // size) for run in runs)
-    return in_numpy if in_numpy.seconds(len(runs), size) * steps * in_all < _SECONDS_IN_NUMPY else program
+    steps, of_an_epoch = max((_steps_ahead(run), -(-run.n_rows // size)) for run in runs)
+    first = later = program.seconds(len(runs), size, stacked=len(runs) > 1)
+    if program.saved_by_xla(size, stacked=len(runs) > 1):  # after the first epoch, on each core
+        later = min(first, program.seconds_by_xla(size) * program.models_a_call(len(runs)))
+    by_program = first * of_an_epoch + later * (steps - of_an_epoch)
+    longer = (in_numpy.seconds(len(runs), size) * steps - by_program) * in_all
+    return in_numpy if longer < _SECONDS_IN_NUMPY else program
+
+
+def _steps_ahead(run: _Run) -> int:
+    return (run.fit.epochs - run.fit.initial_epoch) * -(-run.n_rows // run.sizes[0])
 
 
 def _seconds_a_step(runs: list[_Run], *, stacked: bool) -> float:
     """Time of one step, in seconds; what it computes is thrown away."""
     program = runs[0].program
     stack = _Stack(program, [run.network for run in runs], stacked=stacked)
-    pool = _Pool(program, [run.rows for run in runs])
     size = min(run.batch_size for run in runs)
+    pool = _Pool(program, [mapped(lambda part: part[:size], run.rows) for run in runs])
     order = np.broadcast_to(np.arange(size, dtype="int32"), (len(runs), 2, size))
     starts = pool.starts if stacked else mapped(lambda start: start[0], pool.starts)
     order = np.ascontiguousarray(order if stacked else order[0])
@@ -1015,17 +1051,6 @@ def _turns(runs: list[_Run], memory: float | None, at_most: int | None) -> list[
         else:
             turns.append([run])
     return turns
-
-
-def free_memory() -> float:
-    """Memory that is free, in bytes; half of all where that cannot be read."""
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return float(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1_000_000
-        return float(pages * 4096 / 2)
 
 
 class _Part:
@@ -1401,7 +1426,7 @@ def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
         **fit.options,
     }
     try:
-        rows = _rows(fit.x, fit.y, fit.sample_weight)
+        rows = _rows(fit.x, fit.y, fit.sample_weight, {})
     except _NotArraysError:
         rows = None
     if (

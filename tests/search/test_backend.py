@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import math
 import random
 import threading
 import time
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -14,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn
+from joblib.parallel import BatchedCalls
 from keras import layers
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -42,6 +46,7 @@ from sklearn.model_selection import (
     ShuffleSplit,
     StratifiedKFold,
     TimeSeriesSplit,
+    _validation,
     cross_val_predict,
     cross_val_score,
     cross_validate,
@@ -56,7 +61,7 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardSca
 
 from kerastoolkit import KerasClassifier, KerasRegressor, fused
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
-from kerastoolkit.search import backend
+from kerastoolkit.search import _rows, backend
 from kerastoolkit.training import fused as engine
 from kerastoolkit.training import isolated
 
@@ -317,14 +322,146 @@ def build(mood: str, n_features_in_: int = 4, meta: Any = None) -> Any:
     return model
 
 
-def test_tasks_that_keep_many_rows_are_few_at_once(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MOST_BYTES", 1000)  # the rows of less than one fit
-    search = GridSearchCV(classifier(), {**RATES, "batch_size": [16]}, cv=3)
+def test_tasks_that_keep_many_rows_of_their_own_go_one_by_one(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MOST_BYTES", 1000)  # less than one fit keeps
+    grid = {"kerasclassifier__optimizer__learning_rate": [0.001, 0.01, 0.1]}
+    search = GridSearchCV(make_pipeline(StandardScaler(), classifier()), grid, cv=3, refit=False)
     with fused() as report:
         together = clone(search).fit(*iris)
-    assert [one.together for one in report.trained] == [4] * 8 + [1]
+    assert [one.together for one in report.trained] == [1] * 9
     scores = search.fit(*iris).cv_results_["mean_test_score"]
     assert_allclose(together.cv_results_["mean_test_score"], scores, atol=1e-6)
+
+
+def test_of_large_tables_all_that_train_on_one_split_go_before_the_next(
+    iris: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_MOST_BYTES_OF_ROWS", 1000)  # less than a split has
+    search = GridSearchCV(classifier(), {"optimizer__learning_rate": [0.001, 0.003, 0.01, 0.1]}, cv=3, refit=False)
+    with fused() as report:
+        together = clone(search).fit(*iris)
+    assert [one.together for one in report.trained] == [4] * 12
+    ordinary = search.fit(*iris).cv_results_
+    for split in range(3):
+        assert_allclose(together.cv_results_[f"split{split}_test_score"], ordinary[f"split{split}_test_score"])
+
+
+def test_the_order_of_tasks_stays_where_they_draw_from_the_generators_of_the_process(
+    iris: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = GridSearchCV(classifier(random_state=None), {"optimizer__learning_rate": [0.001, 0.01]}, cv=3, refit=False)
+
+    def scores() -> Any:
+        random.seed(0)
+        np.random.seed(0)
+        with fused():
+            return clone(search).fit(*iris).cv_results_["mean_test_score"]
+
+    expected = scores()
+    monkeypatch.setattr(backend, "_MOST_BYTES_OF_ROWS", 1000)
+    assert_allclose(scores(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_tasks_of_a_split_share_its_rows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).normal(size=(4000, 500)).astype(kind)
+    y = (X[:, 0] > 0).astype(int)
+    search = GridSearchCV(
+        classifier(epochs=1),
+        {"optimizer__learning_rate": [0.001, 0.003, 0.01, 0.03]},
+        cv=3,
+        refit=False,
+    )
+
+    def peak(fit: Any) -> float:
+        """Bytes at most beside the table, as a part of it."""
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            fit()
+            return float(tracemalloc.get_traced_memory()[1] - before) / X.nbytes
+        finally:
+            tracemalloc.stop()
+
+    with fused():
+        clone(search).fit(X[:100], y[:100])  # what is made once
+    monkeypatch.setattr(backend, "_MOST_BYTES_OF_ROWS", 0)
+    one_by_one = peak(lambda: clone(search).fit(X, y))
+    with fused() as report:
+        together = peak(lambda: clone(search).fit(X, y))
+    assert [one.together for one in report.trained] == [4] * 12
+    assert together < 1.5 * one_by_one
+
+
+class Meddling(KerasClassifier):
+    """Writes into the rows that it is given."""
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Any:
+        X *= self.batch_size
+        return super().fit(X, y, **fit_params)
+
+
+def test_rows_that_may_be_written_into_are_not_shared(iris: Any) -> None:
+    def score(estimator: Any, X: Any, y: Any) -> float:
+        found = float(estimator.score(X, y))
+        X[...] = 0
+        return found
+
+    meddling = GridSearchCV(Meddling(**SMALL), {"batch_size": [10, 20, 40]}, cv=3, refit=False)
+    scored = GridSearchCV(classifier(epochs=20), RATES, cv=3, scoring=score, return_train_score=True, refit=False)
+    for search in (meddling, scored):
+        ordinary = clone(search).fit(*iris).cv_results_
+        with fused() as report:
+            together = search.fit(*iris).cv_results_
+        assert len(report.trained) == 9
+        assert_allclose(together["mean_test_score"], ordinary["mean_test_score"], atol=1e-6)
+
+
+def test_a_part_of_a_table_that_no_task_asks_for_is_a_plain_array(iris: Any) -> None:
+    """What scikit-learn makes of the table besides, and whoever else gets it, finds an array as it was."""
+    seen: list[Any] = []
+
+    def predictions(estimator: Any, X: Any) -> Any:
+        seen.append((type(X), X.flags.owndata))
+        return cross_val_predict(estimator, X, iris[1], cv=KFold(3), method="predict_proba")
+
+    with fused():
+        together = predictions(classifier(), iris[0])
+    assert_allclose(together, predictions(classifier(), iris[0]), atol=1e-6)
+    index = np.arange(10)
+    table = iris[0].view(_rows._Table)
+    table.indices, table.cut = [index], lambda index: "cut"
+    assert table[index, ...] == table[index] == "cut"
+    for key in (np.arange(10), slice(2, 5), (slice(None), 1), 3, (3, 1)):
+        assert_array_equal(table[key], iris[0][key])
+        assert not isinstance(table[key], _rows._Table)
+
+
+def test_shared_rows_go_with_the_last_task_that_has_them(iris: Any) -> None:
+    rows = _rows.SharedRows()
+    X, y = iris
+    train, test = np.arange(100), np.arange(100, 150)
+    given = dict(scorer=None, train=train, test=test, parameters=None, fit_params=None, verbose=0, score_params=None)
+    got = []
+
+    def task() -> Any:
+        function = functools.partial(_validation._fit_and_score)
+        functools.update_wrapper(function, _validation._fit_and_score)
+        return BatchedCalls([(function, (classifier(), X, y), given)], (None, None))
+
+    calls = [task(), task()]
+    needs = [rows.prepare(call) for call in calls]
+    assert needs[0] == needs[1]
+    assert [size for _, size in needs[0].shared] == [100 * X.itemsize * 4, 50 * X.itemsize * 4]
+    assert rows.missing(needs[0]) == 150 * X.itemsize * 4
+    got = [rows._cut(X, train), rows._cut(X, train)]
+    assert got[0] is got[1]
+    assert rows.has(got[0])
+    assert rows.n_bytes == got[0].nbytes
+    assert rows.missing(needs[0]) == 50 * X.itemsize * 4
+    got.clear()
+    assert rows.n_bytes == 0
+    assert rows.missing(needs[0]) == 150 * X.itemsize * 4
 
 
 class Noted(KerasClassifier):
@@ -345,7 +482,7 @@ NOTES: list[str] = []
 @pytest.mark.backend("tensorflow")
 def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
-    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", 0.0)
+    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
     NOTES.clear()
@@ -385,7 +522,7 @@ def test_tasks_that_are_trained_in_turns_have_all_scored_before_others_begin(
 @pytest.mark.backend("tensorflow")
 def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
-    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", 0.0)
+    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
     moods = {"mood": ["calm"] * 3 + ["raises"] + ["calm"] * 3}
@@ -583,11 +720,20 @@ def test_a_search_keeps_nothing_that_has_been_scored(iris: Any, monkeypatch: pyt
 
 
 def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_a_fit = 100 * (4 * 8 + 4)  # two thirds of iris, as the engine gets them
+    # Two thirds of iris as the engine gets them, with the order of rows of an epoch, and a third to be scored on.
+    of_a_fit = 100 * (4 * 8 + 4 + 4) + 50 * 4 * 8
     monkeypatch.setattr(backend, "_MOST_BYTES", 6.5 * of_a_fit)
     with fused() as report:
-        GridSearchCV(classifier(), {"epochs": [1, 2, 3, 4]}, cv=KFold(3), refit=False).fit(*iris)
-    assert max(one.together for one in report.trained) == 6
+        GridSearchCV(Noted(**SMALL), {"epochs": [1, 2, 3, 4]}, cv=KFold(3), refit=False).fit(*iris)
+    assert max(one.together for one in report.trained) == 7  # the first keeps no more than it would alone
+
+
+def test_many_fits_on_the_same_array_keep_it_once(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = iris
+    monkeypatch.setattr(backend, "_MOST_BYTES", X.nbytes - 1)
+    with fused() as report:
+        OneVsRestClassifier(classifier()).fit(X, y)
+    assert [one.together for one in report.trained] == [3] * 3
 
 
 def test_an_error_in_one_task_ends_the_search_with_that_error(iris: Any) -> None:

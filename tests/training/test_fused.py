@@ -7,7 +7,9 @@ looks at batches sends a fit there.
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
+import math
 import os
 import random
 import re
@@ -36,7 +38,7 @@ TOLERANCE = 2e-5  # relative; rounding, grown over the steps of a few epochs
 @pytest.fixture(autouse=True)
 def _by_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small dense networks are trained by programs, as all others are, and not in numpy: see test_dense.py."""
-    monkeypatch.setattr(fused, "_SECONDS_IN_NUMPY", 0.0)
+    monkeypatch.setattr(fused, "_SECONDS_IN_NUMPY", -math.inf)
 
 
 def table() -> tuple[Any, Any]:
@@ -1402,6 +1404,21 @@ def test_structures_are_kept_apart() -> None:
     assert trained[2].reason == "nothing else to train has its structure"
 
 
+def test_rows_that_are_the_same_are_there_once() -> None:
+    X, y = table()
+    changed, in_double = X.copy(), X.astype("float64")
+    changed[0, 0] += 1
+    casts: dict[int, Any] = {}
+    runs = [fused._Run(Fit(network(dense), rows, y), casts) for rows in (X, changed, X.copy(), X)]
+    pool = fused._Pool(runs[0].program, [run.rows for run in runs])
+    assert pool.starts.x.tolist() == [0, len(X), 0, 0]
+    assert pool.starts.y.tolist() == [0] * 4
+    assert tuple(pool.data.x.shape) == (2 * len(X), X.shape[1])
+    one, other = (fused._Run(Fit(network(dense), in_double, y), casts) for _ in range(2))
+    assert one.rows.x is other.rows.x
+    assert one.rows.x.dtype == "float32"
+
+
 def test_groups_that_do_not_fit_in_memory_are_trained_in_turns() -> None:
     X, _ = table()
     whole = fit_many([simple(number) for number in range(4)])
@@ -1413,9 +1430,56 @@ def test_groups_that_do_not_fit_in_memory_are_trained_in_turns() -> None:
 
 def test_of_large_models_few_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(fused, "_SECONDS_WORTH_A_LOOK", 0.0)
     pairs = three_ways(simple, n=9, together=False)
     assert_equal(pairs, table()[0])
     assert all(ours.together <= 4 for ours, _ in pairs)
+
+
+def test_nothing_is_traced_to_find_out_how_to_train_large_models_that_are_soon_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(fused, "_SECONDS_WORTH_A_LOOK", math.inf)
+    pairs = three_ways(simple, n=3, together=False)
+    assert_equal(pairs, table()[0])
+    assert [(ours.how, ours.reason) for ours, _ in pairs] == [("alone", "one by one was quicker")] * 3
+
+
+@pytest.mark.backend("jax")
+def test_what_jax_compiled_for_structures_that_are_let_go_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    for name in ("_PROGRAMS", "_BLUEPRINTS", "_EXAMPLES", "_STARTS"):
+        monkeypatch.setattr(getattr(network_module, name), "_most", 2)
+    X, y = table()
+    jax.clear_caches()
+    n_kept = []
+    for units in range(21, 31):
+        model = network(lambda: [layers.Dense(units, activation="relu")])  # noqa: B023  called at once
+        fit_many([Fit(model, X, y, seed=0)])
+        del model
+        gc.collect()
+        n_kept.append(len(jax.devices()[0].client.live_executables()))
+    assert max(n_kept[5:]) <= max(n_kept[:5])
+
+
+@pytest.mark.backend("jax")
+def test_what_is_kept_on_jax_is_not_compiled_again_when_other_things_are_given_back() -> None:
+    import jax
+
+    traced = []
+
+    def double(rows: Any) -> Any:
+        traced.append(rows.shape)
+        return 2 * rows
+
+    compiled = _program._CompiledByJax(double)
+    for length in (3, 4, 3):
+        np.testing.assert_array_equal(compiled(np.ones(length, "float32")), np.full(length, 2.0))
+    jax.clear_caches()
+    compiled(np.ones(3, "float32"))
+    assert traced == [(3,), (4,)]
 
 
 def test_choices_of_what_goes_in_as_data() -> None:
