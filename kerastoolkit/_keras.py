@@ -9,8 +9,8 @@ here do, then it trains every model itself, one by one, and one warning says so.
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
+import io
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -199,15 +199,139 @@ def keywords_of(loss: Any) -> dict[str, Any]:
     return getattr(loss, "_fn_kwargs", None) or {}
 
 
-def copy_of_loss(loss: Any) -> Any:
-    """A loss that passes the same, whatever is changed in what the other passes; anything else as it is."""
+def file_of(model: keras.Model) -> bytes:
+    """Layers and weights of a model, as the file that Keras saves."""
+    with without_compile_config(model):
+        _, (file,) = model.__reduce__()
+    return bytes(file.getvalue())
+
+
+@contextlib.contextmanager
+def without_compile_config(model: keras.Model) -> Iterator[None]:
+    """Has a file of the model say nothing of what it was compiled with: not everything has a config that says it."""
+    vars(model)["get_compile_config"] = lambda: None
+    try:
+        yield
+    finally:
+        del vars(model)["get_compile_config"]
+
+
+def uncompiled_model_of(file: bytes) -> keras.Model:
+    """A model from a file that was made here, not compiled."""
+    from keras.src.saving import saving_lib
+
+    return saving_lib._load_model_from_fileobj(io.BytesIO(file), custom_objects=None, compile=False, safe_mode=False)
+
+
+# -- losses, metrics and optimizers as objects -----------------------------------------------------------------------
+
+
+def configured_kinds() -> tuple[type, ...]:
+    """The classes whose objects are copied by their config, at the cost of what that leaves out."""
     import keras
 
-    if not isinstance(loss, keras.losses.Loss) or not hasattr(loss, "_fn_kwargs"):
-        return loss
-    other = copy.copy(loss)
-    other._fn_kwargs = dict(loss._fn_kwargs)
-    return other
+    optimizers = keras.optimizers
+    kinds = (keras.losses.Loss, keras.metrics.Metric, optimizers.Optimizer, optimizers.schedules.LearningRateSchedule)
+    return (*kinds, optimizers.OptimizerMap) if hasattr(optimizers, "OptimizerMap") else kinds
+
+
+def is_copied_by_config(kind: type) -> bool:
+    """Whether Python copies and pickles objects of a class by Keras' file of them."""
+    from keras.src.saving.keras_saveable import KerasSaveable
+
+    own: Any = kind
+    return own.__reduce_ex__ is object.__reduce_ex__ and own.__reduce__ is KerasSaveable.__reduce__
+
+
+def is_layer(value: Any) -> bool:
+    """Whether a value is a layer or a model."""
+    import keras
+
+    return isinstance(value, keras.layers.Layer)
+
+
+@functools.cache
+def names_of_any_layer() -> frozenset[str]:
+    """Names of the attributes that Keras gives to every layer."""
+    import keras
+
+    return frozenset(vars(keras.layers.Layer()))
+
+
+def is_variable(value: Any) -> bool:
+    """Whether a value is a variable of Keras."""
+    import keras
+
+    return isinstance(value, keras.Variable)
+
+
+def as_numpy(value: Any) -> Any:
+    """A tensor as an array."""
+    import keras
+
+    return keras.ops.convert_to_numpy(value)
+
+
+def config_of(thing: Any) -> dict[str, Any]:
+    """The config of an object; for an optimizer with its learning rate as it is, which need not have a config."""
+    import keras
+
+    if not isinstance(thing, keras.optimizers.Optimizer) or is_variable(thing._learning_rate):
+        return dict(thing.get_config())
+    other = object.__new__(type(thing))
+    vars(other).update({**vars(thing), "_learning_rate": None})
+    return {**other.get_config(), "learning_rate": thing._learning_rate}
+
+
+def bookkeeping(thing: Any) -> set[str]:
+    """Names of the attributes by which Keras keeps track of what an object holds and of what it was built for."""
+    import keras
+
+    if isinstance(thing, keras.metrics.Metric):
+        return {"_metrics", "_tracker", "_variables"}
+    if not isinstance(thing, keras.optimizers.Optimizer):
+        return set()
+    names = {
+        "_distribution_strategy", "_iterations", "_lock", "_tracker", "_trainable_variables",
+        "_trainable_variables_indices", "_variables", "built",
+    }  # fmt: skip
+    names |= {name for name in vars(thing) if name.startswith("_self_")}  # TensorFlow's
+    if thing.built:
+        held = {name: keras.tree.flatten(value) for name, value in vars(thing).items() if name != "_learning_rate"}
+        names |= {name for name, several in held.items() if any(map(is_variable, several))}
+    return names
+
+
+def without_constructor(kind: Any, attributes: dict[str, Any]) -> Any:
+    """An object of a class whose own constructor nobody can call, made by that of Keras' base class.
+
+    Takes out of the attributes what that has set.
+    """
+    import keras
+
+    made = kind.__new__(kind)
+    if issubclass(kind, keras.metrics.Metric):
+        keras.metrics.Metric.__init__(made, name=attributes["name"], dtype=attributes["_dtype_policy"])
+    elif issubclass(kind, keras.optimizers.Optimizer):
+        rate = attributes.pop("_learning_rate")
+        keras.optimizers.Optimizer.__init__(made, float(as_numpy(rate)) if is_variable(rate) else rate)
+    return made
+
+
+def begin_anew(thing: Any) -> None:
+    """Has a metric forget what it has counted."""
+    import keras
+
+    if isinstance(thing, keras.metrics.Metric):
+        thing.reset_state()
+
+
+@contextlib.contextmanager
+def without_advice() -> Iterator[None]:
+    """Keras warns that a config with a lambda cannot be read elsewhere, which is not what it is asked for here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`", UserWarning)
+        yield
 
 
 def state_of_process() -> Any:

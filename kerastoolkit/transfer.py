@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 
+from kerastoolkit._copies import copied
 from kerastoolkit._hdf5 import check_plain, longest_text
 from kerastoolkit._sqlite import application_of, connect, has_table
 from kerastoolkit._words import did_you_mean
@@ -929,7 +930,7 @@ def optimizer_by_depth(
     check_rates(learning_rate, bottom_rate)
 
     def with_rate(rate: float) -> Any:
-        return type(optimizer).from_config({**optimizer.get_config(), "learning_rate": rate})
+        return copied(optimizer, {"learning_rate": rate}, "optimizer")
 
     if bottom_rate == 1 or not layers:
         return with_rate(learning_rate)

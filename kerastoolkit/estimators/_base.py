@@ -8,7 +8,6 @@ and an estimator whose fit fails is what it was before.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import inspect
@@ -22,7 +21,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kerastoolkit import _keras, builders
+from kerastoolkit import _copies, _keras, builders
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
@@ -71,6 +70,7 @@ class KerasEstimator(BaseEstimator):
     _strategy: Strategy | None = None  # under which the model was built
     _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
     _input_shape: Any
+    _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -330,6 +330,10 @@ class KerasEstimator(BaseEstimator):
         self._check_fit_params(fit_params)
         strategy = self._find_strategy()
         had_diverged = continuing and self._has_diverged()
+        if continuing and "_to_compile" in self.__dict__:
+            from kerastoolkit.estimators._saving import compile_loaded
+
+            compile_loaded(self)
         with self._unchanged_by_errors():
             if continuing:
                 self._move_to(strategy)
@@ -716,6 +720,7 @@ class KerasEstimator(BaseEstimator):
         accepted = _parameters.keras_arguments("compile")
         arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
         arguments |= _parameters.below(self._params, "compile")
+        arguments = {name: _copies.copied(value) for name, value in arguments.items()}
         if isinstance(head, (Head, HeadGroup)):
             for metrics in (self.metrics, arguments.get("weighted_metrics")):
                 head = head.for_metrics(metrics)
@@ -1017,6 +1022,7 @@ class KerasEstimator(BaseEstimator):
         return tags
 
     def __sklearn_clone__(self: Self) -> Self:
+        _copies.register()
         if isinstance(self.model, (str, type(None))) or not _is_built(self.model):
             return super().__sklearn_clone__()  # type: ignore[no-any-return]
         with _copying_models():
@@ -1027,9 +1033,13 @@ class KerasEstimator(BaseEstimator):
         # Callbacks hold on to the model and to whatever they opened; the history is in `history_`.
         # A strategy is of the devices that are here.
         state = {name: value for name, value in state.items() if name not in ("callbacks_", "_network", "_strategy")}
+        _copies.register()  # Python is about to pickle or to copy the parameters
         return {**state, "model_": self.model_} if self.__sklearn_is_fitted__() else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        import keras  # noqa: F401  # a process of joblib's copies a candidate before it asks the estimator for anything
+
+        _copies.register()
         model = state.pop("model_", None)
         super().__setstate__(state)
         if model is not None:
@@ -1153,7 +1163,9 @@ def _copying_models() -> Iterator[None]:
 def _copied(model: keras.Model) -> keras.Model:
     try:
         with _copying_models():
-            return copy.deepcopy(model)
+            return _copies.copied_model(model)
+    except ParameterError:
+        raise
     except Exception as error:
         raise ParameterError(
             f"`model` is a {type(model).__name__}, which Keras cannot copy ({error}); each fit works on a copy. "

@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit import _copies
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution import strategy
+from kerastoolkit.estimators._saving import NotLoaded
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
@@ -201,6 +203,8 @@ def call_arguments(
         others = keras_arguments("fit") | keras_arguments("compile")
         arguments |= {name: plain(value) for name, value in undeclared.items() if name not in others}
     arguments |= _nested(routed)
+    # What trains is a copy, so that the next fit starts fresh.
+    arguments = {name: _copies.fresh(value, name) for name, value in arguments.items()}
     for name, make in offered.items():
         wanted = name in parameters and name not in arguments
         if wanted and (name not in _OFFERED_IF_REQUIRED or parameters[name].default is inspect.Parameter.empty):
@@ -440,10 +444,12 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
         _check_options(spec, options, what)
         positional = [options[name] for name in sorted(name for name in options if name.isdigit())]
         return spec(*positional, **{name: value for name, value in options.items() if not name.isdigit()})
-    if hasattr(spec, "get_config") and not isinstance(spec, str):
+    if isinstance(spec, NotLoaded):
+        spec()
+    if _copies.is_configured(spec):
         # An instance is the user's: what trains is a copy, so that the next fit starts fresh.
         _check_options(type(spec), options, what)
-        return type(spec).from_config({**spec.get_config(), **options})
+        return _copies.copied(spec, options, what)
     if options:
         raise ParameterError(
             f"`{what}` is {spec!r}, which takes no options, but got {', '.join(sorted(options))}. "
@@ -553,6 +559,7 @@ def _make_callback(entry: Any, options: dict[str, Any], what: str) -> Any:
     if inspect.isclass(entry):
         return _make(entry, options, what)
     try:
+        _copies.register()
         callback = copy.deepcopy(entry)
     except Exception as error:
         raise ParameterError(

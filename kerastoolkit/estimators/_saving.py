@@ -10,7 +10,9 @@ trained model is there, and only training anew asks for the function.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import json
 import math
 import os
@@ -24,6 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerastoolkit._copies import compiled as compile_model
+from kerastoolkit._copies import compiled_with, is_configured, taken_apart
+from kerastoolkit._keras import is_layer, without_advice, without_compile_config
 from kerastoolkit._version import __version__
 from kerastoolkit.data import Columns, Vocabulary
 from kerastoolkit.exceptions import ParameterError, SavedFileError
@@ -76,27 +81,12 @@ def save(estimator: KerasEstimator, path: str | Path) -> Path:
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr(_DESCRIPTION, description)
             for name, model in models.items():
-                model.save(Path(folder) / name)
-                _without_backend(Path(folder) / name)
+                # What it was compiled with is in the description, whole: Keras' configs leave things out.
+                with without_compile_config(model) if compiled_with(model) else contextlib.nullcontext():
+                    model.save(Path(folder) / name)
                 file.write(Path(folder) / name, name)
         os.replace(archive, path)
     return path
-
-
-def _without_backend(path: Path) -> None:
-    """Names optimizers in a .keras file by their public names.
-
-    Under torch Keras writes the module of its own torch optimizers into the file, which then asks for torch wherever it
-    is read.
-    """
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    members["config.json"] = re.sub(
-        rb'"keras\.src\.backend\.\w+\.optimizers\.\w+"', b'"keras.optimizers"', members["config.json"]
-    )
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in members.items():
-            file.writestr(name, content)
 
 
 def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
@@ -169,8 +159,16 @@ def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, An
             if attribute in vars(estimator)
         },
         "learned": learned,
+        **_describe_compiled(estimator, models),
         "generator": None if generator is None else _encode(generator.get_state(legacy=False), models),
     }
+
+
+def _describe_compiled(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
+    waiting = vars(estimator).get("_to_compile")
+    if waiting is None:
+        return {"compiled": _encode(compiled_with(estimator.model_), models)}
+    return {"compiled": _encode(waiting[0], models), "optimizer": _encode(waiting[1], models)}
 
 
 def _restore(
@@ -189,14 +187,26 @@ def _restore(
             f"{description['format']}; this is {__version__}, which reads up to format {_FORMAT}. Upgrade kerastoolkit."
         )
 
-    def load_model(name: str) -> Any:
+    def read_model(name: str, compile: bool) -> Any:
         try:
-            return keras.saving.load_model(folder / name, custom_objects=custom_objects, safe_mode=safe_mode)
+            return keras.saving.load_model(
+                folder / name, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode
+            )
         except Exception as error:
             raise SavedFileError(
                 f"The model in {path!r}, written by Keras {description['versions']['keras']}, cannot be read by Keras "
                 f"{keras.__version__}: {error}"
             ) from error
+
+    def load_model(name: str, compiled: Any) -> Any:
+        model = read_model(name, compile=compiled is None)
+        if compiled is None:  # by an older version, or not compiled at all
+            return model
+        arguments = _decode(compiled, load_model)
+        missing = _not_loaded(arguments)
+        if missing is not None:
+            return NotLoaded(f"a model compiled with {missing.name}")
+        return compile_model(model, arguments, _optimizer_state(folder / name))
 
     kinds: tuple[type[KerasEstimator], ...] = (KerasClassifier, KerasRegressor, KerasTransformer)
     base = {kind._task: kind for kind in kinds}[description["task"]]
@@ -218,8 +228,53 @@ def _restore(
         estimator._generator = np.random.RandomState()
         estimator._generator.set_state(_decode(generator, load_model))
     estimator._after_build(estimator.head_)
-    estimator.model_ = load_model(_MODEL)
+    compiled = description.get("compiled")
+    estimator.model_ = read_model(_MODEL, compile=compiled is None)
+    if compiled is not None:
+        state = description.get("optimizer")
+        state = _optimizer_state(folder / _MODEL) if state is None else _decode(state, load_model)
+        estimator._to_compile = _decode(compiled, load_model), state
+        if _not_loaded(estimator._to_compile[0]) is None:
+            compile_loaded(estimator)
     return estimator
+
+
+def compile_loaded(estimator: KerasEstimator) -> None:
+    """Compiles a model that came from a file, as it was compiled before.
+
+    What the file holds only by name is taken from the parameters.
+
+    Raises:
+        ParameterError: It is not in the parameters either.
+    """
+    arguments, state = estimator._to_compile
+    missing = {name: found for name, value in arguments.items() if (found := _not_loaded(value)) is not None}
+    if missing:
+        now = estimator._compile_arguments(estimator.head_, defaults=False)
+        for name, found in missing.items():
+            if name not in now:
+                found()
+        arguments = {**arguments, **{name: now[name] for name in missing}}
+    compile_model(estimator.model_, arguments, state)
+    del estimator._to_compile
+
+
+def _optimizer_state(path: Path) -> list[np.ndarray[Any, Any]]:
+    """Values of the optimizer's variables in a file of Keras', in their order."""
+    import h5py
+
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
+        values = file["optimizer/vars"] if "optimizer/vars" in file else {}
+        return [np.asarray(values[name]) for name in sorted(values, key=int)]
+
+
+def _not_loaded(value: Any) -> NotLoaded | None:
+    """What is missing in a value, if anything is."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return next((missing for item in value if (missing := _not_loaded(item)) is not None), None)
+    return value if isinstance(value, NotLoaded) else None
 
 
 # -- values as JSON -------------------------------------------------------------------------------------------------
@@ -248,14 +303,49 @@ def _encode(value: Any, models: dict[str, Any]) -> Any:
         return {"path": str(value)}
     if isinstance(value, keras.Model):
         models[_PARAMETER] = value
-        return {"model": _PARAMETER}
+        return {"model": _PARAMETER, "compiled": _encode(compiled_with(value), models)}
     if inspect.isclass(value) or inspect.isroutine(value):
         return {"reference": _reference(value)}
-    if type(value).__module__.startswith("keras.") and hasattr(value, "get_config"):
-        return {"keras": keras.saving.serialize_keras_object(value)}
+    if _has_config(value) and (described := _described(value)) is not None:
+        return {"keras": described}
     if isinstance(value, NotLoaded):
         return {"reference": value.name}
     return {"repr": repr(value)[:200]}
+
+
+def _described(thing: Any) -> Any:
+    """A thing that is configured in Keras' way, with what its config leaves out; None where that cannot be said."""
+    import keras
+
+    try:
+        with without_advice():
+            text = json.dumps(keras.saving.serialize_keras_object(_saying_all(thing)), allow_nan=False)
+    except Exception:  # of the user's code, or of Keras about it
+        return None
+    # Under torch Keras writes the module of its own torch optimizers, which would ask for torch wherever it is read.
+    return json.loads(re.sub(r'"keras\.src\.backend\.\w+\.optimizers\.\w+"', '"keras.optimizers"', text))
+
+
+def _has_config(value: Any) -> bool:
+    """Whether a value is known by Keras' config of it: a loss and its kin, and what else is Keras' own."""
+    return is_configured(value) or (type(value).__module__.startswith("keras.") and hasattr(value, "get_config"))
+
+
+def _saying_all(value: Any) -> Any:
+    """A thing, or what holds things, that in its config says all that it was made with."""
+    if type(value) in (list, tuple):
+        return [_saying_all(item) for item in value]
+    if type(value) is dict:
+        return {name: _saying_all(item) for name, item in value.items()}
+    if not _has_config(value) or is_layer(value) or inspect.isclass(value):
+        return value
+    parts = taken_apart(value)
+    if parts.attributes or parts.arguments is None:
+        raise ValueError(f"a {parts.kind.__name__} is more than its arguments")
+    arguments = _saying_all(parts.arguments)
+    other: Any = object.__new__(parts.kind)
+    vars(other).update({**vars(value), "get_config": lambda: arguments})
+    return other
 
 
 def _decode(value: Any, load_model: Any) -> Any:
@@ -276,9 +366,13 @@ def _decode(value: Any, load_model: Any) -> Any:
     if "path" in value:
         return Path(value["path"])
     if "model" in value:
-        return load_model(value["model"])
+        return load_model(value["model"], value.get("compiled"))
     if "keras" in value:
-        return keras.saving.deserialize_keras_object(value["keras"])
+        described = value["keras"]
+        try:
+            return keras.saving.deserialize_keras_object(described)
+        except Exception:  # of a class or function that is not registered here, or of the code of the class
+            return NotLoaded(f"a {described.get('registered_name') or described.get('class_name')}")
     if "reference" in value:
         found = _lookup(value["reference"])
         return NotLoaded(value["reference"]) if found is None else found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit._copies import copied_model
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.regressor import KerasRegressor
@@ -115,7 +115,7 @@ def _codes(function: Any, seen: set[CodeType]) -> Iterator[CodeType]:
 
 
 def _take_over(ours: Any, theirs: Any) -> None:
-    ours.model_ = copy.deepcopy(theirs.model_)
+    ours.model_ = copied_model(theirs.model_)
     head = _head(theirs)
     ours.head_ = head.bind(ours.model_)
     ours.history_ = {name: [float(np.asarray(v)) for v in values] for name, values in theirs.history_.items()}

@@ -280,7 +280,7 @@ def _loss_of(model: keras.Model, last: str) -> tuple[str, _Loss, float] | None:
         name = type(given).__name__
         if name not in _LOSSES or type(given) is not getattr(keras.losses, name) or given.dtype != "float32":
             return None
-        options = given.get_config()
+        options = {**given.get_config(), **_keras.keywords_of(given)}  # the config leaves `axis` out
         if options.pop("reduction") != "sum_over_batch_size":
             return None
     if name not in _LOSSES:

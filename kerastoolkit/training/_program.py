@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit._copies import copied
 from kerastoolkit._keras import NotPureError
 from kerastoolkit.training import _dense
 
@@ -1011,6 +1012,9 @@ def unsupported(model: keras.Model) -> str | None:
     optimizer = model.optimizer
     if not type(optimizer).__module__.startswith("keras."):
         return f"{type(optimizer).__name__} is an optimizer of the user's"
+    rate = _keras.rate_of(optimizer)
+    if not _keras.is_variable(rate) and not type(rate).__module__.startswith("keras."):
+        return "its learning rate is a function or a schedule of the user's"
     if _keras.leaves_weights_out(optimizer):
         return "the optimizer leaves some weights out of its weight decay"
     if type(optimizer).__name__ in ("LossScaleOptimizer", "MultiOptimizer", "ScheduleFreeAdamW"):
@@ -1095,16 +1099,13 @@ def assign(model: keras.Model, state: State) -> None:
 
 def clone(model: keras.Model) -> keras.Model:
     """A compiled model of the same structure, with other weights."""
-    import keras
 
     copy = type(model).from_config(model.get_config())
-    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
     arguments = _keras.compile_arguments(model)
     if arguments is None:
         raise ValueError("the model was compiled in a way of its own")
     # Losses of its own: while a program is traced, a number in them is not a number.
-    losses = keras.tree.map_structure(_keras.copy_of_loss, arguments.get("loss"))
-    copy.compile(**{**arguments, "optimizer": optimizer, "loss": losses})
+    copy.compile(**{name: copied(value) for name, value in {**arguments, "optimizer": model.optimizer}.items()})
     return copy
 
 

@@ -163,7 +163,8 @@ def _of_config(config: Any) -> Any:
     """Key of a Keras config, in which what is not Keras' own is known by name only."""
     if isinstance(config, Mapping):
         module = config.get("module")
-        if isinstance(module, str) and "class_name" in config and not _is_known(module):
+        # What the user registered has no module in a config.
+        if "class_name" in config and "module" in config and not _is_known(str(module)):
             raise UnknownError(f"it holds {config['class_name']}, which is not Keras' own")
         if config.get("class_name") == "function" and module not in (None, "keras.activations"):
             raise UnknownError(f"it holds the function {config.get('config')!r}")
@@ -478,9 +479,12 @@ def _optimizer_key(optimizer: Any) -> Any:
     if not _is_known(kind.__module__):
         return "one of its kind", _ById(optimizer)
     lifted = {name for owner, name in _optimizer_slots(optimizer) if owner is optimizer}
-    config = {name: value for name, value in optimizer.get_config().items() if name not in lifted | {"name"}}
-    rate = config.pop("learning_rate", None)
-    return kind, _of_config(config), _of_config(rate) if isinstance(rate, Mapping) else None
+    config = {name: value for name, value in _keras.config_of(optimizer).items() if name not in lifted | {"name"}}
+    config.pop("learning_rate", None)
+    rate = _keras.rate_of(optimizer)
+    if not _keras.is_variable(rate) and not _is_known(type(rate).__module__):
+        raise UnknownError(f"{type(rate).__name__} is a learning rate of the user's")
+    return kind, _of_config(config), None if _keras.is_variable(rate) else fingerprint(rate)
 
 
 def _optimizer_slots(optimizer: Any) -> list[tuple[Any, str]]:
@@ -491,7 +495,7 @@ def _optimizer_slots(optimizer: Any) -> list[tuple[Any, str]]:
     single = keras.config.backend() == "jax"
     return [
         (optimizer, name)
-        for name, value in optimizer.get_config().items()
+        for name, value in _keras.config_of(optimizer).items()
         if name != "learning_rate"
         and isinstance(value, float)
         and value

@@ -333,7 +333,7 @@ class Network:
         """What `restore` needs to undo a training that failed."""
         if self._model is None:
             return self.state  # arrays that are replaced, never changed
-        optimizer = self._model.optimizer
+        optimizer = getattr(self._model, "optimizer", None)  # none where a file's model waits to be compiled
         variables = [*self._model.variables, *(optimizer.variables if optimizer is not None else [])]
         return [(variable, _program.array(variable)) for variable in variables]
 

@@ -1202,6 +1202,14 @@ def test_a_compiled_model_counts_with_the_state_of_its_optimizer():
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_an_argument_that_the_config_of_a_loss_or_a_metric_leaves_out_counts():
+    import keras
+
+    for kind, name in ((keras.losses.Huber, "delta"), (keras.metrics.CosineSimilarity, "axis")):
+        texts = [_text(kind(**{name: value})) for value in (2, 2, 3)]
+        assert texts[0] == texts[1] != texts[2]
+
+
 def test_keras_settings_count():
     import keras
 
