@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import re
 import warnings
@@ -134,6 +135,21 @@ def _missing() -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """A block in which models are built of variables that have a shape and no values."""
+    import keras
+
+    state, name = state_of_process(), "uninitialized_variables"
+    waiting = state.get_global_attribute(name)
+    state.set_global_attribute(name, [])  # Keras gives those that are left a value at its next opportunity
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        state.set_global_attribute(name, waiting)
+
+
 # -- models and layers ----------------------------------------------------------------------------------------------
 
 
@@ -145,6 +161,21 @@ def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
 def layer_of(tensor: Any) -> Any:
     """The layer of a functional model that makes a tensor; None if that is not known."""
     return getattr(getattr(tensor, "_keras_history", None), "operation", None)
+
+
+def registered() -> dict[str, Any]:
+    """The user's classes and functions that Keras finds by name: registered, or of the scope that this thread is in."""
+    import keras
+
+    scope = state_of_process().get_global_attribute("custom_objects_scope_dict")
+    return {**keras.saving.get_custom_objects(), **(scope or {})}
+
+
+def modules_of_operations() -> list[Any]:
+    """The modules of Keras' operations, such as an addition, which are in the configuration of a model that adds."""
+    from keras.src import ops
+
+    return [module for module in vars(ops).values() if inspect.ismodule(module)]
 
 
 def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:

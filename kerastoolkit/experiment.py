@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import inspect
+import io
 import itertools
 import json
 import logging
@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import joblib
 import numpy as np
@@ -44,11 +44,13 @@ from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
 
+from kerastoolkit import _files
 from kerastoolkit._version import __version__
 from kerastoolkit._words import did_you_mean, printable, quoted
 from kerastoolkit.data.splits import Holdout, holdout
 from kerastoolkit.data.tables import (
     Column,
+    Kind,
     Table,
     Target,
     as_features,
@@ -68,7 +70,7 @@ from kerastoolkit.evaluation import (
     metric_scorer,
     score_on_folds,
 )
-from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWarning, ParameterError, SavedFileError
+from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search.backend import FusedBackend
 
 __all__ = ["Experiment", "Plan", "Progress", "load_experiment", "plan_experiment", "run_experiment"]
@@ -234,8 +236,9 @@ def plan_experiment(
 def load_experiment(folder: str | Path) -> Experiment:
     """Reads the folder that an experiment wrote.
 
-    Nothing in it is executed: the preprocessing may hold no type but scikit-learn's and numpy's own, and the network
-    is read in Keras' safe mode.
+    The folder may come from a stranger: nothing in it is executed, and no other file is read. The preprocessing may
+    hold nothing but what a preprocessing is made of here, and the network is read as `kerastoolkit.load` reads it in
+    safe mode.
 
     Args:
         folder: The folder.
@@ -247,13 +250,12 @@ def load_experiment(folder: str | Path) -> Experiment:
         SavedFileError: If it is no such folder, is damaged, or was written by a newer version.
     """
     folder = Path(folder)
-    record = _read_record(folder)
-    try:
-        return _from_record(record, folder)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, KerasToolkitError):
-            raise
-        raise SavedFileError(f"'{folder}' is damaged: {type(error).__name__}: {error}") from error
+    with _files.refusing(folder, "an experiment"):
+        try:
+            return _from_record(_read_record(folder), folder)
+        except FileNotFoundError as error:
+            missing = Path(error.filename or "").name or str(error)
+            raise SavedFileError(f"'{folder}' is incomplete: it has no {missing}.") from error
 
 
 @dataclass(frozen=True)
@@ -1114,18 +1116,79 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise SavedFileError(f"There is no folder '{folder}'.")
     if not path.is_file():
         raise SavedFileError(f"'{folder}' is not the folder of an experiment: it has no {_RUN}.")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SavedFileError(f"'{path}' is damaged: it is not JSON ({error}).") from error
+    record = _files.read_json(_files.read_small(_files.regular_file(path, within=folder)), f"'{path}'", constants=True)
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise SavedFileError(f"'{path}' was not written by an experiment of kerastoolkit.")
-    if record.get("format_version", 0) > _FORMAT_VERSION:
+    number, versions = record.get("format_version"), record.get("versions")
+    if _files.is_whole(number) and number > _FORMAT_VERSION:
+        version = versions.get("kerastoolkit") if isinstance(versions, dict) else None
         raise SavedFileError(
-            f"'{folder}' was written by a newer kerastoolkit ({record.get('versions', {}).get('kerastoolkit')}); "
-            f"this is {__version__}. Upgrade to read it."
+            f"'{folder}' was written by a newer kerastoolkit ({str(version)[:20]}); this is {__version__}. Upgrade to "
+            "read it."
         )
-    return record
+    return _files.checked_fields({name: record[name] for name in _RECORD if name in record}, _RECORD, f"'{path}'")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+# What is read of a record, and whether a value may be there. Entries of later versions are passed over.
+_RECORD: dict[str, Callable[[Any], object]] = {
+    "format": _files.is_text,
+    "format_version": _files.is_count,
+    "began": _files.is_text,
+    "arguments": _is_table,
+    "data": _is_table,
+    "split": _is_table,
+    "grid": _files.list_of(_files.dict_of(lambda value: isinstance(value, list))),
+    "n_candidates": _files.is_count,
+    "versions": _files.dict_of(_files.is_text),
+    "name": _files.is_text,
+    "target": _files.is_text,
+    "task": _files.one_of("classification", "regression"),
+    "metric": _files.is_text,
+    "columns": _files.list_of(_is_table),
+    "decisions": _files.dict_of(_files.is_text),
+    "status": _files.one_of("complete", "interrupted", "failed"),
+    "seconds": _files.is_number,
+    "baselines": _files.list_of(_is_table),
+    "chosen": _files.optional(lambda value: isinstance(value, dict) and _files.is_count(value.get("index"))),
+    "left_out": _files.list_of(_is_table),
+    "failed": _files.list_of(_is_table),
+    "history": _files.dict_of(_files.list_of(_files.is_real)),
+    "test": _files.optional(_files.list_of(_is_table)),
+}
+_COLUMN: dict[str, Callable[[Any], object]] = {
+    "name": _files.is_text,
+    "kind": _files.one_of(*get_args(Kind)),
+    "n_rows": _files.is_count,
+    "n_blank": _files.is_count,
+    "n_distinct": _files.is_count,
+    "detail": _files.is_text,
+    "note": _files.is_text,
+    "date_format": _files.optional(_files.is_text),
+    "has_time": _files.is_flag,
+}
+_SCORE: dict[str, Callable[[Any], object]] = {
+    "metric": _files.is_text,
+    "value": _files.is_real,
+    "low": _files.is_real,
+    "high": _files.is_real,
+    "level": _files.is_number,
+    "n_rows": _files.is_count,
+    "n_resamples": _files.is_count,
+}
+_FOLD_SCORES: dict[str, Callable[[Any], object]] = {
+    "name": _files.is_text,
+    "metric": _files.is_text,
+    "scores": _files.list_of(_files.is_real),
+    "fit_seconds": _files.is_real,
+}
+
+
+def _checked_part(record: Any, fields: Mapping[str, Callable[[Any], object]], what: str) -> dict[str, Any]:
+    return _files.checked_fields({name: record[name] for name in fields if name in record}, fields, what)
 
 
 def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
@@ -1135,7 +1198,7 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
         target=record["target"],
         task=record["task"],
         metric=record["metric"],
-        columns=[Column.from_dict(column) for column in record["columns"]],
+        columns=[Column(**_checked_part(column, _COLUMN, "A column")) for column in record["columns"]],
         decisions=list(record["decisions"].items()),
         record={key: record[key] for key in own},
         status=record["status"],
@@ -1146,13 +1209,22 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
         failed=record["failed"],
         history=record["history"],
     )
-    if (folder / _RESULTS).is_file():
-        experiment.results = _with_tuples(pd.read_csv(folder / _RESULTS, **_EXACTLY))
+    if (folder / _RESULTS).exists():
+        experiment.results = _with_tuples(_read_csv(folder / _RESULTS))
+        experiment.candidates()  # which a damaged table has not
     if record["chosen"]:
+        if experiment.best_index not in range(len(experiment.results)):
+            raise SavedFileError(f"'{folder}' is damaged: the winner is none of its {len(experiment.results)} results.")
         _load_model(experiment, folder)
     if record["test"]:
         _load_test(experiment, record["test"], folder)
     return experiment
+
+
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    content = _files.read_small(_files.regular_file(path, within=path.parent))
+    table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **_EXACTLY, **options)
+    return table
 
 
 def _with_tuples(results: pd.DataFrame) -> pd.DataFrame:
@@ -1167,37 +1239,92 @@ def _with_tuples(results: pd.DataFrame) -> pd.DataFrame:
 
 def _load_model(experiment: Experiment, folder: Path) -> None:
     import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
 
     from kerastoolkit.estimators import load
 
-    path = folder / _PREPROCESSING
-    if not path.is_file():
-        raise SavedFileError(f"'{folder}' is incomplete: it has no {_PREPROCESSING}.")
-    try:
+    path = _files.regular_file(folder / _PREPROCESSING, within=folder)
+    with _files.refusing(path, "an experiment"):
+        _check_preprocessing(path)
         parts = skops.io.load(path, trusted=list(_TRUSTED_TYPES))
-    except UntrustedTypesFoundException as error:
-        raise SavedFileError(
-            f"'{path}' holds types that a preprocessing of kerastoolkit never has, so it was not loaded: "
-            f"{_last_line(error)}"
-        ) from error
-    except Exception as error:
-        # skops raises whatever the zip, the JSON or a type's constructor raise on a damaged file.
-        raise SavedFileError(f"'{path}' is damaged: {type(error).__name__}: {_last_line(error)}") from error
-    if not isinstance(parts, dict) or set(parts) != {"features", "target"}:
+    wanted = {"features": "ColumnTransformer", "target": "StandardScaler" * (experiment.task == "regression")}
+    found = {name: "" if part is None else type(part).__name__ for name, part in parts.items()}
+    if found != wanted:
         raise SavedFileError(f"'{path}' was not written by an experiment of kerastoolkit.")
     experiment.prepare, experiment.target_scale = parts["features"], parts["target"]
-    experiment.network = load(folder / _NETWORK)
+    experiment.network = load(_files.regular_file(folder / _NETWORK, within=folder))
+    if experiment.network._task != experiment.task:
+        raise SavedFileError(f"'{folder}' is damaged: its network is not for {experiment.task}.")
+    _try_on_a_blank_row(experiment)
+
+
+def _check_preprocessing(path: Path) -> None:
+    """Refuses a file of skops that holds anything but what a preprocessing of ours is made of.
+
+    skops itself trusts whatever scikit-learn has, of which some read files and some take functions.
+    """
+    with _files.archive(
+        path, re.compile(r"schema\.json|\d+\.npy").fullmatch, "an experiment", needed=("schema.json",)
+    ) as file:
+        for name in file.namelist():
+            if name != "schema.json":
+                _files.check_npy(file, name)
+        left = [_files.read_json(file.read("schema.json"), f"'{path}'")]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            named = tuple(part.get(name) for name in ("__module__", "__class__", "__loader__"))
+            if named != (None, None, None) and named not in _PARTS_OF_A_PREPROCESSING:
+                raise SavedFileError(
+                    f"'{path}' holds types that a preprocessing of kerastoolkit never has, so it was not loaded: "
+                    f"{'.'.join(map(str, named))[:200]}"
+                )
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+
+
+_PARTS_OF_A_PREPROCESSING = {
+    *(("builtins", kind, f"{kind.capitalize()}Node") for kind in ("dict", "list", "slice", "tuple")),
+    *(("builtins", kind, "TypeNode") for kind in ("bool", "float", "int", "str")),
+    ("builtins", "str", "JsonNode"),
+    ("numpy", "dtype", "DTypeNode"),
+    ("numpy", "ndarray", "NdArrayNode"),
+    *(
+        ("numpy", kind, node)
+        for kind in ("bool", "bool_", "float32", "float64", "int32", "int64", "object_", "str_")
+        for node in ("NdArrayNode", "TypeNode")
+    ),
+    ("sklearn.compose._column_transformer", "ColumnTransformer", "ObjectNode"),
+    ("sklearn.impute._base", "MissingIndicator", "ObjectNode"),
+    ("sklearn.impute._base", "SimpleImputer", "ObjectNode"),
+    ("sklearn.pipeline", "Pipeline", "ObjectNode"),
+    ("sklearn.preprocessing._data", "StandardScaler", "ObjectNode"),
+    ("sklearn.preprocessing._encoders", "OneHotEncoder", "ObjectNode"),
+}
+
+
+def _try_on_a_blank_row(experiment: Experiment) -> None:
+    """Whether the parts of a loaded experiment go together."""
+    blank = pd.DataFrame({column.name: [None] for column in experiment.columns})
+    inputs = experiment.prepare.transform(as_features(blank, experiment.columns))
+    if inputs.shape[1] != experiment.network.n_features_in_:
+        raise SavedFileError(
+            f"An experiment is damaged: its preprocessing makes {inputs.shape[1]} columns, its network reads "
+            f"{experiment.network.n_features_in_}."
+        )
+    if experiment.target_scale is not None:
+        experiment.target_scale.inverse_transform(np.zeros((1, 1)))
 
 
 def _load_test(experiment: Experiment, scores: list[dict[str, Any]], folder: Path) -> None:
     classes = getattr(experiment.network, "classes_", None)
-    table = pd.read_csv(folder / _TEST_PREDICTIONS, keep_default_na=False, **_EXACTLY)
+    table = _read_csv(folder / _TEST_PREDICTIONS, keep_default_na=False)
     kind = np.asarray(classes).dtype if classes is not None else np.float64
-    proba = table.filter(regex="^probability_").to_numpy() if classes is not None else None
-    experiment.test_rows = table["row"].to_numpy()
+    proba = table.filter(regex="^probability_").to_numpy("float64") if classes is not None else None
+    if proba is not None and proba.shape[1] != len(np.asarray(classes)):
+        raise SavedFileError(f"'{folder}' is damaged: {_TEST_PREDICTIONS} has probabilities of other classes.")
+    experiment.test_rows = table["row"].to_numpy("int64")
+    read = [Score(**_checked_part(score, _SCORE, "A score")) for score in scores]
     experiment.test = Evaluation(
-        scores={score["metric"]: Score(**score) for score in scores},
+        scores={score.metric: score for score in read},
         y_true=table["true"].to_numpy().astype(kind),
         y_pred=table["predicted"].to_numpy().astype(kind),
         classes=classes,
@@ -1206,8 +1333,8 @@ def _load_test(experiment: Experiment, scores: list[dict[str, Any]], folder: Pat
 
 
 def _fold_scores(record: dict[str, Any]) -> FoldScores:
-    known = inspect.signature(FoldScores).parameters
-    return FoldScores(**{**{key: record[key] for key in known}, "scores": tuple(record["scores"])})
+    known = _checked_part(record, _FOLD_SCORES, "The scores of a model")
+    return FoldScores(**{**known, "scores": tuple(known["scores"])})
 
 
 def _spelt(params: Mapping[str, Any]) -> str:

@@ -645,7 +645,7 @@ def test_damage_is_told(copied: Path) -> None:
         ("{", "is damaged: it is not JSON"),
         ('{"format": "other"}', "was not written by an experiment"),
         (json.dumps({**record, "format_version": 99}), "written by a newer kerastoolkit"),
-        (json.dumps({key: value for key, value in record.items() if key != "columns"}), "KeyError: 'columns'"),
+        (json.dumps({key: record[key] for key in record if key != "columns"}), "run.json' has no field 'columns'"),
     ):
         (copied / "run.json").write_text(damaged)
         with pytest.raises(SavedFileError, match=message):
@@ -664,6 +664,29 @@ def test_a_preprocessing_that_brings_foreign_types_is_not_loaded(copied: Path) -
 
     skops.io.dump({"features": shutil.copytree, "target": None}, copied / "preprocessing.skops")
     with pytest.raises(SavedFileError, match=r"(?s)never has, so it was not loaded:.*shutil.copytree"):
+        load_experiment(copied)
+
+
+def test_what_skops_trusts_and_a_preprocessing_never_has_is_not_loaded(copied: Path) -> None:
+    import skops.io
+    from sklearn.preprocessing import FunctionTransformer
+
+    skops.io.dump({"features": FunctionTransformer(np.exp), "target": None}, copied / "preprocessing.skops")
+    with pytest.raises(SavedFileError, match="never has, so it was not loaded:.*FunctionTransformer"):
+        load_experiment(copied)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "results.csv", "test_predictions.csv", "preprocessing.skops", "network.zip"]
+)
+def test_a_folder_leads_to_no_file_outside_of_it(name: str, copied: Path, tmp_path: Path) -> None:
+    shutil.move(copied / name, tmp_path / "elsewhere")
+    (copied / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SavedFileError, match=f"{name}' is a link that leads out of its folder"):
+        load_experiment(copied)
+    (copied / name).unlink()
+    (copied / name).mkdir()
+    with pytest.raises(SavedFileError, match=f"{name}' is a folder, not a file|it has no {name}"):
         load_experiment(copied)
 
 

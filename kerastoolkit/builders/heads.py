@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kerastoolkit import _keras
+from kerastoolkit import _files, _keras
 from kerastoolkit._words import did_you_mean
-from kerastoolkit.exceptions import DataError, DivergedError, ModelMismatchError, ParameterError
+from kerastoolkit.exceptions import DataError, DivergedError, ModelMismatchError, ParameterError, SavedFileError
 
 if TYPE_CHECKING:
     import keras
@@ -677,17 +677,66 @@ class Head:
         """Everything needed to make this head again, as plain Python values."""
         config = dataclasses.asdict(self)
         if self.classes is not None:
-            config["classes"] = {"values": self.classes.tolist(), "dtype": _dtype_name(self.classes)}
+            config["classes"] = {
+                "values": _files.listed(self.classes), "dtype": _files.name_of_dtype(self.classes)
+            }  # fmt: skip
         return {"class": "Head", **config}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Head:
-        """Makes a head from what `get_config` returned."""
-        config = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-        config.pop("class")
-        if config["classes"] is not None:
-            config["classes"] = np.array(config["classes"]["values"], dtype=config["classes"]["dtype"])
-        return cls(**config)
+        """Makes a head from what `get_config` returned.
+
+        Raises:
+            SavedFileError: It is not what `get_config` returns.
+        """
+        extra = [field.name for field in dataclasses.fields(cls) if field.name not in _CONFIG]
+        fields = {**_CONFIG, **dict.fromkeys(extra, _files.is_text)}  # of a subclass: names
+        given = _files.checked_fields(config, fields, "A saved head")
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+        given.pop("class")
+        if given["classes"] is not None:
+            given["classes"] = _files.array_from(given["classes"]["values"], given["classes"]["dtype"])
+        made = cls(**given)
+        made._check_sizes()
+        return made
+
+    def _check_sizes(self) -> None:
+        """Holds the numbers of classes and units against each other, in a head that a file describes."""
+        number = self.n_classes
+        if self.kind in _NUMBERS:
+            fits = number is None
+        elif self.classes is None or number is None or self.classes.ndim != 1:
+            fits = False
+        else:
+            units = {"binary": (1, 2), "ordinal": (number - 1,)}.get(self.kind, (number,))
+            fits = self.units in units and (number == 2 or self.kind != "binary")
+        sizes = {math.prod(shape) for shape in (self.shape, self.output_shape) if shape}
+        fits = fits and sizes <= {self.units}
+        lengths = {len(self.offset), len(self.scale)}
+        if not (fits and lengths <= {0, self.units} and len(self.class_weight) in (0, number)):
+            raise SavedFileError(f"A saved {self.kind} head of {self.units} units and {number} classes cannot be.")
+
+
+_CONFIG: dict[str, Callable[[Any], object]] = {
+    "class": _files.one_of("Head"),
+    "kind": _files.one_of(*get_args(Kind)),
+    "units": lambda value: _files.is_count(value) and value > 0,
+    "classes": _files.optional(lambda value: isinstance(value, Mapping) and set(value) == {"values", "dtype"}),
+    "one_hot": _files.is_flag,
+    "encoding": _files.one_of("numbers", "one_hot", "columns"),
+    "output": _files.one_of("probability", "logit", "margin", "value"),
+    "flat": _files.is_flag,
+    "shape": _files.list_of(_files.is_count),
+    "output_shape": _files.list_of(_files.is_count),
+    "offset": _files.list_of(_files.is_number),
+    "scale": _files.list_of(_files.is_number),
+    "dtype": _files.one_of("float16", "float32", "float64"),
+    "label_smoothing": _files.is_number,
+    "from_logits": _files.optional(_files.is_flag),
+    "focal": _files.is_number,
+    "class_weight": _files.list_of(_files.is_number),
+    "weight": _files.is_number,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -855,9 +904,21 @@ class HeadGroup:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> HeadGroup:
-        """Makes a group from what `get_config` returned."""
-        names = config["names"]
-        return cls(tuple(map(Head.from_config, config["heads"])), tuple(names) if names is not None else None)
+        """Makes a group from what `get_config` returned.
+
+        Raises:
+            SavedFileError: It is not what `get_config` returns.
+        """
+        fields = {
+            "class": _files.one_of("HeadGroup"),
+            "heads": _files.list_of(lambda value: isinstance(value, Mapping)),
+            "names": _files.optional(_files.list_of(_files.is_text)),
+        }
+        given = _files.checked_fields(config, fields, "A saved group of heads")
+        heads, names = tuple(map(Head.from_config, given["heads"])), given["names"]
+        if not heads or (names is not None and (len(names) != len(heads) or len(set(names)) != len(names))):
+            raise SavedFileError(f"A saved group has {len(heads)} heads of the names {names}.")
+        return cls(heads, None if names is None else tuple(names))
 
 
 def head(
@@ -1392,10 +1453,6 @@ def _floatx() -> str:
     import keras
 
     return str(keras.config.floatx())
-
-
-def _dtype_name(values: Array) -> str:
-    return "object" if values.dtype == object else values.dtype.str
 
 
 def _short(values: Array, most: int = 10) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kerastoolkit import _files
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -128,14 +129,40 @@ class Columns(Mapping[str, "NumberColumn | CategoryColumn"]):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Columns:
-        """Makes columns from what `get_config` returned."""
+        """Makes columns from what `get_config` returned.
+
+        Raises:
+            SavedFileError: It is not what `get_config` returns.
+        """
+        given = _files.checked_fields(config, {"columns": _files.list_of(lambda value: True)}, "Saved columns")
         made: list[NumberColumn | CategoryColumn] = []
-        for given in config["columns"]:
-            fields: dict[str, Any] = dict(given)
-            if "categories" in fields:
+        for column in given["columns"]:
+            of_numbers = isinstance(column, Mapping) and column.get("kind") == "number"
+            fields = _files.checked_fields(column, _NUMBER if of_numbers else _CATEGORY, "A saved column")
+            del fields["kind"]
+            if not of_numbers:
                 fields["categories"] = tuple(fields["categories"])
-            made.append(NumberColumn(**fields) if fields.pop("kind") == "number" else CategoryColumn(**fields))
+            made.append(NumberColumn(**fields) if of_numbers else CategoryColumn(**fields))
         return cls(made)
+
+
+def _is_label(value: Any) -> bool:
+    """Whether a value is one that pandas calls a column, or a category, by."""
+    return isinstance(value, (str, int, float)) or (isinstance(value, tuple) and all(map(_is_label, value)))
+
+
+_NUMBER: dict[str, Callable[[Any], object]] = {
+    "kind": _files.one_of("number"),
+    "name": _is_label,
+    "mean": _files.is_number,
+    "deviation": _files.is_number,
+    "missing": _files.is_flag,
+}
+_CATEGORY: dict[str, Callable[[Any], object]] = {
+    "kind": _files.one_of("category"),
+    "name": _is_label,
+    "categories": _files.list_of(_is_label),
+}
 
 
 def learn_columns(

@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
-from kerastoolkit.exceptions import DataError
+from kerastoolkit import _files
+from kerastoolkit.exceptions import DataError, SavedFileError
 
 __all__ = ["Vocabulary", "learn_vocabulary"]
 
@@ -112,8 +113,27 @@ class Vocabulary:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Vocabulary:
-        """Makes a vocabulary from what `get_config` returned."""
-        return cls(**config)
+        """Makes a vocabulary from what `get_config` returned.
+
+        Raises:
+            SavedFileError: It is not what `get_config` returns.
+        """
+        given = _files.checked_fields(config, _CONFIG, "A saved vocabulary")
+        of_weights = given["length"] is None
+        if len(given["rarity"]) != of_weights * len(given["words"]) or len(set(given["words"])) != len(given["words"]):
+            raise SavedFileError(
+                f"A saved vocabulary has {len(given['words'])} words, weights of {len(given['rarity'])}, and reads "
+                f"{given['length']} words of a text, which disagree."
+            )
+        return cls(**given)
+
+
+_CONFIG: dict[str, Callable[[Any], object]] = {
+    "words": _files.list_of(_files.is_text),
+    "rarity": _files.list_of(_files.is_number),
+    "length": _files.optional(lambda value: _files.is_count(value) and value > 0),
+    "ngrams": lambda value: _files.is_count(value) and value > 0,
+}
 
 
 def learn_vocabulary(

@@ -1049,7 +1049,7 @@ class KerasEstimator(BaseEstimator):
         """Writes the fitted estimator to one file, without pickle.
 
         The file holds the model in Keras' own format, the head, the parameters and the versions. Functions and
-        classes of the user's are kept by name; see `load`.
+        classes of the user's are kept by name, and are to be handed to `load`.
 
         Args:
             path: Where to write; an existing file is replaced.
@@ -1059,6 +1059,7 @@ class KerasEstimator(BaseEstimator):
 
         Raises:
             NotFittedError: `fit` was not called.
+            SavedFileError: Something was learned that no file can hold; the message names it.
         """
         from kerastoolkit.estimators._saving import save
 

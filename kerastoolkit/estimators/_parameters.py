@@ -25,7 +25,6 @@ import numpy as np
 from kerastoolkit import _copies
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution import strategy
-from kerastoolkit.estimators._saving import NotLoaded
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
@@ -61,6 +60,31 @@ _OPTIONS = {
 
 # Arguments of fit that the estimator fills in itself.
 _NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_data"}
+
+
+class NotLoaded:
+    """Stands for a parameter that a file holds only by name.
+
+    Args:
+        name: What the file says of it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<not loaded: {self.name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuses: there is nothing to call.
+
+        Raises:
+            ParameterError: Always; the message says how to get the thing back.
+        """
+        raise ParameterError(
+            f"A parameter of this estimator was {self.name}, which its file holds only by name. Hand it to "
+            f"kerastoolkit.load as custom_objects={{{self.name!r}: ...}}, or set it again with set_params."
+        )
 
 
 # -- names ----------------------------------------------------------------------------------------------------------

@@ -3,69 +3,131 @@
 The file is a zip archive of `estimator.json` (class, parameters, head, features, history, versions), `model.keras`
 (the trained model in Keras' own format) and, where the parameter `model` is itself a `keras.Model`, `parameter.keras`.
 
-Nothing in a file is executed: functions and classes of the user's are kept by name, and looked up only in modules
-that are imported already. What is not found becomes a `NotLoaded`, which predicts nothing and spoils nothing: the
-trained model is there, and only training anew asks for the function.
+A file may come from anybody, so that nothing in it decides what is done with it: which entries there are, of which type
+each is and where it goes stands here and in the classes that learn from data. Functions and classes are kept by name.
+Those of Keras and of kerastoolkit are found in a list of names; those of the user are looked up in what `load` was
+handed, and with `safe_mode=False` in the user's modules that are imported already. What is not found becomes a
+`NotLoaded`, which predicts nothing and spoils nothing: the trained model is there, and only training anew asks for the
+function.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import json
 import math
 import os
 import re
+import site
 import sys
+import sysconfig
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerastoolkit import _files, builders
 from kerastoolkit._copies import compiled as compile_model
 from kerastoolkit._copies import compiled_with, is_configured, taken_apart
 from kerastoolkit._keras import is_layer, without_advice, without_compile_config
 from kerastoolkit._version import __version__
 from kerastoolkit.data import Columns, Vocabulary
-from kerastoolkit.exceptions import ParameterError, SavedFileError
+from kerastoolkit.estimators import _keras_files, _parameters
+from kerastoolkit.estimators._parameters import NotLoaded
+from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 if TYPE_CHECKING:
     from kerastoolkit.estimators._base import KerasEstimator
 
 _FORMAT = 1
 _DESCRIPTION, _MODEL, _PARAMETER = "estimator.json", "model.keras", "parameter.keras"
+_WRITER = "an estimator's `save`"
+
+
+# -- what a file may hold -------------------------------------------------------------------------------------------
+
+
+def _is_shape(value: Any) -> bool:
+    """A shape without its first axis, or a list or dict of such."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_shape(one) for name, one in value.items())
+    if isinstance(value, list) or (isinstance(value, tuple) and any(isinstance(one, tuple) for one in value)):
+        return all(map(_is_shape, value))
+    return isinstance(value, tuple) and all(one is None or _files.is_count(one) for one in value)
+
+
+def _is_history(value: Any) -> bool:
+    """Numbers, or lists of numbers, an epoch; a diverged training has NaN among them."""
+
+    def is_entry(entry: Any) -> bool:
+        return all(map(is_entry, entry)) if isinstance(entry, list) else isinstance(entry, (int, float))
+
+    return _files.dict_of(_files.list_of(is_entry))(value)
+
+
+def _is_divergence(value: Any) -> bool:
+    """What was found of a network that diverged: a clause, and the sums of its weights."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return _files.is_text(value[0]) and isinstance(value[1], tuple) and all(isinstance(one, float) for one in value[1])
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim == 1 and all(map(_files.is_text, value.tolist()))
+
+
 # What was learned of the form of the data, by its place in the file: where it is kept, and its class.
 _READERS: dict[str, tuple[str, Any]] = {"columns": ("columns_", Columns), "words": ("words_", Vocabulary)}
-_LEARNED = ("n_features_in_", "feature_names_in_", "history_", "n_iter_", "_input_shape", "head_history_", "_diverged")
+# Attributes that a file may set, and whether a value may be one.
+_LEARNED: dict[str, Callable[[Any], bool]] = {
+    "n_features_in_": _files.is_count,
+    "feature_names_in_": _is_names,
+    "history_": _is_history,
+    "n_iter_": _files.is_count,
+    "_input_shape": _is_shape,
+    "head_history_": _is_history,
+    "_diverged": _files.optional(_is_divergence),
+}
+_FIELDS: dict[str, Callable[[Any], object]] = {
+    "format": _files.is_count,
+    "versions": _files.dict_of(_files.is_text),
+    "class": _files.is_text,
+    "base": _files.is_text,
+    "task": _files.one_of("classification", "reconstruction", "regression"),
+    "parameters": lambda value: isinstance(value, dict),
+    "head": lambda value: isinstance(value, dict),
+    "columns": lambda value: value is None or isinstance(value, dict),
+    "words": lambda value: value is None or isinstance(value, dict),
+    "learned": lambda value: isinstance(value, dict),
+    "generator": lambda value: value is None or isinstance(value, dict),
+    "compiled": lambda value: value is None or isinstance(value, dict),
+    "optimizer": lambda value: isinstance(value, list),
+}
+_OPTIONAL = ("base", "columns", "compiled", "optimizer", "words")
+# Parameters that may be a function, a class or an object; so may what is handed to a build function.
+_OBJECTS = {"augment", "build_fn", "callbacks", "loss", "metrics", "model", "optimizer"}
+# Parameters that predicting reads, too.
+_SIZES = ("batch_size", "epochs", "input_size", "validation_batch_size")
+_STATE: dict[str, Callable[[Any], object]] = {
+    "bit_generator": _files.one_of("MT19937"),
+    "state": lambda value: isinstance(value, dict),
+    "has_gauss": lambda value: _files.is_whole(value) and value in (0, 1),
+    "gauss": _files.is_number,
+}
+_KEY: dict[str, Callable[[Any], object]] = {
+    "key": lambda value: isinstance(value, np.ndarray) and value.dtype == np.uint32 and value.shape == (624,),
+    "pos": lambda value: _files.is_whole(value) and 0 <= value <= 624,
+}
 
 
-class NotLoaded:
-    """Stands for a parameter that a file holds only by name.
-
-    Args:
-        name: What the file says of it.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<not loaded: {self.name}>"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuses: there is nothing to call.
-
-        Raises:
-            ParameterError: Always; the message says how to get the thing back.
-        """
-        raise ParameterError(
-            f"A parameter of this estimator was {self.name}, which its file holds only by name. Import its module "
-            "before kerastoolkit.load, or set it again with set_params."
-        )
+# -- writing --------------------------------------------------------------------------------------------------------
 
 
 def save(estimator: KerasEstimator, path: str | Path) -> Path:
@@ -75,11 +137,14 @@ def save(estimator: KerasEstimator, path: str | Path) -> Path:
     check_is_fitted(estimator)
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
-        models = {_MODEL: estimator.model_}
-        description = json.dumps(_describe(estimator, models), indent=1, allow_nan=False)
+        models: dict[str, Any] = {}
+        content = json.dumps(_describe(estimator, models), indent=1, allow_nan=False)
+        # What could not be read again is refused now, while everything is there.
+        _checked(_files.read_json(content.encode(), _DESCRIPTION), f"The file {path.name!r} to be")
+        models[_MODEL] = estimator.model_
         archive = Path(folder) / "archive"
         with zipfile.ZipFile(archive, "w") as file:
-            file.writestr(_DESCRIPTION, description)
+            file.writestr(_DESCRIPTION, content)
             for name, model in models.items():
                 # What it was compiled with is in the description, whole: Keras' configs leave things out.
                 with without_compile_config(model) if compiled_with(model) else contextlib.nullcontext():
@@ -89,56 +154,13 @@ def save(estimator: KerasEstimator, path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
-    """Reads an estimator that `save` wrote.
-
-    Args:
-        path: The file.
-        custom_objects: Layers, losses and the like of your own by name, where they are not registered with
-            `keras.saving.register_keras_serializable`. Defaults to `None`.
-        safe_mode: Whether to refuse Python code inside the model (`Lambda` layers). Defaults to `True`; turn it off
-            only for files you trust.
-
-    Returns:
-        The fitted `KerasClassifier`, `KerasRegressor`, `KerasTransformer` or `TextClassifier`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        SavedFileError: The file is damaged, of another kind, or written by a newer version; the message says which.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-            if damaged is not None:
-                raise SavedFileError(f"{str(path)!r} is damaged: {damaged} does not match its checksum.")
-            description = json.loads(file.read(_DESCRIPTION))
-            with tempfile.TemporaryDirectory() as folder:
-                for name in (_MODEL, _PARAMETER):
-                    if name in file.namelist():
-                        file.extract(name, folder)
-                return _restore(description, Path(folder), str(path), custom_objects, safe_mode)
-    except zipfile.BadZipFile as error:
-        raise SavedFileError(
-            f"{str(path)!r} is damaged or was not written by an estimator's `save`: {error}."
-        ) from error
-    except KeyError as error:
-        raise SavedFileError(
-            f"{str(path)!r} was not written by an estimator's `save`: {error.args[0]}. A model saved by Keras is read "
-            "by keras.saving.load_model."
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SavedFileError(f"{str(path)!r} is damaged: {_DESCRIPTION} cannot be read ({error}).") from error
-
-
 def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
     import keras
     import sklearn
 
-    learned = {name: _encode(vars(estimator)[name], models) for name in _LEARNED if name in vars(estimator)}
+    _refuse_encoder(estimator)
     generator = estimator._generator
+    parameters = {name: _encode(value, models, None) for name, value in estimator.get_params(deep=False).items()}
     return {
         "format": _FORMAT,
         "versions": {
@@ -150,92 +172,201 @@ def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, An
             "backend": keras.config.backend(),
         },
         "class": _reference(type(estimator)),
+        "base": _reference(next(kind for kind in type(estimator).__mro__ if _reference(kind) in _ours())),
         "task": estimator._task,
-        "parameters": {name: _encode(value, models) for name, value in estimator.get_params(deep=False).items()},
-        "head": _encode(estimator.head_.get_config(), models),
+        "parameters": parameters,
+        "head": _encode(estimator.head_.get_config(), models, "head_"),
         **{
-            name: _encode(vars(estimator)[attribute].get_config(), models)
+            name: _encode(vars(estimator)[attribute].get_config(), models, attribute)
             for name, (attribute, _) in _READERS.items()
             if attribute in vars(estimator)
         },
-        "learned": learned,
+        "learned": {name: _encode(vars(estimator)[name], models, name) for name in _LEARNED if name in vars(estimator)},
         **_describe_compiled(estimator, models),
-        "generator": None if generator is None else _encode(generator.get_state(legacy=False), models),
+        "generator": None if generator is None else _encode(generator.get_state(legacy=False), models, "_generator"),
     }
 
 
 def _describe_compiled(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
+    """What the model was compiled with; of one that waits to be compiled, the state of its optimizer as well."""
     waiting = vars(estimator).get("_to_compile")
     if waiting is None:
-        return {"compiled": _encode(compiled_with(estimator.model_), models)}
-    return {"compiled": _encode(waiting[0], models), "optimizer": _encode(waiting[1], models)}
+        return {"compiled": _encode(compiled_with(estimator.model_), models, None)}
+    return {"compiled": _encode(waiting[0], models, None), "optimizer": _encode(waiting[1], models, None)}
 
 
-def _restore(
-    description: Mapping[str, Any], folder: Path, path: str, custom_objects: Mapping[str, Any] | None, safe_mode: bool
-) -> Any:
-    import keras
-
-    from kerastoolkit.estimators.classifier import KerasClassifier
-    from kerastoolkit.estimators.regressor import KerasRegressor
-    from kerastoolkit.estimators.text import TextClassifier
-    from kerastoolkit.estimators.transformer import KerasTransformer
-
-    if description["format"] > _FORMAT:
+def _refuse_encoder(estimator: KerasEstimator) -> None:
+    """An encoder of rows is Python code of the user's, without which the model predicts something else."""
+    encoder = vars(estimator).get("feature_encoder_")
+    if encoder is not None and not type(encoder).__module__.startswith("kerastoolkit."):
         raise SavedFileError(
-            f"{path!r} was written by kerastoolkit {description['versions']['kerastoolkit']} in format "
-            f"{description['format']}; this is {__version__}, which reads up to format {_FORMAT}. Upgrade kerastoolkit."
+            f"An estimator with a `feature_encoder` of its own ({type(encoder).__name__}) cannot be saved without "
+            "pickle. Save `model_` by Keras, or pickle the estimator."
         )
 
-    def read_model(name: str, compile: bool) -> Any:
-        try:
-            return keras.saving.load_model(
-                folder / name, custom_objects=custom_objects, compile=compile, safe_mode=safe_mode
-            )
-        except Exception as error:
-            raise SavedFileError(
-                f"The model in {path!r}, written by Keras {description['versions']['keras']}, cannot be read by Keras "
-                f"{keras.__version__}: {error}"
-            ) from error
 
-    def load_model(name: str, compiled: Any) -> Any:
-        model = read_model(name, compile=compiled is None)
-        if compiled is None:  # by an older version, or not compiled at all
-            return model
-        arguments = _decode(compiled, load_model)
-        missing = _not_loaded(arguments)
-        if missing is not None:
-            return NotLoaded(f"a model compiled with {missing.name}")
-        return compile_model(model, arguments, _optimizer_state(folder / name))
+# -- reading --------------------------------------------------------------------------------------------------------
 
-    kinds: tuple[type[KerasEstimator], ...] = (KerasClassifier, KerasRegressor, KerasTransformer)
-    base = {kind._task: kind for kind in kinds}[description["task"]]
-    base = base if description.get("words") is None else TextClassifier
-    kind = _lookup(description["class"])
-    kind = kind if inspect.isclass(kind) and issubclass(kind, base) else base
-    parameters = {name: _decode(value, load_model) for name, value in description["parameters"].items()}
+
+def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> Any:
+    """Reads an estimator that `save` wrote.
+
+    In safe mode a file from a stranger can run no code, read or write no other file, and take no more memory than a
+    small multiple of its size; `docs/security.md` says what is checked. Functions and classes of yours that the
+    estimator was made with are not looked for then. Hand them over, or set them again, to train anew; predicting needs
+    none but those that the model itself is made of.
+
+    Example:
+
+    >>> classifier = load("flowers.zip", custom_objects={"build": build})  # doctest: +SKIP
+
+    Args:
+        path: The file.
+        custom_objects: Functions and classes of your own by name, `"build"` or `"my_module:build"`: the build function,
+            losses, layers that are not registered with `keras.saving.register_keras_serializable`, a subclass of an
+            estimator. Defaults to `None`.
+        safe_mode: Whether to refuse Python code inside the model (`Lambda` layers), and to follow no name to a function
+            of yours that is not in `custom_objects`. Defaults to `True`. With `False`, which is for files that you
+            trust, names are looked up in your own modules that are imported already.
+
+    Returns:
+        The fitted estimator, such as a `KerasClassifier`.
+
+    Warns:
+        KerasToolkitWarning: The file is of a subclass that was not found, or names a folder for its cache, which is not
+            used in safe mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SavedFileError: The file is damaged, forged, of another kind, or written by a newer version; the message says
+            which.
+    """
+    path = _files.regular_file(path)
+    with _files.refusing(path, _WRITER), tempfile.TemporaryDirectory() as folder:
+        members = (_DESCRIPTION, _MODEL, _PARAMETER)
+        with _files.archive(path, members.__contains__, _WRITER, needed=(_DESCRIPTION, _MODEL)) as file:
+            content = _files.read_json(file.read(_DESCRIPTION), f"{_DESCRIPTION} of {str(path)!r}")
+            for name in (_MODEL, _PARAMETER):
+                if name in file.namelist():
+                    _files.copy_member(file, name, Path(folder) / name)
+        description = _checked(content, repr(str(path)))
+        return _restore(description, _Reading(str(path), Path(folder), custom_objects, safe_mode))
+
+
+def _checked(description: Any, what: str) -> dict[str, Any]:
+    """A description that has its entries and no others, each of its type; all but the parameters are decoded.
+
+    Raises:
+        SavedFileError: It has not, or is of a newer format.
+    """
+    number = description.get("format") if isinstance(description, dict) else None
+    if _files.is_whole(number) and number > _FORMAT:
+        versions = description.get("versions")
+        version = versions.get("kerastoolkit") if isinstance(versions, dict) else None
+        raise SavedFileError(
+            f"{what} was written by kerastoolkit {str(version)[:20]} in format {number}; this is {__version__}, which "
+            f"reads up to format {_FORMAT}. Upgrade kerastoolkit."
+        )
+    checked = _files.checked_fields(description, _FIELDS, what, optional=_OPTIONAL)
+    plain = _Reading(what)
+    for name in ("head", "generator", *_READERS):
+        checked[name] = None if checked.get(name) is None else plain.decode(checked[name])
+    learned = {name: plain.decode(value) for name, value in checked["learned"].items()}
+    checked["learned"] = _files.checked_fields(learned, _LEARNED, what, optional=tuple(_LEARNED))
+    checked["base"] = base = _base_of(checked, what)
+    for name, value in checked["parameters"].items():
+        _check_parameter(name, value, base, what)
+    if checked["generator"] is not None:
+        state = _files.checked_fields(checked["generator"], _STATE, f"The state of the generator in {what}")
+        _files.checked_fields(state["state"], _KEY, f"The state of the generator in {what}")
+    return checked
+
+
+@functools.cache
+def _ours() -> dict[str, Any]:
+    """The estimators of kerastoolkit by the name that a file has for them."""
+    from kerastoolkit import estimators
+
+    kinds = [thing for name in estimators.__all__ if inspect.isclass(thing := getattr(estimators, name))]
+    return {_reference(kind): kind for kind in kinds}
+
+
+def _base_of(description: Mapping[str, Any], what: str) -> Any:
+    """The class of ours that a file is of, or that the subclass is of which it is."""
+    name = description.get("base")
+    if name is None:  # as in files of the first weeks, which say it of no subclass
+        task, pictures = description["task"], "backbone" in description["parameters"]
+        end = "Transformer" if task == "reconstruction" else "Classifier" if task == "classification" else "Regressor"
+        start = "Text" if description["words"] is not None else "Image" if pictures else "Keras"
+        known = {kind.__name__: reference for reference, kind in _ours().items()}
+        name = description["class"] if description["class"] in _ours() else known.get(start + end, "")
+    base = _ours().get(name)
+    if base is None or base._task != description["task"] or description["class"] in _ours().keys() - {name}:
+        raise SavedFileError(
+            f"{what} says that it holds a {description['class'][:100]!r} for {description['task']}, which cannot be."
+        )
+    return base
+
+
+def _check_parameter(name: str, value: Any, base: Any, what: str) -> None:
+    """Refuses a parameter that an estimator of this class could not have."""
+    start, routed, _ = name.partition("__")
+    known = name in base._get_param_names()
+    if not known and (
+        not name.isidentifier() or name.startswith("_") or hasattr(base, name) or name in _LEARNED
+        or (routed and start not in _parameters.DESTINATIONS)
+    ):  # fmt: skip
+        raise SavedFileError(f"{what} has a parameter {name[:100]!r}, which no estimator can have.")
+    is_size = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    if name in _SIZES and known and not is_size and not (isinstance(value, dict) and "repr" in value):
+        raise SavedFileError(f"{what} has {str(value)[:100]!r} as parameter {name!r}, which must be a number.")
+
+
+def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
+    base = description["base"]
+    kind = base if description["class"] in _ours() else reading.find(description["class"])
+    parameters = {
+        name: reading.parameter(name, value, declared=name in base._get_param_names())
+        for name, value in description["parameters"].items()
+    }
+    if not (inspect.isclass(kind) and issubclass(kind, base)):
+        kind = base
+        _warn_of_subclass(description["class"], base)
+        if "model" in base._get_param_names() and parameters.get("model") is None is parameters.get("build_fn"):
+            # It may build its model itself. Another must not take its place without a word.
+            parameters["model"] = NotLoaded(description["class"])
+    if reading.safe_mode and isinstance(parameters.get("cache"), (str, Path)):
+        warnings.warn(
+            f"The file keeps features in the folder {str(parameters['cache'])!r}, which is not used in safe mode: they "
+            "are kept in your own cache. Set `cache` again, or load the file with safe_mode=False.",
+            KerasToolkitWarning,
+            stacklevel=3,
+        )
+        parameters["cache"] = True
     estimator = kind(**parameters)
-    head = _decode(description["head"], load_model)
-    estimator.head_ = estimator._head_from_config(head)
+    head = estimator._head_from_config(description["head"])
     for name, (attribute, reader) in _READERS.items():
-        if description.get(name) is not None:
-            setattr(estimator, attribute, reader.from_config(_decode(description[name], load_model)))
-    for name, value in description["learned"].items():
-        setattr(estimator, name, _decode(value, load_model))
-    generator = description["generator"]
+        if description[name] is not None:
+            vars(estimator)[attribute] = reader.from_config(description[name])
+    vars(estimator).update(description["learned"])
     estimator._generator = None
-    if generator is not None:
+    if description["generator"] is not None:
         estimator._generator = np.random.RandomState()
-        estimator._generator.set_state(_decode(generator, load_model))
-    estimator._after_build(estimator.head_)
+        estimator._generator.set_state(description["generator"])
+    estimator.head_ = head
+    estimator._after_build(head)
     compiled = description.get("compiled")
-    estimator.model_ = read_model(_MODEL, compile=compiled is None)
+    model = reading.model(_MODEL, compile=compiled is None)
+    _check_shapes(estimator, model, reading.path)
+    estimator.model_ = model
     if compiled is not None:
+        arguments = reading.compile_arguments(compiled)
         state = description.get("optimizer")
-        state = _optimizer_state(folder / _MODEL) if state is None else _decode(state, load_model)
-        estimator._to_compile = _decode(compiled, load_model), state
-        if _not_loaded(estimator._to_compile[0]) is None:
-            compile_loaded(estimator)
+        state = reading.optimizer_state(_MODEL) if state is None else reading.decode(state)
+        estimator._to_compile = arguments, _checked_state(state, reading.path)
+        if _not_loaded(arguments) is None:
+            with _files.refusing(reading.path, _WRITER):
+                compile_loaded(estimator)
     return estimator
 
 
@@ -259,13 +390,11 @@ def compile_loaded(estimator: KerasEstimator) -> None:
     del estimator._to_compile
 
 
-def _optimizer_state(path: Path) -> list[np.ndarray[Any, Any]]:
-    """Values of the optimizer's variables in a file of Keras', in their order."""
-    import h5py
-
-    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
-        values = file["optimizer/vars"] if "optimizer/vars" in file else {}
-        return [np.asarray(values[name]) for name in sorted(values, key=int)]
+def _checked_state(state: Any, path: str) -> list[Any]:
+    arrays: list[Any] = state if isinstance(state, list) else [None]
+    if not all(isinstance(one, np.ndarray) and one.dtype.kind in "fiub" for one in arrays):
+        raise SavedFileError(f"The state of the optimizer in {path} is no list of arrays.")
+    return arrays
 
 
 def _not_loaded(value: Any) -> NotLoaded | None:
@@ -277,39 +406,263 @@ def _not_loaded(value: Any) -> NotLoaded | None:
     return value if isinstance(value, NotLoaded) else None
 
 
+def _warn_of_subclass(name: str, base: Any) -> None:
+    warnings.warn(
+        f"The file is of the class {name[:200]!r}, which was not found: it is read as a {base.__name__}, without what "
+        f"that class does otherwise. Hand the class over: load(..., custom_objects={{{name[:200]!r}: ...}}).",
+        KerasToolkitWarning,
+        stacklevel=4,
+    )
+
+
+def _check_shapes(estimator: Any, model: Any, path: str) -> None:
+    """Holds a model against what was read beside it: what goes in, and what comes out."""
+    read, shapes = vars(estimator), _keras_files.shapes_of(model)
+    head, columns, words = read["head_"], read.get("columns_"), read.get("words_")
+    units = head.units if isinstance(head, builders.HeadGroup) else (head.units,)
+    made = [None if None in shape else math.prod(shape) for shape in shapes["outputs"]]
+    agree = not made or len(made) == len(units)
+    agree = agree and all(one in (None, unit) for one, unit in zip(made, units, strict=False))
+    # How many numbers there are a row, by all that say so.
+    given, taken = read.get("_input_shape"), shapes["inputs"][0] if len(shapes["inputs"]) == 1 else ()
+    n_features, names = read.get("n_features_in_"), read.get("feature_names_in_")
+    if words is not None:
+        agree = agree and taken[-1:] in ((words.size if words.length is None else words.length,), (None,), ())
+    elif "backbone" in estimator.get_params(deep=False):
+        agree = agree and isinstance(given, tuple) and (taken[-1:] in (given[-1:], (None,)))
+    elif n_features is not None and isinstance(given, tuple):
+        agree = agree and given[:1] == (n_features,)
+    if columns is not None:
+        agree = agree and n_features == len(columns)
+    if names is not None:
+        agree = agree and n_features == len(names)
+    if not agree:
+        raise SavedFileError(f"The model in {path!r} and what is said of its inputs and outputs do not go together.")
+
+
+class _Reading:
+    """The reading of one file.
+
+    Args:
+        path: How messages name the file.
+        folder: Where its models lie. Defaults to `None`: there are none.
+        custom_objects: Functions and classes of the user's by name. Defaults to `None`.
+        safe_mode: Whether names are looked up nowhere else. Defaults to `True`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        folder: Path | None = None,
+        custom_objects: Mapping[str, Any] | None = None,
+        safe_mode: bool = True,
+    ) -> None:
+        self.path, self.folder, self.custom_objects, self.safe_mode = path, folder, custom_objects, safe_mode
+
+    def parameter(self, name: str, value: Any, *, declared: bool) -> Any:
+        """The value of a parameter; of a declared one that takes no function, a plain value."""
+        return self.decode(value, objects=not declared or name in _OBJECTS, lost=True)
+
+    def decode(self, value: Any, *, objects: bool = False, lost: bool = False) -> Any:
+        """A value from JSON, as `_encode` wrote it.
+
+        Args:
+            value: What the file says.
+            objects: Whether functions, classes, objects of Keras and models may be among it. Defaults to `False`.
+            lost: Whether it may have been a value that no file holds. Defaults to `False`.
+        """
+        if isinstance(value, list):
+            return [self.decode(item, objects=objects, lost=lost) for item in value]
+        if not isinstance(value, dict):
+            return value
+        kind = "array" if set(value) == {"array", "dtype"} else next(iter(value)) if len(value) == 1 else None
+        inner = value[kind] if kind in value else None
+        if kind in ("tuple", "array", "dict") and isinstance(inner, list):
+            inner = self.decode(inner, objects=objects, lost=lost)
+            if kind == "dict":
+                return dict(inner)
+            return tuple(inner) if kind == "tuple" else _files.array_from(inner, value["dtype"])
+        if kind == "float" and inner in ("nan", "inf", "-inf"):
+            return float(inner)
+        if kind == "scalar" and isinstance(inner, list) and len(inner) == 2:
+            return _files.array_from(inner[:1], inner[1])[0]
+        if kind == "bytes" and isinstance(inner, str):
+            return inner.encode("latin-1")
+        if kind == "path" and isinstance(inner, str):
+            return Path(inner)
+        if kind == "repr" and isinstance(inner, str) and lost:
+            return NotLoaded(inner)
+        if inner is None and set(value) == {"model", "compiled"} and value["model"] == _PARAMETER and objects:
+            return self.compiled_model(value["compiled"])
+        if kind == "model" and inner == _PARAMETER and objects:
+            return self.model(_PARAMETER)
+        if kind == "keras" and isinstance(inner, dict) and objects:
+            return self.object(inner)
+        if kind == "reference" and isinstance(inner, str) and objects:
+            found = self.find(inner)
+            return NotLoaded(inner) if found is None else found
+        raise SavedFileError(f"{self.path} holds {str(value)[:100]}, which cannot stand there.")
+
+    def find(self, reference: str) -> Any:
+        """A function or class by name; None where it is not to be had."""
+        for name in (reference, reference.partition(":")[2]):
+            if self.custom_objects is not None and name in self.custom_objects:
+                return self.custom_objects[name]
+        if reference in _known():
+            return _known()[reference]
+        return None if self.safe_mode else _in_modules_of_the_user(reference)
+
+    def object(self, config: dict[str, Any]) -> Any:
+        """A loss, metric, optimizer or the like; what stands for it where it is of a class that is not to be had."""
+        name = _keras_files.unknown_name(config, self.custom_objects)
+        if name is not None:
+            return NotLoaded(name)
+        return _keras_files.read_object(_public(config), self.custom_objects, self.safe_mode)
+
+    def compile_arguments(self, compiled: Any) -> dict[str, Any]:
+        """What a model was compiled with; arguments of `Model.compile` by name."""
+        arguments = self.decode(compiled, objects=True, lost=True)
+        if not isinstance(arguments, dict) or not arguments.keys() <= _parameters.keras_arguments("compile"):
+            raise SavedFileError(f"{self.path} holds a model that was compiled with what Keras does not take.")
+        return arguments
+
+    def compiled_model(self, compiled: Any) -> Any:
+        """The model that is a parameter, compiled as it was."""
+        if compiled is None:
+            return self.model(_PARAMETER)
+        arguments = self.compile_arguments(compiled)
+        missing = _not_loaded(arguments)
+        if missing is not None:
+            return NotLoaded(f"a model compiled with {missing.name}")
+        state = _checked_state(self.optimizer_state(_PARAMETER), self.path)
+        with _files.refusing(self.path, _WRITER):
+            return compile_model(self.model(_PARAMETER, compile=False), arguments, state)
+
+    def optimizer_state(self, name: str) -> list[Any]:
+        """Values of the optimizer's variables in a model of the file, in their order; that was looked at before."""
+        import h5py
+
+        if self.folder is None:
+            return []
+        with zipfile.ZipFile(self.folder / name) as archive:
+            content = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(content, "r") as file:
+            values = file["optimizer/vars"] if "optimizer/vars" in file else {}
+            return [np.asarray(values[place]) for place in sorted(values, key=int)]
+
+    def model(self, name: str, *, compile: bool = True) -> Any:
+        """A model of the file."""
+        import keras
+
+        if self.folder is None or not (self.folder / name).exists():
+            raise SavedFileError(f"{self.path} has no {name}.")
+        try:
+            return _keras_files.read_model(self.folder / name, self.custom_objects, self.safe_mode, compile=compile)
+        except Exception as error:
+            raise SavedFileError(
+                f"The model in {self.path!r} cannot be read by Keras {keras.__version__}: {str(error)[:2000]}"
+            ) from error
+
+
+@functools.cache
+def _known() -> dict[str, Any]:
+    """Functions and classes of kerastoolkit and Keras that a file may name, by that name."""
+    import keras
+
+    found = [builders.get(name) for name in builders.list_builders()]
+    found += [*_keras_files.classes().values(), *_keras_files.functions().values()]
+    found += [
+        kind
+        for name, kind in vars(keras.callbacks).items()
+        if inspect.isclass(kind) and issubclass(kind, keras.callbacks.Callback) and name not in _WRITING_CALLBACKS
+    ]
+    return {_reference(thing): thing for thing in found if hasattr(thing, "__qualname__")}
+
+
+# They write files, or send what they see, to where a parameter says.
+_WRITING_CALLBACKS = (
+    "BackupAndRestore", "CSVLogger", "ModelCheckpoint", "OrbaxCheckpoint", "RemoteMonitor", "TensorBoard",
+)  # fmt: skip
+
+
+def _in_modules_of_the_user(reference: str) -> Any:
+    """A function or class of a module that is imported already and belongs to no package that was installed."""
+    module, _, qualname = reference.partition(":")
+    found: Any = sys.modules.get(module)
+    if found is None or not _is_of_the_user(found):
+        return None
+    for name in qualname.split("."):
+        found = getattr(found, name, None) if inspect.ismodule(found) or inspect.isclass(found) else None
+    wanted = inspect.isclass(found) or inspect.isroutine(found)
+    # Not what the module itself has imported, such as a function of `os`.
+    return found if wanted and _reference(found) == reference else None
+
+
+def _is_of_the_user(module: Any) -> bool:
+    name, path = module.__name__.partition(".")[0], getattr(module, "__file__", None)
+    if name in sys.stdlib_module_names and name != "__main__":
+        return False
+    installed = {sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    installed |= {*site.getsitepackages(), site.getusersitepackages()}
+    return path is None or not any(Path(path).resolve().is_relative_to(Path(one).resolve()) for one in installed)
+
+
 # -- values as JSON -------------------------------------------------------------------------------------------------
 
 
-def _encode(value: Any, models: dict[str, Any]) -> Any:
-    """A value as JSON: plain ones as they are, others as a dict of one key that says what they are."""
+def _encode(value: Any, models: dict[str, Any], attribute: str | None) -> Any:
+    """A value as JSON: plain ones as they are, others as a dict of one key that says what they are.
+
+    Args:
+        value: The value.
+        models: Where a model is put, to be written beside.
+        attribute: Name of the attribute that it is of, of which nothing may be lost; None for a parameter.
+
+    Raises:
+        SavedFileError: A part of an attribute could not be read again.
+    """
     import keras
 
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        return {"scalar": [*_files.listed(np.array([value])), value.dtype.str]}
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, bytes):
+        return {"bytes": value.decode("latin-1")}
     if isinstance(value, list):
-        return [_encode(item, models) for item in value]
+        return [_encode(item, models, attribute) for item in value]
     if isinstance(value, tuple):
-        return {"tuple": [_encode(item, models) for item in value]}
+        return {"tuple": [_encode(item, models, attribute) for item in value]}
     if isinstance(value, Mapping):
-        return {"dict": [[_encode(key, models), _encode(item, models)] for key, item in value.items()]}
-    if isinstance(value, np.ndarray):
-        dtype = "object" if value.dtype == object else value.dtype.str
-        return {"array": _encode(value.tolist(), models), "dtype": dtype}
+        return {
+            "dict": [[_encode(key, models, attribute), _encode(item, models, attribute)] for key, item in value.items()]
+        }
+    if isinstance(value, np.ndarray) and value.dtype.kind in _files.KINDS_OF_ARRAYS:
+        return {"array": _encode(_files.listed(value), models, attribute), "dtype": _files.name_of_dtype(value)}
+    if attribute is not None:
+        raise SavedFileError(
+            f"`{attribute}` holds {str(value)[:100]!r}, a {type(value).__name__}, which no file of ours can hold. "
+            "Pickle the estimator, or fit it with text or numbers in that place."
+        )
     if isinstance(value, Path):
         return {"path": str(value)}
     if isinstance(value, keras.Model):
-        models[_PARAMETER] = value
-        return {"model": _PARAMETER, "compiled": _encode(compiled_with(value), models)}
+        if models.setdefault(_PARAMETER, value) is not value:
+            raise SavedFileError(
+                "Two parameters of the estimator are models, and a file holds one. Give a function that builds the "
+                "other, or pickle the estimator."
+            )
+        return {"model": _PARAMETER, "compiled": _encode(compiled_with(value), models, None)}
     if inspect.isclass(value) or inspect.isroutine(value):
         return {"reference": _reference(value)}
     if _has_config(value) and (described := _described(value)) is not None:
         return {"keras": described}
     if isinstance(value, NotLoaded):
-        return {"reference": value.name}
+        return {"reference" if re.fullmatch(r"[\w.]+:[\w.<>]+", value.name) else "repr": value.name}
     return {"repr": repr(value)[:200]}
 
 
@@ -322,8 +675,7 @@ def _described(thing: Any) -> Any:
             text = json.dumps(keras.saving.serialize_keras_object(_saying_all(thing)), allow_nan=False)
     except Exception:  # of the user's code, or of Keras about it
         return None
-    # Under torch Keras writes the module of its own torch optimizers, which would ask for torch wherever it is read.
-    return json.loads(re.sub(r'"keras\.src\.backend\.\w+\.optimizers\.\w+"', '"keras.optimizers"', text))
+    return _public(json.loads(text))
 
 
 def _has_config(value: Any) -> bool:
@@ -348,45 +700,13 @@ def _saying_all(value: Any) -> Any:
     return other
 
 
-def _decode(value: Any, load_model: Any) -> Any:
-    import keras
+def _public(config: Any) -> Any:
+    """What Keras wrote of an object, with the public names of optimizers.
 
-    if isinstance(value, list):
-        return [_decode(item, load_model) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "float" in value:
-        return float(value["float"])
-    if "tuple" in value:
-        return tuple(_decode(item, load_model) for item in value["tuple"])
-    if "dict" in value:
-        return {_decode(key, load_model): _decode(item, load_model) for key, item in value["dict"]}
-    if "array" in value:
-        return np.array(_decode(value["array"], load_model), dtype=value["dtype"])
-    if "path" in value:
-        return Path(value["path"])
-    if "model" in value:
-        return load_model(value["model"], value.get("compiled"))
-    if "keras" in value:
-        described = value["keras"]
-        try:
-            return keras.saving.deserialize_keras_object(described)
-        except Exception:  # of a class or function that is not registered here, or of the code of the class
-            return NotLoaded(f"a {described.get('registered_name') or described.get('class_name')}")
-    if "reference" in value:
-        found = _lookup(value["reference"])
-        return NotLoaded(value["reference"]) if found is None else found
-    return NotLoaded(value["repr"])
+    Under torch Keras writes the module of its own torch optimizers, which would ask for torch wherever it is read.
+    """
+    return json.loads(re.sub(r'"keras\.src\.backend\.\w+\.optimizers\.\w+"', '"keras.optimizers"', json.dumps(config)))
 
 
 def _reference(thing: Any) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
-
-
-def _lookup(reference: str) -> Any:
-    """A function or class by name, from modules that are imported already."""
-    module, _, qualname = reference.partition(":")
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    return found

@@ -24,6 +24,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ import sklearn
 
 from kerastoolkit._sqlite import application_of, connect, has_table, look
 from kerastoolkit._version import __version__
-from kerastoolkit.exceptions import JournalError, ParameterError, SavedFileError
+from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
 from kerastoolkit.search._tasks import is_fit
 
@@ -510,7 +511,7 @@ class Journal:
                 "recorded without `keep_models=True`. Leave `return_estimator` out, or give another path."
             )
         # A file keeps functions by name only; here they are at hand.
-        return _model_from(model).set_params(**estimator.get_params(deep=False), **(parameters or {}))
+        return _model_from(model, type(estimator)).set_params(**estimator.get_params(deep=False), **(parameters or {}))
 
 
 _DAMAGED = (
@@ -655,10 +656,15 @@ def _model_bytes(estimator: Any) -> bytes:
         return bytes(estimator.save(Path(folder) / "model.zip").read_bytes())
 
 
-def _model_from(content: bytes) -> Any:
+def _model_from(content: bytes, kind: type | None = None) -> Any:
+    """A recorded model, read as a file from a stranger; `kind` is the class that it was recorded of, if known."""
     from kerastoolkit.estimators import load
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.zip")
         path.write_bytes(content)
-        return load(path)
+        if kind is None:
+            return load(path)
+        with warnings.catch_warnings():  # of a folder for its cache, which is set again
+            warnings.simplefilter("ignore", KerasToolkitWarning)
+            return load(path, custom_objects={f"{kind.__module__}:{kind.__qualname__}": kind})

@@ -14,14 +14,15 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.linear_model
 import sklearn.metrics
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
-from sklearn.preprocessing import scale
+from sklearn.preprocessing import FunctionTransformer, scale
 
 from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, estimators, load
-from kerastoolkit.exceptions import ParameterError, SavedFileError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
 
 ESTIMATORS = [kind for _, kind in inspect.getmembers(estimators, inspect.isclass)]
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # by the module it needs
@@ -122,19 +123,96 @@ def test_labels_of_any_kind_come_back(target: Any, names: list[Any], tmp_path: P
     np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
 
 
-def test_a_function_of_the_users_is_found_if_its_module_is_imported_and_asked_for_if_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["ns", "us", "s", "D", "25D"])
+@pytest.mark.parametrize("kind", ["datetime64", "timedelta64"])
+def test_labels_that_are_dates_or_durations_come_back(kind: str, unit: str, tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    labels = np.array([-5, 0, 20_000], dtype="int64").astype(f"{kind}[{unit}]")
+    estimator = KerasClassifier(three_classes, since=labels[0], marks=(b"\x00\xff", labels), epochs=1).fit(X, labels[y])
+    again = load(estimator.save(tmp_path / "one.zip"), custom_objects={"three_classes": three_classes})
+    assert again.classes_.dtype == labels.dtype
+    np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
+    assert again.partial_fit(X, labels[y]).n_iter_ == 2
+    assert again.since == labels[0] and again.since.dtype == labels.dtype
+    assert again.marks[0] == b"\x00\xff"
+    np.testing.assert_array_equal(again.marks[1], labels)
+
+
+def test_what_could_not_be_read_again_is_refused_when_it_is_saved(tmp_path: Path) -> None:
+    days = pd.to_datetime(["2026-01-01", "2026-01-02"])
+    table = pd.DataFrame([[1.0, 1.0], [2.0, 1.0], [3.0, 2.0], [4.0, 2.0]], columns=days)
+    estimator = KerasClassifier("tabular", hidden=(2,), epochs=1).fit(table, [0, 1, 0, 1])
+    with pytest.raises(SavedFileError, match="`columns_` holds '2026-01-01 00:00:00', a Timestamp"):
+        estimator.save(tmp_path / "one.zip")
+    base = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    estimator = KerasClassifier(on_top, below=base, beside=keras.models.clone_model(base), epochs=1)
+    with pytest.raises(SavedFileError, match="Two parameters of the estimator are models"):
+        estimator.fit(table.to_numpy(), [0, 1, 0, 1]).save(tmp_path / "one.zip")
+    with pytest.raises(SavedFileError, match="`feature_encoder` of its own .FunctionTransformer. cannot be saved"):
+        Reversing(hidden=(2,), epochs=1).fit(table.to_numpy(), [0, 1, 0, 1]).save(tmp_path / "one.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def on_top(input_shape: Any, head: Any, below: Any, beside: Any) -> Any:
+    return keras.Sequential([keras.Input(input_shape), head.output_layer()])
+
+
+class Reversing(KerasClassifier):
+    """A classifier that reads its columns from right to left."""
+
+    @property
+    def feature_encoder(self) -> Any:
+        return FunctionTransformer(lambda X: X[:, ::-1])
+
+
+def test_a_function_of_the_users_is_followed_if_it_is_handed_over_or_the_file_is_trusted(tmp_path: Path) -> None:
     X, y = load_iris(return_X_y=True)
     path = KerasClassifier(three_classes, epochs=1).fit(X, y).save(tmp_path / "one.zip")
-    description = json.loads(zipfile.ZipFile(path).read("estimator.json"))
-    _rewrite(path, description | {"parameters": description["parameters"] | {"model": {"reference": "nowhere:build"}}})
+    name = f"{__name__}:three_classes"
     again = load(path)
     assert again.predict(X).shape == (150,)
-    with pytest.raises(ParameterError, match="was nowhere:build, which its file holds only by name. Import its module"):
+    with pytest.raises(ParameterError, match=f"was {name}, which its file holds only by name. Hand it"):
         again.fit(X, y)
     assert again.set_params(model=three_classes).fit(X, y).n_iter_ == 1
+    for names in ({name: three_classes}, {"three_classes": three_classes}):
+        assert load(path, custom_objects=names).fit(X, y).model is three_classes
+    assert load(path, safe_mode=False).fit(X, y).model is three_classes
+    # What was not found can be saved again, and be found later.
+    assert load(load(path).save(path), safe_mode=False).model is three_classes
 
 
-def three_classes(input_shape: tuple[int, ...], head: Any) -> Any:
+def test_a_subclass_is_followed_likewise_and_else_read_as_what_it_is_a_subclass_of(tmp_path: Path) -> None:
+    X, y = load_iris(return_X_y=True)
+    estimator = Named(epochs=1, units=2).fit(X, y)
+    path = estimator.save(tmp_path / "one.zip")
+    with pytest.warns(KerasToolkitWarning, match=f"{__name__}:Named', which was not found: it is read as a KerasClas"):
+        again = load(path)
+    assert type(again) is KerasClassifier
+    np.testing.assert_array_equal(again.predict_proba(X), estimator.predict_proba(X))
+    with pytest.raises(ParameterError, match="Hand it to kerastoolkit.load"):  # and not another network in silence
+        again.fit(X, y)
+    for options in ({"custom_objects": {"Named": Named}}, {"safe_mode": False}):
+        found = load(path, **options)
+        assert type(found) is Named and found.units == 2
+        np.testing.assert_array_equal(found.predict(X), ["a flower"] * 150)
+
+
+class Named(KerasClassifier):
+    """A classifier with a network and predictions of its own."""
+
+    def __init__(self, units: int = 3, **options: Any) -> None:
+        super().__init__(**options)
+        self.units = units
+
+    def _keras_build_fn(self, input_shape: Any, head: Any) -> Any:
+        layers = [keras.Input(input_shape), keras.layers.Dense(self.units), head.output_layer()]
+        return keras.Sequential(layers)
+
+    def predict(self, X: Any, **options: Any) -> Any:
+        return ["a flower"] * len(X)
+
+
+def three_classes(input_shape: tuple[int, ...], head: Any, since: Any = None, marks: Any = ()) -> Any:
     return keras.Sequential([keras.Input(input_shape), head.output_layer()])
 
 
@@ -179,6 +257,7 @@ def _newer(path: Path) -> None:
 def _no_json(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("estimator.json", "{")
+        file.writestr("model.keras", "")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +269,7 @@ def _no_json(path: Path) -> None:
         (_other_zip, "was not written by an estimator's `save`"),
         (_keras_file, "was not written by an estimator's `save`.*keras.saving.load_model"),
         (_newer, "written by kerastoolkit 9.0 in format 99.*Upgrade kerastoolkit"),
-        (_no_json, "is damaged: estimator.json cannot be read"),
+        (_no_json, "estimator.json of .* is damaged: it is not JSON"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -1,0 +1,373 @@
+"""A file from a stranger: nothing in it is executed, no other file is read, and memory is for what it really holds.
+
+Named forgeries stand here; `forger.py` beside makes others at random, and watches.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, load
+from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
+
+X = np.random.RandomState(0).rand(9, 3).astype("float32")
+Y = np.array(["a", "b", "c"])[np.arange(9) % 3]
+MARKS: list[str] = []  # of what was called
+
+
+def mark(*arguments: Any, **options: Any) -> str:
+    """What an attacker would have called."""
+    MARKS.append("called")
+    return "softmax"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("saved")
+    return KerasClassifier(hidden=(2,), epochs=1, random_state=0).fit(X, Y).save(folder / "one.zip").read_bytes()
+
+
+def members_of(content: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def archive_of(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return target.getvalue()
+
+
+def with_members(content: bytes, changed: dict[str, bytes]) -> bytes:
+    return archive_of(members_of(content) | changed)
+
+
+def refused(content: bytes, message: str, folder: Path, **options: Any) -> None:
+    path = folder / "forged.zip"
+    path.write_bytes(content)
+    MARKS.clear()
+    with pytest.raises(SavedFileError, match=message):
+        load(path, **options)
+    assert MARKS == []
+
+
+def with_description(content: bytes, change: Callable[[Any], object]) -> bytes:
+    members = members_of(content)
+    description = json.loads(members["estimator.json"])
+    change(description)
+    return archive_of(members | {"estimator.json": json.dumps(description).encode()})
+
+
+def with_model(content: bytes, change: Callable[[dict[str, bytes]], object]) -> bytes:
+    members = members_of(content)
+    model = members_of(members["model.keras"])
+    change(model)
+    return archive_of(members | {"model.keras": archive_of(model)})
+
+
+def with_config(content: bytes, change: Callable[[Any], object]) -> bytes:
+    def changed(model: dict[str, bytes]) -> None:
+        config = json.loads(model["config.json"])
+        change(config)
+        model["config.json"] = json.dumps(config).encode()
+
+    return with_model(content, changed)
+
+
+def with_weights(content: bytes, folder: Path, change: Callable[[h5py.File], object]) -> bytes:
+    def changed(model: dict[str, bytes]) -> None:
+        path = folder / "weights.h5"
+        path.write_bytes(model["model.weights.h5"])
+        with h5py.File(path, "a") as file:
+            change(file)
+        model["model.weights.h5"] = path.read_bytes()
+
+    return with_model(content, changed)
+
+
+# -- the description ------------------------------------------------------------------------------------------------
+
+COMMAND = {"reference": f"{__name__}:mark"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # `load` set whatever attribute the file named, and called `_after_build` with the head, which it named too.
+        lambda file: file["learned"].update(_after_build=COMMAND, head_="touch x"),
+        lambda file: file["learned"].update(n_iter_=COMMAND),
+        lambda file: file["parameters"].update(predict=COMMAND),
+        lambda file: file["parameters"].update(_params={"dict": []}),
+        lambda file: file["parameters"].update({"nowhere__rate": 1}),
+        lambda file: file["parameters"].update(batch_size="many"),
+        lambda file: file["parameters"].update(epochs=COMMAND),
+        lambda file: file["head"]["dict"].append(["decode", COMMAND]),
+        lambda file: file.update(generator={"dict": [["bit_generator", "PCG64"]]}),
+        lambda file: file.update(task="cooking"),
+        lambda file: file.update(base=f"{__name__}:mark"),
+        lambda file: file.update(words={"dict": [["words", ["a"]], ["rarity", []], ["length", 10**12], ["ngrams", 1]]}),
+        lambda file: file.update(more=1),
+        lambda file: file.pop("head"),
+        lambda file: file["learned"].update(feature_names_in_={"array": ["x"], "dtype": "<U400000000"}),
+        lambda file: file["learned"].update(feature_names_in_={"array": [1], "dtype": "O"}),
+        lambda file: file["parameters"].update(model={"model": "/etc/passwd.keras"}),
+        lambda file: file["parameters"].update(model={"model": "model.keras"}),
+        lambda file: file["parameters"].update(loss={"keras": {"module": "os", "class_name": "system", "config": {}}}),
+    ],
+)
+def test_an_entry_that_no_estimator_has_is_refused(change: Any, saved: bytes, tmp_path: Path) -> None:
+    for safe_mode in (True, False):
+        refused(with_description(saved, change), "forged.zip", tmp_path, safe_mode=safe_mode)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["os:system", "subprocess:Popen", "builtins:eval", "numpy:load", f"{__name__}:os.system", f"{__name__}:json.loads"],
+)
+def test_no_name_leads_out_of_the_users_modules_even_in_a_trusted_file(
+    reference: str, saved: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.zip"
+    path.write_bytes(with_description(saved, lambda file: file["parameters"].update(model={"reference": reference})))
+    for safe_mode in (True, False):
+        again = load(path, safe_mode=safe_mode)
+        assert repr(again.model) == f"<not loaded: {reference}>"
+        assert again.predict(X).shape == (9,)
+
+
+def test_no_callback_of_a_file_writes_files_where_it_likes(saved: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "one.zip"
+    for name, known in (("csv_logger:CSVLogger", False), ("early_stopping:EarlyStopping", True)):
+        value = {"reference": f"keras.src.callbacks.{name}"}
+        path.write_bytes(with_description(saved, lambda file, value=value: file["parameters"].update(callbacks=value)))
+        assert isinstance(load(path).callbacks, type) is known
+
+
+def test_a_folder_for_the_cache_is_not_taken_from_a_file(tmp_path: Path) -> None:
+    from kerastoolkit.estimators import ImageRegressor
+
+    elsewhere, pictures = tmp_path / "elsewhere", np.random.RandomState(0).randint(0, 255, (4, 8, 8)).astype("uint8")
+    estimator = ImageRegressor("MobileNet", weights=None, input_size=32, layer="conv_pw_1_relu", epochs=1, cache=False)
+    path = estimator.fit(pictures, np.arange(4.0)).set_params(cache=str(elsewhere)).save(tmp_path / "one.zip")
+    with pytest.warns(KerasToolkitWarning, match="elsewhere', which is not used in safe mode"):
+        assert load(path).cache is True
+    assert load(path, safe_mode=False).cache == str(elsewhere)
+
+
+# -- the model ------------------------------------------------------------------------------------------------------
+
+
+def layer_of(config: Any, number: int = 1) -> Any:
+    return config["config"]["layers"][number]["config"]
+
+
+def _widen(config: Any) -> None:
+    for layer in config["config"]["layers"]:
+        layer.pop("build_config", None)
+    layer_of(config).update(units=10**9)
+
+
+LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wAAAAAAAAAA"}}
+FUNCTION = {"class_name": "function", "module": __name__, "config": "mark", "registered_name": "mark"}
+SYSTEM = {"module": "os", "config": "system"}
+VGG16 = {"module": "keras.applications", "config": "VGG16"}  # which downloads half a gigabyte
+EAGER = {"args": [{"class_name": "__numpy__", "config": {"value": [1.0], "dtype": "float32"}}], "kwargs": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: layer_of(config).update(activation=LAMBDA), "__lambda__"),
+        (lambda config: layer_of(config).update(activation=FUNCTION), "names .*mark"),
+        (lambda config: layer_of(config).update(activation=FUNCTION | SYSTEM), "os.system"),
+        (lambda config: layer_of(config).update(activation=FUNCTION | VGG16), "keras.applications.VGG16"),
+        (lambda config: config["config"]["layers"][1].update(class_name="TFSMLayer"), "TFSMLayer"),
+        (lambda config: config["config"]["layers"][1].update(module="keras.src.saving.saving_lib"), "saving_lib.Dense"),
+        (lambda config: config["config"]["layers"][1].pop("module"), "names '.Dense'"),
+        (lambda config: layer_of(config).update(vocabulary="/etc/passwd"), "reads its vocabulary from the file"),
+        (lambda config: config["config"]["layers"][1].update(inbound_nodes=[EAGER]), "something else than the output"),
+        (_widen, "asks for .* bytes of weights"),
+        (lambda config: layer_of(config).update(power_iterations=10**9), "power_iterations=1000000000; at most"),
+        (
+            lambda config: config["compile_config"].update(
+                metrics=[{"module": "keras.metrics", "class_name": "MeanIoU", "registered_name": None,
+                          "config": {"num_classes": 30_000}}]
+            ),
+            "asks for [37].* bytes",
+        ),
+        (
+            lambda config: config["compile_config"].update(
+                metrics=[{"module": "keras.metrics", "class_name": "AUC", "registered_name": None,
+                          "config": {"num_thresholds": 10**9}}]
+            ),
+            "num_thresholds=1000000000",
+        ),
+    ],
+)  # fmt: skip
+def test_a_model_names_nothing_but_what_keras_has_and_is_no_larger_than_its_weights(
+    change: Any, message: str, saved: bytes, tmp_path: Path
+) -> None:
+    refused(with_config(saved, change), message, tmp_path)
+
+
+ELSEWHERE = [("/etc/passwd", 0, 12)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file, at: file.create_dataset(at, (3,), "float32", external=ELSEWHERE), "in another file"),
+        (lambda file, at: file.update({at: h5py.ExternalLink("/etc/passwd", "/x")}), "a link .ExternalLink."),
+        (lambda file, at: file.update({at: h5py.SoftLink("/layers")}), "a link .SoftLink."),
+        (lambda file, at: file.update({at: file["layers"]}), "linked twice"),
+        (lambda file, at: file.create_virtual_dataset(at, h5py.VirtualLayout((9,), "float32")), "in another file"),
+        (lambda file, at: file.create_dataset(at, (30_000, 30_000), "float32", compression="gzip"), "compressed"),
+        (lambda file, at: file.create_dataset(at, (30_000, 30_000), "float32"), "of 3600000000 bytes of which 0 are"),
+        (lambda file, at: file.create_dataset(at, (3,), h5py.string_dtype()), "an array of object"),
+    ],
+)
+def test_weights_lie_in_their_own_file_and_are_all_there(
+    change: Any, message: str, saved: bytes, tmp_path: Path
+) -> None:
+    for place in ("optimizer/vars/0", "layers/dense/vars/0", "elsewhere"):
+
+        def forge(file: h5py.File, place: str = place) -> None:
+            if place in file:
+                del file[place]
+            change(file, place)
+
+        refused(with_weights(saved, tmp_path, forge), message, tmp_path)
+
+
+# -- the archive ----------------------------------------------------------------------------------------------------
+
+
+def _twice(content: bytes) -> bytes:
+    target = io.BytesIO(content)
+    with zipfile.ZipFile(target, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("estimator.json", b"{}")
+    return target.getvalue()
+
+
+def _in_directory(content: bytes, offset: int, value: bytes) -> bytes:
+    """The same with other bytes in the last entry of the archive's directory."""
+    place = content.rindex(b"PK\x01\x02") + offset
+    return content[:place] + value + content[place + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("forge", "message"),
+    [
+        (lambda content: with_members(content, {"../evil": b""}), "holds '../evil', which .* never writes"),
+        (lambda content: with_members(content, {"code.pkl": b""}), "holds 'code.pkl', which .* never writes"),
+        (lambda content: archive_of(members_of(content), zipfile.ZIP_DEFLATED), "is compressed, which .* never does"),
+        (_twice, "holds 'estimator.json' twice"),
+        (lambda content: _in_directory(content, 8, b"\x01"), "is encrypted"),
+        (lambda content: _in_directory(content, 10, b"\x63"), "is compressed"),
+        (lambda content: _in_directory(content, 20, b"\xff\xff\xff\x7f" * 2), "more than its"),
+        (lambda content: content[: len(content) // 2], "is damaged"),
+        (lambda content: b"", "is damaged"),
+        (lambda content: with_members(content, {"estimator.json": b"[" * 200 + b"]" * 200}), "levels deep"),
+        (lambda content: with_members(content, {"estimator.json": b"[" * 10**6}), "levels deep"),
+        (lambda content: with_members(content, {"estimator.json": b"[" + b"[]," * 10**7}), "more than is read"),
+        (lambda content: with_members(content, {"estimator.json": b"[1, 2]"}), "is no table of fields"),
+        (lambda content: with_members(content, {"estimator.json": b"\xff"}), "is not JSON"),
+        (lambda content: with_members(content, {"model.keras": content}), "holds 'estimator.json'|no config"),
+    ],
+)
+def test_an_archive_has_its_members_as_save_wrote_them(forge: Any, message: str, saved: bytes, tmp_path: Path) -> None:
+    refused(forge(saved), message, tmp_path)
+
+
+def test_what_is_no_file_is_refused_and_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(SavedFileError, match="is a folder, not a file"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing.zip"):
+        load(tmp_path / "nothing.zip")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(SavedFileError, match="is a device or a pipe"):
+            load(tmp_path / "pipe")
+
+
+# -- what honest files hold -----------------------------------------------------------------------------------------
+
+
+def _every_layer(input_shape: Any, head: Any) -> keras.Model:
+    """A model that says much in its configuration: operations, shared and nested layers, wrappers, policies."""
+    layers = keras.layers
+    x = inputs = keras.Input(input_shape)
+    x = layers.Normalization(mean=0.5, variance=2.0)(x)
+    x = layers.Dense(4, activation=keras.ops.tanh, kernel_constraint=keras.constraints.MaxNorm(2))(x)
+    inner = keras.Sequential([keras.Input((4,)), layers.SpectralNormalization(layers.Dense(4)), layers.LeakyReLU(0.1)])
+    shared = layers.Dense(4)
+    x = keras.ops.concatenate([shared(x), shared(inner(x)) * 2.0 + 1.0], axis=-1)
+    x = layers.Reshape((2, 4))(layers.GaussianNoise(0.1, seed=3)(x))
+    x = layers.MultiHeadAttention(1, 2)(x, x)
+    x = layers.Bidirectional(layers.GRU(3, return_sequences=True))(x)
+    x = layers.TimeDistributed(layers.Dense(2, dtype="mixed_bfloat16"))(layers.Conv1D(4, 2, padding="same")(x))
+    x = layers.Lambda(keras.activations.softplus)(layers.LayerNormalization()(layers.Flatten()(x)))
+    model = keras.Model(inputs, head.connect(layers.BatchNormalization()(x[:, :3])))
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 10**6)
+    model.compile(keras.optimizers.AdamW(rate), head.loss, metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2)])
+    return model
+
+
+def test_a_model_of_many_kinds_of_layers_is_read() -> None:
+    estimator = KerasClassifier(_every_layer, epochs=1, random_state=0).fit(X, Y)
+    assert_reads_back(estimator, X)
+
+
+def test_words_that_a_layer_looks_up_are_read(tmp_path: Path) -> None:
+    def build(vocabulary_size: int, head: Any) -> keras.Model:
+        inputs = keras.Input((None,), dtype="int32")
+        x = keras.layers.Embedding(vocabulary_size, 3)(inputs)
+        return keras.Model(inputs, head.connect(keras.layers.GlobalMaxPooling1D()(x)))
+
+    texts = ["red wine", "green apples", "red apples"] * 3
+    assert_reads_back(TextClassifier(build, epochs=1).fit(texts, Y), texts)
+
+
+def test_an_optimizer_that_keeps_much_is_read() -> None:
+    optimizer = keras.optimizers.Adam(amsgrad=True, use_ema=True, gradient_accumulation_steps=2)
+    assert_reads_back(KerasRegressor(hidden=(300, 300), optimizer=optimizer, epochs=1).fit(X, X[:, 0]), X)
+
+
+def assert_reads_back(estimator: Any, rows: Any) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        again = load(estimator.save(Path(folder) / "one.zip"))
+    np.testing.assert_array_equal(again.predict(rows), estimator.predict(rows))
+
+
+# -- at random ------------------------------------------------------------------------------------------------------
+
+
+def test_random_damages_and_forgeries_are_refused_or_change_nothing(tmp_path: Path) -> None:
+    n_forgeries = int(os.environ.get("KERASTOOLKIT_TEST_FORGERIES", "24"))
+    program = Path(__file__).with_name("forger.py")
+    command = [sys.executable, str(program), str(tmp_path), str(n_forgeries), str(4 * n_forgeries), "0"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    report = json.loads(ended.stdout.splitlines()[-1])
+    assert report["wrong"] == []
+    assert report["seen"] == {}
+    assert not report["executed"]
+    assert report["bytes"] < 500e6
+    assert report["outcomes"]["SavedFileError"] > n_forgeries
