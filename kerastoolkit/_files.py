@@ -25,7 +25,6 @@ MEBIBYTE = 2**20
 _MOST_MEMBERS = 1000
 # Python needs up to 70 bytes for each comma, colon or bracket of JSON: 300 megabytes at most.
 _MOST_JSON_BYTES, _MOST_JSON_MARKS, _MOST_JSON_LEVELS = 64 * MEBIBYTE, 2**22, 100
-_MOST_HDF5_OBJECTS, _MOST_HDF5_LEVELS = 100_000, 60
 
 
 @contextlib.contextmanager
@@ -188,70 +187,6 @@ def _levels(value: Any) -> int:
         ]
         levels += 1
     return levels
-
-
-# -- HDF5 -----------------------------------------------------------------------------------------------------------
-
-
-def check_hdf5(path: Path, name: str) -> int:
-    """Walks through an HDF5 file and refuses what could read another file, or claims more than it holds.
-
-    Args:
-        path: The file.
-        name: What it is called in messages.
-
-    Returns:
-        Bytes of all arrays in it.
-
-    Raises:
-        SavedFileError: It holds a link, external storage, a virtual or compressed array, one that is linked twice, or
-            arrays of more bytes than the file has.
-    """
-    import h5py
-
-    def refuse(place: str, what: str) -> SavedFileError:
-        return SavedFileError(f"{name} holds {what} at {place!r}, which Keras never writes; nothing of it was read.")
-
-    total, seen = 0, set()
-    with h5py.File(path, "r") as file:
-        left: list[tuple[str, Any, int]] = [("", file, 0)]
-        while left:
-            place, group, level = left.pop()
-            for key in group:
-                inner = f"{place}/{key}"
-                link = group.get(key, getlink=True)
-                if not isinstance(link, h5py.HardLink):
-                    raise refuse(inner, f"a link ({type(link).__name__})")
-                found = group[key]
-                address = h5py.h5o.get_info(found.id).addr
-                if address in seen:
-                    raise refuse(inner, "something that is linked twice")
-                seen.add(address)
-                if len(seen) > _MOST_HDF5_OBJECTS or level > _MOST_HDF5_LEVELS:
-                    raise refuse(inner, "more, or deeper, groups than a model has")
-                if isinstance(found, h5py.Group):
-                    left.append((inner, found, level + 1))
-                elif isinstance(found, h5py.Dataset):
-                    total += _bytes_of(found, inner, refuse)
-                else:
-                    raise refuse(inner, f"a {type(found).__name__}")
-    if total > path.stat().st_size:
-        raise SavedFileError(f"{name} claims {total} bytes of arrays in a file of {path.stat().st_size}.")
-    return total
-
-
-def _bytes_of(dataset: Any, place: str, refuse: Callable[[str, str], SavedFileError]) -> int:
-    # In this order: even the shape of a virtual array may lead to another file.
-    if dataset.is_virtual or dataset.external:
-        raise refuse(place, "an array that lies in another file")
-    if dataset.chunks is not None or dataset.compression is not None:
-        raise refuse(place, "an array in compressed or scattered pieces")
-    if dataset.dtype.kind not in "biufV" or dataset.dtype.hasobject or dataset.shape is None:
-        raise refuse(place, f"an array of {dataset.dtype}")
-    size = math.prod(dataset.shape) * dataset.dtype.itemsize
-    if size != dataset.id.get_storage_size():
-        raise refuse(place, f"an array of {size} bytes of which {dataset.id.get_storage_size()} are there")
-    return int(size)
 
 
 # -- fields ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ __all__ = ["check_plain", "longest_text"]
 _DEEPEST = 100  # groups inside groups; Keras writes two for each model inside a model
 
 
-def check_plain(file: str | Path | BinaryIO, *, most_bytes: int) -> None:
+def check_plain(file: str | Path | BinaryIO, *, most_bytes: int | None = None) -> int:
     """Refuses an HDF5 file that is more than plain arrays and texts beside them, before any array is read.
 
     Not looked at is how long texts are, of which Keras reads none when it loads weights; who does asks `longest_text`.
@@ -29,7 +29,10 @@ def check_plain(file: str | Path | BinaryIO, *, most_bytes: int) -> None:
     Args:
         file: The path of the file, or the file itself, open for reading in binary mode; it stays open.
         most_bytes: How much all arrays of the file may take together in memory, in bytes. They may never take more
-            than the file itself does.
+            than the file itself does. Defaults to `None`: as much as that.
+
+    Returns:
+        Bytes of all arrays in it.
 
     Raises:
         SavedFileError: The file cannot be read, is not HDF5 or is damaged; or it has links other than those of a tree,
@@ -41,22 +44,23 @@ def check_plain(file: str | Path | BinaryIO, *, most_bytes: int) -> None:
             raise SavedFileError(f"{str(file)!r} is not a file.")
         try:
             with open(file, "rb") as opened:
-                _check(opened, most_bytes, repr(str(file)))
+                return _check(opened, most_bytes, repr(str(file)))
         except OSError as error:
             raise SavedFileError(f"{str(file)!r} cannot be read: {error}.") from error
-    else:
-        before = file.tell()
-        _check(file, most_bytes, "the HDF5 file")
-        file.seek(before)
+    before = file.tell()
+    found = _check(file, most_bytes, "the HDF5 file")
+    file.seek(before)
+    return found
 
 
-def _check(file: BinaryIO, most_bytes: int, where: str) -> None:
+def _check(file: BinaryIO, most_bytes: int | None, where: str) -> int:
     import h5py
 
     size = file.seek(0, os.SEEK_END)
     try:
         with h5py.File(file, "r") as opened:
-            _Check(size, min(size, most_bytes), where).tree(opened.id)
+            most = size if most_bytes is None else min(size, most_bytes)
+            return _Check(size, most, where).tree(opened.id)
     except SavedFileError:
         raise
     except Exception as error:  # of a damaged file h5py says nearly anything, RuntimeError and TypeError among it
@@ -69,10 +73,10 @@ class _Check:
     def __init__(self, size: int, most: int, where: str) -> None:
         self._size, self._most, self._where = size, most, where
 
-    def tree(self, root: Any) -> None:
+    def tree(self, root: Any) -> int:
         from h5py import h5d, h5g, h5l, h5o
 
-        declared, seen = 0, set()
+        of_arrays, beside, seen = 0, 0, set()
         waiting = [("/", h5g.open(root, b"/"), 0)]
         while waiting:
             path, node, depth = waiting.pop()
@@ -82,11 +86,11 @@ class _Check:
                 raise refuse("is in it under two names" if place in seen else "lies too deep in it")
             seen.add(place)
             if isinstance(node, h5d.DatasetID):
-                declared += self._bytes_of_array(node, refuse)
+                of_arrays += self._bytes_of_array(node, refuse)
             elif not isinstance(node, h5g.GroupID):
                 raise refuse("is neither a group nor an array")
-            declared += self._bytes_beside(node, refuse)
-            if declared > self._most:
+            beside += self._bytes_beside(node, refuse)
+            if of_arrays + beside > self._most:
                 raise SavedFileError(
                     f"{self._where} declares more than {self._most:,} bytes of arrays and texts, which "
                     f"{'is all it holds' if self._most == self._size else 'is the most that is read of such a file'}."
@@ -96,6 +100,7 @@ class _Check:
                 if node.links.get_info(name).type != h5l.TYPE_HARD:
                     raise self._refusal(inner)("is a link to another place or another file")
                 waiting.append((inner, h5o.open(node, name), depth + 1))
+        return of_arrays
 
     def _refusal(self, path: str) -> Callable[[str], SavedFileError]:
         return lambda what: SavedFileError(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from kerastoolkit import _files, _keras
+from kerastoolkit._hdf5 import check_plain
 from kerastoolkit.exceptions import SavedFileError
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -63,7 +64,7 @@ def read_model(
         config = _files.read_json(file.read(_CONFIG), f"{_CONFIG} of {path.name}")
         weights = _files.copy_member(file, _WEIGHTS, path.with_name(f"{path.stem}.weights.h5"))
         _read_the_rest(file)
-    stored = _files.check_hdf5(weights, f"{_WEIGHTS} of {path.name}")
+    stored = check_plain(weights)
     weights.unlink()
     if not isinstance(config, dict):
         raise SavedFileError(f"{_CONFIG} of {path.name} describes no model.")
@@ -105,13 +106,11 @@ def unknown_name(config: Any, custom_objects: Mapping[str, Any] | None) -> str |
     """
     known = {*(custom_objects or {}), *_keras.registered()}
     for part in _dicts_in(config):
-        name = _looked_up(part) if "class_name" in part else None
-        module = part.get("module")
-        of_users = module is None or (isinstance(module, str) and not module.startswith(("keras.", "builtins")))
-        of_users = of_users or (part.get("class_name") == "function" and module == "builtins")
-        if name is not None and of_users and part["class_name"] not in _VALUES and name not in known:
-            if part["class_name"] == "function" and (module, part.get("config")) in functions():
-                continue
+        kind, module = part.get("class_name"), part.get("module")
+        is_of_keras = kind in _VALUES or (isinstance(module, str) and module.partition(".")[0] == "keras")
+        is_of_keras = is_of_keras or (kind == "function" and (module, part.get("config")) in functions())
+        name = None if kind is None or is_of_keras else _looked_up(part)
+        if name is not None and name not in known:
             return f"a {name}"
     return None
 

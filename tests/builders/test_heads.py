@@ -325,7 +325,7 @@ def test_of_output_that_is_no_number_nothing_is_made(name: str, value: float) ->
     made = _HEADS[name]
     raw = np.full((4, made.units), 0.25, "float32")
     raw[2, -1] = value
-    for make in (made.decode, made.probabilities, made.scores):
+    for make in (made.decode, made.scores, *([] if made.output == "margin" else [made.probabilities])):
         with pytest.raises(DivergedError, match="NaN or infinite for 1 of 4 rows, the first of them row 2"):
             make(raw)
     assert len(made.decode(raw[:2])) == 2
