@@ -481,6 +481,20 @@ class Head:
         """Rows in the shape in which the model puts them out: of another one Keras would compare all with all."""
         return rows.reshape(len(rows), *self.output_shape) if self.output_shape else rows
 
+    def encode_weights(self, weights: Array) -> Array:
+        """Weights of rows in the shape in which Keras computes losses.
+
+        A row of a target of three axes has a loss for each of its steps. Keras would hold the weights of rows against
+        the steps.
+
+        Args:
+            weights: Shape `(n,)`.
+
+        Returns:
+            Shape `(n,)`, or `(n, 1, ...)`.
+        """
+        return weights.reshape(len(weights), *(1,) * (len(self.output_shape) - 1))
+
     def _check_shape(self, y: Array) -> None:
         """Refuses a target of another shape than that which the head was made for."""
         if self.kind in _NUMBERS:

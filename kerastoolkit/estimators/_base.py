@@ -857,7 +857,7 @@ class KerasEstimator(BaseEstimator):
             validation_data = (
                 _inputs.rows(X, held_out),
                 self.head_.encode(_target_rows(y, held_out)),
-                *(() if weights is None else (_with_mean_one(weights[held_out]),)),
+                *(() if weights is None else (self._encoded_weights(weights[held_out]),)),
             )
             X, y = _inputs.rows(X, train), _target_rows(y, train)
             weights = None if weights is None else weights[train]
@@ -875,7 +875,7 @@ class KerasEstimator(BaseEstimator):
             if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
                 arguments[name] = n_rows
         y = self.head_.encode(y)
-        weights = None if weights is None else _with_mean_one(weights)
+        weights = None if weights is None else self._encoded_weights(weights)
         if hasattr(X, "toarray"):
             batch_size = arguments.pop("batch_size") or 32
             arguments["x"] = _inputs.sparse_batches(X, y, weights, batch_size, shuffle=arguments["shuffle"])
@@ -895,6 +895,10 @@ class KerasEstimator(BaseEstimator):
         # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
         return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed)
 
+    def _encoded_weights(self, weights: Any) -> Any:
+        weights = _with_mean_one(weights)
+        return self.head_.encode_weights(weights) if isinstance(self.head_, Head) else weights
+
     def _validation(self, validation_data: Any) -> Any:
         if _inputs.kind_of(validation_data) == "dataset":
             return validation_data
@@ -902,7 +906,8 @@ class KerasEstimator(BaseEstimator):
             raise DataError("`validation_data` must be (X, y), (X, y, sample_weight) or a data set.")
         X, y, *weight = validation_data
         data = self._read(X, y, weight[0] if weight else None, reset=False)
-        return (data.X, self.head_.encode(data.y), *(() if data.weights is None else (_with_mean_one(data.weights),)))
+        weights = () if data.weights is None else (self._encoded_weights(data.weights),)
+        return (data.X, self.head_.encode(data.y), *weights)
 
     def _dataset_validation(self, validation_data: Any) -> Any:
         return None if validation_data is None else self._validation(validation_data)

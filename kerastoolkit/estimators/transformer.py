@@ -301,7 +301,7 @@ class Reconstruction(Head):
                 f"The model makes {model.output_shape} of {model.input_shape}; a KerasTransformer trains it to make "
                 "its input again, so that both must be the same."
             )
-        return self
+        return dataclasses.replace(self, output_shape=tuple(size or 1 for size in model.output_shape[1:]))
 
     def encode(self, y: Any) -> Any:
         """The rows themselves, in Keras' float type."""

@@ -148,7 +148,7 @@ CHOICES = {"binary": BINARY, "multiclass": MULTICLASS, "one-hot": MULTICLASS, "m
 
 DAYS = np.array(["2024-02-29", "2025-01-01", "2026-12-31"], dtype="datetime64[D]")
 NAMES = {
-    "numbers": np.array([0, 1, 2]), "others": np.array([-4, 7, 90]), "texts": np.array(["b", "é", "z $1"]),
+    "numbers": np.array([0, 1, 2]), "others": np.array([-4, 7, 90]), "texts": np.array(["b", "z $1", "é"]),
     "objects": np.array(["x", "y", "zz"], dtype=object), "floats": np.array([0.0, 1.0, 2.0]), "dates": DAYS,
 }  # fmt: skip
 AS: dict[str, Callable[[Any], Any]] = {
@@ -270,6 +270,8 @@ class Task:
         model = self.build(compiled=True)
         model.run_eagerly = keras.config.backend() == "tensorflow"  # tracing takes longer than these steps
         weights = None if self.weights is None else (self.weights / self.weights.mean()).astype("float32")
+        if weights is not None and self.shape is not None:  # as many axes as Keras finds losses of
+            weights = weights[:, None]
         X = ROWS["series" if self.rows == "series" else "float32"](MEASURED)
         history = model.fit(X, self.y_keras, sample_weight=weights, verbose=0, **STEPS).history
         return keras.ops.convert_to_numpy(model(X)), history["loss"]

@@ -289,3 +289,16 @@ def test_weights_count_by_their_ratios_whatever_their_size() -> None:
     for size in (8e307, 1e-200):
         network.fit(DIABETES, PROGRESS, sample_weight=weights * size)
         assert_allclose(network.predict(DIABETES), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [25, 3])
+def test_weights_of_rows_are_no_weights_of_steps(batch_size: int) -> None:
+    # With as many rows in a batch as there are steps, Keras would weigh each step by another row's weight.
+    weights = np.where(SPECIES == 0, 0.2, 1.4)
+    end: dict[str, Any] = {"units": 6, "shape": (3, 2)}
+    steps = {**STEPS, "batch_size": batch_size, "epochs": 3}
+    ours = KerasRegressor(dense, optimizer="adam", **end, **steps).fit(IRIS, MEASURES, sample_weight=weights)
+    plain = dense((4,), **end)
+    plain.compile("adam", "mse")
+    plain.fit(IRIS, MEASURES, sample_weight=(weights / weights.mean())[:, None], verbose=0, **steps)
+    assert_allclose(ours.predict(IRIS), plain.predict(IRIS, verbose=0), atol=1e-5)
