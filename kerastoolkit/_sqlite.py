@@ -77,6 +77,7 @@ def look(path: str | Path, *, seconds: float = 30, thoroughly: bool = False) -> 
     address = f"{Path(os.path.abspath(path)).as_uri()}?{mode}"
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=seconds)) as file:
         _restrict(file)
+        file.execute("BEGIN")  # all of it as it is at one moment: another process may be making it
         application = file.execute("PRAGMA application_id").fetchone()[0]
         version = file.execute("PRAGMA user_version").fetchone()[0]
         kinds = file.execute("SELECT type, name FROM sqlite_master LIMIT 1000").fetchall()
