@@ -482,6 +482,8 @@ class _Reading:
             if kind == "dict":
                 return dict(inner)
             return tuple(inner) if kind == "tuple" else _files.array_from(inner, value["dtype"])
+        if kind == "array" and _files.is_number(inner):  # one without axes, as an optimizer counts its steps
+            return _files.array_from([inner], value["dtype"]).reshape(())
         if kind == "float" and inner in ("nan", "inf", "-inf"):
             return float(inner)
         if kind == "scalar" and isinstance(inner, list) and len(inner) == 2:

@@ -145,8 +145,8 @@ def _of_attributes(thing: Any, left_out: frozenset[str] = frozenset()) -> Any:
             continue
         if isinstance(value, enum.Enum):
             value = value.name
-        elif isinstance(value, keras.dtype_policies.DTypePolicy):
-            value = value.name
+        elif isinstance(value, keras.dtype_policies.DTypePolicy):  # "int" is what a copy calls "int64"
+            value = value.name if "_" in value.name else keras.backend.standardize_dtype(value.name)
         parts.append((name, fingerprint(_as_array(value))))
     return tuple(parts)
 

@@ -276,7 +276,7 @@ def test_models_that_are_compiled_already_are_candidates_of_a_grid(data: tuple[A
     found = GridSearchCV(estimator, {"model": models}, cv=2, error_score="raise", refit=False).fit(*data).cv_results_
     alone = [cross_val_score(clone(estimator).set_params(model=model), *data, cv=2).mean() for model in models]
     np.testing.assert_allclose(found["mean_test_score"], alone, rtol=1e-5)
-    assert abs(alone[0] - alone[1]) > 0.1
+    assert abs(alone[0] - alone[1]) > 0.01
 
 
 def test_a_pickle_of_a_model_that_keras_can_tell_needs_no_kerastoolkit(data: tuple[Any, Any]) -> None:
@@ -287,7 +287,7 @@ def test_a_pickle_of_a_model_that_keras_can_tell_needs_no_kerastoolkit(data: tup
 
 def test_what_a_file_cannot_hold_is_asked_for_by_name_and_never_replaced(data: tuple[Any, Any], tmp_path: Path) -> None:
     estimator = _estimator(loss=OwnLoss(1.5), optimizer=keras.optimizers.SGD(0.01, momentum=0.9)).fit(*data)
-    again = load(estimator.save(tmp_path / "one.zip"))
+    again = load(estimator.save(tmp_path / "one.zip"), custom_objects={"linear": linear})
     for _ in range(2):
         with pytest.raises(ParameterError, match=r"was .*OwnLoss.*, which its file holds only by name.*set_params"):
             again.partial_fit(*data)
@@ -295,7 +295,7 @@ def test_what_a_file_cannot_hold_is_asked_for_by_name_and_never_replaced(data: t
             again.fit(*data)
         np.testing.assert_array_equal(again.predict(data[0]), estimator.predict(data[0]))
         # The state of the optimizer goes on to the next file.
-        again = load(_around(again).save(tmp_path / "two.zip"))
+        again = load(_around(again).save(tmp_path / "two.zip"), custom_objects={"linear": linear})
     again.set_params(loss=OwnLoss(1.5)).partial_fit(*data)
     _assert_same_weights(again.model_.get_weights(), estimator.partial_fit(*data).model_.get_weights())
 

@@ -125,7 +125,8 @@ def test_copies_predict_the_same(digits: Any, strategy: str, tmp_path: Path, req
         model = ImageClassifier(**SMALL, hidden=(8,), epochs=1).fit(X, y)
     again = load(model.save(tmp_path / "one.zip"))
     for other in (pickle.loads(pickle.dumps(model)), again):
-        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+        # TensorFlow may put the operations of a model that was read in another order.
+        np.testing.assert_allclose(other.predict_proba(X), model.predict_proba(X), rtol=1e-6)
         assert other.predict(X).tolist() == model.predict(X).tolist()
         assert other.get_params() == model.get_params()
     assert clone(model).get_params() == model.get_params()
