@@ -104,7 +104,7 @@ _GRIDS: dict[str, dict[str, list[Any]]] = {
     },
 }
 # What skops does not trust by itself and a preprocessing of ours holds. Nothing that a file says is added to it.
-_TRUSTED_TYPES = ("numpy.dtype",)
+_TRUSTED_TYPES = ("numpy.dtype", "sklearn.compose._column_transformer._RemainderColsList")  # the latter of 1.6
 # Scored on the test rows beside the metric that chose.
 _ALSO_SCORED = {
     "classification": ("accuracy", "balanced_accuracy", "roc_auc", "neg_log_loss"),
@@ -1293,6 +1293,7 @@ _PARTS_OF_A_PREPROCESSING = {
         for node in ("NdArrayNode", "TypeNode")
     ),
     ("sklearn.compose._column_transformer", "ColumnTransformer", "ObjectNode"),
+    ("sklearn.compose._column_transformer", "_RemainderColsList", "ObjectNode"),  # of scikit-learn 1.6
     ("sklearn.impute._base", "MissingIndicator", "ObjectNode"),
     ("sklearn.impute._base", "SimpleImputer", "ObjectNode"),
     ("sklearn.pipeline", "Pipeline", "ObjectNode"),
