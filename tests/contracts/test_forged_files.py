@@ -374,6 +374,7 @@ def assert_reads_back(estimator: Any, rows: Any) -> None:
 # -- at random ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.backend("tensorflow")  # the files are the same on all of them
 def test_random_damages_and_forgeries_are_refused_or_change_nothing(tmp_path: Path) -> None:
     n_forgeries = int(os.environ.get("KERASTOOLKIT_TEST_FORGERIES", "24"))
     program = Path(__file__).with_name("forger.py")
