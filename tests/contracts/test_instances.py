@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from joblib.externals import cloudpickle
 from keras import ops
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
@@ -26,6 +25,11 @@ from sklearn.preprocessing import scale
 from kerastoolkit import KerasRegressor, load, search
 from kerastoolkit._copies import copied, register
 from kerastoolkit.exceptions import ParameterError
+
+try:
+    import cloudpickle
+except ImportError:  # which joblib brought along up to 1.5
+    from joblib.externals import cloudpickle
 
 EPOCHS = 3
 
