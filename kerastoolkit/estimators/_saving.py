@@ -149,9 +149,20 @@ def save(estimator: KerasEstimator, path: str | Path) -> Path:
                 # What it was compiled with is in the description, whole: Keras' configs leave things out.
                 with without_compile_config(model) if compiled_with(model) else contextlib.nullcontext():
                     model.save(Path(folder) / name)
+                _without_backend(Path(folder) / name)
                 file.write(Path(folder) / name, name)
         os.replace(archive, path)
     return path
+
+
+def _without_backend(path: Path) -> None:
+    """Names optimizers in a .keras file by their public names: a model in a model keeps what it was compiled with."""
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    members["config.json"] = json.dumps(_public(json.loads(members["config.json"]))).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
 
 
 def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
