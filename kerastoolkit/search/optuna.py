@@ -368,7 +368,7 @@ def _url(path: Path) -> str:
     """The URL of a file, whatever letters are in its path."""
     import sqlalchemy
 
-    url = sqlalchemy.engine.URL.create("sqlite", database=path.as_posix()).render_as_string(hide_password=False)
+    url: str = sqlalchemy.engine.URL.create("sqlite", database=path.as_posix()).render_as_string(hide_password=False)
     read = sqlalchemy.engine.make_url(url)
     if read.database != path.as_posix() or read.query:
         # SQLAlchemy before 2.1 does not read what it would have to write for `?`. SQLite itself does.

@@ -1702,7 +1702,8 @@ class _Jax:
 
         self._let_go += 1
         if self._let_go % _LET_GO_BEFORE_CLEARING == 0:
-            jax.clear_caches()  # type: ignore[no-untyped-call]
+            clear: Callable[[], object] = jax.clear_caches
+            clear()
 
     def tensor(self, value: Any) -> Any:
         import jax.numpy as jnp
