@@ -395,6 +395,7 @@ def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str,
     files = write_files(folder)
     expected = {name: predictions(path, X) for name, (path, X) in files.items()}  # and all is imported
     draw, outcomes, wrong = random.Random(seed), Counter[str](), []
+    otherwise: list[str] = []
     # Python's own files are opened by what is imported late; Keras asks how much memory there is.
     ours = [str(folder), tempfile.gettempdir(), sys.prefix, sys.base_prefix, "/proc/meminfo"]
     watch = Watch(list(map(os.path.realpath, ours)))
@@ -428,11 +429,13 @@ def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str,
         else:
             same = found.shape == expected[name].shape and bool(np.all(found == expected[name]))
             outcomes["the same" if same else "other predictions"] += 1
-            if not same and forge is damage:
-                wrong.append(f"{what}: {name} predicts something else")
+            if not same:  # what is forged well may say something else, as a file of its forger's would
+                told = wrong if forge is damage else otherwise
+                told.append(f"{what}, {forge.__name__} of {name} predicts something else")
     return {
         "outcomes": outcomes,
         "wrong": wrong,
+        "otherwise": otherwise,
         "seen": watch.seen,
         "executed": (scratch / CANARY).exists() or (folder / CANARY).exists(),
         "bytes": peak() - before,
