@@ -12,8 +12,8 @@ only, since no other system counts that peak from a moment on.
 The exit status is 1 if a search of ours took more than 1.5 times the memory of the other, or scores differ by more than
 rounding (a thousandth). Seconds are not judged: look at the ratios, of CPU seconds if the machine is busy.
 
-`--quick` takes the smallest, some in the middle and one of many rows, once each: under five minutes. A round of all takes
-ten minutes on a quiet machine, and up to 5 GB.
+`--quick` takes the smallest, some in the middle and one of many rows, once each: under five minutes. A round of all
+takes ten minutes on a quiet machine, and up to 5 GB.
 """
 
 from __future__ import annotations
