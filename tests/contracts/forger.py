@@ -212,23 +212,33 @@ def places_of(value: Any) -> list[tuple[Any, Any]]:
 
 def forged_json(content: bytes, draw: random.Random, folder: Path) -> bytes:
     """JSON in which a value, a name, or a number of entries is another."""
-    tree = json.loads(content)
+    tree, limit = json.loads(content), sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)  # what is nested deeply is to be written, and to be read as usual
+    try:
+        _forge_tree(tree, draw, folder)
+        return json.dumps(tree).encode()
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _forge_tree(tree: Any, draw: random.Random, folder: Path) -> None:
     places = places_of(tree)
     top = [(tree, key) for key in tree]
     for _ in range(draw.choice([1, 1, 2])):
         part, key = draw.choice(places if draw.random() < 0.6 else top)
         kind = draw.randrange(5)
+        if isinstance(part, dict) and key not in part:  # the first change took it away
+            continue
         if kind <= 1:
             part[key] = evil_values(draw, folder)
         elif kind == 2 and isinstance(part, dict):
             part[draw.choice(_EVIL_NAMES)] = copy.deepcopy(part[key])
-        elif kind == 3 and isinstance(part, dict) and key in part:
+        elif kind == 3 and isinstance(part, dict):
             del part[key]
         elif isinstance(part, dict) and isinstance(part.get(key), dict):
             part[key][draw.choice(_EVIL_NAMES)] = evil_values(draw, folder)
         else:
             part[key] = 2**40 if isinstance(part[key], int) else [part[key]]
-    return json.dumps(tree).encode()
 
 
 def forge_description(draw: random.Random, path: Path) -> bool:
