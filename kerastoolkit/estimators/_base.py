@@ -63,6 +63,7 @@ class KerasEstimator(BaseEstimator):
     """What the estimators share. Not to be used directly: use `KerasClassifier` or `KerasRegressor`."""
 
     _task = ""
+    _reader = ""  # what every fitted one reads its input by, as a saved file names it
 
     head_: Any
     columns_: Columns

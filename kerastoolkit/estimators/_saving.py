@@ -285,6 +285,8 @@ def _checked(description: Any, what: str) -> dict[str, Any]:
     learned = {name: plain.decode(value) for name, value in checked["learned"].items()}
     checked["learned"] = _files.checked_fields(learned, _LEARNED, what, optional=tuple(_LEARNED))
     checked["base"] = base = _base_of(checked, what)
+    if base._reader and checked[base._reader] is None:
+        raise SavedFileError(f"{what} has no {base._reader!r}, without which it cannot read what it predicts from.")
     for name, value in checked["parameters"].items():
         _check_parameter(name, value, base, what)
     if checked["generator"] is not None:

@@ -104,6 +104,7 @@ class TextClassifier(KerasClassifier):
         classes_: Labels, shape `(n_classes,)`.
     """
 
+    _reader = "words"
     words_: Vocabulary
     _starting_vectors: np.ndarray
 

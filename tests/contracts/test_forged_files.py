@@ -100,6 +100,13 @@ def with_weights(content: bytes, folder: Path, change: Callable[[h5py.File], obj
     return with_model(content, changed)
 
 
+@pytest.fixture(scope="module")
+def of_texts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    texts = ["red wine", "green apples", "red apples", "green wine"] * 3
+    estimator = TextClassifier(epochs=1, embedding="learned", random_state=0).fit(texts, [0, 1] * 6)
+    return estimator.save(tmp_path_factory.mktemp("texts") / "texts.zip").read_bytes()
+
+
 # -- the description ------------------------------------------------------------------------------------------------
 
 COMMAND = {"reference": f"{__name__}:mark"}
@@ -137,6 +144,11 @@ SYSTEM = {"module": "os", "class_name": "system", "config": {}}
 def test_an_entry_that_no_estimator_has_is_refused(change: Any, saved: bytes, tmp_path: Path) -> None:
     for safe_mode in (True, False):
         refused(with_description(saved, change), "forged.zip", tmp_path, safe_mode=safe_mode)
+
+
+@pytest.mark.parametrize("change", [lambda file: file.pop("words"), lambda file: file.update(words=None)])
+def test_texts_cannot_be_read_without_words(change: Any, of_texts: bytes, tmp_path: Path) -> None:
+    refused(with_description(of_texts, change), "has no 'words'", tmp_path)
 
 
 @pytest.mark.parametrize(
