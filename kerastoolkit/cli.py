@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from kerastoolkit._version import __version__
 from kerastoolkit._words import did_you_mean, printable, quoted
@@ -26,7 +27,8 @@ from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWa
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kerastoolkit.experiment import Experiment, Progress
+    from kerastoolkit.data.repeats import Question
+    from kerastoolkit.experiment import Experiment, Plan, Progress
 
 __all__ = ["main"]
 
@@ -119,6 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--metric", metavar="NAME", help="a scikit-learn scorer name (default: chosen, and said)")
     search.add_argument("--cv", type=int, metavar="N", help="number of folds (default: 3)")
     search.add_argument(
+        "--groups", metavar="COLUMN", help="rows with the same value, such as a patient, are held out as a whole"
+    )
+    search.add_argument(
+        "--no-groups", dest="groups", action="store_const", const=False, help="rows do not belong together: do not ask"
+    )
+    search.add_argument("--time", metavar="COLUMN", help="the latest rows are held out, by this column")
+    search.add_argument(
+        "--no-time", dest="time", action="store_const", const=False, help="time does not matter: do not ask"
+    )
+    search.add_argument(
         "--grid",
         default="small",
         metavar="small|wide|FILE",
@@ -162,22 +174,16 @@ def _search(options: argparse.Namespace) -> int:
 
     table, target, name = (options.table, options.target, None) if options.demo is None else _demo(options.demo)
     folder = Path(options.out) if options.out else _unused(f"kerastoolkit-{options.demo or Path(options.table).stem}")
-    plan = plan_experiment(
-        table,
-        target,
-        task=options.task,
-        metric=options.metric,
-        cv=options.cv,
-        grid=options.grid,
-        seed=options.seed,
-        time_budget=options.time_budget,
-        out=folder,
-        name=name,
-    )
+    names = ("task", "metric", "cv", "groups", "time", "grid", "seed", "time_budget")
+    arguments: dict[str, Any] = {**{name: getattr(options, name) for name in names}, "out": folder, "name": name}
+    plan = plan_experiment(table, target, **arguments)
     _say(f"{plan.describe()}\n", sys.stdout)
+    if answers := _answers(plan.questions):
+        plan = plan_experiment(table, target, **{**arguments, **answers})
+        _say("".join(f"{title}: {words}\n" for title, words in plan.decisions()), sys.stdout)
     line = _ProgressLine(sys.stderr, metric=plan.metric, n_folds=plan.n_folds)
     try:
-        with _warnings_are_said():
+        with _warnings_are_said(), _without_questions(plan):
             experiment = plan.run(progress=line)
     except KeyboardInterrupt:
         line.close()
@@ -186,6 +192,32 @@ def _search(options: argparse.Namespace) -> int:
     line.close()
     _say(_conclusion(experiment, folder), sys.stdout)
     return 1 if experiment.unsaved else 0
+
+
+def _answers(questions: Sequence[Question]) -> dict[str, str | Literal[False]]:
+    """What the user answers, if there is one at a terminal; a script is never waited for."""
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return {}
+    denied = set()
+    for question in questions:
+        does = "each value held out as a whole" if question.argument == "groups" else "the latest rows held out"
+        _say(f"{quoted(question.column)}: {does}? y for yes, n for no, or Enter to leave it open:", sys.stderr)
+        answer = sys.stdin.readline().strip().lower()
+        if answer in ("y", "yes"):
+            return {question.argument: question.column}
+        if answer in ("n", "no"):
+            denied.add(question)
+    left_open = {question.argument for question in questions if question not in denied}
+    return {question.argument: False for question in denied if question.argument not in left_open}
+
+
+@contextlib.contextmanager
+def _without_questions(plan: Plan) -> Iterator[None]:
+    """Without the warnings that ask again what the plan has asked."""
+    with warnings.catch_warnings():
+        for question in plan.questions:
+            warnings.filterwarnings("ignore", re.escape(question.text), KerasToolkitWarning)
+        yield
 
 
 def _conclusion(experiment: Experiment, folder: Path) -> str:
@@ -201,7 +233,7 @@ def _conclusion(experiment: Experiment, folder: Path) -> str:
     if experiment.failed:
         lines.append(f"Could not be trained: {len(experiment.failed)} candidates (see the report).")
     if test is not None:
-        lines.append(f"On {len(test.y_true)} rows never used before: {test.scores[experiment.metric]}")
+        lines.append(f"On {experiment.tested_on()}: {test.scores[experiment.metric]}")
     lines += ["", f"Report:  {folder / 'report.html'}", f"Predict: kerastoolkit predict {folder} NEW.csv"]
     return "\n".join(map(printable, lines))
 

@@ -31,7 +31,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -47,7 +47,8 @@ from sklearn.pipeline import Pipeline
 from kerastoolkit import _files
 from kerastoolkit._version import __version__
 from kerastoolkit._words import did_you_mean, printable, quoted
-from kerastoolkit.data.splits import Holdout, holdout
+from kerastoolkit.data.repeats import Question, find_questions
+from kerastoolkit.data.splits import Holdout, folds, holdout
 from kerastoolkit.data.tables import (
     Column,
     Kind,
@@ -82,6 +83,8 @@ _FORMAT = "kerastoolkit experiment"
 _FORMAT_VERSION = 1
 _TEST_FRACTION = 0.2
 _FEWEST_ROWS = 20
+# One to test on, and two folds of two: of each that are trained on, one is watched to know when to stop.
+_FEWEST_GROUPS = 5
 _MOST_CATEGORIES = 30
 _SECONDS_BETWEEN_REPORTS = 0.2  # of the epochs done, while fits are trained
 # What is trained together is lost together when the search is interrupted; with a budget, structures take turns.
@@ -122,6 +125,8 @@ def run_experiment(
     task: Task | None = None,
     metric: str | None = None,
     cv: int | None = None,
+    groups: str | Literal[False] | None = None,
+    time: str | Literal[False] | None = None,
     grid: str | Path | Mapping[str, Sequence[Any]] = "small",
     seed: int = 0,
     time_budget: float | None = None,
@@ -136,6 +141,10 @@ def run_experiment(
     of every model and learned from its own training rows. The best candidate is fitted on all training rows and scored
     once on the held-out ones.
 
+    Where several rows are of one patient, shop or day, rows held out at random are of patients that the model knows.
+    Give the column as `groups` if new rows will be of new ones, or as `time` if they will be later ones. A column that
+    looks so is asked about, by a warning before the training and in the report, until one of them is given.
+
     Example:
 
     >>> from sklearn.datasets import load_iris
@@ -149,6 +158,15 @@ def run_experiment(
         task: `"classification"` or `"regression"`. Defaults to `None`, inferred from the target.
         metric: A scikit-learn scorer name. Defaults to `None`, chosen for the task.
         cv: Number of folds, at least 2. Defaults to `None`: 3, or 2 where a class is too small for 3.
+        groups: Name of the column that says which rows belong together, such as the patient. Its values are held out
+            as wholes: by the test rows, by the folds, and by the rows of each fit that tell when to stop. It is no
+            feature then, and `predict` does not need it. At least 5 values are needed. `False` says that rows do not
+            belong together. Defaults to `None`: rows are held out at random, and columns that look like it are asked
+            about.
+        time: Name of the column, of dates or numbers, that says when a row was taken. The latest rows are the test
+            rows, and each fold is scored on rows later than those that it is trained on. It is no feature then, and
+            `predict` does not need it. Not together with `groups`. `False` says that it does not matter.
+            Defaults to `None`, as for `groups`.
         grid: `"small"` (8 candidates), `"wide"` (48), the path of a JSON file, or a dict: values to try by parameter
             of `KerasClassifier` or `KerasRegressor`, such as `{"hidden": [[64], [128, 64]]}`.
             Defaults to `"small"`.
@@ -167,8 +185,12 @@ def run_experiment(
         ParameterError: If an argument cannot be used; the message names near misses.
         DataError: If the table cannot be read or learned from.
         KeyboardInterrupt: If interrupted; with `out`, what is there so far has been written.
+
+    Warns:
+        KerasToolkitWarning: If a column looks as if rows with the same value belonged together.
     """
     options: dict[str, Any] = {"task": task, "metric": metric, "cv": cv, "seed": seed, "time_budget": time_budget}
+    options |= {"groups": groups, "time": time}
     return plan_experiment(table, target, grid=grid, out=out, name=name, **options).run(progress=progress)
 
 
@@ -179,6 +201,8 @@ def plan_experiment(
     task: Task | None = None,
     metric: str | None = None,
     cv: int | None = None,
+    groups: str | Literal[False] | None = None,
+    time: str | Literal[False] | None = None,
     grid: str | Path | Mapping[str, Sequence[Any]] = "small",
     seed: int = 0,
     time_budget: float | None = None,
@@ -188,30 +212,32 @@ def plan_experiment(
     """Reads the table, decides what is to be done, and refuses what cannot be; nothing is trained.
 
     Args:
-        table, target, task, metric, cv, grid, seed, time_budget, out, name: As for `run_experiment`.
+        table, target, task, metric, cv, groups, time, grid, seed, time_budget, out, name: As for `run_experiment`.
 
     Returns:
-        A `Plan`, which can be read (`describe`) and carried out (`run`).
+        A `Plan`, which can be read (`describe`, `questions`) and carried out (`run`).
 
     Raises:
         ParameterError: If an argument cannot be used.
         DataError: If the table cannot be read or learned from.
     """
     arguments = dict[str, Any](target=target, task=task, metric=metric, cv=cv, seed=seed, time_budget=time_budget)
-    arguments["grid"] = dict(grid) if isinstance(grid, Mapping) else str(grid)
+    arguments |= {"groups": groups, "time": time, "grid": dict(grid) if isinstance(grid, Mapping) else str(grid)}
     _check_numbers(cv, seed, time_budget)
     folder = _checked_folder(out)
     read = read_table(table, name=name)
     found = read_target(read.frame, target, task=task)
     columns = describe_columns(read.frame.drop(columns=target))
+    belonging = _find_belonging(read.frame, columns, found, groups, time)
+    columns = belonging.columns
     if not any(column.is_used for column in columns):
         raise DataError(_nothing_to_learn_from(target, columns))
     if len(found.kept) < _FEWEST_ROWS:
         few = f"{quoted(read.name)} has {len(found.kept)} rows with a target"
         raise DataError(f"{few}; at least {_FEWEST_ROWS} are needed.")
     chosen_metric, metric_why = choose_metric(found.values, found.task, metric)
-    held_out = holdout(found.values, _TEST_FRACTION, task=found.task, random_state=seed)
-    n_folds, cv_why = _choose_folds(found, held_out, cv)
+    held_out = holdout(found.values, _TEST_FRACTION, task=found.task, random_state=seed, **belonging.of_rows())
+    n_folds, cv_why = _choose_folds(found, held_out, cv, belonging, seed)
     grids = _read_grid(grid)
     _check_grid(grids, found.task)
     X = as_features(read.frame, columns).iloc[found.kept].reset_index(drop=True)
@@ -230,6 +256,7 @@ def plan_experiment(
         out=folder,
         arguments=arguments,
         X=X,
+        belonging=belonging,
     )
 
 
@@ -285,6 +312,50 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Belonging:
+    """Which rows belong together, or when they were taken; or what there is to ask about it.
+
+    Attributes:
+        columns: What each column but the target holds; a column of groups or times is no feature.
+        groups: Name of the column of groups; None without.
+        time: Name of the column of times; None without.
+        values: Number of the group of each row that has a target, or its time, shape `(n_rows,)`; None without.
+        is_date: Whether the times are dates, in days since 1970.
+        questions: Columns that may keep rows together, if neither was given.
+    """
+
+    columns: list[Column]
+    groups: str | None = None
+    time: str | None = None
+    values: np.ndarray | None = None
+    is_date: bool = False
+    questions: tuple[Question, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the column; empty without."""
+        return self.groups or self.time or ""
+
+    def of_rows(self, rows: Any = slice(None)) -> dict[str, np.ndarray]:
+        """The groups or times of some rows, by the name of the argument that takes them; empty without."""
+        return {} if self.values is None else {"groups" if self.groups is not None else "time": self.values[rows]}
+
+    def n_values(self, rows: Any = slice(None)) -> int:
+        """Number of different groups or times among some rows."""
+        return 0 if self.values is None else len(np.unique(self.values[rows]))
+
+    def beginning(self, rows: Any) -> str:
+        """The first time of some rows, for people to read."""
+        if self.values is None or self.time is None:
+            return ""
+        first = float(self.values[rows].min())
+        if not self.is_date:
+            return f"{first:.12g}"
+        moment = (pd.Timestamp(0) + pd.Timedelta(days=first)).round("s")
+        return f"{moment:%Y-%m-%d}" if moment == moment.normalize() else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+@dataclass(frozen=True, repr=False)
 class Plan:
     """An experiment decided on and not yet carried out.
 
@@ -303,6 +374,7 @@ class Plan:
         out: Folder to write; None to write nothing.
         arguments: The arguments as given.
         X: Typed features of the rows that have a target, shape `(n_rows, n_features)`; blanks are NaN.
+        belonging: Which rows belong together, or when they were taken.
     """
 
     table: Table
@@ -319,6 +391,15 @@ class Plan:
     out: Path | None
     arguments: dict[str, Any]
     X: pd.DataFrame
+    belonging: Belonging
+
+    def __repr__(self) -> str:
+        return f"<Plan to predict {quoted(self.target.name)}>\n{self.describe(most_columns=10)}"
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Columns whose rows may belong together: `groups` or `time` answers, and so does False for either."""
+        return self.belonging.questions
 
     @property
     def n_candidates(self) -> int:
@@ -345,7 +426,9 @@ class Plan:
             lines.append(f"  {name:<{width}}  {column.kind:<8}  {words}")
         if len(self.columns) > most_columns:
             lines.append(f"  and {len(self.columns) - most_columns} more columns")
-        return "\n".join(map(printable, lines + [f"{title}: {text}" for title, text in self.decisions()]))
+        lines += [f"{title}: {text}" for title, text in self.decisions()]
+        lines += [f"Question: {question.text}" for question in self.questions]
+        return "\n".join(map(printable, lines))
 
     def decisions(self) -> list[tuple[str, str]]:
         """What was decided and why, as pairs of a title and a sentence."""
@@ -353,7 +436,7 @@ class Plan:
         decided = [
             ("Task", f"{self.target.task}, because {self.target.why}"),
             ("Metric", f"{self.metric} ({self.metric_why})"),
-            ("Test set", f"{n_test} of {n_train + n_test} rows held out {self.held_out.how}: {self.held_out.why}"),
+            ("Test set", f"{n_test} of {n_train + n_test} rows held out {self.held_out.how}: {self._held_out_why()}"),
             ("Folds", f"{self.n_folds} on the {n_train} training rows ({self.cv_why})"),
             ("Candidates", f"{self.n_candidates} networks, {self.n_candidates * self.n_folds} fits"),
         ]
@@ -362,6 +445,15 @@ class Plan:
         if self.time_budget is not None:
             decided.append(("Time budget", f"no candidate is begun after {self.time_budget:g} s"))
         return decided
+
+    def _held_out_why(self) -> str:
+        belonging, test = self.belonging, self.held_out.test
+        if belonging.groups is not None:
+            told = f"{belonging.n_values(test)} of the {belonging.n_values()} values of {quoted(belonging.groups)}"
+            return f"{told}, none of which is among the training rows"
+        if belonging.time is not None:
+            return f"the latest, from {belonging.beginning(test)} on in {quoted(belonging.time)}"
+        return self.held_out.why
 
     def run(self, *, progress: Callable[[Progress], None] | None = None) -> Experiment:
         """Carries the plan out.
@@ -374,7 +466,12 @@ class Plan:
 
         Raises:
             KeyboardInterrupt: If interrupted; with `out`, what is there so far has been written.
+
+        Warns:
+            KerasToolkitWarning: For each of the `questions`.
         """
+        for question in self.questions:
+            warnings.warn(question.text, KerasToolkitWarning, stacklevel=2)
         return _Run(self, progress).carry_out()
 
 
@@ -411,8 +508,12 @@ def _nothing_to_learn_from(target: str, columns: list[Column]) -> str:
     return f"No column is left to predict {quoted(target)} from: {seen}."
 
 
-def _choose_folds(target: Target, held_out: Holdout, cv: int | None) -> tuple[int, str]:
+def _choose_folds(
+    target: Target, held_out: Holdout, cv: int | None, belonging: Belonging, seed: int
+) -> tuple[int, str]:
     n_train = len(held_out.train)
+    if belonging.values is not None:
+        return _choose_whole_folds(target, held_out, cv, belonging, seed)
     if target.task == "regression":
         if cv is not None and cv > n_train // 2:
             raise ParameterError(f"`cv` of {cv} is too much for {n_train} training rows. Take at most {n_train // 2}.")
@@ -435,6 +536,140 @@ def _choose_folds(target: Target, held_out: Holdout, cv: int | None) -> tuple[in
     if smallest < 3:
         return 2, f"the class {quoted(label)} has {smallest} training rows"
     return 3, "the usual number here"
+
+
+def _choose_whole_folds(
+    target: Target, held_out: Holdout, cv: int | None, belonging: Belonging, seed: int
+) -> tuple[int, str]:
+    """As many folds as leave every class on both sides of each, where groups or times are not divided."""
+    train, name = held_out.train, quoted(belonging.name)
+    y, kept = target.values[train], belonging.of_rows(train)
+    _refuse_missing_classes(target, held_out, belonging)
+    most = belonging.n_values(train) - (belonging.time is not None)
+    if cv is not None and cv > most:
+        raise ParameterError(f"`cv` of {cv} is too much for {name} among the training rows. Take at most {most}.")
+    why = ", each scored on rows later than those that it is trained on" if belonging.time else f", of whole {name}"
+    for n_folds in (3, 2) if cv is None else (cv,):
+        if n_folds > most:
+            continue
+        cut = folds(y, n_folds, task=target.task, random_state=seed, **kept)
+        if all(_can_be_scored(target, y, fold) and belonging.n_values(train[fold[0]]) > 1 for fold in cut):
+            return n_folds, ("asked for" if cv is not None else "the usual number here" if n_folds == 3 else "3 would "
+                             "leave out a class") + why  # fmt: skip
+    lacking = "a class" if target.task == "classification" else f"more than one value of {name}"
+    raise DataError(
+        f"The {len(train)} training rows cannot be cut into {cv or 2} folds by {name}: one of them would be without "
+        f"{lacking}. Add rows, or leave `{next(iter(kept))}` out."
+    )
+
+
+def _can_be_scored(target: Target, y: np.ndarray, fold: tuple[np.ndarray, np.ndarray]) -> bool:
+    if target.task == "regression":
+        return min(map(len, fold)) > 1
+    return len(np.unique(y[fold[0]])) == len(np.unique(y[fold[1]])) == len(np.unique(target.values))
+
+
+def _refuse_missing_classes(target: Target, held_out: Holdout, belonging: Belonging) -> None:
+    if target.task == "regression":
+        return
+    for side, rows in (("training", held_out.train), ("test", held_out.test)):
+        missing = np.setdiff1d(target.values, target.values[rows])
+        if not len(missing):
+            continue
+        which = f"The class {quoted(missing[0])} of the target {quoted(target.name)} is not among the {side} rows"
+        if belonging.time is not None:
+            told = f"which begin with {belonging.beginning(held_out.test)}" if side == "test" else "which are earlier"
+            raise DataError(f"{which}, {told} in {quoted(belonging.time)}. Leave the class or `time` out.")
+        n_with = belonging.n_values(target.values == missing[0])
+        raise DataError(
+            f"{which}: it has rows of {n_with} of the {belonging.n_values()} values of {quoted(belonging.name)}, and "
+            "at least 3 are needed, two to train on in turn and one to test on. Add some, or remove the class."
+        )
+
+
+# ------------------------------------------------------------------------------------------- rows that belong together
+
+
+def _find_belonging(
+    frame: pd.DataFrame,
+    columns: list[Column],
+    target: Target,
+    groups: str | Literal[False] | None,
+    time: str | Literal[False] | None,
+) -> Belonging:
+    """The groups or times of the rows, and the columns without theirs; or what there is to ask."""
+    name_of_groups = _column_named(groups, "groups", frame, target.name)
+    name_of_time = _column_named(time, "time", frame, target.name)
+    if name_of_groups is not None and name_of_time is not None:
+        raise ParameterError(
+            "`groups` and `time` answer two questions: how good a model is for groups that it has not seen, and how "
+            "good it is later on. Give the one that is like the use of the model."
+        )
+    if name_of_groups is None and name_of_time is None:
+        asked = find_questions(frame, columns, target, groups=groups is None, time=time is None)
+        return Belonging(columns, questions=asked)
+    name = name_of_groups or name_of_time
+    column = next(column for column in columns if column.name == name)
+    if name_of_groups is not None:
+        values, note = _group_numbers(frame, column, target), "left out: its values are held out as wholes"
+        if column.n_blank:
+            note += "; rows without one are kept together"
+    else:
+        values, note = _times(frame, column, target), "left out: the latest rows are held out by it"
+    kind: Kind = "group" if name_of_groups is not None else "time"
+    others = [replace(column, kind=kind, note=note) if one is column else one for one in columns]
+    return Belonging(others, name_of_groups, name_of_time, values, is_date=column.kind == "date")
+
+
+def _column_named(name: Any, argument: str, frame: pd.DataFrame, target: str) -> str | None:
+    if name is None or name is False:
+        return None
+    if not isinstance(name, str):
+        got = repr(name) if np.isscalar(name) else f"a {type(name).__name__}"
+        raise ParameterError(f"`{argument}` must be the name of a column, or False for none. Got {got}.")
+    if name == target:
+        raise ParameterError(f"`{argument}` must be another column than the target {quoted(target)}.")
+    if name not in frame.columns:
+        hint = did_you_mean(name, frame.columns)
+        raise ParameterError(f"`{argument}` must be a column of the table, and there is no {quoted(name)}.{hint}")
+    return name
+
+
+def _group_numbers(frame: pd.DataFrame, column: Column, target: Target) -> np.ndarray:
+    # As text, so that 7, 7.0 and " 7" are one patient; those without a value are one group.
+    texts = as_features(frame[[column.name]], [replace(column, kind="category")]).iloc[target.kept, 0]
+    values = np.asarray(pd.factorize(texts, use_na_sentinel=False)[0])
+    n_values = len(np.unique(values))
+    if n_values < _FEWEST_GROUPS:
+        raise DataError(
+            f"{quoted(column.name)} has {n_values} different values in {len(values)} rows, and `groups` needs at least "
+            f"{_FEWEST_GROUPS}: one to test on, and two in each of two folds. Leave `groups` out, or add rows of "
+            "other ones."
+        )
+    return values
+
+
+def _times(frame: pd.DataFrame, column: Column, target: Target) -> np.ndarray:
+    kind: Kind = "date" if column.kind == "date" else "number"
+    read = as_features(frame[[column.name]], [replace(column, kind=kind)]).iloc[target.kept, 0]
+    times = read.to_numpy(np.float64)
+    n_unread = int(np.isnan(times).sum())
+    if n_unread == len(times):
+        raise DataError(
+            f"`time` must be a column of dates or numbers, and {quoted(column.name)} holds {column.kind} "
+            f"({column.detail})."
+        )
+    if n_unread:
+        raise DataError(
+            f"{quoted(column.name)} has no {kind} in {n_unread} of {len(times)} rows, which so have no place in time. "
+            "Correct or remove them."
+        )
+    if (n_values := len(np.unique(times))) < _FEWEST_GROUPS:
+        raise DataError(
+            f"{quoted(column.name)} has {n_values} different values in {len(times)} rows, and `time` needs at least "
+            f"{_FEWEST_GROUPS}: the latest to test on, and earlier ones to train and to be scored on in turn."
+        )
+    return times
 
 
 # --------------------------------------------------------------------------------------------------------- the grid
@@ -629,8 +864,10 @@ class _Run:
         search.watch = watch = _Watch(self)
         backend = FusedBackend(watch=watch.while_training, around=watch.around)
         try:
+            # Of the rows that are watched to know when to stop, none belong to rows that are trained on.
+            kept = plan.belonging.of_rows(plan.held_out.train)
             with joblib.parallel_config(backend=backend):
-                search.fit(X, y)
+                search.fit(X, y, **{f"network__{name}": values for name, values in kept.items()})
         finally:
             experiment.decisions.append(("Training", backend.report.explain().replace("\n", " ").rstrip(".")))
         experiment.best_index = _results_table(search.cv_results_).index.tolist().index(search.best_index_)
@@ -782,11 +1019,10 @@ def _structure(candidate: Mapping[str, Any]) -> str:
     return repr({name: value != 0 if is_data[name] else value for name, value in candidate.items()})
 
 
-def _folds(X: pd.DataFrame, y: np.ndarray, plan: Plan) -> list[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import KFold, StratifiedKFold
-
-    kind = StratifiedKFold if plan.target.task == "classification" else KFold
-    return list(kind(plan.n_folds, shuffle=True, random_state=plan.seed).split(X, y))
+def _folds(X: pd.DataFrame, y: np.ndarray, plan: Plan, seed: int | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The folds of the training rows; those of another seed are others, unless they go forward in time."""
+    kept, seed = plan.belonging.of_rows(plan.held_out.train), plan.seed if seed is None else seed
+    return folds(y, plan.n_folds, task=plan.target.task, random_state=seed, **kept)
 
 
 def _test_scorers(metric: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
@@ -835,7 +1071,7 @@ def _without_expected_warnings() -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------------- what comes out
 
 
-@dataclass
+@dataclass(repr=False)
 class Experiment:
     """An experiment carried out: what was found, what was tried, what won, and how good it is.
 
@@ -884,6 +1120,44 @@ class Experiment:
     network: Any = None
     target_scale: Any = None
     unsaved: str = ""
+
+    def __repr__(self) -> str:
+        """What it is and how good, in a few lines."""
+        data = self.record["data"]
+        lines = [
+            f"<Experiment on {quoted(self.name)}: {self.status}>",
+            f"  predicts {quoted(self.target)} ({self.task}) from {data['n_rows']} rows, {data['n_columns']} columns",
+        ]
+        if self.best_index is not None:
+            lines.append(f"  winner of {self.n_evaluated} candidates: {self.candidates()[self.best_index][1]}")
+        elif self.n_evaluated:
+            lines.append(f"  {self.n_evaluated} of {self.record['n_candidates']} candidates were evaluated")
+        if self.test is not None:
+            lines.append(f"  on {self.tested_on()}: {self.test.scores[self.metric]}")
+        if self.n_evaluated:
+            lines.append(f"  {self.verdict()}")
+        return "\n".join(map(printable, lines))
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Columns whose rows may belong together, and which neither `groups` nor `time` has answered for."""
+        return tuple(Question(**question) for question in self.record["questions"])
+
+    def tested_on(self) -> str:
+        """What the test rows are, in words that claim no more than is true of them."""
+        split = self.record["split"]
+        n_rows = split["test"] if self.test is None else len(self.test.y_true)
+        if split["groups"] is not None:
+            of = f"{split['n_test_values']:,} values of {quoted(split['groups'])}"
+            return f"{n_rows:,} rows of {of} that are not among the training rows"
+        if split["time"] is not None:
+            return f"the latest {n_rows:,} rows, from {split['from']} on in {quoted(split['time'])}"
+        told = f"{n_rows:,} rows held out at random"
+        if asked := [quoted(question.column) for question in self.questions if question.argument == "groups"]:
+            return f"{told} (with rows of the same {' or '.join(asked)} among the training rows)"
+        if asked := [quoted(question.column) for question in self.questions]:
+            return f"{told} (with rows before and after them in {' or '.join(asked)} among the training rows)"
+        return told
 
     @property
     def n_evaluated(self) -> int:
@@ -1092,7 +1366,12 @@ def _first_record(plan: Plan) -> dict[str, Any]:
             "how": plan.held_out.how,
             "why": plan.held_out.why,
             "folds": plan.n_folds,
+            "groups": plan.belonging.groups,
+            "time": plan.belonging.time,
+            "n_test_values": plan.belonging.n_values(plan.held_out.test),
+            "from": plan.belonging.beginning(plan.held_out.test),
         },
+        "questions": [question.as_dict() for question in plan.questions],
         "grid": plan.grids,
         "n_candidates": plan.n_candidates,
         "versions": _versions(),
@@ -1126,7 +1405,11 @@ def _read_record(folder: Path) -> dict[str, Any]:
             f"'{folder}' was written by a newer kerastoolkit ({str(version)[:20]}); this is {__version__}. Upgrade to "
             "read it."
         )
-    return _files.checked_fields({name: record[name] for name in _RECORD if name in record}, _RECORD, f"'{path}'")
+    record = {"questions": [], **record}  # which earlier records are without
+    checked = _files.checked_fields({name: record[name] for name in _RECORD if name in record}, _RECORD, f"'{path}'")
+    checked["split"] = _checked_part({**_OF_NO_GROUPS, **checked["split"]}, _SPLIT, "The split of the rows")
+    checked["questions"] = [_checked_part(question, _QUESTION, "A question") for question in checked["questions"]]
+    return checked
 
 
 def _is_table(value: Any) -> bool:
@@ -1141,6 +1424,7 @@ _RECORD: dict[str, Callable[[Any], object]] = {
     "arguments": _is_table,
     "data": _is_table,
     "split": _is_table,
+    "questions": _files.list_of(_is_table),
     "grid": _files.list_of(_files.dict_of(lambda value: isinstance(value, list))),
     "n_candidates": _files.is_count,
     "versions": _files.dict_of(_files.is_text),
@@ -1158,6 +1442,24 @@ _RECORD: dict[str, Callable[[Any], object]] = {
     "failed": _files.list_of(_is_table),
     "history": _files.dict_of(_files.list_of(_files.is_real)),
     "test": _files.optional(_files.list_of(_is_table)),
+}
+_SPLIT: dict[str, Callable[[Any], object]] = {
+    "train": _files.is_count,
+    "test": _files.is_count,
+    "how": _files.is_text,
+    "why": _files.is_text,
+    "folds": _files.is_count,
+    "groups": _files.optional(_files.is_text),
+    "time": _files.optional(_files.is_text),
+    "n_test_values": _files.is_count,
+    "from": _files.is_text,
+}
+# What records were written without before rows could be held out by group or time.
+_OF_NO_GROUPS: dict[str, Any] = {"groups": None, "time": None, "n_test_values": 0, "from": ""}
+_QUESTION: dict[str, Callable[[Any], object]] = {
+    "column": _files.is_text,
+    "argument": _files.one_of("groups", "time"),
+    "text": _files.is_text,
 }
 _COLUMN: dict[str, Callable[[Any], object]] = {
     "name": _files.is_text,
@@ -1192,7 +1494,7 @@ def _checked_part(record: Any, fields: Mapping[str, Callable[[Any], object]], wh
 
 
 def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
-    own = ("format", "format_version", "began", "arguments", "data", "split", "grid", "n_candidates", "versions")
+    own = ("format", "format_version", "began", "arguments", "data", "split", "questions", "grid", "n_candidates")
     experiment = Experiment(
         name=record["name"],
         target=record["target"],
@@ -1200,7 +1502,7 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
         metric=record["metric"],
         columns=[Column(**_checked_part(column, _COLUMN, "A column")) for column in record["columns"]],
         decisions=list(record["decisions"].items()),
-        record={key: record[key] for key in own},
+        record={key: record[key] for key in (*own, "versions")},
         status=record["status"],
         seconds=record["seconds"],
         baselines=[_fold_scores(scores) for scores in record["baselines"]],

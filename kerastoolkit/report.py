@@ -111,6 +111,8 @@ def _warnings(experiment: Experiment) -> Iterable[str]:
         )
     if experiment.failed:
         yield f"{len(experiment.failed)} of {total} candidates could not be trained; the reasons are below."
+    for question in experiment.questions:
+        yield question.text
 
 
 def _data(experiment: Experiment) -> _Html:
@@ -229,9 +231,9 @@ def _test(experiment: Experiment) -> _Html:
     rows = [[_title(score.metric), _score_value(score), _interval(score)] for score in test.scores.values()]
     first = next(iter(test.scores.values()))
     lead = _html(
-        "<p>The winner, scored once on {} rows that no choice was made by. Intervals hold {} of {} resamples of these "
-        "rows.</p>",
-        f"{first.n_rows:,}",
+        "<p>The winner, scored once on {}. No choice was made by these rows. Intervals hold {} of {} resamples of "
+        "them.</p>",
+        experiment.tested_on(),
         f"{first.level:.0%}",
         first.n_resamples,
     )

@@ -78,6 +78,8 @@ REFUSED: dict[str, tuple[list[str], dict[str, bytes], str]] = {
     "grid": (["good.csv", "--target", "y", "--grid", "wid"], {}, "Did you mean 'wide'"),
     "grid key": (["good.csv", "--target", "y", "--grid", "g.json"], {"g.json": b'{"hiden": [8]}'}, "hidden"),
     "folder": (["good.csv", "--target", "y", "--out", "full"], {"full/mine": b""}, "'full' is not empty"),
+    "groups": (["good.csv", "--target", "y", "--groups", "grup"], {}, "there is no 'grup'. Did you mean 'group'?"),
+    "few groups": (["good.csv", "--target", "y", "--groups", "group"], {}, "has 2 different values in 60 rows, and"),
     "budget": (["good.csv", "--target", "y", "--time-budget", "-5"], {}, "`time_budget` must be a number"),
 }  # fmt: skip
 
@@ -131,7 +133,7 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         "Metric: f1 (asked for)",
         "Logistic regression: f1 0.",
         "Winner: epochs=10, hidden=(",
-        "On 114 rows never used before: f1 0.",
+        "On 114 rows held out at random: f1 0.",
         f"Report:  {Path('kerastoolkit-cells') / 'report.html'}",
     ):
         assert line in said.out
@@ -165,6 +167,50 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     ):
         assert main(["predict", *words]) == 2
         assert message in capsys.readouterr().err
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "groups"),
+    [
+        ([], None, None),  # a script, which has nobody to ask
+        ([], "y\n", "patient"),
+        ([], "N\n", False),
+        ([], "\n", None),
+        ([], "", None),  # the terminal is gone
+        (["--groups", "patient"], "n\n", "patient"),  # and so nothing is asked
+        (["--no-groups", "--no-time"], "y\n", False),
+    ],
+)
+def test_a_terminal_is_asked_what_belongs_together_and_a_script_is_not(
+    words: list[str],
+    typed: str | None,
+    groups: object,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from kerastoolkit import experiment
+
+    patient = np.arange(200) // 5
+    height = np.random.RandomState(0).randn(40)[patient]
+    frame = pd.DataFrame({"patient": patient, "height": height, "y": np.where(height > 0, "a", "b")})
+    frame.to_csv("visits.csv", index=False)
+    ran: list[experiment.Plan] = []
+    monkeypatch.setattr(experiment.Plan, "run", lambda plan, progress: ran.append(plan) or 1 / 0)
+    if typed is not None:
+        monkeypatch.setattr(sys, "stdin", _Terminal(typed))
+        monkeypatch.setattr(sys, "stderr", _Terminal())
+    with pytest.raises(ZeroDivisionError):
+        main(["search", "visits.csv", "--target", "y", *words])
+    said = capsys.readouterr().out
+    assert ("Question: 'patient' repeats: 40 values in 200 rows" in said) == (not words)
+    assert ran[0].arguments["groups"] == groups
+    assert ("8 of the 40 values of 'patient', none of which is among" in said) == (groups == "patient")
 
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202e"

@@ -24,10 +24,10 @@ from sklearn.model_selection import ParameterGrid
 
 from kerastoolkit import plotting
 from kerastoolkit._words import printable
-from kerastoolkit.estimators import KerasClassifier
+from kerastoolkit.estimators import KerasClassifier, KerasRegressor
 from kerastoolkit.evaluation import FoldScores
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError, SavedFileError
-from kerastoolkit.experiment import Experiment, Plan, Progress, load_experiment, plan_experiment, run_experiment
+from kerastoolkit.experiment import Experiment, Plan, Progress, _Run, load_experiment, plan_experiment, run_experiment
 
 # Small enough for a test: what is searched is not what these tests are about.
 TINY = {"hidden": [[16], [4]], "optimizer__learning_rate": [0.01], "epochs": [12]}
@@ -169,6 +169,182 @@ def test_progress_counts_every_fit(cancer: tuple[Experiment, Path, list[Progress
     assert all(progress.seconds_left > 0 for progress in fits[1:])  # type: ignore[operator]
     assert told[-1].stage == "done"
     assert [p.seconds for p in told] == sorted(p.seconds for p in told)
+
+
+# ---------------------------------------------------------------------------------------- rows that belong together
+
+
+def _clinic(n_patients: int = 80) -> pd.DataFrame:
+    """Visits of patients whose diagnosis has nothing to do with what is measured: only who knows them is right."""
+    generator = np.random.RandomState(0)
+    n_visits = generator.randint(3, 8, n_patients)
+    patient = np.repeat(np.arange(n_patients), n_visits)
+    frame = pd.DataFrame({name: generator.randn(n_patients)[patient] for name in ("height", "pulse", "iron")})
+    frame += 0.05 * generator.randn(*frame.shape)
+    frame["patient"] = [f"P{number:03}" for number in patient]
+    frame["healthy"] = np.where(generator.rand(n_patients) < 0.5, "yes", "no")[patient]
+    return frame.sample(frac=1, random_state=0, ignore_index=True)
+
+
+SHORT = {"hidden": [[16]], "epochs": [8], "optimizer__learning_rate": [0.01]}
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
+    folder = tmp_path_factory.mktemp("clinic") / "out"
+    return run_experiment(_clinic(), "healthy", groups="patient", grid=SHORT, cv=2, out=folder), folder
+
+
+def test_patients_are_held_out_as_wholes(clinic: tuple[Experiment, Path]) -> None:
+    experiment, frame = clinic[0], _clinic()
+    assert experiment.test is not None and experiment.test_rows is not None
+    tested = set(frame["patient"][experiment.test_rows])
+    others = set(frame["patient"].drop(experiment.test_rows))
+    assert not tested & others
+    told = f"{len(experiment.test_rows)} rows of {len(tested)} values of 'patient' that are not among the training rows"
+    assert experiment.tested_on() == told and told in _Page(_report(clinic[1])).text
+    # There is nothing to learn of new patients, and boosting finds as much.
+    boosting = {scores.name: scores for scores in experiment.baselines}["Gradient boosting"]
+    assert boosting.mean == pytest.approx(0.5, abs=0.12)
+
+
+def test_patients_on_both_sides_are_noticed_warned_of_and_told(tmp_path: Path) -> None:
+    # The same table by rows: boosting seems to be almost always right.
+    with pytest.warns(KerasToolkitWarning, match="'patient' repeats: 80 values in 3.. rows.*groups='patient'"):
+        experiment = run_experiment(_clinic(), "healthy", grid=SHORT, cv=2, out=tmp_path / "out")
+    boosting = {scores.name: scores for scores in experiment.baselines}["Gradient boosting"]
+    assert boosting.mean > 0.85
+    assert [(question.column, question.argument) for question in experiment.questions] == [("patient", "groups")]
+    told = "rows held out at random (with rows of the same 'patient' among the training rows)"
+    assert experiment.tested_on().endswith(told)
+    page = _Page(_report(tmp_path / "out")).text
+    assert experiment.questions[0].text in page and told in page
+    loaded = load_experiment(tmp_path / "out")
+    assert loaded.questions == experiment.questions and loaded.tested_on() == experiment.tested_on()
+
+
+def test_an_answer_ends_the_question() -> None:
+    assert "Question: 'patient' repeats: 80 values" in plan_experiment(_clinic(), "healthy").describe()
+    for answer in ({"groups": False}, {"groups": "patient"}, {"groups": False, "time": False}):
+        plan = plan_experiment(_clinic(), "healthy", **answer)
+        assert plan.questions == () and "Question" not in plan.describe()
+
+
+def test_folds_and_the_rows_that_stop_a_fit_are_whole_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kerastoolkit.experiment import _folds
+
+    frame = _clinic().assign(score=lambda table: table["height"] + 5)
+    plan = plan_experiment(frame, "score", groups="patient", grid=SHORT, cv=2)
+    train = plan.held_out.train
+    patients, y = frame["patient"].to_numpy()[train], plan.target.values[train]
+    by_seed = {seed: _folds(plan.X.iloc[train], y, plan, seed) for seed in (None, 0, 7)}
+    for cut in by_seed.values():
+        assert len(cut) == 2
+        assert not any(set(patients[fitted]) & set(patients[scored]) for fitted, scored in cut)
+    assert np.array_equal(by_seed[None][0][0], by_seed[0][0][0])
+    assert not np.array_equal(by_seed[0][0][0], by_seed[7][0][0])
+
+    seen: list[Any] = []
+    split = KerasRegressor._split
+
+    def watched(self: Any, y: Any, n_rows: int, fraction: float, seed: Any, belonging: Any) -> Any:
+        cut = split(self, y, n_rows, fraction, seed, belonging)
+        seen.append([set(belonging["groups"][rows]) for rows in cut])
+        return cut
+
+    monkeypatch.setattr(KerasRegressor, "_split", watched)
+    plan.run()
+    assert len(seen) == 3  # two folds and the winner
+    assert all(fitted and watched and not fitted & watched for fitted, watched in seen)
+
+
+def test_what_divides_the_rows_is_no_feature_and_not_needed_to_predict(clinic: tuple[Experiment, Path]) -> None:
+    experiment, folder = clinic
+    assert [(column.name, column.kind) for column in experiment.columns if not column.is_used] == [("patient", "group")]
+    new = _clinic().drop(columns=["patient", "healthy"]).head(5)
+    loaded = load_experiment(folder)
+    pd.testing.assert_frame_equal(loaded.predict(new), experiment.predict(new))
+    assert loaded.tested_on() == experiment.tested_on()
+    assert json.loads((folder / "run.json").read_text())["split"]["groups"] == "patient"
+    loaded.save(folder.parent / "again")
+    assert _report(folder.parent / "again") == _report(folder)
+
+
+def _sales(n_days: int = 120) -> pd.DataFrame:
+    """Two shops that grow; a random row lies between known ones, the latest do not."""
+    day = np.arange(n_days).repeat(2)
+    sold = 50 + 0.5 * day + 10 * (np.arange(2 * n_days) % 2) + np.random.RandomState(0).randn(2 * n_days)
+    date = (pd.Timestamp("2024-01-01") + pd.to_timedelta(day, unit="D")).strftime("%d.%m.%Y")
+    frame = pd.DataFrame({"date": date, "shop": ["north", "south"] * n_days, "area": day % 7 + 0.5, "sold": sold})
+    return frame.sample(frac=1, random_state=0, ignore_index=True)
+
+
+def test_the_latest_rows_are_held_out_and_folds_go_forward(tmp_path: Path) -> None:
+    frame = _sales()
+    plan = plan_experiment(frame, "sold", time="date", grid=SHORT, cv=3, out=tmp_path / "out")
+    days = pd.to_datetime(frame["date"], format="%d.%m.%Y").to_numpy()
+    assert set(days[plan.held_out.test]) == {np.datetime64("2024-04-06") + day for day in range(24)}
+    for line in (
+        "Test set: 48 of 240 rows held out by time: the latest, from 2024-04-06 on in 'date'",
+        "Folds: 3 on the 192 training rows (asked for, each scored on rows later than those that it is trained on)",
+        "date  time      2024-01-01 to 2024-04-29; left out: the latest rows are held out by it",
+    ):
+        assert line in plan.describe()
+    experiment = plan.run()
+    assert experiment.tested_on() == "the latest 48 rows, from 2024-04-06 on in 'date'"
+    assert experiment.tested_on() in _Page(_report(tmp_path / "out")).text
+    assert "predicted_sold" in load_experiment(tmp_path / "out").predict(frame[["shop", "area"]].head(3))
+
+
+def test_a_number_may_tell_the_time() -> None:
+    frame = _clinic().assign(year=lambda table: 2000 + np.arange(len(table)) % 20)
+    plan = plan_experiment(frame, "healthy", time="year")
+    assert "held out by time: the latest, from 2016 on in 'year'" in plan.describe()
+
+
+BELONGING: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no such column": ({}, {"groups": "patiemt"}, "`groups` must be a column of the table, and there is no 'patiemt'"),
+    "no such time": ({}, {"time": "day"}, "`time` must be a column of the table, and there is no 'day'"),
+    "an array": ({}, {"groups": np.arange(3)}, "`groups` must be the name of a column, or False for none. Got a ndarr"),
+    "yes": ({}, {"time": True}, "`time` must be the name of a column, or False for none. Got True"),
+    "the target": ({}, {"groups": "healthy"}, "`groups` must be another column than the target 'healthy'"),
+    "both": ({}, {"groups": "patient", "time": "height"}, "answer two questions"),
+    "few groups": ({"ward": list("abcd")}, {"groups": "ward"}, "'ward' has 4 different values in .* needs at least 5"),
+    "few times": ({"year": [1, 2, 3]}, {"time": "year"}, "'year' has 3 different values in .* needs at least 5"),
+    "no time": ({}, {"time": "patient"}, "`time` must be a column of dates or numbers, and 'patient' holds category"),
+    "blank times": ({"year": [*range(9), None]}, {"time": "year"}, "'year' has no number in .* of .* rows"),
+    "many folds": ({"ward": list("abcdef")}, {"groups": "ward", "cv": 9}, "`cv` of 9 is too much for 'ward' .* most 5"),
+    "class of two": ({}, {"groups": "rare"}, "'ill' of the target 'healthy' is not among .* of 2 of the 40 values"),
+    "class of old": ({}, {"time": "late"}, "'ill' of the target 'healthy' is not among the training rows, which"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BELONGING)
+def test_groups_and_times_that_cannot_be_are_refused_before_training(case: str) -> None:
+    columns, arguments, message = BELONGING[case]
+    frame = _clinic()
+    for name, values in columns.items():
+        frame[name] = list(itertools.islice(itertools.cycle(values), len(frame)))
+    frame["rare"] = np.arange(len(frame)) % 40
+    frame["late"] = np.arange(len(frame))
+    if case.startswith("class"):
+        is_ill = frame["rare"] < 2 if "two" in case else frame["late"] > len(frame) - 9
+        frame["healthy"] = np.where(is_ill, "ill", frame["healthy"])
+    with pytest.raises((ParameterError, DataError), match=message):
+        plan_experiment(frame, "healthy", **arguments)
+
+
+def test_an_experiment_is_shown_in_a_few_lines(clinic: tuple[Experiment, Path], tmp_path: Path) -> None:
+    experiment = clinic[0]
+    text = repr(experiment)
+    assert len(text.splitlines()) < 10 and len(text) < 1000
+    for words in ("<Experiment on 'table': complete>", "predicts 'healthy' (classification)", "hidden 16",
+                  str(experiment.test.scores["accuracy"]), experiment.tested_on(), experiment.verdict()):  # fmt: skip
+        assert words in text
+    assert repr(load_experiment(clinic[1])) == text
+    for one in (plan_experiment(_frame(), "y"), _Run(plan_experiment(_frame(), "y"), None).experiment):
+        assert len(repr(one)) < 1200 and "'y'" in repr(one)
+    assert "48 rows to train on, 12 to test on" in repr(plan_experiment(_frame(), "y").held_out)
 
 
 # ------------------------------------------------------------------------------------------------------ the batches
@@ -570,8 +746,6 @@ def test_a_full_disk_costs_only_what_could_not_be_written(
 def test_a_loaded_experiment_shows_the_seconds_that_were_saved(
     took: float, saved: float, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kerastoolkit.experiment import _Run
-
     monkeypatch.setattr(_Run, "seconds", took)
     monkeypatch.setattr(_Run, "_train", lambda run: None)
     experiment = plan_experiment(_frame(), "y", out=tmp_path / "out").run()
@@ -596,8 +770,6 @@ def test_the_report_of_a_loaded_experiment_is_the_one_that_was_saved(
 def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kerastoolkit.experiment import _Run
-
     monkeypatch.setattr(_Run, "_train", lambda run: None)
     grid = {"hidden": [(8, 4)], "optimizer__learning_rate": np.array([0.1, 0.01])}
     experiment = plan_experiment(_frame(), "y", grid=grid, seed=np.int64(3)).run()
@@ -616,7 +788,6 @@ def test_what_the_data_says_is_escaped_in_the_report() -> None:
     frame = pd.DataFrame({"<b>x</b>": np.random.rand(60), "k": ["<script>alert(1)</script>", "&"] * 30})
     frame["<i>y"] = np.where(frame["<b>x</b>"] > 0.5, "<u>up", "down")
     plan = plan_experiment(frame, "<i>y", name="<script>")
-    from kerastoolkit.experiment import _Run
     from kerastoolkit.report import render_report
 
     text = render_report(_Run(plan, None).experiment)
@@ -646,6 +817,8 @@ def test_damage_is_told(copied: Path) -> None:
         ('{"format": "other"}', "was not written by an experiment"),
         (json.dumps({**record, "format_version": 99}), "written by a newer kerastoolkit"),
         (json.dumps({key: record[key] for key in record if key != "columns"}), "run.json' has no field 'columns'"),
+        (json.dumps({**record, "questions": [{"column": "x"}]}), "A question has no field 'argument'"),
+        (json.dumps({**record, "split": {**record["split"], "groups": 3}}), "split of the rows has 3 as 'groups'"),
     ):
         (copied / "run.json").write_text(damaged)
         with pytest.raises(SavedFileError, match=message):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerastoolkit.data.columns import CategoryColumn, Columns, NumberColumn, learn_columns
 from kerastoolkit.data.images import list_pictures, read_pictures
-from kerastoolkit.data.splits import Holdout, holdout, holdout_indices
+from kerastoolkit.data.splits import Holdout, folds, holdout, holdout_indices
 from kerastoolkit.data.text import Vocabulary, learn_vocabulary
 from kerastoolkit.data.vectors import read_vectors
 
@@ -14,6 +14,7 @@ __all__ = [
     "Holdout",
     "NumberColumn",
     "Vocabulary",
+    "folds",
     "holdout",
     "holdout_indices",
     "learn_columns",

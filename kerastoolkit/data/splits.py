@@ -1,9 +1,11 @@
 """What is held out, and how.
 
-Two doors. `holdout` answers for a target: it decides between plain, by class and by quantile, and says which it
-took and why. `holdout_indices` is the bare mechanism below it, which the estimators use for `validation_split`.
+Three doors. `holdout` answers for a target: it decides between plain, by class and by quantile, keeps whole groups
+together or takes the latest rows where it is told to, and says what it did and why. `folds` cuts the rows for a
+cross-validation in the same way. `holdout_indices` is the bare mechanism below, which the estimators use for
+`validation_split`.
 
-Both return row indices, never copies of the data: the caller cuts once, where the data lives.
+All return row indices, never copies of the data: the caller cuts once, where the data lives.
 """
 
 from __future__ import annotations
@@ -18,35 +20,45 @@ from sklearn.utils import check_random_state
 
 from kerastoolkit.exceptions import DataError, ParameterError
 
-__all__ = ["Holdout", "holdout", "holdout_indices"]
+__all__ = ["Holdout", "folds", "holdout", "holdout_indices"]
+
+Task = Literal["classification", "regression"]
 
 # Below this many rows per quantile bin a held-out bin would be one or two rows, and the strata mean nothing.
 _ROWS_PER_BIN = 10
 _MAX_BINS = 10
+# Of so many ways to deal out the groups, fewer where there are millions of rows, the one is taken that keeps the
+# classes nearest to their shares.
+_DRAWS = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Holdout:
     """Rows kept for training and rows held out, and how they were chosen.
 
     Attributes:
         train: Positions of the training rows, shape `(n_train,)`, sorted.
         test: Positions of the held-out rows, shape `(n_test,)`, sorted.
-        how: One of `"by class"`, `"by quantile"`, `"plain"`.
+        how: One of `"by class"`, `"by quantile"`, `"plain"`, `"by group"`, `"by time"`.
         why: A sentence for the user.
     """
 
     train: np.ndarray
     test: np.ndarray
-    how: Literal["by class", "by quantile", "plain"]
+    how: Literal["by class", "by quantile", "plain", "by group", "by time"]
     why: str
+
+    def __repr__(self) -> str:
+        return f"<Holdout {self.how}: {len(self.train)} rows to train on, {len(self.test)} to test on; {self.why}>"
 
 
 def holdout(
     y: Any,
     fraction: float = 0.2,
     *,
-    task: Literal["classification", "regression"] = "classification",
+    task: Task = "classification",
+    groups: Any = None,
+    time: Any = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Holdout:
     """Holds out a share of the rows so that the target looks alike on both sides.
@@ -54,40 +66,109 @@ def holdout(
     A classification target is split by class. A regression target is split by quantile, in as many bins as leave ten
     rows in each (at most ten bins); a target with too few rows or too few distinct values is split plainly.
 
+    Rows that belong together, such as the visits of one patient, must not be on both sides, or the score is of
+    patients that the model knows: with `groups`, whole groups are held out, in a number that comes nearest to
+    `fraction` of the rows, and the target is still kept as alike as whole groups allow. With `time`, the latest rows
+    are held out, as a forecast has it; rows of one time stay together.
+
     Example:
 
     >>> y = [0] * 80 + [1] * 20
     >>> held_out = holdout(y, 0.25, random_state=0)
     >>> len(held_out.train), len(held_out.test), held_out.how
     (75, 25, 'by class')
+    >>> patients = [row // 10 for row in range(100)]
+    >>> held_out = holdout(y, 0.25, groups=patients, random_state=0)
+    >>> {patients[row] for row in held_out.train} & {patients[row] for row in held_out.test}
+    set()
 
     Args:
         y: Target, shape `(n_rows,)`; any dtype for classification, numbers for regression.
         fraction: Share of the rows to hold out, between 0 and 1, both excluded. Defaults to `0.2`.
         task: `"classification"` or `"regression"`. Defaults to `"classification"`.
+        groups: Group of each row, shape `(n_rows,)`, any dtype; rows without one are a group. Defaults to `None`.
+        time: When each row was taken, shape `(n_rows,)`, numbers or dates. Not together with `groups`, and
+            `random_state` then has no effect. Defaults to `None`.
         random_state: Seed or generator of the shuffle. Defaults to `None`, another split at each call.
 
     Returns:
         A `Holdout`: two arrays of row positions, and how they came about.
 
     Raises:
-        ParameterError: If `fraction` or `task` cannot be used.
-        DataError: If there are fewer than two rows.
+        ParameterError: If `fraction`, `task`, `groups` or `time` cannot be used.
+        DataError: If there are fewer than two rows, groups or times, or a row has no time.
     """
     y = np.asarray(y)
-    if task not in ("classification", "regression"):
-        raise ParameterError(f"`task` must be 'classification' or 'regression'. Got {task!r}.")
+    strata = _strata(y, task)
+    train, test, kept = _split(len(y), fraction, strata, random_state, groups, time)
+    if groups is not None:
+        codes = _codes(groups, len(y), "groups")
+        told = f"{len(np.unique(codes[test]))} of {len(np.unique(codes))} groups, each of them whole on one side"
+        return Holdout(train, test, "by group", told)
+    if time is not None:
+        return Holdout(train, test, "by time", "the latest rows, as the future is when the model is used")
     if task == "classification":
-        train, test, kept = _split(len(y), fraction, y, random_state)
         if kept:
             return Holdout(train, test, "by class", "each class has the same share of both sides")
         return Holdout(train, test, "plain", "a class is too small to be on both sides, so rows were drawn at random")
-    bins = _quantile_bins(y.astype(np.float64))
-    train, test, kept = _split(len(y), fraction, bins, random_state)
-    if bins is not None and kept:
-        n_bins = len(np.unique(bins))
+    if strata is not None and kept:
+        n_bins = len(np.unique(strata))
         return Holdout(train, test, "by quantile", f"the target was cut into {n_bins} quantiles, each on both sides")
     return Holdout(train, test, "plain", "too few rows or distinct values for quantiles, so rows were drawn at random")
+
+
+def folds(
+    y: Any,
+    n_folds: int,
+    *,
+    task: Task = "classification",
+    groups: Any = None,
+    time: Any = None,
+    random_state: int | None = None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Cuts the rows into the folds of a cross-validation, as scikit-learn's `cv` takes them.
+
+    Plain folds are those of scikit-learn's `StratifiedKFold` or `KFold`, shuffled. With `groups`, each fold is made
+    of whole groups, dealt out at random so that folds are about as large, and have about the same classes (or
+    quantiles of a quantity), as whole groups allow. scikit-learn's `StratifiedGroupKFold` is not used, because its
+    folds are the same for every seed where groups differ in size. With `time`, the rows in the order of time are cut
+    into one part more than there are folds; each fold is scored on a part and trained on all that came before it, as
+    by `TimeSeriesSplit`, but rows of one time stay together. There is only one way to do so, whatever the seed.
+
+    Example:
+
+    >>> [(len(train), len(scored)) for train, scored in folds([0, 1] * 6, 3, time=range(12))]
+    [(3, 3), (6, 3), (9, 3)]
+
+    Args:
+        y: Target, shape `(n_rows,)`.
+        n_folds: Number of folds, at least 2.
+        task: `"classification"` or `"regression"`. Defaults to `"classification"`.
+        groups: Group of each row, shape `(n_rows,)`. Defaults to `None`.
+        time: When each row was taken, shape `(n_rows,)`, numbers or dates; not together with `groups`.
+            Defaults to `None`.
+        random_state: Seed of the shuffle. Defaults to `None`, other folds at each call.
+
+    Returns:
+        For each fold the positions of the rows to train on and of those to score, sorted.
+
+    Raises:
+        ParameterError: If an argument cannot be used.
+        DataError: If there are too few groups or times for so many folds.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    y = np.asarray(y)
+    strata = _strata(y, task)
+    if groups is None and time is None:
+        kind = StratifiedKFold if task == "classification" else KFold
+        return list(kind(n_folds, shuffle=True, random_state=random_state).split(y, y))
+    if time is not None:
+        part = _parts(len(y), np.full(n_folds + 1, 1 / (n_folds + 1)), None, None, groups, time)
+        return [(np.flatnonzero(part < scored), np.flatnonzero(part == scored)) for scored in range(1, n_folds + 1)]
+    generator = check_random_state(random_state)
+    part = _parts(len(y), np.full(n_folds, 1 / n_folds), strata, generator, groups, None)
+    return [(np.flatnonzero(part != scored), np.flatnonzero(part == scored)) for scored in range(n_folds)]
 
 
 def holdout_indices(
@@ -95,6 +176,8 @@ def holdout_indices(
     fraction: float,
     *,
     stratify: Sequence[Any] | np.ndarray | None = None,
+    groups: Any = None,
+    time: Any = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws the positions of the training rows and of the held-out rows.
@@ -102,12 +185,18 @@ def holdout_indices(
     The rows are shuffled before they are cut, and both results are sorted, so that cutting keeps the order of the
     data. At least one row stays on each side. With `stratify`, each class keeps its share on both sides; if a class
     has fewer than two members, or there are fewer held-out or training rows than classes, the split is plain instead.
+    With `groups`, whole groups are held out, and classes keep their shares as nearly as that allows; with `time`, the
+    latest rows are.
 
     Args:
         n_rows: Number of rows to split.
-        fraction: Share to hold out, between 0 and 1, both excluded; rounded up to whole rows.
+        fraction: Share to hold out, between 0 and 1, both excluded; rounded up to whole rows, or to the nearest
+            number of rows that whole groups or times have.
         stratify: Class of each row, shape `(n_rows,)`. Rows of a 2-D array are taken as classes. Defaults to `None`,
             a plain split.
+        groups: Group of each row, shape `(n_rows,)`, any dtype; rows without one are a group. Defaults to `None`.
+        time: When each row was taken, shape `(n_rows,)`, numbers or dates; not together with `groups`.
+            Defaults to `None`.
         random_state: Seed or generator of the shuffle. Defaults to `None`, another split at each call.
 
     Returns:
@@ -115,23 +204,28 @@ def holdout_indices(
         out. Together they hold every position once.
 
     Raises:
-        ParameterError: If `fraction` is not between 0 and 1, or `stratify` has another length than `n_rows`.
-        DataError: If there are fewer than two rows.
+        ParameterError: If `fraction` is not between 0 and 1, or `stratify`, `groups` or `time` cannot be used.
+        DataError: If there are fewer than two rows, groups or times, or a row has no time.
     """
-    train, held_out, _ = _split(n_rows, fraction, stratify, random_state)
+    train, held_out, _ = _split(n_rows, fraction, stratify, random_state, groups, time)
     return train, held_out
 
 
-def _split(n_rows: int, fraction: float, stratify: Any, random_state: Any) -> tuple[np.ndarray, np.ndarray, bool]:
+def _split(
+    n_rows: int, fraction: float, stratify: Any, random_state: Any, groups: Any = None, time: Any = None
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """`holdout_indices`, and whether the strata were kept."""
     if not 0.0 < fraction < 1.0:
         raise ParameterError(f"The fraction to hold out must be between 0 and 1, both excluded. Got {fraction!r}.")
     if n_rows < 2:
         raise DataError(f"Holding out needs at least 2 rows. Got {n_rows}.")
+    generator = check_random_state(random_state)
+    if groups is not None or time is not None:
+        is_held_out = _parts(n_rows, np.array([1 - fraction, fraction]), stratify, generator, groups, time) == 1
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), False
     # A tiny slack first: 0.1 * 30 is 3.0000000000000004 in floating point, and three rows were asked for.
     n_held_out = min(max(math.ceil(fraction * n_rows - 1e-9), 1), n_rows - 1)
-    generator = check_random_state(random_state)
-    strata = None if stratify is None else _codes(stratify, n_rows)
+    strata = None if stratify is None else _codes(stratify, n_rows, "stratify")
     kept = strata is not None and _can_stratify(strata, n_held_out)
     if strata is not None and kept:
         held_out = _draw_by_class(strata, n_held_out, generator)
@@ -140,6 +234,88 @@ def _split(n_rows: int, fraction: float, stratify: Any, random_state: Any) -> tu
     is_held_out = np.zeros(n_rows, dtype=bool)
     is_held_out[held_out] = True
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), kept
+
+
+# ------------------------------------------------------------------------------------- rows that belong together
+
+
+def _parts(
+    n_rows: int, shares: np.ndarray, stratify: Any, generator: np.random.RandomState | None, groups: Any, time: Any
+) -> np.ndarray:
+    """The part of each row, shape `(n_rows,)`: whole groups at random, or one stretch of time after the other."""
+    if groups is not None and time is not None:
+        raise ParameterError(
+            "`groups` and `time` answer two questions: how good a model is for groups that it has not seen, and how "
+            "good it is later on. Give the one that is like the use of the model."
+        )
+    what = "groups" if time is None else "time"
+    codes = _codes(groups, n_rows, what) if time is None else _ranks(time, n_rows)
+    n_blocks = int(codes.max()) + 1
+    if n_blocks < len(shares):
+        noun = "groups" if time is None else "different times"
+        raise DataError(f"`{what}` must have at least {len(shares)} {noun} to be cut so. Got {n_blocks}.")
+    if time is not None or generator is None:
+        return np.asarray(_cut(np.bincount(codes), shares)[codes])
+    strata = np.zeros(n_rows, dtype=np.int64) if stratify is None else _codes(stratify, n_rows, "stratify")
+    return _deal_out(codes, strata, shares, generator)
+
+
+def _deal_out(
+    codes: np.ndarray, strata: np.ndarray, shares: np.ndarray, generator: np.random.RandomState
+) -> np.ndarray:
+    """The part of each row, of many random ways to deal out the groups the one that keeps the strata best."""
+    sizes, n_strata = np.bincount(codes), int(strata.max()) + 1
+    wanted = np.outer(shares, np.bincount(strata))
+    best: tuple[float, float] = (math.inf, math.inf)
+    kept = codes
+    for _ in range(int(np.clip(10_000_000 // len(codes), _DRAWS // 25, _DRAWS))):
+        order = generator.permutation(len(sizes))
+        part = np.empty(len(sizes), dtype=np.int64)
+        part[order] = _cut(sizes[order], shares)
+        found = np.bincount(part[codes] * n_strata + strata, minlength=wanted.size).reshape(wanted.shape)
+        # A class that is missing on one side is worse than shares that are a little off.
+        missed = (float((found == 0).sum()), float(np.mean(np.abs(found - wanted) / wanted)))
+        if missed < best:
+            best, kept = missed, part[codes]
+    return kept
+
+
+def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Cuts a row of blocks into parts that have their shares of the rows as nearly as whole blocks allow.
+
+    Returns the part of each block. No part is empty.
+    """
+    n_parts, ends = len(shares), np.cumsum(sizes)
+    wanted = np.cumsum(shares)[:-1] * ends[-1]
+    at = np.array([np.argmin(np.abs(ends - rows)) + 1 for rows in wanted], dtype=np.int64)
+    steps = np.arange(n_parts - 1)
+    at = np.maximum.accumulate(at - steps) + steps
+    at = np.minimum(at, len(sizes) - (n_parts - 1) + steps)
+    return np.searchsorted(at, np.arange(len(sizes)), side="right")
+
+
+def _ranks(time: Any, n_rows: int) -> np.ndarray:
+    """Times numbered from the first to the last."""
+    import pandas as pd
+
+    times = pd.Series(np.asarray(time)) if not isinstance(time, pd.Series) else time.reset_index(drop=True)
+    if len(times) != n_rows:
+        raise ParameterError(f"`time` must have one entry a row: {n_rows}. Got {len(times)}.")
+    kinds = (pd.api.types.is_numeric_dtype, pd.api.types.is_datetime64_any_dtype, pd.api.types.is_timedelta64_dtype)
+    if not any(is_kind(times.dtype) for is_kind in kinds):
+        raise ParameterError(f"`time` must hold numbers or dates, which have an order. Got {times.dtype}.")
+    if n_blank := int(times.isna().sum()):
+        raise DataError(f"`time` is blank in {n_blank} of {n_rows} rows, which so have no place in it. Remove them.")
+    return np.asarray(pd.factorize(times, sort=True)[0])
+
+
+def _strata(y: np.ndarray, task: Task) -> np.ndarray | None:
+    if task not in ("classification", "regression"):
+        raise ParameterError(f"`task` must be 'classification' or 'regression'. Got {task!r}.")
+    return y if task == "classification" else _quantile_bins(y.astype(np.float64))
+
+
+# ---------------------------------------------------------------------------------------------------------- strata
 
 
 def _draw_by_class(codes: np.ndarray, n_held_out: int, generator: np.random.RandomState) -> np.ndarray:
@@ -166,13 +342,13 @@ def _can_stratify(codes: np.ndarray, n_held_out: int) -> bool:
     return len(counts) > 1 and counts.min() >= 2 and min(n_held_out, n_train) >= len(counts)
 
 
-def _codes(labels: Any, n_rows: int) -> np.ndarray:
+def _codes(labels: Any, n_rows: int, what: str) -> np.ndarray:
     """Classes numbered from 0 in the order of first sight, for any dtype (missing values are a class)."""
     import pandas as pd
 
     labels = np.asarray(labels)
     if len(labels) != n_rows:
-        raise ParameterError(f"`stratify` must have one entry a row: {n_rows}. Got {len(labels)}.")
+        raise ParameterError(f"`{what}` must have one entry a row: {n_rows}. Got {len(labels)}.")
     if labels.ndim > 1:
         return np.unique(labels.reshape(n_rows, -1), axis=0, return_inverse=True)[1].reshape(-1)
     return np.asarray(pd.factorize(labels, use_na_sentinel=False)[0])

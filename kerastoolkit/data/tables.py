@@ -41,7 +41,7 @@ __all__ = [
     "unread_entries",
 ]
 
-Kind = Literal["number", "boolean", "category", "date", "text", "id", "constant", "empty", "other"]
+Kind = Literal["number", "boolean", "category", "date", "text", "id", "constant", "empty", "other", "group", "time"]
 Task = Literal["classification", "regression"]
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
@@ -81,7 +81,7 @@ class Column:
     Attributes:
         name: Name of the column.
         kind: One of `number`, `boolean`, `category`, `date`, which are used; or `text`, `id`, `constant`, `empty`,
-            `other`, which are left out.
+            `other`, which are left out, as is a column that an experiment divides the rows by, a `group` or `time`.
         n_rows: Number of rows.
         n_blank: Number of rows without a value.
         n_distinct: Number of distinct values, blanks apart.

@@ -245,7 +245,9 @@ class KerasEstimator(BaseEstimator):
             validation_data: `(X, y)` or `(X, y, sample_weight)` to watch while training, in the form of `X` and `y`,
                 or a data set. Defaults to `None`.
             **fit_params: Arguments of `keras.Model.fit` for this call, over those of the estimator. Callbacks given
-                here are used as they are, beside copies of the estimator's own.
+                here are used as they are, beside copies of the estimator's own. `groups` and `time`, shape `(n,)`,
+                say what `validation_split` holds out: whole groups, such as patients, or the latest rows, as
+                `kerastoolkit.data.holdout_indices` does.
 
         Returns:
             The estimator itself.
@@ -328,6 +330,8 @@ class KerasEstimator(BaseEstimator):
         self._check_values(self._validation_split(fit_params))
         classes = fit_params.pop("classes", classes)
         class_weight = fit_params.pop("class_weight", getattr(self, "class_weight", None))
+        belonging = {name: fit_params.pop(name, None) for name in ("groups", "time")}
+        belonging = {name: values for name, values in belonging.items() if values is not None}
         self._check_fit_params(fit_params)
         strategy = self._find_strategy()
         had_diverged = continuing and self._has_diverged()
@@ -341,10 +345,13 @@ class KerasEstimator(BaseEstimator):
             self._strategy = strategy
             if _inputs.kind_of(X) == "dataset":
                 split = self._validation_split(fit_params)
+                if belonging:
+                    raise ParameterError(f"`{min(belonging)}` has an entry a row, and a data set cannot be divided.")
                 data = self._read_dataset(X, y, sample_weight, split, reset=not continuing)
                 head = self.head_ if continuing else self._dataset_head(X, classes)
             else:
                 data = self._read(X, y, sample_weight, reset=not continuing)
+                data.belonging = _by_rows(belonging, _inputs.n_rows(data.X))
                 head = self.head_ if continuing else self._make_head(data, build, classes)
             if not continuing:
                 generator = None if self.random_state is None else check_random_state(self.random_state)
@@ -782,7 +789,7 @@ class KerasEstimator(BaseEstimator):
             if name not in accepted:
                 raise ParameterError(
                     f"fit() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)} It takes: X, "
-                    f"y, sample_weight, validation_data, {', '.join(sorted(accepted))}. "
+                    f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
 
@@ -848,13 +855,14 @@ class KerasEstimator(BaseEstimator):
         seed: int | None,
     ) -> int:
 
-        X, y, weights = data.X, data.y, data.weights
+        X, y, weights, belonging = data.X, data.y, data.weights, data.belonging
         weights = self._with_class_weight(class_weight, y, weights)
         if weights is not None and np.any(weights == 0):  # a row of weight 0 is a row that is not there
             kept = np.flatnonzero(weights)
             X, y, weights = _inputs.rows(X, kept), _target_rows(y, kept), weights[kept]
+            belonging = {name: values[kept] for name, values in belonging.items()}
         if validation_split and validation_data is None:
-            train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed)
+            train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed, belonging)
             validation_data = (
                 _inputs.rows(X, held_out),
                 self.head_.encode(_target_rows(y, held_out)),
@@ -889,12 +897,14 @@ class KerasEstimator(BaseEstimator):
         arguments["validation_data"] = validation_data
         return n_rows
 
-    def _split(self, y: Any, n_rows: int, validation_split: float, seed: int | None) -> tuple[Any, Any]:
+    def _split(
+        self, y: Any, n_rows: int, validation_split: float, seed: int | None, belonging: Mapping[str, np.ndarray]
+    ) -> tuple[Any, Any]:
         stratify = None
         if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass", "ordinal"):
             stratify = self.head_.class_numbers(y)
         # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
-        return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed)
+        return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed, **belonging)
 
     def _encoded_weights(self, weights: Any) -> Any:
         weights = _with_mean_one(weights)
@@ -1077,6 +1087,7 @@ class _Data:
 
     def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None, sample_target: Any = None) -> None:
         self.X, self.y, self.weights, self.sample, self.sample_target = X, y, weights, sample, sample_target
+        self.belonging: dict[str, np.ndarray] = {}  # `groups` or `time` of the rows
 
     def form(self) -> _Data:
         """The same with a single row of X: what a model is built for."""
@@ -1230,6 +1241,14 @@ def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | N
                 "return one prediction for each row, without taking sums or means over the batch."
             )
     return [tuple(output.shape)[1:] for output in outputs]
+
+
+def _by_rows(belonging: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]:
+    found = {name: np.asarray(values) for name, values in belonging.items()}
+    for name, values in found.items():
+        if values.shape[:1] != (n_rows,):
+            raise DataError(f"`{name}` must have an entry for each of the {n_rows} rows of X. Got {values.shape}.")
+    return found
 
 
 def _target_rows(y: Any, index: Any) -> Any:

@@ -107,6 +107,22 @@ def test_validation_split_draws_the_same_rows_for_the_same_seed(iris: Any, seen:
     assert not np.array_equal(first, other)
 
 
+def test_validation_split_holds_out_whole_groups_or_the_latest_rows(iris: Any, seen: Any) -> None:
+    X, y = iris
+    X = np.column_stack([X, np.arange(150)])  # so that each row can be told
+    patients, weights = np.arange(150) // 5, np.where(np.arange(150) < 3, 0.0, 1.0)
+    estimator = KerasClassifier(recorder, epochs=1, validation_split=0.2, random_state=0)
+    for belonging in ({"groups": patients}, {"time": -np.arange(150)}):
+        estimator.fit(X, y, sample_weight=weights, **belonging)
+    parts = [[got["x"], got["validation_data"][0]] for got in seen]
+    by_group, by_time = ([np.unique(part[:, -1] // 5) for part in both] for both in parts)
+    assert not set(by_group[0]) & set(by_group[1]) and len(by_group[0]) + len(by_group[1]) == 30
+    assert len(by_group[1]) in (5, 6) and {*by_group[1] // 10} == {0, 1, 2}  # patients of each class
+    assert_array_equal(by_time[1], np.arange(6))  # the latest are those with the smallest number
+    with pytest.raises(DataError, match=r"`groups` must have an entry for each of the 150 rows of X. Got \(3,\)"):
+        estimator.fit(X, y, groups=[1, 2, 3])
+
+
 def test_validation_split_of_a_regression_is_drawn_from_all_rows(diabetes: Any, seen: Any) -> None:
     X, y = diabetes
     order = np.argsort(y)

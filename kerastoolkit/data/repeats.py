@@ -1,0 +1,400 @@
+"""Rows that belong together: which columns repeat like a person, a place or a day.
+
+Several rows of one patient, shop or day are alike. If they stand on both sides of a split, a model is tested on
+patients that it knows, and its score says little about others. Whether that matters is for the user to say, who knows
+where new rows will come from; what can be done here is to notice and to ask, before anything is trained.
+
+A name alone is no reason to ask, nor is likeness alone: rows of one brand are alike, too, and a brand is an honest
+feature. A column is asked about if its rows are alike beyond chance, and if it also looks like the name of something
+that was measured repeatedly: by its own name, by values that look like codes, or by a partner, such as a visit or a
+year, beside which it never repeats. How alike rows are is told by the intraclass correlation (Shrout and Fleiss 1979,
+"Intraclass correlations: uses in assessing rater reliability"), of ranks for numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from kerastoolkit._words import printable, quoted
+from kerastoolkit.data.tables import Column, Target, as_features
+
+__all__ = ["Question", "find_questions"]
+
+_MOST_ROWS = 4000  # looked at for how alike rows are
+_MOST_FEATURES = 30
+_MOST_QUESTIONS = 3
+_FEWEST_VALUES = 5  # fewer cannot be held out as wholes
+
+# What people call those who are measured repeatedly, in the singular: a plural is rather a count.
+_UNITS = frozenset(
+    """patient subject person participant proband respondent user customer client buyer guest member student pupil child
+    individual animal mouse rat chick dog cow pig horse employee worker driver player author speaker rater reviewer
+    household mother doctor physician teacher instructor interviewer operator technician donor singer
+    mare calf sheep goat bird fish cat rabbit monkey herd litter flock hive nest colony cage tank
+    shop store site hospital clinic ward school kindergarten center centre station farm branch restaurant hotel airport
+    firm company machine device sensor vehicle car truck engine turbine batch session trip specimen well plate product
+    item article movie film team cluster panel uid pid kunde kundin filiale laden schule klinik markt firma maschine
+    magasin ecole tienda cliente paciente escuela negozio paziente proband probandin""".split()
+)
+# The same, but features just as often: asked about only if they are the whole name.
+_PERHAPS_UNITS = frozenset(
+    "group unit case block field plot family room plant tree run lot line village twin pair cohort sample seed".split()
+)
+# Places of many rows are features; those with few rows each, or one a year, are measured repeatedly.
+_PLACES = frozenset(
+    """country state province county city town district region zip zipcode postcode postal neighborhood neighbourhood
+    municipality location place stadt ort land kreis plz pays ville ciudad pais citta comune""".split()
+)
+_ID = frozenset("id ids uuid guid identifier code key nr no num number kennung".split())
+_DAYS = frozenset("day date week datum tag jour dia giorno session round".split())
+_TIMES = _DAYS | frozenset("time times timestamp datetime year yr month quarter period wave visit days age".split())
+# What makes rows alike and is an honest feature all the same.
+_KINDS = frozenset(
+    """model make maker manufacturer brand class type kind category colour color species genus order shape style size
+    grade level status education occupation job industry sector department diagnosis sex gender race religion""".split()
+)
+_COUNTED = frozenset("n num number no count total nb sum mean avg average".split())
+# Such as P017, 2019-0043, a UUID or an address.
+_CODE = re.compile(r"[A-Za-z]{0,4}[-_ ./]?\d{2,}([-_./]\d+)*|[0-9a-fA-F]{6,}(-[0-9a-fA-F]{4,}){0,4}|\S+@\S+")
+_BIRTH = frozenset("birth born dob birthday hired hire".split())
+
+
+@dataclass(frozen=True)
+class Question:
+    """A column that may keep rows together, which only the user can tell.
+
+    Attributes:
+        column: Name of the column.
+        argument: What answers: `"groups"` or `"time"`, each with the column's name, or with False for "no".
+        text: The question, what each answer does, and how to give it.
+    """
+
+    column: str
+    argument: Literal["groups", "time"]
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as plain values, for a JSON file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A column that repeats, and how."""
+
+    column: Column
+    codes: np.ndarray  # value of each row, numbered
+    values: pd.Index[Any]  # in the order of their numbers
+    words: tuple[str, ...]  # of its name
+    is_nominal: bool  # its values have no order that means something
+    partner: Column | None = None  # never the same value twice together with this one
+    partner_codes: np.ndarray | None = None
+
+    @property
+    def n_values(self) -> int:
+        return int(self.codes.max()) + 1
+
+
+def find_questions(
+    frame: pd.DataFrame, columns: Sequence[Column], target: Target, *, groups: bool = True, time: bool = True
+) -> tuple[Question, ...]:
+    """Looks for columns that repeat like a person, a place or a day, and for a target that drifts in time.
+
+    At most three are returned, of columns with at least five values. The answer depends on the table alone: what is
+    drawn at random is drawn alike each time.
+
+    Args:
+        frame: The table, shape `(n_rows, n_columns)`.
+        columns: What `kerastoolkit.data.tables.describe_columns` said of its columns but the target.
+        target: The column to predict; rows without one are passed over.
+        groups: Whether to ask for `groups`. Defaults to `True`.
+        time: Whether to ask for `time`. Defaults to `True`.
+
+    Returns:
+        The questions, people and things before places and days.
+    """
+    frame = frame.iloc[target.kept].reset_index(drop=True)
+    goal = _view_of_target(target)
+    candidates = [one for column in columns if groups and (one := _candidate(frame, column)) is not None]
+    found: list[tuple[int, _Candidate]] = []
+    for candidate in _with_partners(candidates, frame, columns):
+        rank = _rank(candidate, goal, frame, columns)
+        if rank is not None and not any(_is_same_partition(candidate.codes, other.codes) for _, other in found):
+            found.append((rank, candidate))
+    found.sort(key=lambda pair: pair[0])
+    # Days on which people or places were measured are told in the question about these.
+    found = [pair for pair in found if pair[0] < 2 or found[0][0] == 2][:_MOST_QUESTIONS]
+    questions = [Question(one.column.name, "groups", _words_of_group(one)) for _, one in found]
+    if time and not questions:
+        drifting = [column for column in columns if _drifts(frame, column, goal)][:_MOST_QUESTIONS]
+        questions = [Question(column.name, "time", _words_of_drift(column, target.name)) for column in drifting]
+    return tuple(questions)
+
+
+# ------------------------------------------------------------------------------------------------ columns that repeat
+
+
+def _candidate(frame: pd.DataFrame, column: Column) -> _Candidate | None:
+    """The column with its values numbered, if they repeat enough to keep rows together."""
+    if column.kind in ("boolean", "constant", "empty", "other") or column.n_distinct < _FEWEST_VALUES:
+        return None
+    values = frame[column.name]
+    is_number = pd.api.types.is_numeric_dtype(values.dtype)
+    if column.kind == "date":
+        values = np.floor(as_features(frame, [column]).iloc[:, 0])  # the day
+    elif is_number:
+        if not np.array_equal(values.dropna(), np.round(values.dropna())):
+            return None
+    else:
+        values = as_features(frame, [replace(column, kind="category")]).iloc[:, 0]
+    codes, names = pd.factorize(values, sort=is_number or column.kind == "date")
+    if column.kind == "number" and not is_number:  # text among numbers
+        return None
+    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
+    with_others = sizes[sizes > 1].sum() / max(len(codes), 1)
+    if len(names) < _FEWEST_VALUES or with_others < 0.2:
+        return None
+    # Rows without a value belong to nobody.
+    lone = codes < 0
+    codes = np.where(lone, len(names) + np.cumsum(lone) - 1, codes)
+    return _Candidate(column, codes, pd.Index(names), _words(column.name), not is_number and column.kind != "date")
+
+
+def _words(name: str) -> tuple[str, ...]:
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)", " ", name)
+    return tuple(word for word in re.split(r"[\W_\d]+", apart.lower()) if word)
+
+
+def _kind_of_name(words: tuple[str, ...]) -> Literal["unit", "name", "place", "day", "kind", ""]:
+    """What the name of a column stands for, as far as its last words tell: "patient age" is an age."""
+    if not words or (words[0] in _COUNTED and len(words) > 1):
+        return ""
+    if words == ("name",):
+        return "name"
+    bare = tuple(word for word in words if word not in _ID and word not in ("name", "the"))
+    has_id = len(bare) < len(words) and words[-1] in _ID | {"name"} or words[0] == "id"
+    if not bare:
+        return "unit"
+    if set(bare) & _KINDS:
+        return "kind"
+    if bare[-1] in _UNITS or (bare[-1] in _PERHAPS_UNITS and len(bare) == 1):
+        return "unit"
+    if bare[-1] in _PLACES and (len(bare) == 1 or has_id):
+        return "place"
+    if bare[-1] in _DAYS and len(bare) == 1:
+        return "day"
+    return "unit" if has_id and words[-1] in ("id", "uuid", "guid", "identifier") else ""
+
+
+def _with_partners(
+    candidates: Sequence[_Candidate], frame: pd.DataFrame, columns: Sequence[Column]
+) -> list[_Candidate]:
+    """Each with a partner, if there is one: a year beside a firm, a visit beside a patient."""
+    if not candidates:
+        return []
+    others = []
+    for column in columns:
+        if column.kind in ("number", "date", "category") and 3 <= column.n_distinct <= len(frame) / 3:
+            others.append((column, np.asarray(pd.factorize(frame[column.name], use_na_sentinel=False)[0])))
+    others.sort(key=lambda other: not set(_words(other[0].name)) & _TIMES)  # those that look like a time first
+    return [_with_partner(candidate, others) for candidate in candidates]
+
+
+def _with_partner(candidate: _Candidate, others: Sequence[tuple[Column, np.ndarray]]) -> _Candidate:
+    n_rows, shares = len(candidate.codes), np.bincount(candidate.codes) / len(candidate.codes)
+    for column, codes in others:
+        if column.name == candidate.column.name:
+            continue
+        # By chance, so many pairs of rows would have both values alike. None has: that is how the table was made.
+        by_chance = float(shares @ shares) * float(np.sum((np.bincount(codes) / n_rows) ** 2))
+        pairs = candidate.codes.astype(np.int64) * (int(codes.max()) + 1) + codes
+        if by_chance * n_rows * (n_rows - 1) / 2 >= 10 and _are_distinct(pairs[:5000]) and _are_distinct(pairs):
+            return replace(candidate, partner=column, partner_codes=codes)
+    return candidate
+
+
+def _are_distinct(values: np.ndarray) -> bool:
+    return len(np.unique(values)) == len(values)
+
+
+def _is_same_partition(first: np.ndarray, second: np.ndarray) -> bool:
+    pairs = first.astype(np.int64) * (int(second.max()) + 1) + second
+    return len(np.unique(pairs)) == int(first.max()) + 1 == int(second.max()) + 1
+
+
+# -------------------------------------------------------------------------------------------------------- likeness
+
+
+def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns: Sequence[Column]) -> int | None:
+    """How near the front its question stands: 0 for people and things, 1 for places, 2 for days; None for none."""
+    name, rows_a_value = _kind_of_name(candidate.words), len(goal) / candidate.n_values
+    if name == "kind" and candidate.is_nominal:
+        return None
+    rows = _some_rows(candidate.codes)
+    codes, values = np.unique(candidate.codes[rows], return_inverse=True)[1], goal[rows]
+    if candidate.column.kind == "date" or name == "day":
+        is_alike = _is_alike(codes, values if candidate.column.kind == "date" else _less_neighbours(codes, values))
+        return 2 if is_alike and rows_a_value >= 1.5 else None
+    is_alike = _is_alike(codes, values)
+    if not is_alike and candidate.partner_codes is not None:
+        # Within a year, say: what grows from year to year hides how alike the rows of a firm are.
+        is_alike = _is_alike(codes, _less_means(values, candidate.partner_codes[rows]))
+    if name == "unit":
+        of_whom = [column for column in columns if column.is_used and column is not candidate.column][:_MOST_FEATURES]
+        views = (_view(frame.iloc[rows], column) for column in of_whom)
+        return 0 if is_alike or any(_is_alike(codes, view, 0.3) for view in views) else None
+    if not is_alike:
+        return None
+    if name == "name":
+        return 0 if rows_a_value >= 3 else None
+    sizes = np.bincount(candidate.codes)
+    if name == "place":  # of about as many rows each: visited in turn, and not where rows happen to be from
+        return 1 if candidate.partner is not None or sizes.std() <= 0.5 * sizes.mean() else None
+    if candidate.partner is not None and candidate.is_nominal and candidate.partner.kind in ("number", "date"):
+        return 1
+    looks_coded = candidate.n_values >= 20 and rows_a_value <= 50 and _looks_coded(candidate, codes, values)
+    return 1 if looks_coded and _is_alike(codes, values, 0.2, 8) else None
+
+
+def _looks_coded(candidate: _Candidate, codes: np.ndarray, values: np.ndarray) -> bool:
+    """Whether the values of a column are names of something, and no kinds or quantities."""
+    if candidate.is_nominal:
+        return float(np.mean([_CODE.fullmatch(str(value)) is not None for value in candidate.values])) >= 0.9
+    numbers = candidate.values.to_numpy(np.float64)
+    # Long numbers that are not rounded and yet repeat.
+    if np.median(numbers) >= 10_000 and np.mean(numbers % 10 == 0) <= 0.3:
+        return True
+    # Numbers that leave out hardly one, in a table that is in their order, of which neighbours have nothing in common.
+    in_order = np.count_nonzero(np.diff(candidate.codes)) <= 1.1 * candidate.n_values
+    is_dense = candidate.n_values >= 0.8 * (numbers[-1] - numbers[0] + 1)
+    return bool(in_order and is_dense) and _is_alike(codes, _less_neighbours(codes, values))
+
+
+def _is_alike(codes: np.ndarray, values: np.ndarray, correlation: float = 0.1, deviations: float = 5) -> bool:
+    """Whether rows with the same code have values that are alike, and more than chance would have it.
+
+    The measure is the intraclass correlation. Numbers dealt out to the codes at random would have, between codes, a
+    share of the sum of squares that follows a beta distribution; how many standard deviations the share is beyond its
+    mean says whether it is chance.
+    """
+    n_rows, sizes = len(codes), np.bincount(codes)
+    n_groups, values = len(sizes), values - values.mean(axis=0)
+    total = float((values**2).sum())
+    if n_groups < 2 or n_groups >= n_rows or total <= 1e-12 * n_rows:
+        return False
+    between = float(sum((np.bincount(codes, column, n_groups) ** 2 / sizes).sum() for column in values.T))
+    share, by_chance = between / total, (n_groups - 1) / (n_rows - 1)
+    deviation = np.sqrt(2 * by_chance * (1 - by_chance) / (n_rows + 1))
+    of_group, of_row = between / (n_groups - 1), max(total - between, 0.0) / (n_rows - n_groups)
+    rows_a_group = (n_rows - float((sizes**2).sum()) / n_rows) / (n_groups - 1)
+    found = (of_group - of_row) / (of_group + (rows_a_group - 1) * of_row)
+    return bool(found >= correlation and share - by_chance >= deviations * deviation)
+
+
+def _less_neighbours(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """What is left of the values without what the values of both neighbours in order say."""
+    sizes = np.bincount(codes)
+    means = np.stack([np.bincount(codes, column) / sizes for column in values.T], axis=1)
+    padded = np.concatenate([means[1:2], means, means[-2:-1]])
+    return np.asarray(values - ((padded[:-2] + padded[2:]) / 2)[codes])
+
+
+def _less_means(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    codes = np.unique(codes, return_inverse=True)[1]
+    means = np.stack([np.bincount(codes, column) / np.bincount(codes) for column in values.T], axis=1)
+    return np.asarray(values - means[codes])
+
+
+def _some_rows(codes: np.ndarray) -> np.ndarray:
+    """All rows; or, of a long table, those of so many values drawn at random as make enough."""
+    if len(codes) <= _MOST_ROWS:
+        return np.arange(len(codes))
+    generator, sizes = np.random.RandomState(0), np.bincount(codes)
+    order = generator.permutation(len(sizes))
+    n_kept = max(int(np.searchsorted(np.cumsum(sizes[order]), _MOST_ROWS)), _FEWEST_VALUES)
+    rows = np.flatnonzero(np.isin(codes, order[:n_kept]))
+    return rows if len(rows) <= 2 * _MOST_ROWS else np.sort(generator.permutation(rows)[: 2 * _MOST_ROWS])
+
+
+def _view(frame: pd.DataFrame, column: Column) -> np.ndarray:
+    """A column as numbers whose distances mean something: ranks, or a column for each frequent category."""
+    series = as_features(frame[[column.name]], [column]).iloc[:, 0]
+    return _one_hot(series) if column.kind == "category" else _ranks(series)
+
+
+def _view_of_target(target: Target) -> np.ndarray:
+    values = pd.Series(target.values)
+    return _ranks(values) if target.task == "regression" else _one_hot(values)
+
+
+def _one_hot(values: pd.Series[Any]) -> np.ndarray:
+    frequent = values.value_counts().index[:20]
+    return np.stack([(values == value).to_numpy(np.float64) for value in frequent], axis=1)
+
+
+def _ranks(values: pd.Series[Any]) -> np.ndarray:
+    return values.rank(pct=True).fillna(0.5).to_numpy(np.float64)[:, None]
+
+
+# ----------------------------------------------------------------------------------------------------------- drift
+
+
+def _drifts(frame: pd.DataFrame, column: Column, goal: np.ndarray) -> bool:
+    """Whether rows that follow each other in time have targets that are alike."""
+    words = _words(column.name)
+    if set(words) & _BIRTH or len(frame) < 30:
+        return False
+    if column.kind == "date":
+        moments = as_features(frame, [column]).iloc[:, 0]
+    elif column.kind in ("number", "id") and len(words) == 1 and words[0] in _TIMES - {"age", "visit"}:
+        moments = pd.to_numeric(frame[column.name], errors="coerce")
+        # A length of time is a number like others; a table that was written as time went by is in its order.
+        if not (moments.is_monotonic_increasing or moments.is_monotonic_decreasing):
+            return False
+        if moments.nunique() < 0.8 * len(moments):
+            return False
+    else:
+        return False
+    order = np.argsort(moments.to_numpy(np.float64, na_value=np.nan), kind="stable")
+    values = goal[order] - goal.mean(axis=0)
+    correlation = float((values[1:] * values[:-1]).sum() / max((values**2).sum(), 1e-12))
+    return correlation >= 0.25 and correlation * np.sqrt(len(values)) >= 5
+
+
+# ----------------------------------------------------------------------------------------------------------- words
+
+
+def _words_of_group(candidate: _Candidate) -> str:
+    name, written = candidate.column.name, printable(shlex.quote(candidate.column.name))
+    n_rows, n_values = len(candidate.codes), candidate.column.n_distinct
+    later = ""
+    column = candidate.partner
+    if candidate.column.kind == "date" or _kind_of_name(candidate.words) == "day":
+        column = candidate.column
+    if column is not None and (column.kind == "date" or set(_words(column.name)) & _TIMES):
+        option = printable(shlex.quote(column.name))
+        later = f" If the model is to look ahead, pass time={column.name!r} (--time {option}): the latest rows are."
+    return (
+        f"{quoted(name)} repeats: {n_values:,} values in {n_rows:,} rows, and rows of one value are alike. Held out "
+        f"at random, rows that are tested have their like among those that are trained on, and the score is too good "
+        f"for values of {quoted(name)} that are new. If there will be new ones, pass groups={name!r} (--groups "
+        f"{written}): each value is then held out as a whole.{later} If rows do not belong together, pass "
+        "groups=False (--no-groups)."
+    )
+
+
+def _words_of_drift(column: Column, target: str) -> str:
+    name, written = column.name, printable(shlex.quote(column.name))
+    return (
+        f"{quoted(target)} drifts along {quoted(name)}: rows that follow each other are alike. Held out at random, "
+        "rows that are tested lie between rows that are trained on, which is easier than to look ahead. If the model "
+        f"is to look ahead, pass time={name!r} (--time {written}): the latest rows are then held out. If not, pass "
+        "time=False (--no-time)."
+    )
