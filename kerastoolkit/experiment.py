@@ -572,6 +572,14 @@ def _can_be_scored(target: Target, y: np.ndarray, fold: tuple[np.ndarray, np.nda
 def _refuse_missing_classes(target: Target, held_out: Holdout, belonging: Belonging) -> None:
     if target.task == "regression":
         return
+    if belonging.groups is not None:
+        for label in np.unique(target.values):
+            if (n_with := belonging.n_values(target.values == label)) < 3:
+                raise DataError(
+                    f"The class {quoted(label)} of the target {quoted(target.name)} has rows of {n_with} of the "
+                    f"{belonging.n_values()} values of {quoted(belonging.groups)}, and at least 3 are needed: two to "
+                    "train on in turn and one to test on. Add some, or remove the class."
+                )
     for side, rows in (("training", held_out.train), ("test", held_out.test)):
         missing = np.setdiff1d(target.values, target.values[rows])
         if not len(missing):
@@ -580,10 +588,9 @@ def _refuse_missing_classes(target: Target, held_out: Holdout, belonging: Belong
         if belonging.time is not None:
             told = f"which begin with {belonging.beginning(held_out.test)}" if side == "test" else "which are earlier"
             raise DataError(f"{which}, {told} in {quoted(belonging.time)}. Leave the class or `time` out.")
-        n_with = belonging.n_values(target.values == missing[0])
         raise DataError(
-            f"{which}: it has rows of {n_with} of the {belonging.n_values()} values of {quoted(belonging.name)}, and "
-            "at least 3 are needed, two to train on in turn and one to test on. Add some, or remove the class."
+            f"{which}, since {quoted(belonging.name)} is held out by whole values. Try another `seed`, add rows of "
+            "the class, or remove it."
         )
 
 

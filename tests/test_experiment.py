@@ -210,10 +210,10 @@ def test_patients_are_held_out_as_wholes(clinic: tuple[Experiment, Path]) -> Non
 
 def test_patients_on_both_sides_are_noticed_warned_of_and_told(tmp_path: Path) -> None:
     # The same table by rows: boosting seems to be almost always right.
-    with pytest.warns(KerasToolkitWarning, match="'patient' repeats: 80 values in 3.. rows.*groups='patient'"):
+    with pytest.warns(KerasToolkitWarning, match="'patient' repeats: 80 values in 407 rows.*groups='patient'"):
         experiment = run_experiment(_clinic(), "healthy", grid=SHORT, cv=2, out=tmp_path / "out")
     boosting = {scores.name: scores for scores in experiment.baselines}["Gradient boosting"]
-    assert boosting.mean > 0.85
+    assert boosting.mean > 0.7
     assert [(question.column, question.argument) for question in experiment.questions] == [("patient", "groups")]
     told = "rows held out at random (with rows of the same 'patient' among the training rows)"
     assert experiment.tested_on().endswith(told)
@@ -314,7 +314,7 @@ BELONGING: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no time": ({}, {"time": "patient"}, "`time` must be a column of dates or numbers, and 'patient' holds category"),
     "blank times": ({"year": [*range(9), None]}, {"time": "year"}, "'year' has no number in .* of .* rows"),
     "many folds": ({"ward": list("abcdef")}, {"groups": "ward", "cv": 9}, "`cv` of 9 is too much for 'ward' .* most 5"),
-    "class of two": ({}, {"groups": "rare"}, "'ill' of the target 'healthy' is not among .* of 2 of the 40 values"),
+    "class of two": ({}, {"groups": "rare"}, "'ill' of the target 'healthy' has rows of 2 of the 40 values"),
     "class of old": ({}, {"time": "late"}, "'ill' of the target 'healthy' is not among the training rows, which"),
 }  # fmt: skip
 

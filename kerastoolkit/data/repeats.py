@@ -34,14 +34,15 @@ _FEWEST_VALUES = 5  # fewer cannot be held out as wholes
 
 # What people call those who are measured repeatedly, in the singular: a plural is rather a count.
 _UNITS = frozenset(
-    """patient subject person participant proband respondent user customer client buyer guest member student pupil child
-    individual animal mouse rat chick dog cow pig horse employee worker driver player author speaker rater reviewer
-    household mother doctor physician teacher instructor interviewer operator technician donor singer
-    mare calf sheep goat bird fish cat rabbit monkey herd litter flock hive nest colony cage tank
-    shop store site hospital clinic ward school kindergarten center centre station farm branch restaurant hotel airport
-    firm company machine device sensor vehicle car truck engine turbine batch session trip specimen well plate product
-    item article movie film team cluster panel uid pid kunde kundin filiale laden schule klinik markt firma maschine
-    magasin ecole tienda cliente paciente escuela negozio paziente proband probandin""".split()
+    """patient patientin subject subj pat cust emp usr mrn ssn msno person participant proband respondent user
+    customer client buyer guest member student pupil child individual animal mouse rat chick dog cow pig horse
+    employee worker driver player author speaker rater reviewer household mother doctor physician teacher
+    instructor interviewer operator technician donor singer mare calf sheep goat bird fish cat rabbit monkey
+    herd litter flock hive nest colony cage tank shop store site hospital clinic ward school kindergarten center
+    centre station farm branch restaurant hotel airport firm company machine device sensor vehicle car truck
+    engine turbine batch session trip specimen well plate product item article movie film team cluster panel uid
+    pid kunde kundin filiale laden schule klinik markt firma maschine magasin ecole tienda cliente paciente
+    escuela negozio paziente probandin""".split()
 )
 # The same, but features just as often: asked about only if they are the whole name.
 _PERHAPS_UNITS = frozenset(
@@ -49,21 +50,23 @@ _PERHAPS_UNITS = frozenset(
 )
 # Places of many rows are features; those with few rows each, or one a year, are measured repeatedly.
 _PLACES = frozenset(
-    """country state province county city town district region zip zipcode postcode postal neighborhood neighbourhood
-    municipality location place stadt ort land kreis plz pays ville ciudad pais citta comune""".split()
+    """country nation state province county city town district region zip zipcode postcode postal neighborhood
+    neighbourhood municipality location place stadt ort land kreis plz pays ville ciudad pais citta comune""".split()
 )
-_ID = frozenset("id ids uuid guid identifier code key nr no num number kennung".split())
+_ID = frozenset("id ids uuid guid identifier code key nr nbr no num number nummer kennung".split())
 _DAYS = frozenset("day date week datum tag jour dia giorno session round".split())
 _TIMES = _DAYS | frozenset("time times timestamp datetime year yr month quarter period wave visit days age".split())
 # What makes rows alike and is an honest feature all the same.
 _KINDS = frozenset(
-    """model make maker manufacturer brand class type kind category colour color species genus order shape style size
-    grade level status education occupation job industry sector department diagnosis sex gender race religion""".split()
+    """model make maker manufacturer brand class type kind category colour color species genus order shape style
+    size grade level status education occupation job industry sector department diagnosis sex gender race
+    religion""".split()
 )
-_COUNTED = frozenset("n num number no count total nb sum mean avg average".split())
+_COUNTED = frozenset("n num number no count total nb sum mean avg average years months days hours".split())
+_RELATIONS = frozenset("at by from in of per since to with".split())  # years at company, distance to school
 # Such as P017, 2019-0043, a UUID or an address.
 _CODE = re.compile(r"[A-Za-z]{0,4}[-_ ./]?\d{2,}([-_./]\d+)*|[0-9a-fA-F]{6,}(-[0-9a-fA-F]{4,}){0,4}|\S+@\S+")
-_BIRTH = frozenset("birth born dob birthday hired hire".split())
+_BIRTH = ("birth", "born", "dob", "hire", "geburt", "naissance", "nacimiento")
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,13 @@ class _Candidate:
     is_nominal: bool  # its values have no order that means something
     partner: Column | None = None  # never the same value twice together with this one
     partner_codes: np.ndarray | None = None
+
+    @property
+    def is_a_count(self) -> bool:
+        """Whether its numbers may count or measure something, such as kilograms of seed."""
+        if self.is_nominal or self.partner is not None or not set(self.words) & _PERHAPS_UNITS:
+            return False
+        return self.n_values < 20 or self.n_values < 0.8 * (float(self.values[-1]) - float(self.values[0]) + 1)
 
     @property
     def n_values(self) -> int:
@@ -147,16 +157,15 @@ def _candidate(frame: pd.DataFrame, column: Column) -> _Candidate | None:
         return None
     values = frame[column.name]
     is_number = pd.api.types.is_numeric_dtype(values.dtype)
+    if column.kind == "number":
+        numbers = as_features(frame, [column]).iloc[:, 0].dropna()
+        if not np.array_equal(numbers, np.round(numbers)):
+            return None
     if column.kind == "date":
         values = np.floor(as_features(frame, [column]).iloc[:, 0])  # the day
-    elif is_number:
-        if not np.array_equal(values.dropna(), np.round(values.dropna())):
-            return None
-    else:
+    elif not is_number:
         values = as_features(frame, [replace(column, kind="category")]).iloc[:, 0]
     codes, names = pd.factorize(values, sort=is_number or column.kind == "date")
-    if column.kind == "number" and not is_number:  # text among numbers
-        return None
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
     with_others = sizes[sizes > 1].sum() / max(len(codes), 1)
     if len(names) < _FEWEST_VALUES or with_others < 0.2:
@@ -169,12 +178,18 @@ def _candidate(frame: pd.DataFrame, column: Column) -> _Candidate | None:
 
 def _words(name: str) -> tuple[str, ...]:
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)", " ", name)
-    return tuple(word for word in re.split(r"[\W_\d]+", apart.lower()) if word)
+    words = [word for word in re.split(r"[\W_\d]+", apart.lower()) if word]
+    # Written as one word: userid, kundennummer.
+    for ending in ("id", "nr", "nummer", "number"):
+        if words and (stem := words[-1].removesuffix(ending)) != words[-1]:
+            found = next((unit for unit in (stem, stem[:-1], stem[:-2]) if unit in _UNITS), "")  # Patient-en-nummer
+            words[-1:] = [found, ending] if found else words[-1:]
+    return tuple(words)
 
 
 def _kind_of_name(words: tuple[str, ...]) -> Literal["unit", "name", "place", "day", "kind", ""]:
     """What the name of a column stands for, as far as its last words tell: "patient age" is an age."""
-    if not words or (words[0] in _COUNTED and len(words) > 1):
+    if not words or (words[0] in _COUNTED and len(words) > 1) or set(words[1:]) & _RELATIONS:
         return ""
     if words == ("name",):
         return "name"
@@ -190,7 +205,7 @@ def _kind_of_name(words: tuple[str, ...]) -> Literal["unit", "name", "place", "d
         return "place"
     if bare[-1] in _DAYS and len(bare) == 1:
         return "day"
-    return "unit" if has_id and words[-1] in ("id", "uuid", "guid", "identifier") else ""
+    return "unit" if has_id and words[-1] in ("id", "uuid", "guid", "identifier", "kennung") else ""
 
 
 def _with_partners(
@@ -239,13 +254,18 @@ def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns:
         return None
     rows = _some_rows(candidate.codes)
     codes, values = np.unique(candidate.codes[rows], return_inverse=True)[1], goal[rows]
-    if candidate.column.kind == "date" or name == "day":
-        is_alike = _is_alike(codes, values if candidate.column.kind == "date" else _less_neighbours(codes, values))
-        return 2 if is_alike and rows_a_value >= 1.5 else None
     is_alike = _is_alike(codes, values)
+    if candidate.column.kind == "date" or name == "day":
+        if candidate.n_values <= 7:  # days of the week, which will come again
+            return None
+        # A number called "day" may count days, and what grows with it is a feature.
+        is_trend = candidate.column.kind != "date" and not _is_alike(codes, _less_neighbours(codes, values))
+        return 2 if is_alike and not is_trend and rows_a_value >= 1.5 else None
     if not is_alike and candidate.partner_codes is not None:
         # Within a year, say: what grows from year to year hides how alike the rows of a firm are.
         is_alike = _is_alike(codes, _less_means(values, candidate.partner_codes[rows]))
+    if name == "unit" and candidate.is_a_count:
+        return None
     if name == "unit":
         of_whom = [column for column in columns if column.is_used and column is not candidate.column][:_MOST_FEATURES]
         views = (_view(frame.iloc[rows], column) for column in of_whom)
@@ -256,7 +276,8 @@ def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns:
         return 0 if rows_a_value >= 3 else None
     sizes = np.bincount(candidate.codes)
     if name == "place":  # of about as many rows each: visited in turn, and not where rows happen to be from
-        return 1 if candidate.partner is not None or sizes.std() <= 0.5 * sizes.mean() else None
+        is_visited = rows_a_value <= 50 and sizes.std() <= 0.5 * sizes.mean()
+        return 1 if candidate.partner is not None or is_visited else None
     if candidate.partner is not None and candidate.is_nominal and candidate.partner.kind in ("number", "date"):
         return 1
     looks_coded = candidate.n_values >= 20 and rows_a_value <= 50 and _looks_coded(candidate, codes, values)
@@ -299,11 +320,15 @@ def _is_alike(codes: np.ndarray, values: np.ndarray, correlation: float = 0.1, d
 
 
 def _less_neighbours(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """What is left of the values without what the values of both neighbours in order say."""
-    sizes = np.bincount(codes)
-    means = np.stack([np.bincount(codes, column) / sizes for column in values.T], axis=1)
-    padded = np.concatenate([means[1:2], means, means[-2:-1]])
-    return np.asarray(values - ((padded[:-2] + padded[2:]) / 2)[codes])
+    """What is left of the values without what the three nearest numbers on either side say: without a trend."""
+    around = np.array([1, 1, 1, 0, 1, 1, 1])
+
+    def of_neighbours(sums: np.ndarray) -> np.ndarray:
+        return np.convolve(sums, around)[3:-3]
+
+    n_rows = of_neighbours(np.bincount(codes).astype(np.float64))
+    means = np.stack([of_neighbours(np.bincount(codes, column)) / n_rows for column in values.T], axis=1)
+    return np.asarray(values - means[codes])
 
 
 def _less_means(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -349,7 +374,7 @@ def _ranks(values: pd.Series[Any]) -> np.ndarray:
 def _drifts(frame: pd.DataFrame, column: Column, goal: np.ndarray) -> bool:
     """Whether rows that follow each other in time have targets that are alike."""
     words = _words(column.name)
-    if set(words) & _BIRTH or len(frame) < 30:
+    if any(one in word for word in words for one in _BIRTH) or len(frame) < 30:
         return False
     if column.kind == "date":
         moments = as_features(frame, [column]).iloc[:, 0]

@@ -29,7 +29,7 @@ _ROWS_PER_BIN = 10
 _MAX_BINS = 10
 # Of so many ways to deal out the groups, fewer where there are millions of rows, the one is taken that keeps the
 # classes nearest to their shares.
-_DRAWS = 500
+_DRAWS = 200
 
 
 @dataclass(frozen=True, repr=False)
@@ -268,7 +268,7 @@ def _deal_out(
     wanted = np.outer(shares, np.bincount(strata))
     best: tuple[float, float] = (math.inf, math.inf)
     kept = codes
-    for _ in range(int(np.clip(10_000_000 // len(codes), _DRAWS // 25, _DRAWS))):
+    for _ in range(int(np.clip(10_000_000 // len(codes), _DRAWS // 10, _DRAWS))):
         order = generator.permutation(len(sizes))
         part = np.empty(len(sizes), dtype=np.int64)
         part[order] = _cut(sizes[order], shares)
