@@ -548,7 +548,9 @@ def _choose_whole_folds(
     most = belonging.n_values(train) - (belonging.time is not None)
     if cv is not None and cv > most:
         raise ParameterError(f"`cv` of {cv} is too much for {name} among the training rows. Take at most {most}.")
-    why = ", each scored on rows later than those that it is trained on" if belonging.time else f", of whole {name}"
+    why = f", each of whole values of {name}"
+    if belonging.time is not None:
+        why = ", each scored on rows later than those that it is trained on"
     for n_folds in (3, 2) if cv is None else (cv,):
         if n_folds > most:
             continue

@@ -405,21 +405,20 @@ def _words_of_group(candidate: _Candidate) -> str:
         column = candidate.column
     if column is not None and (column.kind == "date" or set(_words(column.name)) & _TIMES):
         option = printable(shlex.quote(column.name))
-        later = f" If the model is to look ahead, pass time={column.name!r} (--time {option}): the latest rows are."
+        later = f" If it is to look ahead, pass time={column.name!r} (--time {option}), and the latest rows are."
     return (
-        f"{quoted(name)} repeats: {n_values:,} values in {n_rows:,} rows, and rows of one value are alike. Held out "
-        f"at random, rows that are tested have their like among those that are trained on, and the score is too good "
-        f"for values of {quoted(name)} that are new. If there will be new ones, pass groups={name!r} (--groups "
-        f"{written}): each value is then held out as a whole.{later} If rows do not belong together, pass "
-        "groups=False (--no-groups)."
+        f"{quoted(name)} repeats: {n_values:,} values in {n_rows:,} rows, and rows that share a value are alike. When "
+        f"rows are held out at random, the same {quoted(name)} stands on both sides, and the score is too good for one "
+        f"that the model has never seen. If it will meet new ones, pass groups={name!r} (--groups {written}), and each "
+        f"is held out as a whole.{later} If rows do not belong together, pass groups=False (--no-groups)."
     )
 
 
 def _words_of_drift(column: Column, target: str) -> str:
     name, written = column.name, printable(shlex.quote(column.name))
     return (
-        f"{quoted(target)} drifts along {quoted(name)}: rows that follow each other are alike. Held out at random, "
-        "rows that are tested lie between rows that are trained on, which is easier than to look ahead. If the model "
-        f"is to look ahead, pass time={name!r} (--time {written}): the latest rows are then held out. If not, pass "
-        "time=False (--no-time)."
+        f"{quoted(target)} drifts along {quoted(name)}: rows that follow each other are alike. When rows are held out "
+        "at random, each that is tested lies between others that are trained on, which is easier than looking ahead. "
+        f"If the model is to look ahead, pass time={name!r} (--time {written}), and the latest rows are held out. If "
+        "not, pass time=False (--no-time)."
     )

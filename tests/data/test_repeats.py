@@ -156,7 +156,7 @@ def test_a_target_that_drifts_in_time_is_asked_about(package: str, item: str, ta
 def test_the_question_says_what_to_pass_in_words_that_can_be_run() -> None:
     frame = _visits("PatientID", 80).rename(columns={"PatientID": "the patient's id"})
     (question,) = _asked(frame, "y")
-    assert question.text.startswith(f"'the patient's id' repeats: 80 values in {len(frame)} rows, and rows of")
+    assert question.text.startswith(f"'the patient's id' repeats: 80 values in {len(frame)} rows, and rows that")
     assert """pass groups="the patient's id" (--groups 'the patient'"'"'s id')""" in question.text
     # A year beside which it never repeats is told as well.
     assert "pass time='year' (--time year)" in _asked(_real("plm", "Grunfeld"), "inv")[0].text
