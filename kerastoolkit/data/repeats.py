@@ -93,7 +93,7 @@ class _Candidate:
     """A column that repeats, and how."""
 
     column: Column
-    codes: np.ndarray  # value of each row, numbered
+    codes: np.ndarray  # value of each row, numbered; each row without one has a number of its own
     values: pd.Index[Any]  # in the order of their numbers
     words: tuple[str, ...]  # of its name
     is_nominal: bool  # its values have no order that means something
@@ -109,7 +109,7 @@ class _Candidate:
 
     @property
     def n_values(self) -> int:
-        return int(self.codes.max()) + 1
+        return len(self.values)
 
 
 def find_questions(
@@ -280,7 +280,7 @@ def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns:
         return 1 if candidate.partner is not None or is_visited else None
     if candidate.partner is not None and candidate.is_nominal and candidate.partner.kind in ("number", "date"):
         return 1
-    looks_coded = candidate.n_values >= 20 and rows_a_value <= 50 and _looks_coded(candidate, codes, values)
+    looks_coded = candidate.n_values >= 20 and 2 <= rows_a_value <= 50 and _looks_coded(candidate, codes, values)
     return 1 if looks_coded and _is_alike(codes, values, 0.2, 8) else None
 
 
