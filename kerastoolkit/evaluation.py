@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
@@ -161,10 +161,10 @@ class Evaluation:
     """
 
     scores: dict[str, Score]
-    y_true: np.ndarray
-    y_pred: np.ndarray
+    y_true: np.ndarray = field(repr=False)
+    y_pred: np.ndarray = field(repr=False)
     classes: np.ndarray | None = None
-    y_proba: np.ndarray | None = None
+    y_proba: np.ndarray | None = field(default=None, repr=False)
 
 
 # --------------------------------------------------------------------------------------------------------- metrics

@@ -342,6 +342,7 @@ def test_an_experiment_is_shown_in_a_few_lines(clinic: tuple[Experiment, Path], 
                   str(experiment.test.scores["accuracy"]), experiment.tested_on(), experiment.verdict()):  # fmt: skip
         assert words in text
     assert repr(load_experiment(clinic[1])) == text
+    assert len(repr(experiment.test)) < 1500 and "y_true" not in repr(experiment.test)
     for one in (plan_experiment(_frame(), "y"), _Run(plan_experiment(_frame(), "y"), None).experiment):
         assert len(repr(one)) < 1200 and "'y'" in repr(one)
     assert "48 rows to train on, 12 to test on" in repr(plan_experiment(_frame(), "y").held_out)
