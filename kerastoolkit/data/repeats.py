@@ -55,7 +55,7 @@ _PLACES = frozenset(
 )
 _ID = frozenset("id ids uuid guid identifier code key nr nbr no num number nummer kennung".split())
 _DAYS = frozenset("day date week datum tag jour dia giorno session round".split())
-_TIMES = _DAYS | frozenset("time times timestamp datetime year yr month quarter period wave visit days age".split())
+_TIMES = _DAYS | frozenset("time times timestamp datetime year yr month quarter period wave visit days".split())
 # What makes rows alike and is an honest feature all the same.
 _KINDS = frozenset(
     """model make maker manufacturer brand class type kind category colour color species genus order shape style
@@ -378,7 +378,7 @@ def _drifts(frame: pd.DataFrame, column: Column, goal: np.ndarray) -> bool:
         return False
     if column.kind == "date":
         moments = as_features(frame, [column]).iloc[:, 0]
-    elif column.kind in ("number", "id") and len(words) == 1 and words[0] in _TIMES - {"age", "visit"}:
+    elif column.kind in ("number", "id") and len(words) == 1 and words[0] in _TIMES - {"visit"}:
         moments = pd.to_numeric(frame[column.name], errors="coerce")
         # A length of time is a number like others; a table that was written as time went by is in its order.
         if not (moments.is_monotonic_increasing or moments.is_monotonic_decreasing):
@@ -405,12 +405,12 @@ def _words_of_group(candidate: _Candidate) -> str:
         column = candidate.column
     if column is not None and (column.kind == "date" or set(_words(column.name)) & _TIMES):
         option = printable(shlex.quote(column.name))
-        later = f" If it is to look ahead, pass time={column.name!r} (--time {option}), and the latest rows are."
+        later = f" If it is to look ahead, pass time={column.name!r} (--time {option}): the latest rows are held out."
     return (
         f"{quoted(name)} repeats: {n_values:,} values in {n_rows:,} rows, and rows that share a value are alike. When "
         f"rows are held out at random, the same {quoted(name)} stands on both sides, and the score is too good for one "
         f"that the model has never seen. If it will meet new ones, pass groups={name!r} (--groups {written}), and each "
-        f"is held out as a whole.{later} If rows do not belong together, pass groups=False (--no-groups)."
+        f"is held out as a whole. If it will not, pass groups=False (--no-groups).{later}"
     )
 
 
