@@ -305,8 +305,8 @@ def _predict(options: argparse.Namespace) -> int:
     from kerastoolkit.experiment import load_experiment
 
     out = _checked_output(options)
-    frame = read_table(options.table).frame
     experiment = load_experiment(options.folder)
+    frame = read_table(options.table, columns=experiment.columns).frame
     with _warnings_are_said():
         predicted = experiment.predict(frame)
     # A column of that name in the new table (predictions of an earlier run) gives way.

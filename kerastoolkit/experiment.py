@@ -226,8 +226,8 @@ def plan_experiment(
     _check_numbers(cv, seed, time_budget)
     folder = _checked_folder(out)
     read = read_table(table, name=name)
-    found = read_target(read.frame, target, task=task)
-    columns = describe_columns(read.frame.drop(columns=target))
+    found = read_target(read, target, task=task)
+    columns = [column for column in describe_columns(read) if column.name != target]
     belonging = _find_belonging(read.frame, columns, found, groups, time)
     columns = belonging.columns
     if not any(column.is_used for column in columns):
@@ -1231,7 +1231,8 @@ class Experiment:
             probability of each class.
 
         Warns:
-            KerasToolkitWarning: If entries could not be read as their column's kind, such as words among numbers.
+            KerasToolkitWarning: If entries could not be read as their column's kind, such as words among numbers, or
+                if they have two readings and the first table has not shown which is meant.
 
         Raises:
             DataError: If the table cannot be read, or lacks a column.
@@ -1239,7 +1240,9 @@ class Experiment:
         """
         if self.network is None:
             raise SavedFileError(f"This experiment has no model to predict with: it was {self.status}. Run it again.")
-        frame = read_table(table).frame
+        read = read_table(table, columns=self.columns)
+        self._warn_of_doubts(read)
+        frame = read.frame
         features = as_features(frame, self.columns)
         self._warn_of_unread(unread_entries(frame, features, self.columns), len(frame))
         inputs = self.prepare.transform(features)
@@ -1251,6 +1254,14 @@ class Experiment:
         probabilities = self.network.predict_proba(inputs)
         named = {f"probability_{label}": probabilities[:, at] for at, label in enumerate(self.network.classes_)}
         return pd.DataFrame({f"predicted_{self.target}": predicted, **named}, index=index)
+
+    def _warn_of_doubts(self, read: Table) -> None:
+        """Says how numbers and dates were read that the new rows leave open, and the first rows did not settle."""
+        used = {column.name for column in self.columns if column.is_used}
+        doubts = [f"{quoted(name)}: {how.doubt}" for name, how in read.spellings.items() if how.doubt and name in used]
+        if doubts:
+            told = f"The new rows leave open how they are to be read: {'. '.join(doubts)}."
+            warnings.warn(told, KerasToolkitWarning, stacklevel=3)
 
     def _warn_of_unread(self, unread: Mapping[str, int], n_rows: int) -> None:
         if not unread:
@@ -1480,7 +1491,11 @@ _COLUMN: dict[str, Callable[[Any], object]] = {
     "note": _files.is_text,
     "date_format": _files.optional(_files.is_text),
     "has_time": _files.is_flag,
+    "decimal": _files.optional(_files.one_of(".", ",", "")),
+    "unit": _files.is_text,
+    "words": _files.list_of(_files.is_text),
 }
+_COLUMN_SINCE = ("decimal", "unit", "words")  # which earlier versions did not write
 _SCORE: dict[str, Callable[[Any], object]] = {
     "metric": _files.is_text,
     "value": _files.is_real,
@@ -1498,8 +1513,15 @@ _FOLD_SCORES: dict[str, Callable[[Any], object]] = {
 }
 
 
-def _checked_part(record: Any, fields: Mapping[str, Callable[[Any], object]], what: str) -> dict[str, Any]:
-    return _files.checked_fields({name: record[name] for name in fields if name in record}, fields, what)
+def _checked_part(
+    record: Any, fields: Mapping[str, Callable[[Any], object]], what: str, *, optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    known = {name: record[name] for name in fields if name in record}
+    return _files.checked_fields(known, fields, what, optional=optional)
+
+
+def _column(record: Any) -> Column:
+    return Column.from_dict(_checked_part(record, _COLUMN, "A column", optional=_COLUMN_SINCE))
 
 
 def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
@@ -1509,7 +1531,7 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
         target=record["target"],
         task=record["task"],
         metric=record["metric"],
-        columns=[Column(**_checked_part(column, _COLUMN, "A column")) for column in record["columns"]],
+        columns=[_column(column) for column in record["columns"]],
         decisions=list(record["decisions"].items()),
         record={key: record[key] for key in (*own, "versions")},
         status=record["status"],

@@ -122,7 +122,7 @@ def _data(experiment: Experiment) -> _Html:
     lead = [_html("{} of {} columns are used to predict <b>{}</b>.", used, len(columns), experiment.target)]
     if data["n_blank_targets"]:
         lead.append(_html(" {} rows without a target were left out.", data["n_blank_targets"]))
-    lead += [_html(" {}.", note.capitalize()) for note in data["notes"]]
+    lead += [_html(" {}.", note[:1].upper() + note[1:]) for note in data["notes"]]
     rows = [
         [
             _html("<b>{}</b>", column.name),

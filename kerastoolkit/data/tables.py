@@ -4,6 +4,7 @@ Reading is strict where a lenient reader would guess: rows of another length, a 
 text are refused with their line number, because a table read wrongly trains without complaint. One streaming pass
 finds these before pandas parses anything.
 
+How numbers and dates are written is found for each column (`_spelling.py`), with the help of the others, and told.
 What a column *is* (`describe_columns`) depends on its values as written, never on a statistic that the model uses:
 medians, scales and category lists are learned later, inside the pipeline, from training rows alone. `as_features`
 turns a table into typed columns by that description only, so new rows are read as the first ones were.
@@ -11,14 +12,16 @@ turns a table into typed columns by that description only, so new rows are read 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
 import importlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -27,6 +30,20 @@ import pandas as pd
 
 from kerastoolkit._optional import require
 from kerastoolkit._words import did_you_mean, printable, quoted
+from kerastoolkit.data._spelling import (
+    MAYBE_BLANKS,
+    SURE_BLANKS,
+    TRUTH,
+    Numbers,
+    Spelling,
+    find_spellings,
+    is_blank,
+    is_text,
+    number_in,
+    read_dates,
+    read_numbers,
+    respelt,
+)
 from kerastoolkit.exceptions import DataError, ParameterError
 
 __all__ = [
@@ -44,17 +61,18 @@ __all__ = [
 Kind = Literal["number", "boolean", "category", "date", "text", "id", "constant", "empty", "other", "group", "time"]
 Task = Literal["classification", "regression"]
 
+_PANDAS = tuple(int(number) for number in pd.__version__.split(".")[:2])
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
-_TRUTH = {"true": 1.0, "yes": 1.0, "y": 1.0, "t": 1.0, "false": 0.0, "no": 0.0, "n": 0.0, "f": 0.0}
-# Tried in this order; the first that reads every value is taken.
-_DATE_FORMATS = ("ISO8601", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d %H:%M:%S",
-                 "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%d.%m.%Y %H:%M", "%d-%b-%Y", "%b %d, %Y")  # fmt: skip
 _ID_NAME = re.compile(r"(^|[^a-z])(id|idx|index|uuid|guid|key|rownames?|row|nr|no|number|unnamed)([^a-z]|$)|[a-z]Id$")
 _NO_TEXT = "hold a NUL character or half of a character, which no text file can keep"
-_MAX_STRAY_ENTRIES = 3
 _MAX_CLASSES_OF_NUMBERS = 20
+# Until pandas 3.1 a number is not always read as it was written, unless this is asked for; since then it always is.
+_EXACTLY: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+_PLAIN = {mark: re.compile(rf"[+-]?([0-9]+[{mark}]?[0-9]*|[{mark}][0-9]+)([eE][+-]?[0-9]+)?") for mark in ".,"}
+# Byte-order marks; that of UTF-32 begins as that of UTF-16 does.
+_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -65,13 +83,16 @@ class Table:
         frame: The rows, shape `(n_rows, n_columns)`, with distinct string names.
         name: File name, or the name given by the caller.
         sha256: Digest of the file's bytes, or of the values where there was no file.
-        notes: What reading decided on the way (delimiter, decimal comma), one sentence each.
+        notes: What reading decided on the way (delimiter, decimal comma, what is a blank, what the values leave open),
+            one sentence each.
+        spellings: How the columns were written that were text, by name.
     """
 
     frame: pd.DataFrame
     name: str
     sha256: str
     notes: tuple[str, ...] = ()
+    spellings: Mapping[str, Spelling] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,9 +107,14 @@ class Column:
         n_blank: Number of rows without a value.
         n_distinct: Number of distinct values, blanks apart.
         detail: Range, most frequent values or first value, for people to read.
-        note: What would surprise: entries read as blanks, why the column is left out. Often empty.
+        note: What would surprise: how an entry was read that has two readings, entries read as blanks, why the column
+            is left out. Often empty.
         date_format: For dates written as text, the format that reads them.
         has_time: For dates, whether hours are worth a feature.
+        decimal: For numbers written as text, the decimal mark, `"."` or `","`; `""` if all are whole and nothing in
+            the table shows it. None if they were numbers already.
+        unit: For numbers written as text, what stands before or after them, such as `"%"` or `"$"`.
+        words: Of the usual spellings of "not available", such as `"NA"`, those that are values of this column.
     """
 
     name: str
@@ -100,6 +126,9 @@ class Column:
     note: str = ""
     date_format: str | None = None
     has_time: bool = False
+    decimal: str | None = None
+    unit: str = ""
+    words: tuple[str, ...] = ()
 
     @property
     def is_used(self) -> bool:
@@ -113,8 +142,8 @@ class Column:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Column:
         """The column of a record that `as_dict` wrote; unknown entries of later versions are passed over."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in record.items() if key in known})
+        known = {key: record[key] for key in (each.name for each in fields(cls)) if key in record}
+        return cls(**{**known, "words": tuple(known.get("words", ()))})
 
 
 @dataclass(frozen=True)
@@ -142,16 +171,25 @@ class Target:
 # --------------------------------------------------------------------------------------------------------- reading
 
 
-def read_table(source: str | Path | pd.DataFrame, *, name: str | None = None) -> Table:
+def read_table(
+    source: str | Path | pd.DataFrame, *, name: str | None = None, columns: Sequence[Column] | None = None
+) -> Table:
     """Reads a CSV or Parquet file, or takes a DataFrame, and refuses what cannot be one table.
 
-    Text files are UTF-8 (a byte-order mark is fine, gzip as well). The delimiter is found among comma, semicolon, tab
-    and vertical bar, and so is a decimal comma; both are told in `Table.notes`. `?` and the usual spellings of "not
-    available" are blanks.
+    Text files are UTF-8, or UTF-16 with a byte-order mark, gzipped or not. The delimiter is found among comma,
+    semicolon, tab and vertical bar. Numbers and dates are read column by column, as they are written: with a decimal
+    point or comma, with marks between thousands, with `%` or a currency. What the entries of a column leave open, as
+    `1.234` everywhere, is decided by the other columns, then by the delimiter, and always told in `Table.notes`; so is
+    what was read as a blank. Empty fields, `?` and `nan` are blanks; `NA`, `null` and `None` are blanks among numbers
+    and dates, and among words where the table shows that it means blanks by them. Columns of text in a DataFrame are
+    read in the same way; what is a number or a date there already stays one. So if a note tells that a column was
+    taken for what it is not, give `pandas.read_csv(path, sep=";", decimal=".")` in place of the path, say.
 
     Args:
         source: Path of a `.csv`, `.tsv`, `.txt`, `.csv.gz` or `.parquet` file, or a DataFrame, which is not changed.
         name: Name to report. Defaults to the file name, or `"table"`.
+        columns: What `describe_columns` said about the first table, if these are new rows for it: the text of its
+            columns is left for `as_features`, which reads it as that of the first table was read. Defaults to `None`.
 
     Returns:
         A `Table`.
@@ -160,9 +198,12 @@ def read_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
         DataError: If there is no such file, or it is no table; the message names the line and what to do.
         MissingPackageError: If a Parquet file is read without pyarrow.
     """
+    known = {column.name: column for column in columns or () if column.decimal is not None or column.kind != "number"}
     if isinstance(source, pd.DataFrame):
         frame = _checked_frame(source, name or "table")
-        return Table(frame, name or "table", _digest_of_values(frame))
+        digest = _digest_of_values(frame)
+        frame, notes, spellings = _respelt(frame, known)
+        return Table(frame, name or "table", digest, notes, spellings)
     path = Path(source)
     if not path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -174,12 +215,11 @@ def read_table(source: str | Path | pd.DataFrame, *, name: str | None = None) ->
         raise DataError(f"{quoted(path.name)} has an unknown ending: give {_endings()}.{_what_it_looks_like(path)}")
     if path.stat().st_size == 0:
         raise DataError(f"{quoted(path.name)} is empty (0 bytes).")
-    notes: tuple[str, ...] = ()
     if lowered.endswith(_PARQUET_ENDINGS):
-        frame = _read_parquet(path)
+        frame, notes, spellings = _respelt(_checked_frame(_read_parquet(path), path.name), known)
     else:
-        frame, notes = _read_text(path)
-    return Table(_checked_frame(frame, path.name), name or path.name, _digest_of_file(path), notes)
+        frame, notes, spellings = _read_text(path, known)
+    return Table(frame, name or path.name, _digest_of_file(path), notes, spellings)
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -198,62 +238,189 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
 
 
-def _read_text(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    head = _head(path, 1 << 16, unzip=True)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{quoted(path.name)} is UTF-16 text. Save it as UTF-8.")
-    if b"\x00" in head or head.startswith((b"PAR1", b"PK\x03\x04", b"%PDF", b"\x89PNG", b"\xd0\xcf\x11\xe0")):
-        raise DataError(f"{quoted(path.name)} is a binary file, not text.{_what_it_looks_like(path)}")
-    delimiter = _find_delimiter(head)
-    header = _check_lines(path, delimiter)
-    decimal = _find_decimal(head, delimiter)
+def _read_text(path: Path, known: Mapping[str, Column]) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, Spelling]]:
+    text = _text_of(path)
+    lines = _check_lines(text)
+    looks = {name: _Sample(cells) for name, cells in zip(lines.header, zip(*lines.sample, strict=True), strict=False)}
+    shown = {look.numbers.proven() for look in looks.values()}
+    # pandas reads plain numbers, much faster than any code of ours; whatever else there is comes as text.
+    decimal = "," if "," in shown and "." not in shown and not known else "."
+    as_text = [name for name, look in looks.items() if _must_be_text(look, decimal, known.get(name))]
+    blanks = dict[str, list[str]]({name: [] for name in lines.header})
+    blanks.update({name: look.blanks_if_numbers(decimal) for name, look in looks.items() if name not in as_text})
+    options: dict[str, Any] = {
+        "sep": text.delimiter, "names": lines.header, "header": 0, "index_col": False, "skipinitialspace": True,
+        "keep_default_na": False, "low_memory": False, "decimal": decimal, **_EXACTLY,
+    }  # fmt: skip
     # Through our own door, since pandas goes by the name to see whether a file is zipped.
-    with _open_text(path) as file:
-        frame = pd.read_csv(
-            file,
-            sep=delimiter,
-            names=header,
-            header=0,
-            index_col=False,
-            decimal=decimal,
-            skipinitialspace=True,
-            na_values=["?"],
-            low_memory=False,
-        )
+    with text.open() as file:
+        na_values: Any = {name: ["", *words] for name, words in blanks.items()}
+        frame = pd.read_csv(file, dtype=dict.fromkeys(as_text, "str"), na_values=na_values, **options)
+    again = [
+        name
+        for name, look in looks.items()
+        if name not in as_text
+        and _is_doubtful(frame[name], look, decimal, known.get(name), blanks[name], is_whole=lines.is_whole)
+    ]
+    if again:
+        with text.open() as file:
+            na_values = dict.fromkeys(again, [""])
+            texts = pd.read_csv(file, usecols=again, dtype="str", na_values=na_values, **options)
+        frame[again] = texts[again]
+    typed = {
+        name: (decimal if looks[name].numbers.only[decimal] or _has_decimals(frame[name]) else "", blanks[name])
+        for name in looks
+        if pd.api.types.is_numeric_dtype(frame[name].dtype) and not pd.api.types.is_bool_dtype(frame[name].dtype)
+    }
+    frame = _checked_frame(frame, path.name)
+    frame, notes, spellings = _respelt(frame, known, text=text, typed=typed)
+    return frame, notes, spellings
+
+
+class _Sample:
+    """What some rows of a column hold, before the whole is parsed."""
+
+    def __init__(self, cells: Sequence[str]) -> None:
+        found = Counter(cell.strip() for cell in cells)
+        self.blanks = [text for text in found if text and (text in SURE_BLANKS or text in MAYBE_BLANKS)]
+        self.texts = [text for text in found if text and text not in self.blanks]
+        self.numbers = Numbers({text: found[text] for text in self.texts})
+
+    def blanks_if_numbers(self, decimal: str) -> list[str]:
+        """The words that pandas may take as blanks in a column of numbers."""
+        return self.blanks if self.texts and all(map(_PLAIN[decimal].fullmatch, self.texts)) else []
+
+
+def _must_be_text(look: _Sample, decimal: str, known: Column | None) -> bool:
+    """Whether pandas would lose how a column is written."""
+    if known is not None:
+        return known.kind == "category" or known.decimal == "," or bool(known.unit)
+    return look.numbers.are_codes() or (bool(look.numbers.either) and not look.numbers.only[decimal])
+
+
+def _is_doubtful(
+    series: pd.Series[Any], look: _Sample, decimal: str, known: Column | None, blanks: list[str], *, is_whole: bool
+) -> bool:
+    """Whether a column that pandas has read must be looked at as text after all."""
+    if not pd.api.types.is_numeric_dtype(series.dtype):
+        return bool(blanks)
+    if not pd.api.types.is_float_dtype(series.dtype) or (known is not None and known.decimal != ""):
+        return False
+    if known is None and (look.numbers.only[decimal] or _has_decimals(series)):
+        return False
+    return bool(look.numbers.either) or not is_whole
+
+
+def _has_decimals(series: pd.Series[Any]) -> bool:
+    """Whether numbers cannot be whole ones with marks between thousands: 0.123, 12.5, 1234.567."""
+    values = np.abs(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    values = values[np.isfinite(values)]
+    fractions = values != np.floor(values)
+    in_thousands = values[fractions] * 1000
+    return bool(
+        (fractions & ((values < 1) | (values >= 1000))).any()
+        or (np.abs(in_thousands - np.round(in_thousands)) > 1e-6).any()
+    )
+
+
+def _has_fractions(series: pd.Series[Any]) -> bool:
+    values = _as_floats(series)
+    values = values[np.isfinite(values)]
+    return bool((values != np.floor(values)).any())
+
+
+def _respelt(
+    frame: pd.DataFrame,
+    known: Mapping[str, Column],
+    *,
+    text: _Text | None = None,
+    typed: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, Spelling]]:
+    """The table with the numbers of its text columns read, what is to be said about it, and how they were written."""
+    unknown = [name for name in frame.columns if name not in known and is_text(frame[name])]
+    where: dict[str, Any] = {}
+    if text is not None:
+        where = {"delimiter": text.delimiter, "blank_words": _unquoted_blanks(text.head, text.delimiter)}
+    spellings = find_spellings(frame[unknown], typed=typed, **where)
+    read = {name: respelt(frame[name], spellings[str(name)]) for name in unknown}
+    changed = {name: series for name, series in read.items() if series is not frame[name]}
+    if changed:
+        frame = frame.copy(deep=False)
+        for name, series in changed.items():
+            frame[name] = series
     notes = []
-    if delimiter != ",":
-        notes.append(f"columns are separated by a {_DELIMITERS[delimiter]}")
-    if decimal == ",":
-        notes.append("numbers are written with a decimal comma")
-    return frame, tuple(notes)
+    if text is not None and text.delimiter != "," and frame.shape[1] > 1:
+        notes.append(f"columns are separated by a {_DELIMITERS[text.delimiter]}")
+    notes += _told(frame, spellings)
+    if text is not None and text.encoding != "utf-8-sig":
+        notes.append(f"the text is {text.encoding.upper()}")
+    return frame, tuple(notes), spellings
 
 
-def _check_lines(path: Path, delimiter: str) -> list[str]:
-    """Reads every line once, in constant memory; returns the header, or refuses with a line number."""
+def _told(frame: pd.DataFrame, spellings: Mapping[str, Spelling]) -> list[str]:
+    """What the spellings of columns leave to say about the table."""
+    notes = []
+    sure = {name: how.decimal for name, how in spellings.items() if how.decimal and not how.doubt}
+    commas, points = ([name for name in sure if sure[name] == mark and _has_fractions(frame[name])] for mark in ",.")
+    if commas:
+        where = f" in {_listed(commas, 3)}, with a decimal point in {_listed(points, 3)}" if points else ""
+        notes.append(f"numbers are written with a decimal comma{where}")
+    notes += [f"{quoted(name)}: {how.doubt}" for name, how in spellings.items() if how.doubt]
+    notes += [f"{quoted(name)}: {note}" for name, how in spellings.items() if how.kind == "words" for note in how.notes]
+    most = 8
+    return notes if len(notes) <= most else [*notes[:most], f"{len(notes) - most} more columns have notes of this kind"]
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """What the lines of a file are: the header, some rows, and whether these are all."""
+
+    header: list[str]
+    sample: list[list[str]]
+    is_whole: bool
+
+
+def _check_lines(text: _Text) -> _Lines:
+    """Reads every line once, in constant memory; refuses with a line number."""
+    path, first = text.path, 1 + text.tells_delimiter
+    started = first
     try:
-        with _open_text(path) as file:
-            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
+        with text.open() as file, _cells_of_any_length():
+            reader = csv.reader(file, delimiter=text.delimiter, skipinitialspace=True)
             header = _header(reader, path)
-            started = reader.line_num + 1
+            started = first + reader.line_num
+            sample: list[list[str]] = []
+            n_rows, n_sample = 0, max(min(200_000 // len(header), 1000), 100)
             for row in reader:
                 if row and len(row) != len(header):
-                    raise DataError(_ragged_message(path, header, row, started, delimiter))
+                    raise DataError(_ragged_message(path, header, row, started, text.delimiter))
                 if row and row[0].strip() == header[0] and [cell.strip() for cell in row] == header:
                     raise DataError(
                         f"{quoted(path.name)} repeats its header in line {started}. Are these several files in one? "
                         "Remove the repeated line."
                     )
-                started = reader.line_num + 1
+                started = first + reader.line_num
+                if row:
+                    n_rows += 1
+                    if n_rows <= n_sample or (n_rows % 997 == 0 and len(sample) < 2 * n_sample):
+                        sample.append(row)
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{quoted(path.name)} is not UTF-8 text: line {_first_undecodable_line(path)} has the byte "
-            f"0x{error.object[error.start]:02x}. Save it as UTF-8 (iconv -f latin1 -t utf-8 OLD > NEW)."
-        ) from error
+        raise DataError(_undecodable_message(text, error)) from error
     except csv.Error as error:
         raise DataError(f"{quoted(path.name)} cannot be read after line {started}: {error}.") from error
     except (OSError, EOFError) as error:
         raise DataError(f"{quoted(path.name)} cannot be read: {_first_line(error)}.") from error
-    return header
+    return _Lines(header, sample, n_rows == len(sample))
+
+
+@contextlib.contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """Python's csv module refuses cells beyond 131,072 characters, unless the whole process is told otherwise."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
@@ -261,7 +428,7 @@ def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
     if row is None:
         raise DataError(f"{quoted(path.name)} holds no lines.")
     header = [cell.strip() or f"column {position}" for position, cell in enumerate(row, 1)]
-    if len(header) > 1 and all(_is_number(cell) for cell in header):
+    if len(header) > 1 and all(number_in(cell, ".") or number_in(cell, ",") for cell in header):
         raise DataError(
             f"The first line of {quoted(path.name)} holds numbers ({', '.join(header[:3])} ...), not column names. "
             "Add a header line."
@@ -280,29 +447,36 @@ def _ragged_message(path: Path, header: list[str], row: list[str], line: int, de
     )
 
 
-def _find_delimiter(head: bytes) -> str:
+def _find_delimiter(head: str) -> str:
     """The delimiter that cuts the header, and most of the first lines like it."""
-    lines = head.decode("utf-8-sig", errors="replace").splitlines()
+    lines = head.splitlines()
     # The last line is cut off where the sample ends.
     lines = [line for line in lines[:51] if line.strip()] if len(lines) < 51 else lines[:50]
 
-    def fitness(delimiter: str) -> tuple[float, int]:
-        widths = [len(row) for row in csv.reader(lines, delimiter=delimiter)]
+    def fitness(delimiter: str) -> tuple[float, bool, int]:
+        widths = [len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)]
         if not widths or widths[0] == 1:
-            return (0.0, 1)
-        return (sum(width == widths[0] for width in widths) / len(widths), widths[0])
+            return (0.0, False, 1)
+        # Commas stand in names and numbers as well ("weight, kg"; 1,5), and may be as regular there.
+        return (sum(width == widths[0] for width in widths) / len(widths), delimiter in ";\t", widths[0])
 
-    return max(_DELIMITERS, key=fitness)
+    best = max(_DELIMITERS, key=fitness)
+    with_comma = [line for line in lines[1:] if "," in line]
+    are_numbers = with_comma and all(number_in(line, ".") or number_in(line, ",") for line in with_comma)
+    return "\t" if fitness(best)[0] == 0 and are_numbers else best  # one column, of numbers with commas in them
 
 
-def _find_decimal(head: bytes, delimiter: str) -> str:
-    if delimiter == ",":
-        return "."
-    sample = head.decode("utf-8-sig", errors="replace")
+def _unquoted_blanks(head: str, delimiter: str) -> dict[str, str]:
+    """Spellings of blanks that stand without quotes in a file that quotes all its words, as those of R."""
     edge = re.escape(delimiter)
-    with_comma = re.findall(rf"(?:^|{edge})\s*-?\d+,\d+(?={edge}|\s*$)", sample, flags=re.MULTILINE)
-    with_point = re.findall(rf"(?:^|{edge})\s*-?\d+\.\d+(?={edge}|\s*$)", sample, flags=re.MULTILINE)
-    return "," if with_comma and not with_point else "."
+    body = head.partition("\n")[2]
+    bare = set(re.findall(rf"(?:^|{edge})[ ]*([^\W\d][^{edge}\"\r\n]*)(?={edge}|\r?$)", body, flags=re.MULTILINE))
+    in_quotes = set(re.findall(rf'(?:^|{edge})[ ]*"([^"\n]*)"(?={edge}|\r?$)', body, flags=re.MULTILINE))
+    words = {word for word in in_quotes if re.search(r"[^\W\d]", word)}
+    other = {word for word in bare if word not in MAYBE_BLANKS | SURE_BLANKS and word.lower() not in TRUTH}
+    if not words or other:
+        return {}
+    return dict.fromkeys((bare & MAYBE_BLANKS) - in_quotes, "as it stands without quotes")
 
 
 def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -333,26 +507,38 @@ def _refuse_duplicates(names: Sequence[str], source: str) -> None:
 # ----------------------------------------------------------------------------------------------------- description
 
 
-def describe_columns(frame: pd.DataFrame) -> list[Column]:
+def describe_columns(table: pd.DataFrame | Table) -> list[Column]:
     """Says what each column holds.
 
-    Text whose values are all numbers but for at most three distinct entries is a number, these entries being blanks.
-    Text that repeats is a category; text with a value of its own in most rows is an id (single words) or text
-    (several). Whole numbers are an id if they count the rows or are unique under a name such as `customer_id`.
+    Text is numbers, or dates, if one spelling reads all of its entries but for a few (three distinct ones, or one in a
+    hundred), which are blanks. Other text that repeats is a category; text with a value of its own in most rows is an
+    id (single words) or text (several). Whole numbers are an id if they count the rows or are unique under a name such
+    as `customer_id`.
 
     Args:
-        frame: The table, shape `(n_rows, n_columns)`.
+        table: What `read_table` returned, or a DataFrame, of shape `(n_rows, n_columns)`.
 
     Returns:
         One `Column` for each column, in order.
     """
-    return [_describe(frame[name]) for name in frame.columns]
+    frame, spellings = _as_read(table)
+    return [_describe(frame[name], spellings.get(str(name))) for name in frame.columns]
 
 
-def _describe(series: pd.Series[Any]) -> Column:
+def _as_read(table: pd.DataFrame | Table) -> tuple[pd.DataFrame, Mapping[str, Spelling]]:
+    if isinstance(table, Table):
+        return table.frame, table.spellings
+    frame, _, spellings = _respelt(table, {})
+    return frame, spellings
+
+
+def _describe(series: pd.Series[Any], how: Spelling | None) -> Column:
     name, n_rows = str(series.name), len(series)
     values = series.dropna()
     base: dict[str, Any] = {"name": name, "n_rows": n_rows, "n_blank": n_rows - len(values), "n_distinct": 0}
+    if how is not None:
+        base.update(decimal=how.decimal, unit=how.unit, words=how.words)
+    note = "" if how is None else how.note
     if len(values) == 0:
         return Column(kind="empty", note="left out: no row has a value", **base)
     try:
@@ -364,10 +550,19 @@ def _describe(series: pd.Series[Any]) -> Column:
     if pd.api.types.is_bool_dtype(values.dtype):
         return Column(kind="boolean", detail=_shares(values), **base)
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
-        return _describe_dates(values, None, base)
+        return _describe_dates(_without_zone(values), None, base)
     if pd.api.types.is_numeric_dtype(values.dtype) or pd.api.types.is_timedelta64_dtype(values.dtype):
-        return _describe_numbers(values, base)
-    return _describe_strings(values, base)
+        return _describe_numbers(values, base, note)
+    if how is not None and how.kind == "number":  # with a few entries that are none
+        numbers = pd.Series(_as_floats(values)).dropna()
+        base = {**base, "n_blank": n_rows - len(numbers), "n_distinct": int(numbers.nunique())}
+        return _describe_numbers(numbers, base, note)
+    texts = values.astype("str").str.strip()
+    if how is not None and how.date_format is not None:
+        dates = read_dates(texts, how.date_format).dropna()
+        base = {**base, "n_blank": n_rows - len(dates), "n_distinct": int(dates.nunique())}
+        return _describe_dates(dates, how.date_format, base, note)
+    return _describe_words(texts, base, note)
 
 
 def _describe_numbers(values: pd.Series[Any], base: dict[str, Any], note: str = "") -> Column:
@@ -378,49 +573,43 @@ def _describe_numbers(values: pd.Series[Any], base: dict[str, Any], note: str = 
         return Column(kind="empty", note="left out: no finite value", **base)
     if n_infinite:
         base = {**base, "n_blank": base["n_blank"] + n_infinite}
-        note = f"{_count(n_infinite, 'infinite entry', 'infinite entries')} read as blank"
+        note = _noted(note, f"{_count(n_infinite, 'infinite entry', 'infinite entries')} read as blank")
     if _counts_rows(finite, base):
         span = f"{_number(finite.min())} to {_number(finite.max())}"
-        return Column(kind="id", detail=span, note="left out: a number for each row", **base)
+        return Column(kind="id", detail=span, note=_noted("left out: a number for each row", note), **base)
     if base["n_distinct"] == 2 and set(np.unique(finite)) == {0.0, 1.0}:
         return Column(kind="boolean", detail=f"1 in {np.mean(finite == 1):.0%}", note=note, **base)
+    if np.abs(finite).max() > 2**53 and np.array_equal(finite, np.round(finite)):
+        note = _noted(note, "whole numbers of more than 15 digits, of which the last are lost")
     span = f"{_number(finite.min())} to {_number(finite.max())}, median {_number(np.median(finite))}"
     return Column(kind="number", detail=span, note=note, **base)
 
 
-def _describe_strings(values: pd.Series[Any], base: dict[str, Any]) -> Column:
-    texts = values.astype("str").str.strip()
+def _describe_words(texts: pd.Series[Any], base: dict[str, Any], note: str) -> Column:
     counts = texts.value_counts()
-    base = {**base, "n_distinct": len(counts)}
-    if set(counts.index.str.lower()) <= set(_TRUTH) and len(counts) == 2:
-        return Column(kind="boolean", detail=_shares(texts), **base)
-    if (stray := _stray_entries(counts)) is not None:
-        numbers = pd.to_numeric(texts, errors="coerce").dropna()
-        base = {**base, "n_blank": base["n_rows"] - len(numbers), "n_distinct": int(numbers.nunique())}
-        spelt = ", ".join(f"'{_short(entry)}'" for entry in stray)
-        return _describe_numbers(numbers, base, f"entries {spelt} read as blank" if stray else "")
-    if (date_format := _date_format(counts.index)) is not None:
-        return _describe_dates(pd.to_datetime(texts, format=date_format), date_format, base)
     n_values, n_distinct = len(texts), len(counts)
+    base = {**base, "n_distinct": n_distinct}
+    if set(counts.index.str.lower()) <= set(TRUTH) and n_distinct == 2:
+        return Column(kind="boolean", detail=_shares(texts), note=note, **base)
     first = f"such as '{_short(texts.iloc[0])}'"
     if n_distinct > 0.5 * n_values and n_distinct > 10:
         n_words = np.mean([len(text.split()) for text in texts.head(1000)])
         if n_words >= 3:
-            return Column(kind="text", detail=first, note="left out: free text", **base)
+            return Column(kind="text", detail=first, note=_noted("left out: free text", note), **base)
         share = "a value of its own" if n_distinct == n_values else "nearly a value of its own"
-        return Column(kind="id", detail=first, note=f"left out: {share} in each row", **base)
-    note = "rare values share one place" if n_distinct > 30 else ""
+        return Column(kind="id", detail=first, note=_noted(f"left out: {share} in each row", note), **base)
+    note = _noted(note, "rare values share one place" if n_distinct > 30 else "")
     return Column(kind="category", detail=_shares(texts), note=note, **base)
 
 
-def _describe_dates(dates: pd.Series[Any], date_format: str | None, base: dict[str, Any]) -> Column:
-    dates = _without_zone(dates)
+def _describe_dates(dates: pd.Series[Any], date_format: str | None, base: dict[str, Any], note: str = "") -> Column:
     has_time = bool((dates != dates.dt.normalize()).any())
     detail = f"{dates.min():%Y-%m-%d} to {dates.max():%Y-%m-%d}"
-    note = ""
-    if date_format in ("%m/%d/%Y", "%m/%d/%Y %H:%M") and bool((dates.dt.day <= 12).all()):
-        note = "read as month/day/year, which the values leave open"
     return Column(kind="date", detail=detail, note=note, date_format=date_format, has_time=has_time, **base)
+
+
+def _noted(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _counts_rows(numbers: np.ndarray, base: dict[str, Any]) -> bool:
@@ -432,33 +621,6 @@ def _counts_rows(numbers: np.ndarray, base: dict[str, Any]) -> bool:
     consecutive = numbers.max() - numbers.min() == len(numbers) - 1
     name = base["name"]
     return bool(consecutive or _ID_NAME.search(name.lower()) or _ID_NAME.search(name))
-
-
-def _stray_entries(counts: pd.Series[int]) -> list[str] | None:
-    """The few entries that keep a column from being numbers; None where it is not one."""
-    as_numbers = pd.to_numeric(pd.Series(counts.index.astype("object")), errors="coerce").to_numpy()
-    strays = np.flatnonzero(np.isnan(as_numbers))
-    n_strays = int(counts.to_numpy()[strays].sum())
-    if len(strays) > _MAX_STRAY_ENTRIES or n_strays > 0.5 * counts.sum() or len(strays) == len(counts):
-        return None
-    # Two spellings of which one is a number ("0" and "none") are more likely two categories.
-    if len(strays) and len(counts) - len(strays) < 5:
-        return None
-    return [str(entry) for entry in counts.index[strays]]
-
-
-def _date_format(distinct: Iterable[Any]) -> str | None:
-    texts = pd.Series(list(distinct), dtype="object")
-    # Cheap refusal first: a date has two separators or the name of a month.
-    if not texts.head(50).str.match(r"^(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}|\d{1,2}-\w{3}-\d{4}|\w{3} \d)").all():
-        return None
-    for candidate in _DATE_FORMATS:
-        try:
-            pd.to_datetime(texts, format=candidate, utc=candidate == "ISO8601")
-        except (ValueError, TypeError):
-            continue
-        return candidate
-    return None
 
 
 # -------------------------------------------------------------------------------------------------------- features
@@ -507,7 +669,7 @@ def unread_entries(frame: pd.DataFrame, features: pd.DataFrame, columns: Sequenc
         if column.kind not in ("number", "boolean", "date"):
             continue
         read = features[f"{column.name} (days)" if column.kind == "date" else column.name]
-        n_unread = int((frame[column.name].notna() & read.isna()).sum())
+        n_unread = int((~is_blank(frame[column.name]) & read.isna().to_numpy()).sum())
         if n_unread:
             found[column.name] = n_unread
     return found
@@ -520,13 +682,17 @@ def category_names(columns: Sequence[Column]) -> list[str]:
 
 def _features_of(series: pd.Series[Any], column: Column) -> dict[str, Any]:
     if column.kind == "category":
-        texts = series.astype("object").where(series.notna(), None)
-        return {column.name: np.array([_as_category(value) for value in texts], dtype=object)}
+        return {column.name: _as_categories(series, column.words)}
     if column.kind == "boolean":
-        return {column.name: _as_truth(series)}
+        return {column.name: _as_truth(series, column)}
     if column.kind == "date":
         return _date_parts(series, column)
-    return {column.name: _as_floats(series, finite=True)}
+    return {column.name: _as_floats(series, column, finite=True)}
+
+
+def _as_categories(series: pd.Series[Any], words: Sequence[str]) -> np.ndarray:
+    texts = series.astype("object").mask(is_blank(series, words), None)
+    return np.array([_as_category(value) for value in texts], dtype=object)
 
 
 def _as_category(value: Any) -> Any:
@@ -538,18 +704,19 @@ def _as_category(value: Any) -> Any:
     return str(value).strip()
 
 
-def _as_truth(series: pd.Series[Any]) -> np.ndarray:
-    if pd.api.types.is_bool_dtype(series.dtype) or pd.api.types.is_numeric_dtype(series.dtype):
+def _as_truth(series: pd.Series[Any], column: Column) -> np.ndarray:
+    if not is_text(series):
         return _as_floats(series, finite=True)
     texts = series.astype("object").map(lambda value: value if pd.isna(value) else str(value).strip().lower())
-    return texts.map({**_TRUTH, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}).to_numpy(dtype=np.float64)
+    truths = texts.map(TRUTH).to_numpy(dtype=np.float64)
+    numbers = _as_floats(series, column)
+    return np.where(np.isnan(truths) & np.isin(numbers, [0, 1]), numbers, truths)
 
 
 def _date_parts(series: pd.Series[Any], column: Column) -> dict[str, Any]:
     if not pd.api.types.is_datetime64_any_dtype(series.dtype):
-        texts = series.astype("object")
-        parse = column.date_format or "ISO8601"
-        series = pd.to_datetime(texts, format=parse, errors="coerce", utc=parse == "ISO8601")
+        texts = series.astype("object").map(lambda value: value.strip() if isinstance(value, str) else value)
+        series = read_dates(texts, column.date_format or "ISO8601")
     dates = _without_zone(series)
     parts = {
         "days": (dates - pd.Timestamp(0)) / pd.Timedelta(days=1),
@@ -563,12 +730,15 @@ def _date_parts(series: pd.Series[Any], column: Column) -> dict[str, Any]:
     return {f"{column.name} ({part})": values.to_numpy(dtype=np.float64) for part, values in parts.items()}
 
 
-def _as_floats(series: pd.Series[Any], *, finite: bool = False) -> np.ndarray:
+def _as_floats(series: pd.Series[Any], column: Column | None = None, *, finite: bool = False) -> np.ndarray:
     if pd.api.types.is_timedelta64_dtype(series.dtype):
         series = series.dt.total_seconds()
-    elif not pd.api.types.is_numeric_dtype(series.dtype):
-        series = pd.to_numeric(series.astype("object"), errors="coerce")
-    numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    if pd.api.types.is_numeric_dtype(series.dtype):
+        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif column is not None:
+        numbers = read_numbers(series, column.decimal, column.unit)
+    else:  # read before; what is text still is no number
+        numbers = read_numbers(series.map(lambda value: None if isinstance(value, str) else value), None)
     if finite and np.isinf(numbers).any():
         numbers = np.where(np.isinf(numbers), np.nan, numbers)
     return numbers
@@ -582,14 +752,14 @@ def _without_zone(dates: pd.Series[Any]) -> pd.Series[Any]:
 # ---------------------------------------------------------------------------------------------------------- target
 
 
-def read_target(frame: pd.DataFrame, name: str, *, task: Task | None = None) -> Target:
+def read_target(table: pd.DataFrame | Table, name: str, *, task: Task | None = None) -> Target:
     """Takes the column to predict, decides what kind of task it is, and refuses what cannot be learned.
 
     Words and truth values are classes. Whole numbers are classes if there are at most 20 different ones, each in
     twenty rows on average; other numbers are a quantity.
 
     Args:
-        frame: The table.
+        table: What `read_table` returned, or a DataFrame.
         name: Name of the target column.
         task: `"classification"` or `"regression"` to decide it oneself. Defaults to `None`, inferred.
 
@@ -602,16 +772,19 @@ def read_target(frame: pd.DataFrame, name: str, *, task: Task | None = None) -> 
     """
     if task not in (None, "classification", "regression"):
         raise ParameterError(f"`task` must be 'classification' or 'regression'. Got {task!r}.")
+    frame, spellings = _as_read(table)
     if name not in frame.columns:
         raise ParameterError(_no_such_column(name, [str(column) for column in frame.columns]))
     series = frame[name]
-    column = _describe(series)
-    _refuse_unlearnable(column)
+    how = spellings.get(name)
+    column = _describe(series, how)
+    _refuse_unlearnable(column, "" if how is None else how.note)
     values, is_number = _target_values(series, column)
     kept = np.flatnonzero(~pd.isna(values))
     inferred, why = _infer_task(values[kept], is_number, column)
+    why = _noted(why, "" if how is None else how.note)
     if task == "regression" and not is_number:
-        held = f"{quoted(name)} holds {column.kind} ({column.detail})"
+        held = f"{quoted(name)} holds {column.kind} ({_noted(column.detail, '' if how is None else how.note)})"
         raise DataError(f"Regression needs a target of numbers, and {held}.")
     if task is not None and task != inferred:
         inferred, why = task, f"asked for; by itself it would be {inferred}: {why}"
@@ -625,19 +798,21 @@ def read_target(frame: pd.DataFrame, name: str, *, task: Task | None = None) -> 
     return Target(name, inferred, why, labels, kept, len(values) - len(kept))
 
 
-def _refuse_unlearnable(column: Column) -> None:
+def _refuse_unlearnable(column: Column, note: str) -> None:
+    seen = _noted(column.detail, note)
     name = f"The target {quoted(column.name)}"
     if column.kind == "empty":
-        raise DataError(f"{name} is empty: no row has a value.")
+        raise DataError(f"{name} is empty: no row has a value{f' ({note})' if note else ''}.")
     if column.n_distinct == 1:
-        raise DataError(f"{name} is constant: every row with a value has '{column.detail or 'the same'}'.")
+        value = column.detail.removesuffix(" 100%") or "the same"
+        raise DataError(f"{name} is constant: every row with a value has '{value}'{f' ({note})' if note else ''}.")
     if column.kind == "id":
         raise DataError(
             f"{name} looks like an id: {column.n_distinct} distinct values in {column.n_rows} rows "
-            f"({column.detail}). An id cannot be predicted; name another column."
+            f"({seen}). An id cannot be predicted; name another column."
         )
     if column.kind in ("text", "date", "other"):
-        raise DataError(f"{name} holds {column.kind} ({column.detail}). It must hold numbers or classes.")
+        raise DataError(f"{name} holds {column.kind} ({seen}). It must hold numbers or classes.")
 
 
 def _target_values(series: pd.Series[Any], column: Column) -> tuple[np.ndarray, bool]:
@@ -645,11 +820,10 @@ def _target_values(series: pd.Series[Any], column: Column) -> tuple[np.ndarray, 
     if column.kind == "category" or not (column.kind == "number" or pd.api.types.is_numeric_dtype(series.dtype)):
         if pd.api.types.is_bool_dtype(series.dtype):
             return series.to_numpy(dtype=object), False
-        texts = series.astype("object").where(series.notna(), None)
-        return np.array([_as_category(value) for value in texts], dtype=object), False
+        return _as_categories(series, column.words), False
     if pd.api.types.is_bool_dtype(series.dtype):
         return series.to_numpy(dtype=object, na_value=np.nan), False
-    numbers = _as_floats(series)
+    numbers = _as_floats(series)  # read before, in its spelling
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise DataError(
@@ -747,14 +921,6 @@ def _share(share: float) -> str:
     return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _endings() -> str:
     return "a .csv, .tsv, .txt, .csv.gz or .parquet file"
 
@@ -785,8 +951,51 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if zipped else open(path, "rb")  # type: ignore[return-value]
 
 
-def _open_text(path: Path) -> io.TextIOWrapper:
-    return io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig", newline="")
+@dataclass(frozen=True)
+class _Text:
+    """A text file: how it is encoded, what separates its columns, and how it begins."""
+
+    path: Path
+    encoding: str
+    delimiter: str
+    head: str
+    tells_delimiter: bool
+
+    def open(self) -> io.TextIOWrapper:
+        """The text from its header on."""
+        file = io.TextIOWrapper(_open_bytes(self.path), encoding=self.encoding, newline="")
+        if self.tells_delimiter:
+            file.readline()
+        return file
+
+
+def _text_of(path: Path) -> _Text:
+    encoding, head = _encoding_of(path)
+    # What spreadsheets write, and read, in a line of its own.
+    told = re.match(rf'"?sep=([{"".join(_DELIMITERS)}])"?\r?\n', head)
+    if told is not None:
+        return _Text(path, encoding, told[1], head[told.end() :], True)
+    return _Text(path, encoding, _find_delimiter(head), head, False)
+
+
+def _encoding_of(path: Path) -> tuple[str, str]:
+    """The encoding that a text file shows, and its beginning; anything but text is refused."""
+    head = _head(path, 1 << 16, unzip=True)
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding, head.decode(encoding, errors="ignore")
+    if head.startswith((b"PAR1", b"PK\x03\x04", b"%PDF", b"\x89PNG", b"\xd0\xcf\x11\xe0")):
+        raise DataError(f"{quoted(path.name)} is a binary file, not text.{_what_it_looks_like(path)}")
+    if b"\x00" in head:
+        pairs = head[: len(head) // 2 * 2]
+        for name, zeros in (("utf-16le", pairs[1::2]), ("utf-16be", pairs[::2])):
+            if zeros.count(0) > 0.9 * len(zeros):
+                raise DataError(
+                    f"{quoted(path.name)} looks like {name.upper()} text without a byte-order mark. Save it as UTF-8 "
+                    f"(iconv -f {name} -t utf-8 OLD > NEW)."
+                )
+        raise DataError(f"{quoted(path.name)} is a binary file, not text.{_what_it_looks_like(path)}")
+    return "utf-8-sig", head.decode("utf-8-sig", errors="replace")
 
 
 def _head(path: Path, n_bytes: int, *, unzip: bool = False) -> bytes:
@@ -797,14 +1006,35 @@ def _head(path: Path, n_bytes: int, *, unzip: bool = False) -> bytes:
         raise DataError(f"{quoted(path)} cannot be read: {_first_line(error)}.") from error
 
 
-def _first_undecodable_line(path: Path) -> int:
+def _undecodable_message(text: _Text, error: UnicodeDecodeError) -> str:
+    path = text.path
+    if text.encoding != "utf-8-sig":
+        begins = f"it begins as {text.encoding.upper()} text and is none"
+        return f"{quoted(path.name)} is damaged: {begins}. Save it as UTF-8."
+    number, line = _first_undecodable_line(path)
+    told = f"{quoted(path.name)} is not UTF-8 text: line {number} has the byte 0x{error.object[error.start]:02x}."
+    # Windows-1252 is Latin-1 with more letters; which of the many encodings it is, only a reader can tell.
+    guess = "cp1252"
+    try:
+        shown = line.decode(guess)
+    except UnicodeDecodeError:
+        return f"{told} Save it as UTF-8 (iconv -f ENCODING -t utf-8 OLD > NEW, with the encoding it was saved in)."
+    near = next(place for place, character in enumerate(shown) if ord(character) > 127)
+    shown = quoted(shown[max(near - 20, 0) : near + 20].strip())
+    return (
+        f"{told} If it should say {shown} there, it is Windows-1252: save it as UTF-8 (iconv -f {guess} -t utf-8 OLD > "
+        f"NEW). Otherwise name its own encoding in place of {guess}."
+    )
+
+
+def _first_undecodable_line(path: Path) -> tuple[int, bytes]:
     with _open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError:
-                return number
-    return 0
+                return number, line
+    return 0, b""
 
 
 def _digest_of_file(path: Path) -> str:
