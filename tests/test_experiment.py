@@ -490,6 +490,51 @@ def test_the_report_is_one_page_that_fetches_nothing(which: str, request: pytest
     assert len(text) < 1_000_000
 
 
+def test_a_table_in_european_spelling_is_learned_kept_and_predicted_from(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    size, day = draw.integers(1, 3000, 60) / 4, pd.date_range("2024-01-01", periods=60)
+    truth = pd.DataFrame({"size": size, "day": day, "share": draw.integers(0, 100, 60), "price": 2 * size + 1000.5})
+    truth["Grade"] = ["A", "NA", "B"] * 20
+    written = pd.DataFrame(
+        {
+            "size": [f"{value:,.2f}".translate(str.maketrans(",.", ".,")) for value in truth["size"]],
+            "day": truth["day"].dt.strftime("%d.%m.%y"),
+            "share": [f"{value}%" for value in truth["share"]],
+            "price": [f"{value:,.2f} €".translate(str.maketrans(",.", ".,")) for value in truth["price"]],
+            "Grade": truth["Grade"],
+        }
+    )
+    written.to_csv(tmp_path / "table.csv", sep=";", index=False)
+    experiment = run_experiment(
+        tmp_path / "table.csv", "price", grid={"hidden": [[4]], "epochs": [2]}, cv=2, out=tmp_path / "out"
+    )
+    assert experiment.task == "regression" and experiment.test is not None and experiment.test_rows is not None
+    assert experiment.test.y_true.tolist() == truth["price"].iloc[experiment.test_rows].tolist()
+    told = _Page(_report(tmp_path / "out")).text
+    assert (
+        "Numbers are written with a decimal comma. 'Grade': 'NA' in 20 rows taken as a value, not as a blank." in told
+    )
+    # New rows in the same spelling are the same rows, for an experiment from a file as well.
+    expected = experiment.predict(truth)
+    loaded = load_experiment(tmp_path / "out")
+    assert loaded.columns == experiment.columns
+    written.head(1).to_csv(tmp_path / "new.csv", sep=";", index=False)
+    for rows in (tmp_path / "new.csv", written.head(1)):
+        pd.testing.assert_frame_equal(loaded.predict(rows), expected.head(1))
+    with pytest.warns(KerasToolkitWarning, match="1 of 1 in 'share' \\(number\\)"):
+        loaded.predict(written.head(1).assign(share="3 km"))
+    # A record of a version that knew no spellings is read still; one with another kind of value is not.
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    since = {"decimal", "unit", "words"}
+    older = [{key: column[key] for key in column.keys() - since} for column in record["columns"]]
+    (tmp_path / "out" / "run.json").write_text(json.dumps({**record, "columns": older}), encoding="utf-8")
+    assert {column.decimal for column in load_experiment(tmp_path / "out").columns} == {None}
+    record["columns"][0]["decimal"] = ";"
+    (tmp_path / "out" / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(SavedFileError, match="';' as 'decimal'"):
+        load_experiment(tmp_path / "out")
+
+
 def test_a_loaded_experiment_predicts_the_same(titanic: tuple[Experiment, Path]) -> None:
     experiment, folder = titanic
     loaded = load_experiment(folder / "out")

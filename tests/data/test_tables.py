@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import json
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from kerastoolkit.data.tables import (
     describe_columns,
     read_table,
     read_target,
+    unread_entries,
 )
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -45,9 +50,11 @@ BROKEN = {
     "latin-1": (
         "n,city\n1,Bern\n2,Zürich\n".encode("latin-1"),
         "table.csv",
-        r"not UTF-8 text: line 3 has the byte 0xfc",
+        r"not UTF-8 text: line 3 has the byte 0xfc. If it should say '2,Zürich' there, it is Windows-1252",
     ),
-    "utf-16": ("a,b\n1,2\n".encode("utf-16"), "table.csv", r"is UTF-16 text. Save it as UTF-8"),
+    "no encoding known": (b"n,city\n1,B\x81rn\n", "table.csv", r"iconv -f ENCODING -t utf-8"),
+    "utf-16 without a mark": ("a,b\n1,2\n".encode("utf-16le"), "table.csv", r"like UTF-16LE text.*iconv -f utf-16le"),
+    "utf-16, cut off": ("a,b\n1,2\n".encode("utf-16")[:-1], "table.csv", r"damaged: it begins as UTF-16 text"),
     "ragged, too long": (b"a,b,c\n1,2,3\n1,2,3,4,5\n", "table.csv", r"ragged: line 3 has 5 fields, the header has 3"),
     "ragged, too short": (b"a,b,c\n1,2,3\n4,5\n", "table.csv", r"ragged: line 3 has 2 fields, the header has 3"),
     "row names": (b"a,b\n1,2,3\n4,5,6\n", "table.csv", r"line 2 has 3 fields.*row names, a trailing delimiter"),
@@ -55,6 +62,7 @@ BROKEN = {
     "repeated header": (b"a,b\n1,2\na,b\n3,4\n", "table.csv", r"repeats its header in line 3. Are these several files"),
     "duplicate columns": (b"a,b,a\n1,2,3\n", "table.csv", r"duplicate column names: 'a'"),
     "no header": (b"1,2,3\n4,5,6\n", "table.csv", r"first line of 'table.csv' holds numbers \(1, 2, 3 ...\)"),
+    "no header, with commas": (b"1,5;2,5\n4,5;6\n", "table.csv", r"holds numbers \(1,5, 2,5 ...\)"),
     "not parquet": (b"a,b\n1,2\n", "table.parquet", r"not a Parquet file: it does not begin with PAR1"),
     "broken parquet": (b"PAR1" + b"\x00" * 40, "table.parquet", r"damaged Parquet file"),
     "parquet as csv": (b"PAR1" + b"x" * 40, "table.csv", r"It looks like Parquet: name it .parquet"),
@@ -101,6 +109,249 @@ def test_decimal_commas_are_read_and_said(tmp_path: Path) -> None:
     table = read_table(_file(tmp_path, "size;n\n1,5;1\n2,25;2\n"))
     assert table.frame["size"].tolist() == [1.5, 2.25]
     assert "decimal comma" in table.notes[1]
+
+
+SPELT = {
+    # entries, what they are, and the decimal mark and unit that are kept for new rows
+    "a decimal comma in quotes": (["1,5", "2,25"], [1.5, 2.25], ",", ""),
+    "points between thousands": (["1.234,5", "987,25"], [1234.5, 987.25], ",", ""),
+    "commas between thousands": (["1,234,567", "9"], [1234567, 9], ".", ""),
+    "narrow spaces between thousands": (["1\u202f234,5", "12\u00a0345,0"], [1234.5, 12345], ",", ""),
+    "apostrophes between thousands": (["1'234.50", "12’345.75"], [1234.5, 12345.75], ".", ""),
+    "Indian groups": (["12,34,567.5", "1,00,000.25"], [1234567.5, 100000.25], ".", ""),
+    "percent": (["12%", "7.5 %"], [12, 7.5], ".", "%"),
+    "dollars": (["$1,234", "-$56.50", "$1,234,567.89"], [1234, -56.5, 1234567.89], ".", "$"),
+    "money without cents": (["$1,234", "$2,500"], [1234, 2500], ".", "$"),
+    "euros": (["1.234,50 €", "99,00 €"], [1234.5, 99], ",", "€"),
+    "francs": (["CHF 1'234.50", "CHF 99.00"], [1234.5, 99], ".", "CHF"),
+    "accounts": (["(1,234.50)", "99.00"], [-1234.5, 99], ".", ""),
+    "a minus at the end, or a typographic one": (["12.5-", "\u22122.5"], [-12.5, -2.5], ".", ""),
+    "kilometres": (["195.5 km", "12 km"], [195.5, 12], ".", "km"),
+    "powers of ten": (["1,5E+03", "2e-1"], [1500, 0.2], ",", ""),
+    "whole numbers": (["12", "+7"], [12, 7], "", ""),
+}
+
+
+@pytest.mark.parametrize("case", SPELT)
+def test_numbers_are_read_in_the_format_of_their_column(case: str, tmp_path: Path) -> None:
+    entries, numbers, decimal, unit = SPELT[case]
+    content = "x|y\n" + "".join(f'"{entry}"|a\n' for entry in entries)
+    for table in (read_table(_file(tmp_path, content)), read_table(pd.DataFrame({"x": entries, "y": "a"}))):
+        assert table.frame["x"].tolist() == numbers
+        column = describe_columns(table)[0]
+        assert (column.kind, column.decimal, column.unit) == ("number", decimal, unit)
+        assert read_target(table, "x", task="regression").values.tolist() == numbers
+        # New rows, one at a time, mean the same; the description has been a file meanwhile.
+        column = Column.from_dict(json.loads(json.dumps(column.as_dict())))
+        for entry, number in zip(entries, numbers, strict=True):
+            new = _file(tmp_path, f'x|y\n"{entry}"|a\n', "new.csv")
+            assert as_features(read_table(new, columns=[column]).frame, [column])["x"].tolist() == [number]
+
+
+@pytest.mark.parametrize(
+    ("other", "entries", "numbers", "because"),
+    [
+        ("", ["1.234", "2.500"], [1.234, 2.5], "as nothing in the table tells; it could be 1234"),
+        ("", ["1,234", "2,500"], [1234, 2500], "as nothing in the table tells; it could be 1.234"),
+        ("121137,22", ["1.234", "2.500"], [1234, 2500], "as 'other' has decimal commas; it could be 1.234"),
+        ("121137.22", ["1,234", "2,500"], [1234, 2500], "as 'other' has decimal points; it could be 1.234"),
+        ("", ["1.234", "950"], [1234, 950], "as numbers below a thousand stand beside it without decimals"),
+        ("", ["1.234", "2950"], [1.234, 2950], "as numbers above a thousand stand beside it without such a mark"),
+        (";", ["195.000", "210.500"], [195000, 210500], "as columns that are separated by semicolons mostly have"),
+        ("", ["1.234 €", "2.500 €"], [1234, 2500], "as money has no three decimals"),
+    ],
+)
+def test_what_a_column_leaves_open_the_table_decides_and_says(
+    other: str, entries: list[str], numbers: list[float], because: str, tmp_path: Path
+) -> None:
+    delimiter = other if other == ";" else "|"
+    lines = [f"{entry}{delimiter}{other.strip(';') or 'a'}" for entry in entries]
+    table = read_table(_file(tmp_path, "\n".join([f"x{delimiter}other", *lines])))
+    assert table.frame["x"].tolist() == numbers
+    column = describe_columns(table)[0]
+    assert f"'{entries[0]}' is read as {numbers[0]:.15g}, {because}" in column.note
+    assert f"'x': {column.note}" in table.notes
+    assert because in read_target(table, "x", task="regression").why
+
+
+def test_one_column_with_points_does_not_change_another_with_commas(tmp_path: Path) -> None:
+    lines = [f"{n},5;{n}.25;{n}.234,75" for n in range(1, 30)]
+    table = read_table(_file(tmp_path, "\n".join(["comma;point;both", *lines])))
+    assert table.frame.iloc[0].tolist() == [1.5, 1.25, 1234.75]
+    assert "numbers are written with a decimal comma in 'comma', 'both', with a decimal point in 'point'" in table.notes
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ([f"{n},5" if n % 2 else f"{n}.5" for n in range(30)], r"written in two ways \('0.5', '1,5'\)"),
+        ([f"{n} €" if n % 2 else f"${n}" for n in range(30)], r"in several units \('\$', '€'\)"),
+        ([f"{n}/6/2021" for n in range(1, 29)] + [f"6/{n}/2021" for n in range(1, 29)], "some begin with the day and"),
+        ([f"{n}.5" for n in range(50)] + list("abcdefgh"), r"no numbers, as 8 entries cannot be read as such \('a', "),
+        ([f"{n}/7/1953" for n in range(1, 29)] + [f"-9/{n}/1953" for n in range(1, 6)], "no dates, as 5 entries"),
+    ],
+)
+def test_what_has_no_one_spelling_is_left_alone_and_the_reason_said(entries: list[str], why: str) -> None:
+    table = read_table(pd.DataFrame({"x": entries}))
+    assert table.frame["x"].tolist() == entries
+    assert re.search(why, describe_columns(table)[0].note)
+    with pytest.raises(DataError, match=why):
+        read_target(table, "x")
+
+
+def test_a_mark_far_down_in_a_large_file_is_seen(tmp_path: Path) -> None:
+    # The first rows, and every 997th, tell how pandas is to read a file; what it then finds is looked at again.
+    small, large = [str(n % 900) for n in range(2500)], [f"1.{n:03}" for n in range(100, 300)]
+    for late, expected in ((large, 1100), (["1.000"], 1000), (["1.000", ""], 1000)):
+        table = read_table(_file(tmp_path, "\n".join(["x,y", *(f"{entry},1" for entry in small + late)])))
+        assert table.frame["x"].iloc[2500] == expected
+        assert "it could be" in describe_columns(table)[0].note
+    table = read_table(_file(tmp_path, "\n".join(["x,y", *(f"{entry},1" for entry in [*small, "NA"])])))
+    assert describe_columns(table)[0].n_blank == 1
+    # Blanks among what looked like numbers, which then turns out to be words.
+    words = ["NA" if n % 10 == 0 else str(n) for n in range(1500)] + ["word"] * 900 + ["name"] * 900
+    table = read_table(_file(tmp_path, "\n".join(["x,y", *(f"{entry},1" for entry in words)])))
+    assert table.frame["x"].tolist() == words
+
+
+DATES = {
+    "two digits": {"5.1.24": "2024-01-05", "16.12.99": "1999-12-16"},
+    "seconds": {"13/01/2024 09:30:15": "2024-01-13 09:30:15", "02/01/2024 23:59:59": "2024-01-02 23:59:59"},
+    "AM and PM": {"1/13/2024 9:05 PM": "2024-01-13 21:05:00", "1/2/2024 12:00 am": "2024-01-02 00:00:00"},
+    "offsets": {
+        "2024-07-01T12:00:00+02:00": "2024-07-01 10:00:00",
+        "2024-01-01T12:00:00+01:00": "2024-01-01 11:00:00",
+    },
+    "named months": {"13 Jan 2024": "2024-01-13", "2 Feb 2024": "2024-02-02"},
+    "offsets in a log": {
+        "13/Jan/2024:10:00:00 -0700": "2024-01-13 17:00:00",
+        "14/Jan/2024:10:00:00 +0000": "2024-01-14 10:00:00",
+    },
+    "offsets in a letter": {
+        "Sat, 13 Jan 2024 10:00:00 +0100": "2024-01-13 09:00:00",
+        "Sun, 14 Jan 2024 10:00:00 +0100": "2024-01-14 09:00:00",
+    },
+    "spaces after points": {"5. 1. 2024": "2024-01-05", "16. 12. 2024": "2024-12-16"},
+    "unpadded": {"2024-1-5": "2024-01-05", "2024-12-16": "2024-12-16"},
+}
+
+
+@pytest.mark.parametrize("case", DATES)
+def test_dates_are_read_in_the_format_of_their_column(case: str) -> None:
+    entries, meant = list(DATES[case]), [datetime.fromisoformat(date) for date in DATES[case].values()]
+    column = _column([*entries, "", *entries], "when")
+    assert (column.kind, column.n_blank) == ("date", 1)
+    days = as_features(pd.DataFrame({"when": [f" {entry}" for entry in entries]}), [column])["when (days)"]
+    assert days.tolist() == pytest.approx([(date - datetime(1970, 1, 1)) / timedelta(days=1) for date in meant])
+    assert ("read in UTC" in column.note) == case.startswith("offsets")
+
+
+def test_an_order_of_day_and_month_left_open_is_told_and_taken_from_other_columns() -> None:
+    open_dates = [f"{n % 9 + 1}/{n % 5 + 1}/2024" for n in range(1, 20)]
+    day_first = [f"{n + 9}/1/2024" for n in range(1, 20)]
+    alone = _column(open_dates)
+    assert alone.date_format == "%m/%d/%Y"
+    assert "with the month first, as is usual with slashes; it could be" in alone.note
+    beside = describe_columns(pd.DataFrame({"open": open_dates, "shown": day_first}))
+    assert [column.date_format for column in beside] == ["%d/%m/%Y", "%d/%m/%Y"]
+    assert "with the day first, as in 'shown'; it could be" in beside[0].note and not beside[1].note
+    with_commas = describe_columns(pd.DataFrame({"open": open_dates, "size": [f"{n},5" for n in range(19)]}))
+    assert with_commas[0].date_format == "%d/%m/%Y"
+
+
+def test_one_bad_entry_among_thousands_is_a_blank_and_said() -> None:
+    days = pd.date_range("2000-01-01", periods=3000).strftime("%d.%m.%Y").tolist()
+    column = _column([*days, "31.02.2001"])
+    assert (column.kind, column.n_blank, column.note) == ("date", 1, "entries '31.02.2001' read as blank")
+    numbers = [f"{n}.5" for n in range(3000)]
+    column = _column([*numbers, *"abcdefghij"])
+    assert (column.kind, column.n_blank) == ("number", 10)
+    assert column.note == "entries 'a', 'b', 'c' and 7 more read as blank"
+    column = _column(["1,5", "-", "2,5"])  # a dash is no word, however few numbers there are
+    assert (column.kind, column.n_blank, column.note) == ("number", 1, "entries '-' read as blank")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words", "classes", "said"),
+    [
+        (["1", "2"], ["None", "mild"], ["None", "mild"], "'None' in 15 rows taken as a value, not as a blank"),
+        (["1", "2"], ["NA", "DE"], ["DE", "NA"], "'NA' in 15 rows taken as a value, not as a blank"),
+        (["1", "NA"], ["NA", "DE", "FR"], ["DE", "FR"], "'NA' in 10 rows read as blank, as in 'x'"),
+        (["1", "2"], ["?", "DE", "FR"], ["DE", "FR"], "'?' in 10 rows read as blank"),
+        (["1", "2"], ["", "DE", "FR"], ["DE", "FR"], ""),
+    ],
+)
+def test_a_class_called_none_is_a_class_unless_the_table_means_blanks_by_it(
+    numbers: list[str], words: list[str], classes: list[str], said: str, tmp_path: Path
+) -> None:
+    rows = [f"{numbers[n % 2]},{words[n % len(words)]}" for n in range(30)]
+    table = read_table(_file(tmp_path, "\n".join(["x,y", *rows])))
+    target = read_target(table, "y")
+    assert np.unique(target.values).tolist() == classes
+    column = describe_columns(table)[1]
+    assert said in column.note and said in target.why
+    assert any(said in note for note in table.notes) or not said
+    # New rows know the same blanks.
+    new = read_table(_file(tmp_path, f"x,y\n1,{words[0]}\n", "new.csv"), columns=[column])
+    assert as_features(new.frame, [column])["y"].isna().iloc[0] == (words[0] not in classes)
+
+
+def test_a_blank_of_r_stands_without_quotes(tmp_path: Path) -> None:
+    # write.csv of R, which quotes all text and leaves NA bare.
+    table = read_table(_file(tmp_path, '"x","y"\n' + '1,"red"\n2,"blue"\n3,NA\n4,"red"\n5,"blue"\n' * 4))
+    assert "'y': 'NA' in 4 rows read as blank, as it stands without quotes" in table.notes
+    table = read_table(_file(tmp_path, '"x","y"\n' + '1,"red"\n2,"NA"\n4,"red"\n5,"NA"\n' * 4))
+    assert set(read_target(table, "y").values) == {"red", "NA"}
+
+
+def test_codes_with_leading_zeros_stay_as_they_are(tmp_path: Path) -> None:
+    table = read_table(_file(tmp_path, "zip,y\n" + "01067,002\n80331,001\n" * 20))
+    assert table.frame["zip"].tolist()[:2] == ["01067", "80331"]
+    assert [column.kind for column in describe_columns(table)] == ["category", "category"]
+    assert set(read_target(table, "y").values) == {"001", "002"}
+    column = describe_columns(table)[0]
+    new = read_table(_file(tmp_path, "zip,y\n01067,001\n", "new.csv"), columns=[column])
+    assert as_features(new.frame, [column])["zip"].tolist() == ["01067"]
+
+
+def test_new_rows_that_the_first_table_cannot_explain_are_blanks_and_counted(tmp_path: Path) -> None:
+    first = read_table(_file(tmp_path, "a;b;c\n" + "".join(f"{n},5;{n};{n}%\n" for n in (3, 1, 4, 1, 5))))
+    columns = describe_columns(first)
+    new = read_table(_file(tmp_path, "a;b;c\n1.5;2;3 km\n2,5;NA;4\n", "new.csv"), columns=columns).frame
+    features = as_features(new, columns)
+    assert features["a"].fillna(-1).tolist() == [-1, 2.5]
+    assert features["c"].fillna(-1).tolist() == [-1, 4]
+    assert unread_entries(new, features, columns) == {"a": 1, "c": 1}  # NA is a blank like any other
+    # Whole numbers alone do not tell what 1.234 would be.
+    column = describe_columns(read_table(_file(tmp_path, "n,y\n3,a\n1,b\n4,a\n")))[0]
+    new = read_table(_file(tmp_path, "n,y\n1.234,a\n1.25,b\n", "new.csv"), columns=[column]).frame
+    assert as_features(new, [column])["n"].fillna(-1).tolist() == [-1, 1.25]
+
+
+def test_a_cell_may_be_long_and_utf_16_is_read(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    table = read_table(_file(tmp_path, f"text,n\n{'x' * 200_000},1\nshort,2\n"))
+    assert table.frame["text"].str.len().tolist() == [200_000, 5]
+    assert csv.field_size_limit() == limit
+    table = read_table(_file(tmp_path, "größe\tn\n1,5\tÄ\n".encode("utf-16")))
+    assert table.frame.iloc[0].to_dict() == {"größe": 1.5, "n": "Ä"}
+    assert "the text is UTF-16" in table.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        ("sep=;\na;b\n1,5;2\n", ["a", "b"]),  # as Excel writes it
+        ("Preis, EUR;Menge, kg\n1,5;2,5\n2,5;3,5\n", ["Preis, EUR", "Menge, kg"]),
+        ("Preis\n1,5\n2,5\n", ["Preis"]),
+    ],
+)
+def test_commas_in_names_and_numbers_are_not_taken_for_delimiters(
+    content: str, columns: list[str], tmp_path: Path
+) -> None:
+    frame = read_table(_file(tmp_path, content)).frame
+    assert list(frame.columns) == columns
+    assert frame.iloc[0, 0] == 1.5
 
 
 def test_quotes_byte_order_mark_and_gzip_are_fine(tmp_path: Path) -> None:
@@ -261,7 +512,8 @@ def _frame(values: Any) -> pd.DataFrame:
     [
         ([None] * 20, "'y' is empty: no row has a value"),
         ([7] * 20, "'y' is constant: every row with a value has '7'"),
-        (["a"] * 19 + [None], "'y' is constant"),
+        (["a"] * 19 + [None], "'y' is constant: every row with a value has 'a'"),
+        (["a"] * 19 + ["?"], r"'y' is constant: .*'a' \('\?' in 1 row read as blank\)"),
         ([f"u{n}" for n in range(20)], "'y' looks like an id: 20 distinct values in 20 rows"),
         (list(range(20)), "'y' looks like an id"),
         (MANY_WORDS, "'y' holds text"),
