@@ -138,8 +138,9 @@ def run_experiment(
 
     A fifth of the rows is held out before anything is learned, by class or by quantile of the target. On the other
     rows, candidates and models to beat are cross-validated on the same folds; imputing, scaling and encoding are part
-    of every model and learned from its own training rows. The best candidate is fitted on all training rows and scored
-    once on the held-out ones.
+    of every model and learned from its own training rows. The best candidate is fitted again to the rows of all folds
+    and scored once on the held-out ones. In each fit of a network, 15% of its rows are watched to stop it in time, and
+    not learned from.
 
     Where several rows are of one patient, shop or day, rows held out at random are of patients that the model knows.
     Give the column as `groups` if new rows will be of new ones, or as `time` if they will be later ones. A column that
@@ -938,7 +939,7 @@ class _Watch:
         if self.experiment.best_score is None and failed:
             raise DataError(f"No candidate could be trained; the last one ended with: {failed[-1]['error']}")
         seconds = (time.monotonic() - self.began) / max(self.fits_done, 1)
-        self.run.report("final fit", 0, 1, seconds, "fitting the winner on all training rows")
+        self.run.report("final fit", 0, 1, seconds, "fitting the winner to the rows of all folds")
 
     def _in_order(self, candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of one structure in a row. The order, and so who wins among equals, does not depend on their speed."""
@@ -1185,6 +1186,11 @@ class Experiment:
     def best_params(self) -> dict[str, Any]:
         """The winner's values by parameter; empty if there is no winner."""
         return {} if self.best_index is None else self.candidates()[self.best_index][0]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of `history`, counted from 1, whose weights the winner kept; None if there is no winner."""
+        return None if self.network is None else self.network.best_epoch_
 
     def candidates(self) -> list[tuple[dict[str, Any], FoldScores]]:
         """The candidates in the order of `results`: their parameters, and their scores over the folds."""

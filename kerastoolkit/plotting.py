@@ -17,11 +17,12 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kerastoolkit._words import printable
+from kerastoolkit._words import did_you_mean, printable, quoted
+from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ class LearningCurves(NamedTuple):
         epochs: Epoch numbers from 1, shape `(n_epochs,)`.
         train: Values on the training rows, shape `(n_epochs,)`.
         validation: Values on the validation rows, shape `(n_epochs,)`; None without any.
-        best_epoch: Epoch with the least validation loss; None without validation.
+        best_epoch: The epoch whose weights were put back after training, counted from 1; None if none were.
         quantity: Name of what is drawn, such as `"loss"`.
     """
 
@@ -78,47 +79,80 @@ class LearningCurves(NamedTuple):
     quantity: str
 
 
-def learning_curves(history: Mapping[str, Sequence[float]], quantity: str = "loss") -> LearningCurves:
-    """Computes the curves of one quantity from a fitted estimator's `history_`.
+def learning_curves(history: Any, quantity: str = "loss", *, best_epoch: int | None = None) -> LearningCurves:
+    """Computes the curves of one quantity of a training.
 
     Args:
-        history: Values of each quantity by epoch, as in `history_`.
-        quantity: Which quantity. Defaults to `"loss"`.
+        history: A fitted estimator; or values of each quantity by epoch, as in its `history_`; or what
+            `keras.Model.fit` returns.
+        quantity: Which quantity, such as `"accuracy"`. Defaults to `"loss"`.
+        best_epoch: The epoch whose weights were put back after training, counted from 1. Defaults to `None`: the
+            estimator's `best_epoch_`; for a history, which does not tell, none.
 
     Returns:
         A `LearningCurves`.
+
+    Raises:
+        ParameterError: There is no such quantity or epoch in the history, or the validation rows were not looked at in
+            each epoch.
     """
+    if best_epoch is None:
+        best_epoch = getattr(history, "best_epoch_", None)
+    history = getattr(history, "history_", getattr(history, "history", history))
+    if not isinstance(history, Mapping):
+        raise ParameterError(
+            "`history` must be a fitted estimator, its `history_`, or what keras.Model.fit returns; got "
+            f"{_label(repr(history), 60)}."
+        )
+    if quantity not in history:
+        known = ", ".join(map(quoted, history)) or "nothing"
+        raise ParameterError(
+            f"`quantity` is {quoted(quantity)}, and the history has {known}.{did_you_mean(quantity, list(history))}"
+        )
     train = np.asarray(history[quantity], dtype=float)
-    val_loss = np.asarray(history.get("val_loss", ()), dtype=float)
-    best = int(np.nanargmin(val_loss)) + 1 if len(val_loss) and np.isfinite(val_loss).any() else None
-    validation = history.get(f"val_{quantity}")
-    return LearningCurves(
-        epochs=np.arange(1, len(train) + 1),
-        train=train,
-        validation=None if validation is None else np.asarray(validation, dtype=float),
-        best_epoch=best,
-        quantity=quantity,
-    )
+    validation = None
+    if f"val_{quantity}" in history:
+        validation = np.asarray(history[f"val_{quantity}"], dtype=float)
+        if len(validation) != len(train):
+            raise ParameterError(
+                f"`history` has {len(train)} values of {quoted(quantity)} and {len(validation)} of "
+                f"{quoted('val_' + quantity)}, and does not tell of which epochs these are. To draw the training rows "
+                f"alone, give {{{quantity!r}: history[{quantity!r}]}}."
+            )
+    if best_epoch is not None and not 1 <= best_epoch <= len(train):
+        raise ParameterError(f"`best_epoch` must be one of the {len(train)} epochs, from 1; got {best_epoch!r}.")
+    return LearningCurves(np.arange(1, len(train) + 1), train, validation, best_epoch, quantity)
 
 
 def plot_learning_curves(
-    history: Mapping[str, Sequence[float]], quantity: str = "loss", *, ax: Axes | None = None
+    history: Any, quantity: str = "loss", *, best_epoch: int | None = None, ax: Axes | None = None
 ) -> Axes:
     """Draws how one quantity went over the epochs, on training and on validation rows.
 
+    A dotted line marks the epoch whose weights were put back after training, where it is known that some were:
+
+    >>> axes = plot_learning_curves(classifier, "accuracy")  # doctest: +SKIP
+
     Args:
-        history: Values of each quantity by epoch, as in `history_`.
-        quantity: Which quantity. Defaults to `"loss"`.
+        history: A fitted estimator; or values of each quantity by epoch, as in its `history_`; or what
+            `keras.Model.fit` returns.
+        quantity: Which quantity, such as `"accuracy"`. Defaults to `"loss"`.
+        best_epoch: The epoch to mark, counted from 1. Defaults to `None`: the estimator's `best_epoch_`; for a history,
+            which does not tell, none.
         ax: Axes to draw on. Defaults to `None`, new ones.
 
     Returns:
         The axes.
+
+    Raises:
+        ParameterError: The same as `learning_curves`.
     """
-    curves = learning_curves(history, quantity)
+    curves = learning_curves(history, quantity, best_epoch=best_epoch)
     ax = _axes(ax)
-    ax.plot(curves.epochs, curves.train, color=BLUE, linewidth=1.8, label="training rows")
+    marker = "o" if len(curves.epochs) == 1 else None  # a line through one point is nothing
+    ax.plot(curves.epochs, curves.train, color=BLUE, linewidth=1.8, marker=marker, label="training rows")
     if curves.validation is not None:
-        ax.plot(curves.epochs, curves.validation, color=ORANGE, linewidth=1.8, linestyle=(0, (5, 2)),
+        ax.plot(curves.epochs, curves.validation, color=ORANGE, linewidth=1.8, marker=marker, linestyle=(0, (5, 2)),
                 label="validation rows")  # fmt: skip
     if curves.best_epoch is not None:
         ax.axvline(
@@ -189,7 +223,8 @@ def plot_confusion(
         for column in range(n_classes):
             share = found.shares[row, column]
             colour = BLUE if row == column else ORANGE
-            ax.fill(*_square(row, column), color=colour, alpha=0.06 + 0.8 * share if share else 0.0, linewidth=0)
+            # At most half: text in the page's ink stays readable on it, be the page light or dark.
+            ax.fill(*_square(row, column), color=colour, alpha=0.05 + 0.5 * share if share else 0.0, linewidth=0)
             if n_classes <= _MOST_LABELLED_CLASSES and found.counts[row, column]:
                 _cell_text(ax, row, column, found)
     ax.hlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
@@ -212,8 +247,7 @@ def _cell_text(ax: Axes, row: int, column: int, found: Confusion) -> None:
     text = f"{found.counts[row, column]}"
     if n_classes <= 6:
         text += f"\n{share:.0%}"
-    colour = "white" if share > 0.5 else _INK
-    ax.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, **_LITERAL)
+    ax.text(column, row, text, ha="center", va="center", fontsize=size, color=_INK, **_LITERAL)
 
 
 def _square(row: int, column: int) -> tuple[list[float], list[float]]:
@@ -354,6 +388,7 @@ def plot_candidate_scores(
     metric: str = "score",
     most: int = 16,
     lower_is_better: bool = False,
+    names: Literal["beside", "above"] = "beside",
     ax: Axes | None = None,
 ) -> Axes:
     """Draws the fold scores of candidates and baselines, one line a model: a dot a fold, a bar for the mean.
@@ -364,6 +399,8 @@ def plot_candidate_scores(
         metric: Name of the score. Defaults to `"score"`.
         most: How many candidates to draw, the best ones. Defaults to `16`.
         lower_is_better: Whether the scores are errors. Defaults to `False`.
+        names: Where the name of a model stands: `"beside"` its line, or `"above"` it, for a narrow picture. Defaults to
+            `"beside"`.
         ax: Axes to draw on. Defaults to `None`, new ones.
 
     Returns:
@@ -372,17 +409,24 @@ def plot_candidate_scores(
     found = candidate_scores(candidates, baselines, most=most, lower_is_better=lower_is_better)
     ax = _axes(ax)
     limits = _close_view(found)
+    half = 0.3 if names == "beside" else 0.2
     for position, scores in enumerate(found.scores):
         is_baseline = found.is_baseline[position]
         colour, marker = (ORANGE, "D") if is_baseline else (BLUE, "o")
         ax.plot([min(scores), max(scores)], [position, position], color=colour, alpha=0.35, linewidth=5,
                 solid_capstyle="round")  # fmt: skip
         ax.scatter(scores, [position] * len(scores), s=14, color=colour, marker=marker, alpha=0.65, linewidth=0)
-        ax.plot([found.means[position]] * 2, [position - 0.3, position + 0.3], color=colour, linewidth=2.4)
+        ax.plot([found.means[position]] * 2, [position - half, position + half], color=colour, linewidth=2.4)
     for colour, marker, label in ((BLUE, "o", "networks"), (ORANGE, "D", "models to beat")):
         ax.scatter([], [], s=22, color=colour, marker=marker, label=label)
-    ax.set_yticks(range(len(found.names)), [_label(name, 60) for name in found.names], **_LITERAL)
-    ax.set_ylim(len(found.names) - 0.4, -0.6)
+    if names == "beside":
+        ax.set_yticks(range(len(found.names)), [_label(name, 60) for name in found.names], **_LITERAL)
+    else:
+        ax.set_yticks([])
+        for position, name in enumerate(found.names):
+            ax.text(0, position - 0.4, _label(name, 50), transform=ax.get_yaxis_transform(), va="center", fontsize=9,
+                    color=_INK, **_LITERAL)  # fmt: skip
+    ax.set_ylim(len(found.names) - 0.4, -0.6 if names == "beside" else -0.75)
     if limits is not None:
         ax.set_xlim(limits)
         _mark_far_away(ax, found, limits, lower_is_better)
@@ -437,7 +481,8 @@ def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str
     label = printable(label)
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
-        "svg.hashsalt": label,  # the same picture gives the same text, and two on one page share no ids
+        # The same picture gives the same text, and two on one page share no ids, be it of one picture in two sizes.
+        "svg.hashsalt": f"{size} {label}",
         "font.size": 10,
         "axes.unicode_minus": True,
         **_LITERAL_EVERYWHERE,

@@ -1,7 +1,8 @@
 """The report of an experiment: one HTML page that needs nothing else.
 
 No script, no font, no picture is fetched: figures are inline SVG in the page's own colours, so the page works offline,
-in mail, on paper, and in light or dark.
+in mail, on paper, and in light or dark. It is read on telephones, too: a figure that would be too small there is drawn
+a second time for a narrow page, and a table that is too wide scrolls within itself.
 
 Whatever comes from the data or from a record, which may be a stranger's file, is escaped: `_html` escapes every value
 that is not HTML of its own making, so that a value that nobody thought of is shown and not obeyed. A figure or a part
@@ -31,6 +32,7 @@ __all__ = ["render_report"]
 
 _MOST_COLUMNS_OPEN = 12
 _MOST_CANDIDATES_OPEN = 10
+_MOST_CLASSES_NARROW = 10
 
 
 def render_report(experiment: Experiment) -> str:
@@ -134,32 +136,63 @@ def _data(experiment: Experiment) -> _Html:
         ]
         for column in columns
     ]
-    headings = ["Column", "Kind", _Numbers("Distinct"), _Numbers("Blank"), "Holds", "Note"]
+    headings = ["Column", "Kind", _Numbers("Distinct"), _Numbers("Blank"), _Words("Holds"), _Words("Note")]
     if not any(column.note for column in columns):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     table = _table(headings, rows, open_rows=_MOST_COLUMNS_OPEN)
     return _section("Data", _html("<p>{}</p>{}", _joined(lead), table))
 
 
+# What is told of columns of these kinds, where there are any.
+_OF_KINDS = (
+    (
+        {"number", "boolean", "date", "category"},
+        "Preparation",
+        "The columns are prepared as follows for the networks and the linear model, by what the rows of each fit hold. "
+        "Gradient boosting takes blanks and categories as they are.",
+    ),
+    (
+        {"number", "boolean", "date"},
+        "Numbers",
+        "A blank becomes the median of its column, and a column that has blanks gets a second input that marks them. "
+        "All are then scaled to mean 0 and standard deviation 1.",
+    ),
+    ({"boolean"}, "Yes and no", "They count as 1 and 0."),
+    (
+        {"date"},
+        "Dates",
+        "A date becomes its days since 1970, its year, month, day and day of the week, and the hour if it has one.",
+    ),
+    (
+        {"category"},
+        "Categories",
+        "Each category is an input of its own; of more than 30, the 29 most frequent are, and the others share one. A "
+        "category never seen before counts among these others or, where there are none, is no input at all. A blank "
+        "is a category like any other.",
+    ),
+)
+
+
 def _decisions(experiment: Experiment) -> _Html:
     decided = [(title, f"{words}.") for title, words in experiment.decisions]
-    decided += [
-        (
-            "Numbers",
-            "Blanks filled by the median, with a mark that says so; then scaled to mean 0 and standard deviation 1.",
-        ),
-        (
-            "Categories",
-            "One input for each of the 30 most frequent; the rest, and those never seen, share a place, and a blank is "
-            "a category.",
-        ),
-        (
-            "Fitting",
-            "15% of the rows of each fit are watched; training stops when their loss no longer falls, and the best "
-            "epoch's weights are kept.",
-        ),
-    ]
+    used = {column.kind for column in experiment.columns if column.is_used}
+    decided += [(title, words) for kinds, title, words in _OF_KINDS if kinds & used]
+    if experiment.task == "regression":
+        scaled = "Networks learn it scaled to mean 0 and standard deviation 1; scores and predictions are in its units."
+        decided.append(("Target", scaled))
+    decided.append(("Fitting", _fitting(experiment)))
     return _section("What was done", _definitions(decided))
+
+
+def _fitting(experiment: Experiment) -> str:
+    split = 0.15 if experiment.network is None else experiment.network.validation_split
+    own = {name.split("__")[0] for grid in experiment.record["grid"] for name in grid}
+    own &= {"callbacks", "fit", "validation_split"}
+    exception = f" A candidate may say otherwise, by {' and '.join(sorted(own))}." if own else ""
+    return (
+        f"A network is fitted to {1 - split:.0%} of the rows of each fit; the other {split:.0%} are watched. Training "
+        f"stops once their loss no longer falls, and the weights of the best epoch are kept.{exception}"
+    )
 
 
 def _candidates(experiment: Experiment) -> _Html:
@@ -201,11 +234,17 @@ def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> 
     networks = {scores.name: [sign * score for score in scores.scores] for scores in scored}
     simple = {scores.name: [sign * score for score in scores.scores] for scores in experiment.baselines}
     n_rows = min(len(networks), 16) + len(simple)
+
+    def draw(ax: Any, **options: Any) -> None:
+        plotting.plot_candidate_scores(
+            networks, simple, metric=_title(experiment.metric), lower_is_better=sign < 0, ax=ax, **options
+        )
+
     return _figure(
-        lambda ax: plotting.plot_candidate_scores(
-            networks, simple, metric=_title(experiment.metric), lower_is_better=sign < 0, ax=ax
-        ),
+        draw,
         size=(8.6, 1.2 + 0.3 * n_rows),
+        narrow=(3.6, 1.2 + 0.45 * n_rows),
+        draw_narrow=lambda ax: draw(ax, names="above"),
         label="Scores of candidates and models to beat over the folds",
         caption="All were trained and scored on the same folds of the training rows.",
     )
@@ -214,14 +253,25 @@ def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> 
 def _training(experiment: Experiment) -> _Html:
     if "loss" not in experiment.history:
         return _NOTHING
-    n_epochs = len(experiment.history["loss"])
     figure = _figure(
-        lambda ax: plotting.plot_learning_curves(experiment.history, ax=ax),
+        lambda ax: plotting.plot_learning_curves(experiment.history, best_epoch=experiment.best_epoch, ax=ax),
         size=(8.0, 3.2),
+        narrow=(3.6, 2.8),
         label="Learning curves of the winner",
-        caption=f"The winner, fitted again on all training rows: {n_epochs} epochs.",
+        caption=_of_the_last_fit(experiment),
     )
     return _section("Learning curves", figure)
+
+
+def _of_the_last_fit(experiment: Experiment) -> str:
+    split, n_rows = experiment.network.validation_split, experiment.record["split"]["train"]
+    words = f"The winner, fitted again to the {n_rows:,} training rows"
+    if split:
+        words += f": {1 - split:.0%} of them to learn from, {split:.0%} to watch (the validation rows)"
+    n_epochs, kept = len(experiment.history["loss"]), experiment.best_epoch
+    words += f". It trained for {n_epochs} epoch{'s' * (n_epochs != 1)}"
+    words += "." if kept is None else f" and kept the weights of epoch {kept}."
+    return words + " The loss is that of the scaled target." * (experiment.task == "regression")
 
 
 def _test(experiment: Experiment) -> _Html:
@@ -244,10 +294,14 @@ def _test(experiment: Experiment) -> _Html:
 
 
 def _confusion_figure(test: Any) -> _Html:
-    side = float(np.clip(1.8 + 0.5 * len(test.classes), 3.2, 7.5))
+    n_classes = len(test.classes)
+    side = float(np.clip(1.8 + 0.5 * n_classes, 3.2, 7.5))
+    # What the names of the classes take of a narrow picture, in inches; the rest is for a square.
+    names = 0.08 * min(max(len(str(name)) for name in test.classes), 16)
     return _figure(
         lambda ax: plotting.plot_confusion(test.y_true, test.y_pred, test.classes, ax=ax),
         size=(side + 0.8, side),
+        narrow=(3.6, 3.7 - 0.3 * names) if n_classes <= _MOST_CLASSES_NARROW else None,
         label="Confusion of classes on the test rows",
         caption="Rows by true and predicted class; shares are of the true class. Blue is right, orange is wrong.",
     )
@@ -386,6 +440,10 @@ class _Numbers(str):
     """The heading of a column of numbers."""
 
 
+class _Words(str):
+    """The heading of a column of sentences."""
+
+
 def _escaped(value: object) -> _Html:
     return value if isinstance(value, _Html) else _Html(html.escape(printable(value), quote=True))
 
@@ -415,13 +473,28 @@ def _notice(words: str) -> _Html:
     return _html('<p class="notice" role="note">{}</p>', words)
 
 
-def _figure(draw: Callable[[Any], Any], *, size: tuple[float, float], label: str, caption: str) -> _Html:
+def _figure(
+    draw: Callable[[Any], Any],
+    *,
+    size: tuple[float, float],
+    label: str,
+    caption: str,
+    narrow: tuple[float, float] | None = None,
+    draw_narrow: Callable[[Any], Any] | None = None,
+) -> _Html:
+    """A figure; one with a size for narrow pages is drawn for these as well, another scrolls where it is too wide."""
     try:
-        svg = _Html(plotting.as_svg(draw, size=size, label=label))
+        svg = _html('<div class="{}">{}</div>', "broad" if narrow else "scrolls", _svg(draw, size, label))
+        if narrow is not None:
+            svg = _joined([svg, _html('<div class="narrow">{}</div>', _svg(draw_narrow or draw, narrow, label))])
     except Exception as error:
         # matplotlib may raise anything, and nothing of it is worth a search of hours.
         return _notice(f"This figure could not be drawn: {_reason(error)} ({label})")
     return _html("<figure>{}<figcaption>{}</figcaption></figure>", svg, caption)
+
+
+def _svg(draw: Callable[[Any], Any], size: tuple[float, float], label: str) -> _Html:
+    return _Html(plotting.as_svg(draw, size=size, label=label))
 
 
 def _reason(error: Exception) -> str:
@@ -446,7 +519,7 @@ def _list_of(title: str, entries: Sequence[str]) -> _Html:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, open_rows: int | None = None) -> _Html:
     """A table; those of its rows that would make it too long fold away."""
-    kinds = [_Html(' class="number"') if isinstance(heading, _Numbers) else _NOTHING for heading in headings]
+    kinds = [_class_of(heading) for heading in headings]
     head = _joined(_html('<th scope="col"{}>{}</th>', *pair) for pair in zip(kinds, headings, strict=True))
     lines = [
         _html("<tr>{}</tr>", _joined(_html("<td{}>{}</td>", *pair) for pair in zip(kinds, row, strict=True)))
@@ -460,7 +533,12 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, open_rows:
     more = _NOTHING
     if shown < len(lines):
         more = _html("<details><summary>{} more</summary>{}</details>", len(lines) - shown, table(lines[shown:]))
-    return _html('<div class="wide">{}{}</div>', table(lines[:shown]), more)
+    return _html('<div class="wide" tabindex="0">{}{}</div>', table(lines[:shown]), more)
+
+
+def _class_of(heading: str) -> _Html:
+    kind = "number" if isinstance(heading, _Numbers) else "words" if isinstance(heading, _Words) else ""
+    return _html(' class="{}"', kind) if kind else _NOTHING
 
 
 _STYLE = """
@@ -513,19 +591,22 @@ section > p:first-child { margin-top: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; margin: .4rem 0; }
 th { text-align: left; font-weight: 600; color: var(--muted); }
+/* "break-word" and not "anywhere", by which a narrow page would have columns of one letter: the table scrolls. */
 th, td { padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
-  overflow-wrap: anywhere; }
-th { overflow-wrap: normal; }
+  overflow-wrap: break-word; min-width: 3.5rem; max-width: 24rem; }
+.words { min-width: 11rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; padding-right: 1.3rem; }
 th.number { white-space: normal; }
 .kind { display: inline-block; padding: 0 .5rem; border-radius: 99px; background: var(--wash); color: var(--blue);
-  font-size: .8rem; }
+  font-size: .8rem; white-space: nowrap; }
 .kind.unused { background: transparent; color: var(--muted); border: 1px dashed var(--line); }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .35rem 1.2rem; margin: 0; }
 dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: .5rem 0 0; }
 figure svg { width: 100%; height: auto; display: block; }
+figure .narrow { display: none; }
+figure .scrolls { overflow-x: auto; }
 figcaption, .fine { color: var(--muted); font-size: .85rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0; }
 .figures figure { flex: 1 1 20rem; }
@@ -534,7 +615,19 @@ pre { background: var(--wash); border-radius: 6px; padding: .7rem 1rem; overflow
 details { margin-top: .5rem; }
 summary { cursor: pointer; color: var(--blue); font-size: .9rem; }
 footer { margin-top: 1.5rem; color: var(--muted); font-size: .85rem; text-align: center; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
+@media screen and (max-width: 44rem) {
+  main { padding: 1.25rem .75rem 2rem; }
+  section { padding: 1.1rem 1rem; }
+  h1 { font-size: 1.5rem; }
+  dl { grid-template-columns: 1fr; }
+  dd { margin-bottom: .5rem; }
+  figure .broad { display: none; }
+  figure .narrow { display: block; }
+  figure .scrolls svg { min-width: 20rem; }
+  .figures figure { flex-basis: 100%; }
+  /* Which row it is stays in sight while the table is scrolled. */
+  th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); max-width: 9rem; }
+}
 """
 
 _PAGE = Template(

@@ -364,6 +364,7 @@ class KerasEstimator(BaseEstimator):
                     self.head_ = self._bound(head, data)
                     self.history_: dict[str, list[float]] = {}
                     self.n_iter_ = 0
+                    self._best_epoch = None
                     self._after_build(self.head_)
                 arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
             # What is infinite since it diverged is no constant.
@@ -462,7 +463,26 @@ class KerasEstimator(BaseEstimator):
     def model_(self, model: keras.Model) -> None:
         self._network = Network(model)
 
+    @property
+    def best_epoch_(self) -> int | None:
+        """The epoch whose weights the last `fit` put back when it ended, counted from 1.
+
+        It counts all epochs in `history_`, those of earlier calls with `warm_start` or `partial_fit` among them:
+        `history_["loss"][best_epoch_ - 1]` is its loss. In a first `fit` it is the number that Keras prints for the
+        epoch; `EarlyStopping.best_epoch` counts from 0.
+
+        It is known of `keras.callbacks.EarlyStopping(restore_best_weights=True)`, whatever it monitors and whether or
+        not it ended the training early: Keras puts the best weights back in either case. It is None where no such
+        callback was there, so that the weights are those of the last epoch; and where the network has other weights
+        than the callback kept, because another callback changed them or the training was interrupted.
+        """
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'best_epoch_'")
+        return self.__dict__.get("_best_epoch")  # which files of earlier versions do not have
+
     def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
+        restored = _restored_epoch(self._network, callbacks)
+        self._best_epoch = None if restored is None else self.n_iter_ + restored
         kept = dict(self.history_)
         for name, values in history.items():
             kept[name] = [*kept.get(name, []), *map(_number, values)]
@@ -1143,6 +1163,29 @@ def _in_single_precision(part: Any) -> Any:
     """Output as numpy; models of mixed precision put out numbers of half precision, which numpy hardly knows."""
     part = np.asarray(part)
     return part.astype("float32") if part.dtype.name in ("bfloat16", "float16") else part
+
+
+def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
+    """The epoch of the last training, from 1, whose weights Keras put back; None if it is not known that it did.
+
+    That a callback keeps weights does not say that the network has them: the training may have been interrupted, or
+    another callback have changed them after. So they are compared.
+    """
+    import keras
+
+    keeping = keras.callbacks.EarlyStopping
+    epochs = getattr(network.history, "epoch", [])  # a callback may have let the training begin later than it was told
+    weights = None
+    for callback in callbacks:
+        # What a subclass counts as its best epoch is not known.
+        if not isinstance(callback, keeping) or type(callback).on_epoch_end is not keeping.on_epoch_end:
+            continue
+        if callback.best_weights is None or callback.best_epoch not in epochs:
+            continue
+        weights = network.weights() if weights is None else weights
+        if len(weights) == len(callback.best_weights) and all(map(np.array_equal, weights, callback.best_weights)):
+            return int(epochs.index(callback.best_epoch)) + 1
+    return None
 
 
 def _is_whole(value: Any) -> bool:

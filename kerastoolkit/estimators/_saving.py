@@ -91,6 +91,7 @@ _LEARNED: dict[str, Callable[[Any], bool]] = {
     "feature_names_in_": _is_names,
     "history_": _is_history,
     "n_iter_": _files.is_count,
+    "_best_epoch": _files.optional(_files.is_count),
     "_input_shape": _is_shape,
     "head_history_": _is_history,
     "_diverged": _files.optional(_is_divergence),
@@ -284,6 +285,9 @@ def _checked(description: Any, what: str) -> dict[str, Any]:
         checked[name] = None if checked.get(name) is None else plain.decode(checked[name])
     learned = {name: plain.decode(value) for name, value in checked["learned"].items()}
     checked["learned"] = _files.checked_fields(learned, _LEARNED, what, optional=tuple(_LEARNED))
+    epoch = checked["learned"].get("_best_epoch")
+    if epoch is not None and not 1 <= epoch <= checked["learned"].get("n_iter_", 0):
+        raise SavedFileError(f"{what} says that the weights are of epoch {epoch}, which there was not.")
     checked["base"] = base = _base_of(checked, what)
     if base._reader and checked[base._reader] is None:
         raise SavedFileError(f"{what} has no {base._reader!r}, without which it cannot read what it predicts from.")

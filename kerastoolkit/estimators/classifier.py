@@ -94,6 +94,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         model_: The trained `keras.Model`.
         history_: Losses and metrics by name, one number an epoch.
         n_iter_: Epochs trained.
+        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
+            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
         classes_: Labels, shape `(n_classes,)`; for several targets a list of such arrays, one a target.
         n_classes_: Number of classes, or a list of them.
         n_features_in_: Features a row, for `X` of one array.

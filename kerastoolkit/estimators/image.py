@@ -532,6 +532,8 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
         head_history_: With "fine_tune", the same of the head before.
         classes_: Labels, shape `(n_classes,)`; of a folder, names of its sub-folders.
         n_iter_: Epochs trained.
+        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
+            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
         head_: The `Head` that encodes `y` and decodes the output of `model_`.
     """
 

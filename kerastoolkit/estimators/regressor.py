@@ -52,6 +52,8 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         model_: The trained `keras.Model`.
         history_: Losses and metrics by name, one number an epoch.
         n_iter_: Epochs trained.
+        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
+            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
         n_features_in_: Features a row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
         head_: The `Head` that encodes `y` and decodes the output of `model_`.

@@ -101,6 +101,8 @@ class TextClassifier(KerasClassifier):
         model_: The trained `keras.Model`, which takes what `words_.encode(texts)` returns.
         history_: Losses and metrics by name, one number an epoch.
         n_iter_: Epochs trained.
+        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
+            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
         classes_: Labels, shape `(n_classes,)`.
     """
 

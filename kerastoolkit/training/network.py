@@ -329,6 +329,13 @@ class Network:
         else:
             self.program.assign(self._model, state)  # type: ignore[union-attr]
 
+    def weights(self) -> list[Any]:
+        """The weights as arrays, in the order of `Model.get_weights`."""
+        if self._model is not None:
+            return self._model.get_weights()  # type: ignore[no-any-return]
+        state = self.state
+        return [np.asarray(getattr(state, part)[number]) for part, number in self.program.weight_places()]  # type: ignore[union-attr]
+
     def snapshot(self) -> Any:
         """What `restore` needs to undo a training that failed."""
         if self._model is None:
