@@ -486,8 +486,63 @@ def test_the_report_is_one_page_that_fetches_nothing(which: str, request: pytest
     assert "<script" not in text and "@import" not in text and "url(" not in text.replace("url(#", "")
     for title in ("Data", "Candidates and models to beat", "Learning curves", "Test", "What was done", "Using it"):
         assert title in page.text
-    assert text.count("<svg") == (4 if which == "diabetes" else 3)
+    assert text.count("<figure>") == (4 if which == "diabetes" else 3)
     assert len(text) < 1_000_000
+    identities = re.findall(r' id="([^"]*)"', text)
+    assert len(identities) == len(set(identities))  # of a figure in two sizes, too
+
+
+def _smallest_text(svg: str, width: float) -> float:
+    """Height of the smallest letters of a figure on a page that leaves it so much width, all in CSS pixels."""
+    drawn = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])  # type: ignore[index]  # in points
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+    return min(sizes) * min(4 / 3, width / drawn)
+
+
+@pytest.mark.parametrize("which", ["cancer", "diabetes"])
+def test_figures_can_be_read_on_a_telephone_and_on_a_desk(which: str, request: pytest.FixtureRequest) -> None:
+    text = _report(request.getfixturevalue(which)[1])
+    figures = re.findall(r'<div class="(broad|narrow|scrolls)">(<svg.*?</svg>)', text, re.DOTALL)
+    assert len([kind for kind, _ in figures if kind != "narrow"]) == text.count("<figure>")
+    assert [kind for kind, _ in figures].count("broad") == [kind for kind, _ in figures].count("narrow") >= 2
+    for kind, svg in figures:
+        assert kind == "broad" or _smallest_text(svg, 340) > 9
+        assert kind == "narrow" or _smallest_text(svg, 850) > 9
+
+
+def test_the_report_says_which_rows_stopped_the_winner_and_what_it_kept(
+    cancer: tuple[Experiment, Path, list[Progress]], diabetes: tuple[Experiment, Path]
+) -> None:
+    for experiment, folder, n_rows in ((*cancer[:2], 455), (*diabetes, 353)):
+        history = experiment.history
+        best = int(np.argmin(history["val_loss"])) + 1
+        assert experiment.best_epoch == load_experiment(folder).best_epoch == best
+        text = _Page(_report(folder)).text
+        assert (
+            f"The winner, fitted again to the {n_rows} training rows: 85% of them to learn from, 15% to watch (the "
+            f"validation rows). It trained for {len(history['loss'])} epochs and kept the weights of epoch {best}."
+        ) in text
+        assert f">kept: epoch {best}</text>" in _report(folder)
+        assert "all training rows" not in text
+        assert "A network is fitted to 85% of the rows of each fit; the other 15% are watched." in text
+    assert "all training rows" not in "".join(told.message for told in cancer[2])
+
+
+def test_the_report_tells_only_of_kinds_of_columns_that_are_there(
+    cancer: tuple[Experiment, Path, list[Progress]], titanic: tuple[Experiment, Path]
+) -> None:
+    of_numbers, of_words = (_report(folder) for folder in (cancer[1], titanic[1] / "out"))
+    for title in ("Preparation", "Numbers", "Categories", "Dates", "Target"):
+        assert (f"<dt>{title}</dt>" in of_numbers) == (title in ("Preparation", "Numbers"))
+        assert (f"<dt>{title}</dt>" in of_words) == (title in ("Preparation", "Numbers", "Categories"))
+
+
+def test_a_grid_that_changes_what_is_watched_is_told_of(cancer: tuple[Experiment, Path, list[Progress]]) -> None:
+    from kerastoolkit.report import render_report
+
+    other = copy.copy(cancer[0])
+    other.record = {**other.record, "grid": [{"validation_split": [0.1], "callbacks__patience": [2]}]}
+    assert "A candidate may say otherwise, by callbacks and validation_split." in render_report(other)
 
 
 def test_a_table_in_european_spelling_is_learned_kept_and_predicted_from(tmp_path: Path) -> None:
@@ -597,7 +652,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, str
 def test_labels_of_all_kinds_come_through_to_the_report(odd: tuple[Experiment, Path, str]) -> None:
     text = _report(odd[1])
     page = _Page(text)
-    assert page.open == [] and text.count("<svg") == 3
+    assert page.open == [] and text.count("<figure>") == 3
     assert "could not be" not in page.text
     for label in LABELS:
         assert printable(label) in page.text  # in the table
@@ -744,7 +799,7 @@ def test_a_figure_that_fails_leaves_a_notice_and_costs_nothing_else(
     )
     text = _report(tmp_path / "out")
     page = _Page(text)
-    assert page.open == [] and text.count("<svg") == 2
+    assert page.open == [] and text.count("<figure>") == 2
     assert page.text.count("This figure could not be drawn: ValueError: <no> figure (") == 1
 
 

@@ -8,10 +8,14 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from sklearn.datasets import load_iris
 
 from kerastoolkit import plotting
+from kerastoolkit.exceptions import ParameterError
 
 HISTORY = {"loss": [1.0, 0.5, 0.4, 0.3], "val_loss": [1.1, 0.6, 0.7, 0.8]}
 CANDIDATES = {"hidden 8": (0.9, 0.92, 0.91), "hidden 16": (0.93, 0.95, 0.94), "broken": (np.nan,) * 3}
@@ -20,21 +24,109 @@ BASELINES = {"Most frequent class": (0.5, 0.5, 0.51), "Logistic regression": (0.
 DRAWINGS: dict[str, Callable[[Any], Any]] = {
     "curves": lambda ax: plotting.plot_learning_curves(HISTORY, ax=ax),
     "curves without validation": lambda ax: plotting.plot_learning_curves({"loss": [1.0, 0.5]}, ax=ax),
+    "curves of one epoch": lambda ax: plotting.plot_learning_curves({"loss": [1.0]}, best_epoch=1, ax=ax),
     "confusion": lambda ax: plotting.plot_confusion(["a", "b", "b"], ["a", "b", "a"], ["a", "b"], ax=ax),
     "confusion of many": lambda ax: plotting.plot_confusion(range(40), range(40), range(40), ax=ax),
     "predictions": lambda ax: plotting.plot_predictions(np.arange(9.0), np.arange(9.0) + 1, ax=ax),
     "residuals": lambda ax: plotting.plot_predictions(np.arange(9.0), np.arange(9.0) + 1, residuals=True, ax=ax),
     "candidates": lambda ax: plotting.plot_candidate_scores(CANDIDATES, BASELINES, metric="accuracy", ax=ax),
+    "candidates, narrow": lambda ax: plotting.plot_candidate_scores(CANDIDATES, BASELINES, names="above", ax=ax),
     "only baselines": lambda ax: plotting.plot_candidate_scores({}, BASELINES, ax=ax),
 }
 
 
-def test_the_kept_epoch_has_the_least_validation_loss() -> None:
-    curves = plotting.learning_curves(HISTORY)
-    assert curves.best_epoch == 2
-    assert curves.epochs.tolist() == [1, 2, 3, 4]
-    assert plotting.learning_curves({"loss": [1.0]}).best_epoch is None
-    assert plotting.learning_curves({"loss": [1.0], "val_loss": [np.nan]}).best_epoch is None
+def _labels(axes: Any) -> list[str]:
+    return [str(line.get_label()) for line in axes.get_lines()]
+
+
+def test_an_epoch_is_marked_only_where_its_weights_were_kept() -> None:
+    from matplotlib.figure import Figure
+
+    from kerastoolkit import KerasClassifier
+
+    X, y = load_iris(return_X_y=True)
+    for restores in (True, False):
+        stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=9, restore_best_weights=restores)
+        fitted = KerasClassifier(hidden=(), epochs=4, validation_split=0.2, callbacks=stop, random_state=0).fit(X, y)
+        best = int(np.argmin(fitted.history_["val_loss"])) + 1
+        for quantity in ("loss", "accuracy"):
+            drawn = _labels(plotting.plot_learning_curves(fitted, quantity, ax=Figure().subplots()))
+            assert drawn == ["training rows", "validation rows", *[f"kept: epoch {best}"] * restores]
+            # A history has no word of what was kept, even if it is plain which epoch was best.
+            for history in (fitted.history_, fitted.model_.history):
+                assert plotting.learning_curves(history, quantity).best_epoch is None
+        curves = plotting.learning_curves(fitted)
+        assert curves.epochs.tolist() == [1, 2, 3, 4]
+        assert curves.train.tolist() == fitted.history_["loss"]
+    assert plotting.learning_curves(HISTORY, best_epoch=2).best_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("history", "options", "message"),
+    [
+        (HISTORY, {"quantity": "los"}, "`quantity` is 'los', and the history has 'loss', 'val_loss'. Did you mean"),
+        (HISTORY, {"best_epoch": 5}, "`best_epoch` must be one of the 4 epochs, from 1; got 5."),
+        (HISTORY, {"best_epoch": 0}, "`best_epoch` must be one of the 4 epochs, from 1; got 0."),
+        ({"loss": [1.0, 0.5], "val_loss": [1.0]}, {}, "2 values of 'loss' and 1 of 'val_loss', and does not tell"),
+        ([1.0, 0.5], {}, "`history` must be a fitted estimator, its `history_`, or"),
+    ],
+)
+def test_a_history_that_cannot_be_drawn_is_refused(history: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError) as error:
+        plotting.learning_curves(history, **options)
+    assert message in str(error.value)
+
+
+def test_a_training_of_one_epoch_is_seen() -> None:
+    from matplotlib.figure import Figure
+
+    axes = plotting.plot_learning_curves({"loss": [1.0], "val_loss": [2.0]}, ax=Figure().subplots())
+    assert [line.get_marker() for line in axes.get_lines()] == ["o", "o"]
+
+
+def _contrast(one: np.ndarray, other: np.ndarray) -> float:
+    """The ratio by which WCAG 2 measures whether text can be read; 4.5 is asked for."""
+
+    def luminance(colour: np.ndarray) -> float:
+        linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_numbers_in_a_confusion_can_be_read_on_a_light_page_and_on_a_dark_one(scheme: int) -> None:
+    from matplotlib.figure import Figure
+
+    from kerastoolkit.report import _STYLE
+
+    def colour(name: str) -> np.ndarray:
+        found = re.findall(rf"--{name}: #(\w{{6}})", _STYLE)[scheme]
+        return np.array([int(found[place : place + 2], 16) / 255 for place in (0, 2, 4)])
+
+    axes = plotting.plot_confusion(["a", "b"], ["a", "a"], ["a", "b"], ax=Figure().subplots())
+    assert {text.get_color() for text in axes.texts} == {plotting._INK}
+    cells = [patch for patch in axes.patches if patch.get_alpha()]
+    assert len(cells) == 2
+    for cell in cells:
+        name = {plotting.BLUE: "blue", plotting.ORANGE: "orange"}[to_hex(cell.get_facecolor())]
+        background = cell.get_alpha() * colour(name) + (1 - cell.get_alpha()) * colour("paper")
+        assert _contrast(colour("ink"), background) > 4.5
+
+
+def test_names_stand_beside_the_lines_or_above_them() -> None:
+    from matplotlib.figure import Figure
+
+    beside, above = (
+        plotting.plot_candidate_scores(CANDIDATES, BASELINES, names=names, ax=Figure().subplots())
+        for names in ("beside", "above")
+    )
+    names = [*plotting.candidate_scores(CANDIDATES, BASELINES).names]
+    assert [label.get_text() for label in beside.get_yticklabels()] == names
+    assert [text.get_text() for text in above.texts] == names
+    assert [text.get_position()[1] for text in above.texts] == [place - 0.4 for place in range(4)]
+    assert not above.get_yticklabels()
 
 
 def test_confusion_counts_true_by_predicted() -> None:
@@ -161,5 +253,5 @@ def test_without_axes_new_ones_are_made() -> None:
     import matplotlib.pyplot
 
     axes = plotting.plot_learning_curves(HISTORY)
-    assert [line.get_label() for line in axes.get_lines()] == ["training rows", "validation rows", "kept: epoch 2"]
+    assert _labels(axes) == ["training rows", "validation rows"]
     matplotlib.pyplot.close("all")

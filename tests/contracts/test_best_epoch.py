@@ -1,0 +1,175 @@
+"""Which epoch's weights an estimator has: told where it is known, by whatever way it was trained, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras.callbacks import EarlyStopping
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import cross_validate
+from sklearn.preprocessing import scale
+
+from kerastoolkit import KerasClassifier, load
+from kerastoolkit.exceptions import SavedFileError
+from kerastoolkit.search import GridSearchCV, fused
+
+X, Y = load_iris(return_X_y=True)
+X = scale(X)
+WATCHED = (X[1::2], Y[1::2])
+# Steps so large that the losses go up and down, and the best epoch is not the last.
+ZIGZAG = {"hidden": (8,), "epochs": 9, "optimizer__learning_rate": 0.2, "random_state": 3}
+
+
+def _stop(monitor: str = "val_loss", **options: Any) -> EarlyStopping:
+    return EarlyStopping(monitor, **{"patience": 99, "restore_best_weights": True, **options})
+
+
+def _fitted(*callbacks: Any, **parameters: Any) -> Any:
+    estimator = KerasClassifier(callbacks=list(callbacks) or None, **{**ZIGZAG, **parameters})
+    return estimator.fit(X[::2], Y[::2], validation_data=WATCHED)
+
+
+def _weights(estimator: Any) -> Any:
+    return [np.asarray(value) for value in estimator.model_.get_weights()]
+
+
+def _looking_at_batches() -> Any:
+    return keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "best"),
+    [
+        ({}, np.argmin),
+        ({"patience": 1}, np.argmin),  # which stops early
+        ({"monitor": "val_accuracy", "mode": "max", "patience": 3}, np.argmax),
+        ({"monitor": "loss", "start_from_epoch": 4}, np.argmin),
+    ],
+    ids=["to the end", "stopped", "of another name", "begun later"],
+)
+@pytest.mark.parametrize("by_keras", [False, True], ids=["by a program", "by Model.fit"])
+def test_the_best_epoch_is_the_one_whose_weights_the_model_has(by_keras: bool, options: Any, best: Any) -> None:
+    found = _fitted(_stop(**options), *([_looking_at_batches()] if by_keras else []))
+    first = options.get("start_from_epoch", 0)
+    assert found.best_epoch_ == first + 1 + best(found.history_[options.get("monitor", "val_loss")][first:])
+    assert (found.n_iter_ < 9) == ("patience" in options)
+    # Trained for that many epochs and no more, a network ends with the same weights; not so one epoch sooner or later.
+    for epochs, is_same in ((found.best_epoch_, True), (found.best_epoch_ + 1, False)):
+        pairs = zip(_weights(found), _weights(_fitted(epochs=epochs)), strict=True)
+        assert all(np.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs) == is_same
+
+
+class _Later(keras.callbacks.Callback):
+    """Changes the weights when all other callbacks have ended."""
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.model.set_weights([value * 0.5 for value in self.model.get_weights()])
+
+
+class _OwnCount(EarlyStopping):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self.best_epoch += 1
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        lambda folder: [],
+        lambda folder: [_stop(restore_best_weights=False)],
+        lambda folder: [_stop(), _Later()],
+        lambda folder: [_OwnCount("val_loss", patience=99, restore_best_weights=True)],
+        lambda folder: [_stop(start_from_epoch=50)],
+        lambda folder: [
+            keras.callbacks.ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True)
+        ],
+    ],
+    ids=["none", "not restored", "changed after", "own count", "never begun", "checkpoint"],
+)
+def test_where_no_weights_were_put_back_or_it_is_not_known_there_is_no_best_epoch(
+    callbacks: Any, tmp_path: Path
+) -> None:
+    assert _fitted(*callbacks(tmp_path)).best_epoch_ is None
+
+
+def test_another_callback_that_changes_nothing_is_no_reason_not_to_know() -> None:
+    class Looking(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.get_weights()
+
+    assert _fitted(Looking(), _stop(), Looking()).best_epoch_ == _fitted(_stop()).best_epoch_
+
+
+def test_epochs_of_earlier_calls_are_counted_and_a_call_that_restores_nothing_forgets() -> None:
+    found = _fitted(_stop(), warm_start=True)
+    assert 1 <= found.best_epoch_ < 9
+    found.fit(X[::2], Y[::2], validation_data=WATCHED)
+    assert found.n_iter_ == 18
+    assert found.best_epoch_ == 10 + np.argmin(found.history_["val_loss"][9:])
+    found.partial_fit(X, Y, callbacks=[_stop("loss")], epochs=2)
+    assert found.best_epoch_ == 19 + np.argmin(found.history_["loss"][18:])
+    found.set_params(callbacks=None).partial_fit(X, Y)
+    assert found.best_epoch_ is None
+    assert clone(found).set_params(callbacks=_stop("loss")).fit(X, Y).best_epoch_ is not None
+    assert found.initialize(X, Y).best_epoch_ is None
+    assert not hasattr(clone(found), "best_epoch_")
+
+
+def test_an_interrupted_training_has_the_weights_of_no_best_epoch() -> None:
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 6:
+                raise KeyboardInterrupt
+
+    found = KerasClassifier(callbacks=[_stop()], **ZIGZAG)
+    with pytest.raises(KeyboardInterrupt):
+        found.fit(X[::2], Y[::2], validation_data=WATCHED, callbacks=[Interrupt()])
+    assert int(np.argmin(found.history_["val_loss"])) + 1 < found.n_iter_ == 6
+    assert found.best_epoch_ is None
+
+
+def test_fits_that_are_trained_together_know_each_its_own() -> None:
+    estimator = KerasClassifier(callbacks=_stop(patience=2), validation_split=0.3, **ZIGZAG)
+    with fused() as report:
+        folds = cross_validate(estimator, X, Y, cv=3, return_estimator=True)["estimator"]
+    assert "trained together" in report.explain()
+    for one in folds:
+        assert one.best_epoch_ == 1 + np.argmin(one.history_["val_loss"])
+    search = GridSearchCV(estimator, {"optimizer__learning_rate": [0.2, 0.1]}, cv=2).fit(X, Y)
+    best = search.best_estimator_
+    assert best.best_epoch_ == 1 + np.argmin(best.history_["val_loss"]) == clone(best).fit(X, Y).best_epoch_
+
+
+def test_a_file_and_a_pickle_know_it_and_older_ones_do_not(tmp_path: Path) -> None:
+    found = _fitted(_stop())
+    path = found.save(tmp_path / "one.zip")
+    assert load(path).best_epoch_ == pickle.loads(pickle.dumps(found)).best_epoch_ == found.best_epoch_
+
+    def written(change: Any) -> Path:
+        with zipfile.ZipFile(path) as file:
+            members = {name: file.read(name) for name in file.namelist()}
+        description = json.loads(members["estimator.json"])
+        change(description["learned"])
+        members["estimator.json"] = json.dumps(description).encode()
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as file:
+            for name, member in members.items():
+                file.writestr(name, member)
+        (tmp_path / "other.zip").write_bytes(content.getvalue())
+        return tmp_path / "other.zip"
+
+    assert load(written(lambda learned: learned.pop("_best_epoch"))).best_epoch_ is None
+    for wrong in (0, -1, found.n_iter_ + 1, 2.0, True, "3", [1]):
+        with pytest.raises(SavedFileError):
+            load(written(lambda learned, wrong=wrong: learned.update(_best_epoch=wrong)))
+    vars(found).pop("_best_epoch")  # as a pickle of an earlier version has it
+    assert pickle.loads(pickle.dumps(found)).best_epoch_ is None
