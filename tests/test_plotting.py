@@ -124,8 +124,8 @@ def test_names_stand_beside_the_lines_or_above_them() -> None:
     )
     names = [*plotting.candidate_scores(CANDIDATES, BASELINES).names]
     assert [label.get_text() for label in beside.get_yticklabels()] == names
-    assert [text.get_text() for text in above.texts] == names
-    assert [text.get_position()[1] for text in above.texts] == [place - 0.4 for place in range(4)]
+    assert [text.get_text() for text in above.texts[:4]] == names  # and one that is far away
+    assert [text.get_position()[1] for text in above.texts[:4]] == [place - 0.4 for place in range(4)]
     assert not above.get_yticklabels()
 
 

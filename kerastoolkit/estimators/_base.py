@@ -474,7 +474,7 @@ class KerasEstimator(BaseEstimator):
         It is known of `keras.callbacks.EarlyStopping(restore_best_weights=True)`, whatever it monitors and whether or
         not it ended the training early: Keras puts the best weights back in either case. It is None where no such
         callback was there, so that the weights are those of the last epoch; and where the network has other weights
-        than the callback kept, because another callback changed them or the training was interrupted.
+        than the callback kept, because another callback changed them or `Model.fit` was interrupted.
         """
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'best_epoch_'")

@@ -23,9 +23,11 @@ from kerastoolkit.exceptions import SavedFileError
 from kerastoolkit.search import GridSearchCV, fused
 
 X, Y = load_iris(return_X_y=True)
+# Of half of the flowers the species is drawn by lot, and steps are so large that the losses go up and down: the best
+# epoch is not the last.
 X = scale(X)
+Y = np.where(np.random.RandomState(0).rand(150) < 0.5, np.random.RandomState(1).randint(0, 3, 150), Y)
 WATCHED = (X[1::2], Y[1::2])
-# Steps so large that the losses go up and down, and the best epoch is not the last.
 ZIGZAG = {"hidden": (8,), "epochs": 9, "optimizer__learning_rate": 0.2, "random_state": 3}
 
 
@@ -38,8 +40,11 @@ def _fitted(*callbacks: Any, **parameters: Any) -> Any:
     return estimator.fit(X[::2], Y[::2], validation_data=WATCHED)
 
 
-def _weights(estimator: Any) -> Any:
-    return [np.asarray(value) for value in estimator.model_.get_weights()]
+def _has_weights_of(estimator: Any, epochs: int) -> bool:
+    """Whether it ended as a network does that is trained for so many epochs and no more."""
+    other = _fitted(epochs=epochs).model_.get_weights()
+    pairs = zip(estimator.model_.get_weights(), other, strict=True)
+    return all(np.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs)
 
 
 def _looking_at_batches() -> Any:
@@ -47,25 +52,23 @@ def _looking_at_batches() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("options", "best"),
+    ("options", "best", "by_keras"),
     [
-        ({}, np.argmin),
-        ({"patience": 1}, np.argmin),  # which stops early
-        ({"monitor": "val_accuracy", "mode": "max", "patience": 3}, np.argmax),
-        ({"monitor": "loss", "start_from_epoch": 4}, np.argmin),
+        ({}, np.argmin, False),
+        ({}, np.argmin, True),
+        ({"patience": 1}, np.argmin, False),  # which stops early
+        ({"monitor": "val_accuracy", "mode": "max", "patience": 3}, np.argmax, False),
+        ({"monitor": "loss", "start_from_epoch": 4}, np.argmin, False),
     ],
-    ids=["to the end", "stopped", "of another name", "begun later"],
+    ids=["to the end", "by Model.fit", "stopped", "of another name", "begun later"],
 )
-@pytest.mark.parametrize("by_keras", [False, True], ids=["by a program", "by Model.fit"])
-def test_the_best_epoch_is_the_one_whose_weights_the_model_has(by_keras: bool, options: Any, best: Any) -> None:
+def test_the_best_epoch_is_the_one_whose_weights_the_model_has(options: Any, best: Any, by_keras: bool) -> None:
     found = _fitted(_stop(**options), *([_looking_at_batches()] if by_keras else []))
     first = options.get("start_from_epoch", 0)
     assert found.best_epoch_ == first + 1 + best(found.history_[options.get("monitor", "val_loss")][first:])
     assert (found.n_iter_ < 9) == ("patience" in options)
-    # Trained for that many epochs and no more, a network ends with the same weights; not so one epoch sooner or later.
-    for epochs, is_same in ((found.best_epoch_, True), (found.best_epoch_ + 1, False)):
-        pairs = zip(_weights(found), _weights(_fitted(epochs=epochs)), strict=True)
-        assert all(np.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs) == is_same
+    assert _has_weights_of(found, found.best_epoch_)
+    assert not _has_weights_of(found, found.best_epoch_ + 1)
 
 
 class _Later(keras.callbacks.Callback):
@@ -115,26 +118,31 @@ def test_epochs_of_earlier_calls_are_counted_and_a_call_that_restores_nothing_fo
     found.fit(X[::2], Y[::2], validation_data=WATCHED)
     assert found.n_iter_ == 18
     assert found.best_epoch_ == 10 + np.argmin(found.history_["val_loss"][9:])
-    found.partial_fit(X, Y, callbacks=[_stop("loss")], epochs=2)
+    found.set_params(callbacks=None).partial_fit(X, Y, callbacks=[_stop("loss")], epochs=2)
     assert found.best_epoch_ == 19 + np.argmin(found.history_["loss"][18:])
-    found.set_params(callbacks=None).partial_fit(X, Y)
+    found.partial_fit(X, Y)
     assert found.best_epoch_ is None
     assert clone(found).set_params(callbacks=_stop("loss")).fit(X, Y).best_epoch_ is not None
     assert found.initialize(X, Y).best_epoch_ is None
     assert not hasattr(clone(found), "best_epoch_")
 
 
-def test_an_interrupted_training_has_the_weights_of_no_best_epoch() -> None:
+@pytest.mark.parametrize("by_keras", [False, True], ids=["by a program", "by Model.fit"])
+def test_after_an_interrupted_training_it_is_known_where_the_weights_were_put_back(by_keras: bool) -> None:
     class Interrupt(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch == 6:
                 raise KeyboardInterrupt
 
     found = KerasClassifier(callbacks=[_stop()], **ZIGZAG)
+    callbacks = [Interrupt(), *([_looking_at_batches()] if by_keras else [])]
     with pytest.raises(KeyboardInterrupt):
-        found.fit(X[::2], Y[::2], validation_data=WATCHED, callbacks=[Interrupt()])
-    assert int(np.argmin(found.history_["val_loss"])) + 1 < found.n_iter_ == 6
-    assert found.best_epoch_ is None
+        found.fit(X[::2], Y[::2], validation_data=WATCHED, callbacks=callbacks)
+    best = int(np.argmin(found.history_["val_loss"])) + 1
+    assert best < found.n_iter_ == 6
+    # Model.fit leaves without a word to its callbacks.
+    assert found.best_epoch_ == (None if by_keras else best)
+    assert _has_weights_of(found, 6 if by_keras else best)
 
 
 def test_fits_that_are_trained_together_know_each_its_own() -> None:
