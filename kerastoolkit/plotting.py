@@ -13,8 +13,10 @@ differ in line style or shape.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -217,6 +219,7 @@ def plot_confusion(
     found = confusion(y_true, y_pred, classes)
     n_classes = len(found.classes)
     ax = _axes(ax)
+    side = _side_of_square(ax, found.classes)
     edges = np.arange(n_classes + 1) - 0.5
     # Each cell is the same blue, more or less see-through: so it reads on a light page and on a dark one.
     for row in range(n_classes):
@@ -226,7 +229,7 @@ def plot_confusion(
             # At most half: text in the page's ink stays readable on it, be the page light or dark.
             ax.fill(*_square(row, column), color=colour, alpha=0.05 + 0.5 * share if share else 0.0, linewidth=0)
             if n_classes <= _MOST_LABELLED_CLASSES and found.counts[row, column]:
-                _cell_text(ax, row, column, found)
+                _cell_text(ax, row, column, found, 72 * side / n_classes)
     ax.hlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
     ax.vlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
     ax.set(xlim=(-0.5, n_classes - 0.5), ylim=(n_classes - 0.5, -0.5), xlabel="predicted", ylabel="true")
@@ -234,19 +237,30 @@ def plot_confusion(
     step = math.ceil(n_classes / _MOST_LABELLED_CLASSES)
     ticks = np.arange(0, n_classes, step)
     names = [_label(found.classes[tick], 16) for tick in ticks]
-    tilted = sum(len(name) for name in names) > 48
+    tilted = width_of_names(names) > side * step / n_classes
     ax.set_xticks(ticks, names, rotation=40 if tilted else 0, ha="right" if tilted else "center", **_LITERAL)
     ax.set_yticks(ticks, names, **_LITERAL)
     return _dress(ax, grid=None, frame=False)
 
 
-def _cell_text(ax: Axes, row: int, column: int, found: Confusion) -> None:
-    n_classes = len(found.classes)
-    share = found.shares[row, column]
-    size = 11 if n_classes <= 4 else 9 if n_classes <= 10 else 7
+def _side_of_square(ax: Axes, classes: Sequence[str]) -> float:
+    """About how many inches a square gets on axes that are not laid out yet: what the names of the classes leave."""
+    box, dpi = ax.get_window_extent(), ax.figure.dpi
+    # matplotlib's axes begin as about three quarters of their place.
+    return float(max(min(box.width / 0.775 / dpi - width_of_names(classes) - 0.5, box.height / 0.77 / dpi - 0.6), 0.5))
+
+
+def width_of_names(classes: Sequence[Any] | np.ndarray) -> float:
+    """About how many inches the longest name of a class takes as a label."""
+    return 0.085 * max(_n_places(_label(str(name), 16)) for name in classes)
+
+
+def _cell_text(ax: Axes, row: int, column: int, found: Confusion, side: float) -> None:
+    """Writes the numbers of a cell with sides of so many points."""
     text = f"{found.counts[row, column]}"
-    if n_classes <= 6:
-        text += f"\n{share:.0%}"
+    if len(found.classes) <= 6 and side > 30:
+        text += f"\n{found.shares[row, column]:.0%}"
+    size = float(np.clip(side / 3, 7, 11))
     ax.text(column, row, text, ha="center", va="center", fontsize=size, color=_INK, **_LITERAL)
 
 
@@ -477,6 +491,7 @@ def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     label = printable(label)
     settings: dict[Any, Any] = {
@@ -490,7 +505,8 @@ def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # That its own font lacks a Chinese or Arabic letter, say: it is the page's fonts that show the text.
         warnings.simplefilter("ignore")
-        figure = Figure(figsize=size, layout="constrained")
+        # Room at the sides, in inches: the page's font may be wider than that of matplotlib.
+        figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1))
         draw(figure.subplots())
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -543,7 +559,15 @@ def _dress(ax: Axes, *, grid: str | None, frame: bool = True) -> Axes:
     return ax
 
 
+def _n_places(text: str) -> int:
+    """How many Latin letters are as wide as a text: a sign of Chinese, Japanese or Korean is as wide as two."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
+
+
 def _label(text: str, width: int) -> str:
     """Text of the user's as a label: on one line, not too long, and never nothing."""
     text = printable(text) if text.strip() else repr(text)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if _n_places(text) <= width:
+        return text
+    places = itertools.accumulate(map(_n_places, text))
+    return text[: sum(place < width for place in places)] + "…"

@@ -32,7 +32,8 @@ __all__ = ["render_report"]
 
 _MOST_COLUMNS_OPEN = 12
 _MOST_CANDIDATES_OPEN = 10
-_MOST_CLASSES_NARROW = 10
+# In inches: what a telephone leaves for a figure, and the smallest cell there that a number can be read in.
+_NARROW, _LEAST_CELL = 3.6, 0.27
 
 
 def render_report(experiment: Experiment) -> str:
@@ -129,14 +130,14 @@ def _data(experiment: Experiment) -> _Html:
         [
             _html("<b>{}</b>", column.name),
             _html('<span class="kind{}">{}</span>', "" if column.is_used else " unused", column.kind),
+            column.detail,
             f"{column.n_distinct:,}",
             _blanks(column.n_blank, column.n_rows),
-            column.detail,
             column.note,
         ]
         for column in columns
     ]
-    headings = ["Column", "Kind", _Numbers("Distinct"), _Numbers("Blank"), _Words("Holds"), _Words("Note")]
+    headings = ["Column", "Kind", _Words("Holds"), _Numbers("Distinct"), _Numbers("Blank"), _Words("Note")]
     if not any(column.note for column in columns):
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     table = _table(headings, rows, open_rows=_MOST_COLUMNS_OPEN)
@@ -148,8 +149,8 @@ _OF_KINDS = (
     (
         {"number", "boolean", "date", "category"},
         "Preparation",
-        "The columns are prepared as follows for the networks and the linear model, by what the rows of each fit hold. "
-        "Gradient boosting takes blanks and categories as they are.",
+        "The networks and the linear model get the columns prepared as follows, using only the rows of each fit. "
+        "Gradient boosting gets blanks and categories as they are.",
     ),
     (
         {"number", "boolean", "date"},
@@ -157,7 +158,7 @@ _OF_KINDS = (
         "A blank becomes the median of its column, and a column that has blanks gets a second input that marks them. "
         "All are then scaled to mean 0 and standard deviation 1.",
     ),
-    ({"boolean"}, "Yes and no", "They count as 1 and 0."),
+    ({"boolean"}, "Booleans", "True and yes count as 1, false and no as 0."),
     (
         {"date"},
         "Dates",
@@ -166,9 +167,9 @@ _OF_KINDS = (
     (
         {"category"},
         "Categories",
-        "Each category is an input of its own; of more than 30, the 29 most frequent are, and the others share one. A "
-        "category never seen before counts among these others or, where there are none, is no input at all. A blank "
-        "is a category like any other.",
+        "Each category has an input of its own. A column with more than 30 has 29 for the most frequent ones, and one "
+        "that all others share. A category never seen before joins those others; where there are none, it turns on "
+        "none of the inputs. A blank is a category like any other.",
     ),
 )
 
@@ -188,10 +189,10 @@ def _fitting(experiment: Experiment) -> str:
     split = 0.15 if experiment.network is None else experiment.network.validation_split
     own = {name.split("__")[0] for grid in experiment.record["grid"] for name in grid}
     own &= {"callbacks", "fit", "validation_split"}
-    exception = f" A candidate may say otherwise, by {' and '.join(sorted(own))}." if own else ""
+    exception = f" Candidates with {' or '.join(sorted(own))} of their own do otherwise." if own else ""
     return (
-        f"A network is fitted to {1 - split:.0%} of the rows of each fit; the other {split:.0%} are watched. Training "
-        f"stops once their loss no longer falls, and the weights of the best epoch are kept.{exception}"
+        f"Each network learns from {1 - split:.0%} of the rows it is given and watches the other {split:.0%}: training "
+        f"stops once the loss on them no longer falls, and the weights of the best epoch are kept.{exception}"
     )
 
 
@@ -204,8 +205,8 @@ def _candidates(experiment: Experiment) -> _Html:
     rows = [
         [
             str(rank),
-            *(_param(scored[row][0].get(name)) for name in names),
             _folds_value(scored[row][1]),
+            *(_param(scored[row][0].get(name)) for name in names),
             f"{scored[row][1].fit_seconds:.1f} s",
         ]
         for rank, row in enumerate(order, 1)
@@ -216,7 +217,8 @@ def _candidates(experiment: Experiment) -> _Html:
         simple = [[s.name, _folds_value(s), f"{s.fit_seconds:.1f} s"] for s in experiment.baselines]
         parts.append(_html("<h3>Models to beat</h3>{}", _table(["Model", *of_folds], simple)))
     if rows:
-        headings = [_Numbers("Rank"), *(name.rsplit("__", 1)[-1].replace("_", " ") for name in names), *of_folds]
+        of_params = [name.rsplit("__", 1)[-1].replace("_", " ") for name in names]
+        headings = [_Numbers("Rank"), of_folds[0], *of_params, of_folds[1]]
         parts.append(_html("<h3>Networks</h3>{}", _table(headings, rows, open_rows=_MOST_CANDIDATES_OPEN)))
         parts.append(
             _html(
@@ -243,7 +245,7 @@ def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> 
     return _figure(
         draw,
         size=(8.6, 1.2 + 0.3 * n_rows),
-        narrow=(3.6, 1.2 + 0.45 * n_rows),
+        narrow=(_NARROW, 1.2 + 0.45 * n_rows),
         draw_narrow=lambda ax: draw(ax, names="above"),
         label="Scores of candidates and models to beat over the folds",
         caption="All were trained and scored on the same folds of the training rows.",
@@ -256,7 +258,7 @@ def _training(experiment: Experiment) -> _Html:
     figure = _figure(
         lambda ax: plotting.plot_learning_curves(experiment.history, best_epoch=experiment.best_epoch, ax=ax),
         size=(8.0, 3.2),
-        narrow=(3.6, 2.8),
+        narrow=(_NARROW, 2.8),
         label="Learning curves of the winner",
         caption=_of_the_last_fit(experiment),
     )
@@ -265,13 +267,13 @@ def _training(experiment: Experiment) -> _Html:
 
 def _of_the_last_fit(experiment: Experiment) -> str:
     split, n_rows = experiment.network.validation_split, experiment.record["split"]["train"]
-    words = f"The winner, fitted again to the {n_rows:,} training rows"
+    words = f"The winner, trained once more on the {n_rows:,} training rows"
     if split:
-        words += f": {1 - split:.0%} of them to learn from, {split:.0%} to watch (the validation rows)"
+        words += f": it learned from {1 - split:.0%} of them and watched the other {split:.0%}, the validation rows"
     n_epochs, kept = len(experiment.history["loss"]), experiment.best_epoch
     words += f". It trained for {n_epochs} epoch{'s' * (n_epochs != 1)}"
     words += "." if kept is None else f" and kept the weights of epoch {kept}."
-    return words + " The loss is that of the scaled target." * (experiment.task == "regression")
+    return words + " The loss is measured on the scaled target." * (experiment.task == "regression")
 
 
 def _test(experiment: Experiment) -> _Html:
@@ -296,12 +298,13 @@ def _test(experiment: Experiment) -> _Html:
 def _confusion_figure(test: Any) -> _Html:
     n_classes = len(test.classes)
     side = float(np.clip(1.8 + 0.5 * n_classes, 3.2, 7.5))
-    # What the names of the classes take of a narrow picture, in inches; the rest is for a square.
-    names = 0.08 * min(max(len(str(name)) for name in test.classes), 16)
+    names = plotting.width_of_names(test.classes)
+    square = _NARROW - names - 0.5  # inches that the names and the label beside them leave
+    below = 0.6 if names < square / n_classes else 0.6 + 0.6 * names  # tilted, where there is no room for them
     return _figure(
         lambda ax: plotting.plot_confusion(test.y_true, test.y_pred, test.classes, ax=ax),
-        size=(side + 0.8, side),
-        narrow=(3.6, 3.7 - 0.3 * names) if n_classes <= _MOST_CLASSES_NARROW else None,
+        size=(side + 0.4 + names, side + 0.5 * names),
+        narrow=(_NARROW, square + below) if square / n_classes > _LEAST_CELL else None,
         label="Confusion of classes on the test rows",
         caption="Rows by true and predicted class; shares are of the true class. Blue is right, orange is wrong.",
     )
@@ -312,15 +315,15 @@ def _residual_figures(test: Any) -> _Html:
     note = "" if shown == len(test.y_true) else f" {shown:,} of {len(test.y_true):,} rows are drawn."
     first = _figure(
         lambda ax: plotting.plot_predictions(test.y_true, test.y_pred, ax=ax),
-        size=(4.4, 3.6),
+        size=(4.0, 3.4),
         label="Predicted against true values on the test rows",
         caption=f"Predicted against true values.{note}",
     )
     second = _figure(
         lambda ax: plotting.plot_predictions(test.y_true, test.y_pred, residuals=True, ax=ax),
-        size=(4.4, 3.6),
+        size=(4.0, 3.4),
         label="Residuals on the test rows",
-        caption="What the prediction missed; a pattern here is something left to learn.",
+        caption="What the predictions missed; a pattern here is something still to be learned.",
     )
     return _joined([first, second])
 
@@ -339,8 +342,13 @@ def _per_class(test: Any) -> _Html:
         ]
         for at, name in enumerate(found.classes)
     ]
-    of_numbers = map(_Numbers, ("Rows", "Predicted", "Found (recall)", "Right when predicted (precision)"))
-    return _table(["Class", *of_numbers], rows, open_rows=_MOST_COLUMNS_OPEN)
+    of_numbers = map(_Numbers, ("Rows", "Predicted", "Recall", "Precision"))
+    words = (
+        "Recall: the share of a class's rows that were recognised. Precision: the share of the rows predicted as that "
+        "class that really belong to it."
+    )
+    table = _table(["Class", *of_numbers], rows, open_rows=_MOST_COLUMNS_OPEN)
+    return _html('{}<p class="fine">{}</p>', table, words)
 
 
 def _use(experiment: Experiment) -> _Html:
@@ -349,7 +357,7 @@ def _use(experiment: Experiment) -> _Html:
     return _section(
         "Using it",
         _html(
-            "<p>In a shell, where this folder is called FOLDER and NEW is a table with the same columns:</p>"
+            "<p>In a shell, where this folder is called FOLDER and NEW.csv is a table with the same columns:</p>"
             "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
             "<pre>from kerastoolkit import load_experiment\n\n"
             'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
@@ -484,9 +492,13 @@ def _figure(
 ) -> _Html:
     """A figure; one with a size for narrow pages is drawn for these as well, another scrolls where it is too wide."""
     try:
-        svg = _html('<div class="{}">{}</div>', "broad" if narrow else "scrolls", _svg(draw, size, label))
-        if narrow is not None:
-            svg = _joined([svg, _html('<div class="narrow">{}</div>', _svg(draw_narrow or draw, narrow, label))])
+        svg = _svg(draw, size, label)
+        if narrow is None:
+            least = f"{0.8 * size[0]:.2f}in"  # a little smaller, and it can still be read
+            svg = _html('<div class="scrolls"><div style="min-width: {}">{}</div></div>', least, svg)
+        else:
+            parts = svg, _svg(draw_narrow or draw, narrow, label)
+            svg = _html('<div class="broad">{}</div><div class="narrow">{}</div>', *parts)
     except Exception as error:
         # matplotlib may raise anything, and nothing of it is worth a search of hours.
         return _notice(f"This figure could not be drawn: {_reason(error)} ({label})")
@@ -588,8 +600,13 @@ section > p:first-child { margin-top: 0; }
 .verdict { margin: 1.1rem 0 0; font-size: 1.05rem; }
 .notice { margin: 0 0 1rem; padding: .7rem 1rem; background: var(--warn); border-left: 4px solid var(--warn-line);
   border-radius: 4px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; margin: .4rem 0; }
+/* The shade at an edge says that there is more of the table beyond it. */
+.wide { overflow-x: auto; background:
+  linear-gradient(to right, var(--paper) 40%, transparent) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, var(--line), transparent) left / .9rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--line), transparent) right / .9rem 100% no-repeat scroll; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .88rem; margin: .4rem 0; }
 th { text-align: left; font-weight: 600; color: var(--muted); }
 /* "break-word" and not "anywhere", by which a narrow page would have columns of one letter: the table scrolls. */
 th, td { padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
@@ -604,7 +621,7 @@ dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .
 dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: .5rem 0 0; }
-figure svg { width: 100%; height: auto; display: block; }
+figure svg { width: 100%; height: auto; display: block; overflow: visible; }
 figure .narrow { display: none; }
 figure .scrolls { overflow-x: auto; }
 figcaption, .fine { color: var(--muted); font-size: .85rem; }
@@ -623,7 +640,7 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: .85rem; text-align:
   dd { margin-bottom: .5rem; }
   figure .broad { display: none; }
   figure .narrow { display: block; }
-  figure .scrolls svg { min-width: 20rem; }
+  .number { padding-right: .75rem; }
   .figures figure { flex-basis: 100%; }
   /* Which row it is stays in sight while the table is scrolled. */
   th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); max-width: 9rem; }

@@ -519,12 +519,13 @@ def test_the_report_says_which_rows_stopped_the_winner_and_what_it_kept(
         assert experiment.best_epoch == load_experiment(folder).best_epoch == best
         text = _Page(_report(folder)).text
         assert (
-            f"The winner, fitted again to the {n_rows} training rows: 85% of them to learn from, 15% to watch (the "
-            f"validation rows). It trained for {len(history['loss'])} epochs and kept the weights of epoch {best}."
+            f"The winner, trained once more on the {n_rows} training rows: it learned from 85% of them and watched the "
+            f"other 15%, the validation rows. It trained for {len(history['loss'])} epochs and kept the weights of "
+            f"epoch {best}."
         ) in text
         assert f">kept: epoch {best}</text>" in _report(folder)
         assert "all training rows" not in text
-        assert "A network is fitted to 85% of the rows of each fit; the other 15% are watched." in text
+        assert "Each network learns from 85% of the rows it is given and watches the other 15%: " in text
     assert "all training rows" not in "".join(told.message for told in cancer[2])
 
 
@@ -542,7 +543,7 @@ def test_a_grid_that_changes_what_is_watched_is_told_of(cancer: tuple[Experiment
 
     other = copy.copy(cancer[0])
     other.record = {**other.record, "grid": [{"validation_split": [0.1], "callbacks__patience": [2]}]}
-    assert "A candidate may say otherwise, by callbacks and validation_split." in render_report(other)
+    assert "Candidates with callbacks or validation_split of their own do otherwise." in render_report(other)
 
 
 def test_a_table_in_european_spelling_is_learned_kept_and_predicted_from(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class KerasEstimator(BaseEstimator):
     columns_: Columns
     _network: Network
     _strategy: Strategy | None = None  # under which the model was built
+    _best_epoch: int | None
     _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
     _input_shape: Any
     _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
