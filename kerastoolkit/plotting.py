@@ -528,6 +528,8 @@ def _for_page(svg: str, label: str) -> str:
 
 def _tag_for_page(tag: str) -> str:
     tag = re.sub(r' xmlns:xlink="[^"]*"', "", tag).replace("xlink:href", "href")
+    # matplotlib numbers the groups of each picture alike, and nothing refers to them.
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
     # matplotlib names its own fonts, by one property or by two; the page's are to be taken.
     tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
     tag = re.sub(r"font-family: [^;\"]*(; )?", "", tag)

@@ -267,7 +267,7 @@ def _training(experiment: Experiment) -> _Html:
 
 def _of_the_last_fit(experiment: Experiment) -> str:
     split, n_rows = experiment.network.validation_split, experiment.record["split"]["train"]
-    words = f"The winner, trained once more on the {n_rows:,} training rows"
+    words = f"The winner, trained once more on the {n_rows} training rows"
     if split:
         words += f": it learned from {1 - split:.0%} of them and watched the other {split:.0%}, the validation rows"
     n_epochs, kept = len(experiment.history["loss"]), experiment.best_epoch
