@@ -1174,12 +1174,13 @@ def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
     """
     import keras
 
-    keeping = keras.callbacks.EarlyStopping
+    keeping, hooks = keras.callbacks.EarlyStopping, ("on_epoch_end", "on_train_end")
     epochs = getattr(network.history, "epoch", [])  # a callback may have let the training begin later than it was told
     weights = None
     for callback in callbacks:
         # What a subclass counts as its best epoch is not known.
-        if not isinstance(callback, keeping) or type(callback).on_epoch_end is not keeping.on_epoch_end:
+        kind = type(callback)
+        if not issubclass(kind, keeping) or any(getattr(kind, hook) is not getattr(keeping, hook) for hook in hooks):
             continue
         if callback.best_weights is None or callback.best_epoch not in epochs:
             continue

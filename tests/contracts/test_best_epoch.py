@@ -78,9 +78,16 @@ class _Later(keras.callbacks.Callback):
         self.model.set_weights([value * 0.5 for value in self.model.get_weights()])
 
 
-class _OwnCount(EarlyStopping):
+class _CountsFromOne(EarlyStopping):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
+        if self.wait == 0:
+            self.best_epoch = epoch + 1
+
+
+class _CountsFromOneInTheEnd(EarlyStopping):
+    def on_train_end(self, logs: Any = None) -> None:
+        super().on_train_end(logs)
         self.best_epoch += 1
 
 
@@ -90,13 +97,14 @@ class _OwnCount(EarlyStopping):
         lambda folder: [],
         lambda folder: [_stop(restore_best_weights=False)],
         lambda folder: [_stop(), _Later()],
-        lambda folder: [_OwnCount("val_loss", patience=99, restore_best_weights=True)],
+        lambda folder: [_CountsFromOne("val_loss", patience=99, restore_best_weights=True)],
+        lambda folder: [_CountsFromOneInTheEnd("val_loss", patience=99, restore_best_weights=True)],
         lambda folder: [_stop(start_from_epoch=50)],
         lambda folder: [
             keras.callbacks.ModelCheckpoint(folder / "best.weights.h5", save_best_only=True, save_weights_only=True)
         ],
     ],
-    ids=["none", "not restored", "changed after", "own count", "never begun", "checkpoint"],
+    ids=["none", "not restored", "changed after", "own count", "own count in the end", "never begun", "checkpoint"],
 )
 def test_where_no_weights_were_put_back_or_it_is_not_known_there_is_no_best_epoch(
     callbacks: Any, tmp_path: Path
