@@ -438,7 +438,7 @@ def plot_candidate_scores(
     else:
         ax.set_yticks([])
         for position, name in enumerate(found.names):
-            ax.text(0, position - 0.4, _label(name, 50), transform=ax.get_yaxis_transform(), va="center", fontsize=9,
+            ax.text(0, position - 0.4, _label(name, 44), transform=ax.get_yaxis_transform(), va="center", fontsize=9,
                     color=_INK, **_LITERAL)  # fmt: skip
     ax.set_ylim(len(found.names) - 0.4, -0.6 if names == "beside" else -0.75)
     if limits is not None:
