@@ -402,6 +402,7 @@ def peak() -> int:
 
 
 def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str, Any]:
+    os.environ.update(XDG_CACHE_HOME=str(folder), LOCALAPPDATA=str(folder), HOME=str(folder))  # features of pictures
     files = write_files(folder)
     expected = {name: predictions(path, X) for name, (path, X) in files.items()}  # and all is imported
     draw, outcomes, wrong = random.Random(seed), Counter[str](), []
