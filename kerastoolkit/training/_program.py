@@ -33,7 +33,8 @@ from kerastoolkit.training import _dense
 if TYPE_CHECKING:
     import keras
 
-# Tracing goes through the template's own layers and Keras' global scopes.
+# Tracing goes through the template's own layers and Keras' global scopes. What has been traced or compiled needs
+# neither: it is called without the lock, so that threads that predict or train do not wait for each other.
 _ONE_TRACE_AT_A_TIME = threading.RLock()
 
 Kind = Literal["train", "test"]
@@ -125,10 +126,12 @@ class Forward:
         if self.chain is not None and self.chain.takes(x):
             return self.chain.output([_numpy(value) for value in (*trainable, *others)], x)
         form = form_of(x)
-        with _ONE_TRACE_AT_A_TIME:
-            if form not in self._compiled:
-                self._compiled[form] = _backend().predict(self._output, trainable, others, x)
-            return self._compiled[form](trainable, others, x)
+        compiled = self._compiled.get(form)
+        if compiled is None:
+            with _ONE_TRACE_AT_A_TIME:
+                compiled = self._compiled.get(form) or _backend().predict(self._output, trainable, others, x)
+                self._compiled[form] = compiled
+        return compiled(trainable, others, x)
 
     def _output(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
         model = self._template
@@ -288,31 +291,40 @@ class Program:
         """
         key = (kind, stacked, light, tuple(lifted), form_of(data))
         arguments = (state, lifted, data, order, starts)
+        try:
+            program = self._compiled.get(key) if key in self._ran else None
+            if program is None:
+                return self._run_at_first(key, data, arguments)
+            result = self._run_by_xla(key, program, by_xla, arguments) if by_xla else None
+            return result or program(*arguments)
+        except Exception as error:
+            reason = _reason(error, stacked=stacked)
+            with _ONE_TRACE_AT_A_TIME:
+                self._compiled.pop(key, None)
+                if key not in self._ran and self._backend.is_of_the_program(error):
+                    self._refused[key] = reason
+            raise NotPureError(reason) from error
+
+    def _run_at_first(self, key: Any, data: Rows, arguments: tuple[Any, ...]) -> tuple[State, Any]:
+        """Makes the program and runs it."""
         with _ONE_TRACE_AT_A_TIME:
             if key in self._refused:
                 raise NotPureError(self._refused[key])
-            try:
-                if key in self._ran:
-                    result = self._run_by_xla(key, by_xla, arguments) if by_xla else None
-                    return result or self._program(key, data)(*arguments)
-                # The first call runs all code of the model; what else it changes would be lost, or shared by others.
-                with _nothing_else_changes(self.template):
-                    result = self._program(key, data)(*arguments)
-            except Exception as error:
-                self._compiled.pop(key, None)
-                reason = _reason(error, stacked=stacked)
-                if key not in self._ran and self._backend.is_of_the_program(error):
-                    self._refused[key] = reason
-                raise NotPureError(reason) from error
+            # The first call runs all code of the model; what else it changes would be lost, or shared by others.
+            with contextlib.nullcontext() if key in self._ran else _nothing_else_changes(self.template):
+                result = self._program(key, data)(*arguments)
             self._ran.add(key)
             return result  # type: ignore[no-any-return]
 
-    def _run_by_xla(self, key: Any, n_models: int, arguments: tuple[Any, ...]) -> tuple[State, Any] | None:
+    def _run_by_xla(
+        self, key: Any, program: Callable[..., Any], n_models: int, arguments: tuple[Any, ...]
+    ) -> tuple[State, Any] | None:
         """The same as the program of this key; None if XLA cannot compile it."""
         try:
-            if key not in self._by_xla:
-                self._by_xla[key] = self._backend.by_xla(self._compiled[key], stacked=key[1])
-            run = self._by_xla[key]
+            with _ONE_TRACE_AT_A_TIME:
+                if key not in self._by_xla:
+                    self._by_xla[key] = self._backend.by_xla(program, stacked=key[1])
+                run = self._by_xla[key]
             return None if run is None else run(n_models, *arguments)
         except Exception:  # an operation that it does not know
             self._by_xla[key] = None
@@ -1785,9 +1797,11 @@ class _CompiledByJax:
         leaves, structure = jax.tree.flatten(arguments)
         forms = [(x.shape, x.dtype, getattr(x, "weak_type", False), getattr(x, "sharding", None)) for x in leaves]
         key = (structure, *forms, *(getattr(jax.config, name, None) for name in _SETTINGS_OF_JAX))
-        if key not in self._compiled:
-            self._compiled[key] = jax.jit(self._function).lower(*arguments).compile()
-        return self._compiled[key](*arguments)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            with _ONE_TRACE_AT_A_TIME:
+                compiled = self._compiled[key] = jax.jit(self._function).lower(*arguments).compile()
+        return compiled(*arguments)
 
 
 class _Torch:
@@ -1870,8 +1884,8 @@ class _Torch:
             ahead[0] = False
 
         def run(state: State, lifted: dict[int, Any], data: Rows, order: Any, starts: Rows) -> Any:
-            self._stacked = stacked
-            with torch.no_grad():
+            with _ONE_TRACE_AT_A_TIME, torch.no_grad():  # each step goes through the template's own layers
+                self._stacked = stacked
                 for number in range(order.shape[-2]):
                     batch = order[..., number, :].long()
 
@@ -1890,7 +1904,11 @@ class _Torch:
     def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
         import torch
 
-        return torch.no_grad()(forward)  # type: ignore[no-any-return]
+        def run(trainable: list[Any], others: list[Any], x: Any) -> Any:
+            with _ONE_TRACE_AT_A_TIME, torch.no_grad():  # it goes through the template's own layers each time
+                return forward(trainable, others, x)
+
+        return run
 
     def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
         return None

@@ -368,6 +368,44 @@ def test_training_by_xla_does_not_wait_for_whoever_waits_for_its_threads(
     assert waited == ["1"]
 
 
+@pytest.mark.backend("tensorflow", "jax")  # on torch each call goes through the code of the layers
+def test_who_predicts_does_not_wait_for_who_traces() -> None:
+    model, rows = network(lambda: [layers.Dense(8), layers.BatchNormalization()]), np.ones((50, 13), "float32")
+    forward = _program.Forward(model)
+    parts = model.trainable_variables, model.non_trainable_variables
+    values = [[variable.value for variable in part] for part in parts]
+    expected = keras.ops.convert_to_numpy(forward(*values, rows))
+    found: list[Any] = []
+    predicting = threading.Thread(target=lambda: found.append(forward(*values, rows)), daemon=True)
+    with _program._ONE_TRACE_AT_A_TIME:
+        predicting.start()
+        predicting.join(1500)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found[0]), expected)
+
+
+def test_threads_that_predict_while_another_trains_get_what_one_gets() -> None:
+    X, y = table()
+    networks = [network(dense), network(lambda: [layers.Dense(8), layers.BatchNormalization()])]
+    trained = fit_many([Fit(one, X, y, epochs=1, seed=0) for one in networks])
+    rows = np.concatenate([X] * 5)
+    expected = [keras.ops.convert_to_numpy(one.network.predict(rows)) for one in trained]
+    found: list[tuple[int, Any]] = []
+
+    def predict(which: int) -> None:
+        for _ in range(20):
+            found.append((which, keras.ops.convert_to_numpy(trained[which].network.predict(rows))))
+
+    threads = [threading.Thread(target=predict, args=(number % 2,), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    fit_many([Fit(network(dense, 0.02), X, y, epochs=3, seed=1) for _ in range(2)])
+    for thread in threads:
+        thread.join(1500)
+    assert len(found) == 160
+    for which, output in found:
+        np.testing.assert_array_equal(output, expected[which])
+
+
 def test_whoever_stops_work_does_not_wait_for_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, others_are_done = _program._threads(), threading.Event()
     others = [pool.submit(others_are_done.wait) for _ in range(joblib.cpu_count())]
