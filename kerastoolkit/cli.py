@@ -17,6 +17,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
@@ -136,6 +137,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="small|wide|FILE",
         help='8 or 48 candidates, or a JSON file such as {"hidden": [[64], [128, 64]], "dropout": [0, 0.3]}',
     )
+    search.add_argument(
+        "--repeats",
+        dest="n_repeats",
+        type=int,
+        metavar="N",
+        help="how often the best network and the best simple model are cross-validated anew to be compared "
+        "(default: as often as gives fifteen folds)",
+    )
     search.add_argument("--seed", type=int, default=0, metavar="N", help="seed of splits and fits (default: 0)")
     search.add_argument(
         "--time-budget", type=float, metavar="SECONDS", help="begin no further candidate after so many seconds"
@@ -174,7 +183,7 @@ def _search(options: argparse.Namespace) -> int:
 
     table, target, name = (options.table, options.target, None) if options.demo is None else _demo(options.demo)
     folder = Path(options.out) if options.out else _unused(f"kerastoolkit-{options.demo or Path(options.table).stem}")
-    names = ("task", "metric", "cv", "groups", "time", "grid", "seed", "time_budget")
+    names = ("task", "metric", "cv", "groups", "time", "grid", "n_repeats", "seed", "time_budget")
     arguments: dict[str, Any] = {**{name: getattr(options, name) for name in names}, "out": folder, "name": name}
     plan = plan_experiment(table, target, **arguments)
     _say(f"{plan.describe()}\n", sys.stdout)
@@ -225,15 +234,21 @@ def _conclusion(experiment: Experiment, folder: Path) -> str:
     chosen = ", ".join(f"{name}={value}" for name, value in experiment.best_params.items())
     lines = [str(scores) for scores in experiment.baselines]
     if experiment.best_index is not None:
-        best = experiment.candidates()[experiment.best_index][1]
-        lines.append(f"Best network: {best.metric} {best.mean:.3f} ± {best.std:.3f} over {len(best.scores)} folds")
+        lines.append(str(replace(experiment.candidates()[experiment.best_index][1], name="Best network")))
+        lines.append("(± is the sample standard deviation over the folds)")
     lines += ["", f"Winner: {chosen}", experiment.verdict()]
+    rival, comparison = experiment.best_baseline, experiment.comparison
+    if rival is not None and comparison is not None and comparison.outcome == "behind":
+        call = f'load_experiment("{folder}").fit_baseline("{rival.name}", TABLE)'
+        lines.append(f"To take it, in Python: {call}")
     if experiment.left_out:
         lines.append(f"Left out for want of time: {len(experiment.left_out)} candidates (see the report).")
     if experiment.failed:
         lines.append(f"Could not be trained: {len(experiment.failed)} candidates (see the report).")
     if test is not None:
         lines.append(f"On {experiment.tested_on()}: {test.scores[experiment.metric]}")
+        beside = {name: scores[experiment.metric] for name, scores in experiment.baseline_tests.items()}
+        lines += [f"  {name} on the same rows: {score}" for name, score in beside.items()]
     lines += ["", f"Report:  {folder / 'report.html'}", f"Predict: kerastoolkit predict {folder} NEW.csv"]
     return "\n".join(map(printable, lines))
 

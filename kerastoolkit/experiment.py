@@ -2,7 +2,8 @@
 
 `plan_experiment` reads, describes and decides; whatever can be refused is refused there, within seconds and before
 Keras is loaded. `Plan.run` trains: the models to beat and every candidate on the same folds of the training rows, then
-the winner once on the test rows. `run_experiment` is both. An `Experiment` is what comes out; saved, it is a folder:
+the winner and the models to beat once on the test rows, and the winner beside the best simple model on folds of other
+splits. `run_experiment` is both. An `Experiment` is what comes out; saved, it is a folder:
 
     report.html            to read: data, models to beat, candidates, learning curves, test, what was done
     run.json               to repeat: versions, seed, arguments, digest of the data, what was chosen and why
@@ -39,7 +40,7 @@ from typing import Any, Literal, get_args
 import joblib
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
@@ -62,14 +63,18 @@ from kerastoolkit.data.tables import (
     unread_entries,
 )
 from kerastoolkit.evaluation import (
+    Comparison,
     Evaluation,
     FoldScores,
+    Outcome,
     Score,
     baselines,
     choose_metric,
+    compare_on_folds,
     evaluate,
     metric_scorer,
     score_on_folds,
+    threads_for,
 )
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search.backend import FusedBackend
@@ -86,6 +91,8 @@ _FEWEST_ROWS = 20
 # One to test on, and two folds of two: of each that are trained on, one is watched to know when to stop.
 _FEWEST_GROUPS = 5
 _MOST_CATEGORIES = 30
+# Of the winner with the best simple model: twice as many would narrow the interval by 8% only.
+_FOLDS_OF_A_COMPARISON = 15
 _SECONDS_BETWEEN_REPORTS = 0.2  # of the epochs done, while fits are trained
 # What is trained together is lost together when the search is interrupted; with a budget, structures take turns.
 _SECONDS_A_BATCH, _A_TURN_WITH_A_BUDGET = 20, 4
@@ -128,6 +135,7 @@ def run_experiment(
     groups: str | Literal[False] | None = None,
     time: str | Literal[False] | None = None,
     grid: str | Path | Mapping[str, Sequence[Any]] = "small",
+    n_repeats: int | None = None,
     seed: int = 0,
     time_budget: float | None = None,
     out: str | Path | None = None,
@@ -139,8 +147,9 @@ def run_experiment(
     A fifth of the rows is held out before anything is learned, by class or by quantile of the target. On the other
     rows, candidates and models to beat are cross-validated on the same folds; imputing, scaling and encoding are part
     of every model and learned from its own training rows. The best candidate is fitted again to the rows of all folds
-    and scored once on the held-out ones. In each fit of a network, 15% of its rows are watched to stop it in time, and
-    not learned from.
+    and scored once on the held-out ones, as the models to beat are. In each fit of a network, 15% of its rows are
+    watched to stop it in time, and not learned from. At last the best candidate and the best model to beat are
+    cross-validated anew, on other splits of the training rows, to tell which is better, or that it cannot be told.
 
     Where several rows are of one patient, shop or day, rows held out at random are of patients that the model knows.
     Give the column as `groups` if new rows will be of new ones, or as `time` if they will be later ones. A column that
@@ -151,7 +160,7 @@ def run_experiment(
     >>> from sklearn.datasets import load_iris
     >>> experiment = run_experiment(load_iris(as_frame=True).frame, "target")  # doctest: +SKIP
     >>> print(experiment.test.scores["accuracy"])  # doctest: +SKIP
-    accuracy 0.967 (95% interval 0.900 to 1.000)
+    accuracy 0.967 (95% interval 0.833 to 0.994, Wilson)
 
     Args:
         table: Path of a CSV or Parquet file, or a DataFrame.
@@ -171,9 +180,13 @@ def run_experiment(
         grid: `"small"` (8 candidates), `"wide"` (48), the path of a JSON file, or a dict: values to try by parameter
             of `KerasClassifier` or `KerasRegressor`, such as `{"hidden": [[64], [128, 64]]}`.
             Defaults to `"small"`.
+        n_repeats: How often the best candidate and the best model to beat are cross-validated anew to be compared; 0
+            compares them on the folds of the search alone, which are few. Defaults to `None`, as often as gives
+            fifteen folds; 0 with `time`, since folds that go forward in time have no other splits.
         seed: Seed of the splits and of every fit. Defaults to `0`.
         time_budget: Seconds after which no further candidate is begun; at least one is evaluated. With a budget the
-            candidates come in a shuffled order. Defaults to `None`, no limit.
+            candidates come in a shuffled order, and up to a third of the time is kept for the comparison, which is
+            repeated as often as there is time for. Defaults to `None`, no limit.
         out: Folder to write, new or empty. Defaults to `None`: nothing is written until `Experiment.save`.
         progress: A function that is called with a `Progress` after each step, and while networks train.
             Defaults to `None`.
@@ -190,8 +203,8 @@ def run_experiment(
     Warns:
         KerasToolkitWarning: If a column looks as if rows with the same value belonged together.
     """
-    options: dict[str, Any] = {"task": task, "metric": metric, "cv": cv, "seed": seed, "time_budget": time_budget}
-    options |= {"groups": groups, "time": time}
+    options: dict[str, Any] = {"task": task, "metric": metric, "cv": cv, "n_repeats": n_repeats, "seed": seed}
+    options |= {"time_budget": time_budget, "groups": groups, "time": time}
     return plan_experiment(table, target, grid=grid, out=out, name=name, **options).run(progress=progress)
 
 
@@ -205,6 +218,7 @@ def plan_experiment(
     groups: str | Literal[False] | None = None,
     time: str | Literal[False] | None = None,
     grid: str | Path | Mapping[str, Sequence[Any]] = "small",
+    n_repeats: int | None = None,
     seed: int = 0,
     time_budget: float | None = None,
     out: str | Path | None = None,
@@ -213,7 +227,8 @@ def plan_experiment(
     """Reads the table, decides what is to be done, and refuses what cannot be; nothing is trained.
 
     Args:
-        table, target, task, metric, cv, groups, time, grid, seed, time_budget, out, name: As for `run_experiment`.
+        table, target, task, metric, cv, groups, time, grid, n_repeats, seed, time_budget, out, name: As for
+            `run_experiment`.
 
     Returns:
         A `Plan`, which can be read (`describe`, `questions`) and carried out (`run`).
@@ -224,7 +239,8 @@ def plan_experiment(
     """
     arguments = dict[str, Any](target=target, task=task, metric=metric, cv=cv, seed=seed, time_budget=time_budget)
     arguments |= {"groups": groups, "time": time, "grid": dict(grid) if isinstance(grid, Mapping) else str(grid)}
-    _check_numbers(cv, seed, time_budget)
+    arguments["n_repeats"] = n_repeats
+    _check_numbers(cv, seed, time_budget, n_repeats)
     folder = _checked_folder(out)
     read = read_table(table, name=name)
     found = read_target(read, target, task=task)
@@ -252,6 +268,7 @@ def plan_experiment(
         n_folds=n_folds,
         cv_why=cv_why,
         grids=grids,
+        n_repeats=_choose_repeats(n_repeats, n_folds, belonging),
         seed=seed,
         time_budget=time_budget,
         out=folder,
@@ -291,7 +308,7 @@ class Progress:
     """How far an experiment is.
 
     Attributes:
-        stage: `"models to beat"`, `"candidates"`, `"final fit"`, `"test"` or `"done"`.
+        stage: `"models to beat"`, `"candidates"`, `"final fit"`, `"test"`, `"comparison"` or `"done"`.
         done: Fits finished in this stage.
         total: Fits of this stage.
         seconds: Seconds since the experiment began.
@@ -370,6 +387,7 @@ class Plan:
         n_folds: Number of folds.
         cv_why: Why so many, as a clause.
         grids: Values to try, by parameter, as scikit-learn's `ParameterGrid` takes them.
+        n_repeats: How often the winner and the best model to beat are cross-validated anew, to be compared.
         seed: Seed of the splits and fits.
         time_budget: Seconds; None without limit.
         out: Folder to write; None to write nothing.
@@ -387,6 +405,7 @@ class Plan:
     n_folds: int
     cv_why: str
     grids: list[dict[str, list[Any]]]
+    n_repeats: int
     seed: int
     time_budget: float | None
     out: Path | None
@@ -440,6 +459,7 @@ class Plan:
             ("Test set", f"{n_test} of {n_train + n_test} rows held out {self.held_out.how}: {self._held_out_why()}"),
             ("Folds", f"{self.n_folds} on the {n_train} training rows ({self.cv_why})"),
             ("Candidates", f"{self.n_candidates} networks, {self.n_candidates * self.n_folds} fits"),
+            ("Comparison", _where_compared(self.n_repeats, self.n_folds)),
         ]
         if self.target.n_blank:
             decided.insert(1, ("Left out", f"{self.target.n_blank} rows without a target"))
@@ -476,9 +496,27 @@ class Plan:
         return _Run(self, progress).carry_out()
 
 
-def _check_numbers(cv: int | None, seed: int, time_budget: float | None) -> None:
+def _where_compared(n_repeats: int, n_folds: int) -> str:
+    where = f"{n_repeats * n_folds} folds of other splits" if n_repeats else f"the {n_folds} folds of the search alone"
+    return f"the best network with the best simple model, on {where}"
+
+
+def _choose_repeats(n_repeats: int | None, n_folds: int, belonging: Belonging) -> int:
+    if belonging.time is None:
+        return math.ceil(_FOLDS_OF_A_COMPARISON / n_folds) if n_repeats is None else n_repeats
+    if n_repeats:
+        raise ParameterError(
+            f"`n_repeats` must be 0, or left out, together with `time`: folds that go forward in time have no other "
+            f"splits. Got {n_repeats!r}."
+        )
+    return 0
+
+
+def _check_numbers(cv: int | None, seed: int, time_budget: float | None, n_repeats: int | None) -> None:
     if cv is not None and (not isinstance(cv, (int, np.integer)) or cv < 2):
         raise ParameterError(f"`cv` must be a whole number of folds, at least 2. Got {cv!r}.")
+    if n_repeats is not None and (not isinstance(n_repeats, (int, np.integer)) or n_repeats < 0):
+        raise ParameterError(f"`n_repeats` must be a whole number of repeats, at least 0. Got {n_repeats!r}.")
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
         raise ParameterError(f"`seed` must be a whole number from 0 to 2**32 - 1. Got {seed!r}.")
     if time_budget is not None and not (time_budget > 0 and math.isfinite(time_budget)):
@@ -829,10 +867,10 @@ class _Run:
             with _without_expected_warnings():
                 self._train()
         except KeyboardInterrupt:
-            self.experiment.status = "interrupted"
+            self._ended_with("interrupted")
             raise
         except Exception:
-            self.experiment.status = "failed"
+            self._ended_with("failed")
             raise
         finally:
             # Rounded once, so that what is saved is what is shown.
@@ -840,6 +878,12 @@ class _Run:
             self._save()
         self.report("done", 1, 1, 0.0, "done")
         return self.experiment
+
+    def _ended_with(self, status: Literal["interrupted", "failed"]) -> None:
+        if (
+            self.experiment.status != "complete"
+        ):  # only the comparison is missing, and the search's folds make up for it
+            self.experiment.status = status
 
     def _save(self) -> None:
         """Writes the folder; if it cannot be written, says so, and what hours of training have found is returned."""
@@ -861,7 +905,8 @@ class _Run:
         classes = np.unique(y) if plan.target.task == "classification" else None
         scorer = metric_scorer(plan.metric, classes)
         prepare = _preparation(plan.columns, X)
-        self._score_baselines(X, y, folds, scorer, prepare)
+        models = baselines(plan.target.task, prepare, categories=category_names(plan.columns), seed=plan.seed)
+        self._score_baselines(models, X, y, folds, scorer)
 
         self.report("candidates", 0, plan.n_candidates * plan.n_folds, None, "loading Keras")
         network = _network(plan.target.task, int(len(X) * (1 - 1 / plan.n_folds)), plan.seed)
@@ -874,37 +919,82 @@ class _Run:
         search.watch = watch = _Watch(self)
         backend = FusedBackend(watch=watch.while_training, around=watch.around)
         try:
-            # Of the rows that are watched to know when to stop, none belong to rows that are trained on.
-            kept = plan.belonging.of_rows(plan.held_out.train)
             with joblib.parallel_config(backend=backend):
-                search.fit(X, y, **{f"network__{name}": values for name, values in kept.items()})
+                search.fit(X, y, **self._kept_together())
         finally:
             experiment.decisions.append(("Training", backend.report.explain().replace("\n", " ").rstrip(".")))
         experiment.best_index = _results_table(search.cv_results_).index.tolist().index(search.best_index_)
         experiment._take_model(search.best_estimator_)
 
-        self.report("test", 0, 1, None, "scoring the test rows")
-        X_test, y_test = plan.X.iloc[plan.held_out.test], plan.target.values[plan.held_out.test]
-        experiment.test = evaluate(
-            search.best_estimator_,
-            X_test,
-            y_test,
-            _test_scorers(plan.metric, plan.target.task, classes),
-            n_resamples=int(np.clip(2_000_000 // len(y_test), 100, 500)),
-            seed=plan.seed,
-        )
-        experiment.test_rows = plan.target.kept[plan.held_out.test]
+        self._score_test_rows(search.best_estimator_, models, X, y)
         experiment.status = "complete"
+        experiment.comparison = experiment._compared_by_the_search()
+        self._compare(clone(search.estimator).set_params(**search.best_params_), models, X, y, max(watch.seconds))
+
+    def _kept_together(self) -> dict[str, np.ndarray]:
+        """What `fit` is told so that none of the rows that tell when to stop belong to rows that are trained on."""
+        kept = self.plan.belonging.of_rows(self.plan.held_out.train)
+        return {f"network__{name}": values for name, values in kept.items()}
 
     def _score_baselines(
-        self, X: pd.DataFrame, y: np.ndarray, folds: list[Any], scorer: Callable[..., float], prepare: BaseEstimator
+        self, models: dict[str, Any], X: pd.DataFrame, y: np.ndarray, folds: list[Any], scorer: Callable[..., float]
     ) -> None:
-        plan = self.plan
-        models = baselines(plan.target.task, prepare, categories=category_names(plan.columns), seed=plan.seed)
         for done, (name, model) in enumerate(models.items()):
             self.report("models to beat", done, len(models), None, name)
-            scores = score_on_folds(name, model, X, y, folds=folds, metric=plan.metric, scorer=scorer)
+            scores = score_on_folds(name, model, X, y, folds=folds, metric=self.plan.metric, scorer=scorer)
             self.experiment.baselines.append(scores)
+
+    def _score_test_rows(self, winner: Any, models: dict[str, Any], X: pd.DataFrame, y: np.ndarray) -> None:
+        """The winner on the test rows, and the models to beat, fitted on the same training rows."""
+        plan, experiment = self.plan, self.experiment
+        X_test, y_test = plan.X.iloc[plan.held_out.test], plan.target.values[plan.held_out.test]
+        classes = np.unique(y) if plan.target.task == "classification" else None
+        scorers = _test_scorers(plan.metric, plan.target.task, classes)
+        options: dict[str, Any] = {"n_resamples": int(np.clip(2_000_000 // len(y_test), 100, 500)), "seed": plan.seed}
+        options["groups"] = plan.belonging.of_rows(plan.held_out.test).get("groups")
+        self.report("test", 0, 1 + len(models), None, "scoring the test rows")
+        experiment.test = evaluate(winner, X_test, y_test, scorers, **options)
+        experiment.test_rows = plan.target.kept[plan.held_out.test]
+        for done, (name, model) in enumerate(models.items(), 1):
+            self.report("test", done, 1 + len(models), None, name)
+            # A model that fails here, as on folds that have no score, is one that nobody can take.
+            with contextlib.suppress(ValueError):
+                fitted = _fit_baseline(model, X, y)
+                experiment.baseline_tests[name] = evaluate(fitted, X_test, y_test, scorers, **options).scores
+                experiment.baseline_models[name] = _on_tables(fitted, plan.columns)
+
+    def _compare(self, network: Any, models: dict[str, Any], X: pd.DataFrame, y: np.ndarray, seconds: float) -> None:
+        """Cross-validates the winner and the best model to beat on splits that no choice was made by."""
+        plan, experiment = self.plan, self.experiment
+        rival = experiment.best_baseline
+        if rival is None or experiment.comparison is None:
+            return
+        n_repeats = self._repeats_in_time(seconds + rival.fit_seconds * plan.n_folds)
+        seeds = [(plan.seed + 1 + repeat) % 2**32 for repeat in range(n_repeats)]
+        folds = [fold for seed in seeds for fold in _folds(X, y, plan, seed)]
+        if not folds:
+            return
+        classes = np.unique(y) if plan.target.task == "classification" else None
+        options: dict[str, Any] = {"folds": folds, "metric": plan.metric, "scorer": metric_scorer(plan.metric, classes)}
+        self.report("comparison", 0, 2, None, f"{rival.name} on {len(folds)} folds of other splits")
+        theirs = score_on_folds(experiment.comparison.second, models[rival.name], X, y, **options)
+        self.report("comparison", 1, 2, None, f"the best network on {len(folds)} folds of other splits")
+        options["fit_params"] = self._kept_together()
+        with joblib.parallel_config(backend=FusedBackend()):
+            ours = score_on_folds(experiment.comparison.first, network, X, y, **options)
+        n_train, n_test = (float(np.mean([len(rows) for rows in some])) for some in zip(*folds, strict=True))
+        experiment.comparison = compare_on_folds(ours, theirs, n_train, n_test)
+
+    def _repeats_in_time(self, seconds: float) -> int:
+        """How often there is time for a cross-validation of the winner and its rival that takes so many seconds."""
+        plan, n_repeats = self.plan, self.plan.n_repeats
+        if plan.time_budget is not None:
+            n_repeats = int(np.clip((plan.time_budget - self.seconds) / max(seconds, 1e-9), 0, n_repeats))
+        if n_repeats < plan.n_repeats:
+            told = dict(self.experiment.decisions)
+            told["Comparison"] = f"{_where_compared(n_repeats, plan.n_folds)}, for want of time"
+            self.experiment.decisions = list(told.items())
+        return n_repeats
 
     def report(self, stage: str, done: int, total: int, left: float | None, message: str) -> None:
         self.tell(Progress(stage, done, total, self.seconds, left, self.experiment.best_score, message))
@@ -960,8 +1050,9 @@ class _Watch:
             return left[:1]
         n_together = max(int(_SECONDS_A_BATCH / np.mean(self.seconds)), 1)
         if self.plan.time_budget is not None:
-            # A candidate costs its folds, and the winner one fit more.
-            in_time = (self.plan.time_budget - self.run.seconds) / max(self.seconds) - 1 / self.plan.n_folds
+            # A candidate costs its folds, as a repeat of the comparison does, and the winner one fit more.
+            kept = min(self.plan.n_repeats * max(self.seconds), self.plan.time_budget / 3)
+            in_time = (self.plan.time_budget - kept - self.run.seconds) / max(self.seconds) - 1 / self.plan.n_folds
             n_together = min(n_together, max(int(in_time), 0))
         structure = _structure(left[0])
         return list(itertools.takewhile(lambda one: _structure(one) == structure, left[:n_together]))
@@ -1013,7 +1104,7 @@ class _Watch:
         per_fit = (self.last_told - self.began) / max(fits_done, 1)
         total, left = self.plan.n_candidates * self.plan.n_folds, None
         if fits_done >= 1:
-            left = per_fit * (total - fits_done + 1)
+            left = per_fit * (total - fits_done + 1 + self.plan.n_repeats * self.plan.n_folds)
             if self.plan.time_budget is not None:
                 left = min(left, max(self.plan.time_budget - self.run.seconds, per_fit))
         self.run.report("candidates", self.fits_done, total, left, message)
@@ -1033,6 +1124,27 @@ def _folds(X: pd.DataFrame, y: np.ndarray, plan: Plan, seed: int | None = None) 
     """The folds of the training rows; those of another seed are others, unless they go forward in time."""
     kept, seed = plan.belonging.of_rows(plan.held_out.train), plan.seed if seed is None else seed
     return folds(y, plan.n_folds, task=plan.target.task, random_state=seed, **kept)
+
+
+def _best(scores: Sequence[FoldScores]) -> FoldScores | None:
+    """The best of those that every fold could score."""
+    return max((one for one in scores if one.is_scored), key=lambda one: one.mean, default=None)
+
+
+def _fit_baseline(model: Any, X: pd.DataFrame, y: np.ndarray) -> Any:
+    with threads_for(len(y)):
+        return clone(model).fit(X, y)
+
+
+def _on_tables(fitted: Any, columns: list[Column]) -> Pipeline:
+    """A model fitted on typed features, for tables as `Experiment.predict` takes them."""
+    from sklearn.preprocessing import FunctionTransformer
+
+    return Pipeline([("features", FunctionTransformer(_features, kw_args={"columns": columns})), ("model", fitted)])
+
+
+def _features(table: str | Path | pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
+    return as_features(read_table(table, columns=columns).frame, columns)
 
 
 def _test_scorers(metric: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
@@ -1073,6 +1185,7 @@ def _without_expected_warnings() -> Iterator[None]:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", FitFailedWarning)
             warnings.filterwarnings("ignore", "One or more of the test scores are non-finite", UserWarning)
+            warnings.filterwarnings("ignore", "Scoring failed", UserWarning)
             yield
     finally:
         log.setLevel(level)
@@ -1102,6 +1215,12 @@ class Experiment:
         failed: Candidates that could not be trained and scored on all folds, with their errors.
         history: The winner's training, values by epoch.
         test: The winner on the held-out rows; None if there is no winner.
+        baseline_tests: Scores of the models to beat on the held-out rows, by name of the model and of the metric.
+        baseline_models: The models to beat, fitted on the training rows, by name: scikit-learn pipelines that predict
+            tables as `predict` takes them. They are not saved: `fit_baseline` makes them anew.
+        comparison: Whether the winner or the best model to beat is better, on folds of other splits than the search's;
+            on the search's, if there was no time for others. None until the search is complete, and for experiments of
+            earlier versions.
         test_rows: Positions of the held-out rows in the table, shape `(n_test,)`.
         prepare: The fitted transformer of the winner: typed features to the network's inputs.
         network: The fitted `KerasClassifier` or `KerasRegressor`.
@@ -1125,6 +1244,9 @@ class Experiment:
     failed: list[dict[str, Any]] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     test: Evaluation | None = None
+    baseline_tests: dict[str, dict[str, Score]] = field(default_factory=dict)
+    baseline_models: dict[str, Any] = field(default_factory=dict)
+    comparison: Comparison | None = None
     test_rows: np.ndarray | None = None
     prepare: Any = None
     network: Any = None
@@ -1183,6 +1305,11 @@ class Experiment:
         return best if math.isfinite(best) else None
 
     @property
+    def best_baseline(self) -> FoldScores | None:
+        """The model to beat with the best mean over the folds; None without any that all folds could score."""
+        return _best(self.baselines)
+
+    @property
     def best_params(self) -> dict[str, Any]:
         """The winner's values by parameter; empty if there is no winner."""
         return {} if self.best_index is None else self.candidates()[self.best_index][0]
@@ -1204,25 +1331,56 @@ class Experiment:
         return found
 
     def verdict(self) -> str:
-        """Whether the best network is ahead of the best model to beat, in a sentence, fold by fold."""
-        if self.best_score is None or not self.baselines:
+        """Whether the best network or the best model to beat is better, or that it cannot be told, in a sentence."""
+        comparison = self.comparison or self._compared_by_the_search()
+        if comparison is None:
             return "There is nothing to compare yet."
-        scored = self.candidates()
-        best = (
-            scored[self.best_index][1]
-            if self.best_index is not None
-            else max((scores for _, scores in scored), key=lambda scores: scores.mean)
-        )
-        rival = max(self.baselines, key=lambda scores: scores.mean if math.isfinite(scores.mean) else -math.inf)
-        name = printable(rival.name)
-        gaps = np.subtract(best.scores, rival.scores)
-        mean, spread = float(gaps.mean()), float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
-        told = f"{abs(mean):.3g} in {printable(self.metric)} (fold by fold, ± {spread:.3g})"
-        if mean > spread:
-            return f"The best network is ahead of {name.lower()}, the best simple model, by {told}."
-        if mean < -spread:
-            return f"{name} is ahead of the best network by {told}: prefer it, unless a network is needed."
-        return f"The best network and {name.lower()}, the best simple model, are level; they differ by {told}."
+        return f"{comparison}{' Prefer it, unless a network is needed.' * (comparison.outcome == 'behind')}"
+
+    def _compared_by_the_search(self) -> Comparison | None:
+        """The comparison on the folds of the search, which are few, and by which the best network was chosen."""
+        scored = [scores for _, scores in self.candidates()]
+        best = scored[self.best_index] if self.best_index is not None else _best(scored)
+        rival, split = self.best_baseline, self.record["split"]
+        if best is None or rival is None:
+            return None
+        n_test = split["train"] / (split["folds"] + (split["time"] is not None))
+        n_train = (
+            split["train"] / 2 if split["time"] is not None else split["train"] - n_test
+        )  # forward in time: a mean
+        best = replace(best, name="the best network")
+        rival = replace(rival, name=rival.name[:1].lower() + rival.name[1:])
+        return compare_on_folds(best, rival, n_train, n_test)
+
+    def fit_baseline(self, name: str, table: str | Path | pd.DataFrame) -> Pipeline:
+        """Fits one of the models to beat on all rows of a table that have a target, to take it in the network's place.
+
+        Example:
+
+        >>> experiment = load_experiment("FOLDER")  # doctest: +SKIP
+        >>> model = experiment.fit_baseline("Gradient boosting", "TABLE.csv")  # doctest: +SKIP
+        >>> model.predict("NEW.csv")  # doctest: +SKIP
+
+        Args:
+            name: Name of the model, as in `baselines` and in the report.
+            table: Path of a CSV or Parquet file, or a DataFrame: the table of the experiment, or one with its columns.
+
+        Returns:
+            A fitted scikit-learn pipeline, whose `predict` takes tables as `Experiment.predict` does.
+
+        Raises:
+            ParameterError: If there is no such model; near misses are named.
+            DataError: If the table cannot be read, or lacks a column.
+        """
+        read = read_table(table, columns=self.columns)
+        self._warn_of_doubts(read)
+        X = as_features(read.frame, self.columns)
+        seed = self.record["arguments"].get("seed", 0)
+        models = baselines(self.task, _preparation(self.columns, X), categories=category_names(self.columns), seed=seed)
+        if name not in models:
+            raise ParameterError(f"There is no model {quoted(name)} to beat, but {', '.join(map(quoted, models))}.")
+        found = read_target(read, self.target, task=self.task)
+        return _on_tables(_fit_baseline(models[name], X.iloc[found.kept], found.values), self.columns)
 
     def predict(self, table: str | Path | pd.DataFrame) -> pd.DataFrame:
         """Predicts the target of new rows.
@@ -1350,6 +1508,10 @@ class Experiment:
             "chosen": chosen,
             "test": None if self.test is None else [score.as_dict() for score in self.test.scores.values()],
             "baselines": [scores.as_dict() for scores in self.baselines],
+            "baseline_tests": {
+                name: [score.as_dict() for score in scores.values()] for name, scores in self.baseline_tests.items()
+            },
+            "comparison": None if self.comparison is None else self.comparison.as_dict(),
             "n_evaluated": self.n_evaluated,
             "left_out": self.left_out,
             "failed": self.failed,
@@ -1431,7 +1593,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
             f"'{folder}' was written by a newer kerastoolkit ({str(version)[:20]}); this is {__version__}. Upgrade to "
             "read it."
         )
-    record = {"questions": [], **record}  # which earlier records are without
+    record = {**_LATER, **record}
     checked = _files.checked_fields({name: record[name] for name in _RECORD if name in record}, _RECORD, f"'{path}'")
     checked["split"] = _checked_part({**_OF_NO_GROUPS, **checked["split"]}, _SPLIT, "The split of the rows")
     checked["questions"] = [_checked_part(question, _QUESTION, "A question") for question in checked["questions"]]
@@ -1468,7 +1630,11 @@ _RECORD: dict[str, Callable[[Any], object]] = {
     "failed": _files.list_of(_is_table),
     "history": _files.dict_of(_files.list_of(_files.is_real)),
     "test": _files.optional(_files.list_of(_is_table)),
+    "baseline_tests": _files.dict_of(_files.list_of(_is_table)),
+    "comparison": _files.optional(_is_table),
 }
+# What records were written without before there was such a thing.
+_LATER: dict[str, Any] = {"baseline_tests": {}, "comparison": None, "questions": []}
 _SPLIT: dict[str, Callable[[Any], object]] = {
     "train": _files.is_count,
     "test": _files.is_count,
@@ -1510,6 +1676,23 @@ _SCORE: dict[str, Callable[[Any], object]] = {
     "level": _files.is_number,
     "n_rows": _files.is_count,
     "n_resamples": _files.is_count,
+    "method": _files.is_text,
+    "n_unscored": _files.is_count,
+}
+_LATER_IN_SCORES = ("method", "n_unscored")
+_COMPARISON: dict[str, Callable[[Any], object]] = {
+    "first": _files.is_text,
+    "second": _files.is_text,
+    "metric": _files.is_text,
+    "outcome": _files.one_of(*get_args(Outcome)),
+    "difference": _files.is_real,
+    "low": _files.is_real,
+    "high": _files.is_real,
+    "level": _files.is_number,
+    "p_value": _files.is_real,
+    "n_folds": _files.is_count,
+    "n_unscored": _files.is_count,
+    "differences": _files.list_of(_files.is_real),
 }
 _FOLD_SCORES: dict[str, Callable[[Any], object]] = {
     "name": _files.is_text,
@@ -1547,7 +1730,11 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
         left_out=record["left_out"],
         failed=record["failed"],
         history=record["history"],
+        baseline_tests={name: _read_scores(scores) for name, scores in record["baseline_tests"].items()},
     )
+    if record["comparison"] is not None:
+        known = _checked_part(record["comparison"], _COMPARISON, "The comparison")
+        experiment.comparison = Comparison(**{**known, "differences": tuple(known["differences"])})
     if (folder / _RESULTS).exists():
         experiment.results = _with_tuples(_read_csv(folder / _RESULTS))
         experiment.candidates()  # which a damaged table has not
@@ -1662,14 +1849,18 @@ def _load_test(experiment: Experiment, scores: list[dict[str, Any]], folder: Pat
     if proba is not None and proba.shape[1] != len(np.asarray(classes)):
         raise SavedFileError(f"'{folder}' is damaged: {_TEST_PREDICTIONS} has probabilities of other classes.")
     experiment.test_rows = table["row"].to_numpy("int64")
-    read = [Score(**_checked_part(score, _SCORE, "A score")) for score in scores]
     experiment.test = Evaluation(
-        scores={score.metric: score for score in read},
+        scores=_read_scores(scores),
         y_true=table["true"].to_numpy().astype(kind),
         y_pred=table["predicted"].to_numpy().astype(kind),
         classes=classes,
         y_proba=proba,
     )
+
+
+def _read_scores(records: list[dict[str, Any]]) -> dict[str, Score]:
+    read = [Score(**_checked_part(score, _SCORE, "A score", optional=_LATER_IN_SCORES)) for score in records]
+    return {score.metric: score for score in read}
 
 
 def _fold_scores(record: dict[str, Any]) -> FoldScores:

@@ -94,8 +94,16 @@ def _answer(experiment: Experiment) -> _Html:
         rival = _best(experiment.baselines)
         cards.append(_card("Best simple model", _folds_value(rival), f"over the folds: {rival.name}"))
     notices = _joined(_notice(text) for text in _warnings(experiment))
-    verdict = _html('<p class="verdict">{}</p>', experiment.verdict()) if scored else _NOTHING
+    verdict = _verdict(experiment) if scored else _NOTHING
     return _html('<section>{}<div class="cards">{}</div>{}</section>', notices, _joined(cards), verdict)
+
+
+def _verdict(experiment: Experiment) -> _Html:
+    fine = (
+        "Folds share rows to train on; interval and p allow for that, after Nadeau and Bengio (2003). The best network "
+        "was chosen among candidates on these rows, which favours it a little; the test rows favour nobody."
+    )
+    return _html('<p class="verdict">{}</p><p class="fine">{}</p>', experiment.verdict(), fine)
 
 
 def _warnings(experiment: Experiment) -> Iterable[str]:
@@ -220,12 +228,12 @@ def _candidates(experiment: Experiment) -> _Html:
         of_params = [name.rsplit("__", 1)[-1].replace("_", " ") for name in names]
         headings = [_Numbers("Rank"), of_folds[0], *of_params, of_folds[1]]
         parts.append(_html("<h3>Networks</h3>{}", _table(headings, rows, open_rows=_MOST_CANDIDATES_OPEN)))
-        parts.append(
-            _html(
-                '<p class="fine">Mean ± standard deviation over the folds. The best of many candidates is a little '
-                "lucky: its score over the folds flatters it, the score on the test rows does not.</p>"
-            )
+    parts.append(
+        _html(
+            '<p class="fine">Mean ± sample standard deviation over the folds. The best of many candidates is a little '
+            "lucky: its score over the folds flatters it, the score on the test rows does not.</p>"
         )
+    )
     parts.append(_list_of("Left out for want of time", [_spelt(params) for params in experiment.left_out]))
     parts.append(_list_of("Could not be trained", [f"{_spelt(f['params'])}: {f['error']}" for f in experiment.failed]))
     return _section("Candidates and models to beat", _joined(parts))
@@ -280,19 +288,31 @@ def _test(experiment: Experiment) -> _Html:
     test = experiment.test
     if test is None:
         return _NOTHING
-    rows = [[_title(score.metric), _score_value(score), _interval(score)] for score in test.scores.values()]
+    rows = [[_title(score.metric), _score_value(score), *_interval_and_how(score)] for score in test.scores.values()]
     first = next(iter(test.scores.values()))
     lead = _html(
-        "<p>The winner, scored once on {}. No choice was made by these rows. Intervals hold {} of {} resamples of "
-        "them.</p>",
+        "<p>The winner, scored once on {}. No choice was made by these rows. An interval tells where the score would "
+        "be on many more such rows, with a confidence of {}.</p>",
         experiment.tested_on(),
         f"{first.level:.0%}",
-        first.n_resamples,
     )
-    scores = _table(["Metric", _Numbers("Score"), "Interval"], rows)
+    scores = _joined([_table(["Metric", _Numbers("Score"), "Interval", "Made by"], rows), _beside(experiment, first)])
     figures = _confusion_figure(test) if test.classes is not None else _residual_figures(test)
     per_class = _per_class(test) if test.classes is not None else _NOTHING
     return _section("Test", _html('{}{}<div class="figures">{}</div>{}', lead, scores, figures, per_class))
+
+
+def _beside(experiment: Experiment, first: Score) -> _Html:
+    """The models to beat on the test rows, by the metric that chose the winner."""
+    beside = {
+        name: scores[first.metric] for name, scores in experiment.baseline_tests.items() if first.metric in scores
+    }
+    if not beside:
+        return _NOTHING
+    scored = {"The winner": first, **beside}
+    rows = [[name, _score_value(score), *_interval_and_how(score)] for name, score in scored.items()]
+    headings = ["Model", _Numbers(_title(first.metric)), "Interval", "Made by"]
+    return _html("<h3>Beside it, on the same rows</h3>{}", _table(headings, rows))
 
 
 def _confusion_figure(test: Any) -> _Html:
@@ -354,16 +374,28 @@ def _per_class(test: Any) -> _Html:
 def _use(experiment: Experiment) -> _Html:
     if experiment.network is None:
         return _NOTHING
-    return _section(
-        "Using it",
-        _html(
-            "<p>In a shell, where this folder is called FOLDER and NEW.csv is a table with the same columns:</p>"
-            "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
-            "<pre>from kerastoolkit import load_experiment\n\n"
-            'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
-            "<p>Blanks and categories never seen before are fine. "
-            "Columns that were not used may be missing.</p>"
-        ),
+    use = (
+        "<p>In a shell, where this folder is called FOLDER and NEW.csv is a table with the same columns:</p>"
+        "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
+        "<pre>from kerastoolkit import load_experiment\n\n"
+        'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
+        "<p>Blanks and categories never seen before are fine. "
+        "Columns that were not used may be missing.</p>"
+    )
+    return _section("Using it", _joined([_html(use), _instead(experiment)]))
+
+
+def _instead(experiment: Experiment) -> _Html:
+    """How to take the best simple model, unless the network is ahead of it."""
+    rival, comparison = experiment.best_baseline, experiment.comparison
+    if rival is None or comparison is None or comparison.outcome == "ahead":
+        return _NOTHING
+    return _html(
+        "<h3>Taking {} instead</h3><p>A scikit-learn pipeline, fitted on all rows of TABLE.csv, the table of this "
+        "report:</p><pre>from kerastoolkit import load_experiment\n\n"
+        'model = load_experiment("FOLDER").fit_baseline("{}", "TABLE.csv")\nmodel.predict("NEW.csv")</pre>',
+        rival.name[:1].lower() + rival.name[1:],
+        rival.name,
     )
 
 
@@ -395,12 +427,17 @@ def _score_value(score: Score) -> str:
 
 
 def _interval(score: Score) -> str:
+    ends, how = _interval_and_how(score)
+    return f"{score.level:.0%} interval {ends} ({how})" if score.has_interval else how
+
+
+def _interval_and_how(score: Score) -> tuple[str, str]:
     ends = sorted((_sign(score.metric) * score.low, _sign(score.metric) * score.high))
-    return f"{score.level:.0%} interval {_figures(ends[0])} to {_figures(ends[1])}"
+    return (f"{_figures(ends[0])} to {_figures(ends[1])}" if score.has_interval else "–"), score.how
 
 
 def _folds_value(scores: FoldScores) -> str:
-    if not math.isfinite(scores.mean):
+    if not scores.is_scored:
         return "not scored"
     return f"{_figures(_sign(scores.metric) * scores.mean)} ± {_figures(scores.std)}"
 

@@ -123,7 +123,8 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     frame = data.frame.iloc[:, [0, 1, 2, 3, -1]].assign(target=data.target_names[data.target])
     frame.to_csv("cells.csv", index=False)
     (here / "grid.json").write_text('{"hidden": [[8], [4]], "epochs": [10]}')
-    command = ["search", "cells.csv", "--target", "target", "--grid", "grid.json", "--cv", "2", "--metric", "f1"]
+    command = ["search", "cells.csv", "--target", "target", "--grid", "grid.json", "--cv", "2", "--metric", "f1",
+               "--repeats", "3"]  # fmt: skip
     assert main(command) == 0
     said = capsys.readouterr()
     for line in (
@@ -133,6 +134,10 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         "Metric: f1 (asked for)",
         "Logistic regression: f1 0.",
         "Winner: epochs=10, hidden=(",
+        "(± is the sample standard deviation over the folds)",
+        " f1 (95% interval ",
+        ", 6 folds)",
+        "  Logistic regression on the same rows: f1 0.",
         "On 114 rows held out at random: f1 0.",
         f"Report:  {Path('kerastoolkit-cells') / 'report.html'}",
     ):
@@ -226,7 +231,23 @@ def test_a_terminal_obeys_nothing_of_a_table_or_a_file(here: Path, capsys: pytes
     (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
     spelt = r"\x1b]0;owned\x07\x1b[2J\u202e"
     for words, status in (
-        (["search", table, "--target", "y", "--grid", "grid.json", "--cv", "2", "--out", f"out{EVIL}"], 0),
+        (
+            [
+                "search",
+                table,
+                "--target",
+                "y",
+                "--grid",
+                "grid.json",
+                "--cv",
+                "2",
+                "--repeats",
+                "0",
+                "--out",
+                f"out{EVIL}",
+            ],
+            0,
+        ),
         (["predict", f"out{EVIL}", new, "--out", f"found{EVIL}.csv"], 0),  # with a warning
         (["predict", f"none{EVIL}", table], 2),
         (["search", f"none{EVIL}.csv", "--target", "y"], 2),
@@ -269,7 +290,25 @@ def test_a_folder_that_could_not_be_written_is_said_with_status_1(
 
     monkeypatch.setattr(Experiment, "_write_report", fails)
     (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
-    assert main(["search", "good.csv", "--target", "y", "--grid", "grid.json", "--cv", "2", "--out", "out"]) == 1
+    assert (
+        main(
+            [
+                "search",
+                "good.csv",
+                "--target",
+                "y",
+                "--grid",
+                "grid.json",
+                "--cv",
+                "2",
+                "--repeats",
+                "0",
+                "--out",
+                "out",
+            ]
+        )
+        == 1
+    )
     said = capsys.readouterr()
     assert "kerastoolkit: Not all of the folder 'out' could be written (OSError: " in said.err
     assert "Winner: " in said.out

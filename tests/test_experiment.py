@@ -47,7 +47,8 @@ def _titanic() -> pd.DataFrame:
 def cancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, list[Progress]]:
     told: list[Progress] = []
     folder = tmp_path_factory.mktemp("cancer") / "out"
-    experiment = run_experiment(_cancer(), "target", grid=TINY, cv=2, out=folder, progress=told.append, name="cancer")
+    options: dict[str, Any] = {"cv": 2, "n_repeats": 3, "out": folder, "progress": told.append, "name": "cancer"}
+    experiment = run_experiment(_cancer(), "target", grid=TINY, **options)
     return experiment, folder, told
 
 
@@ -55,14 +56,16 @@ def cancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, 
 def titanic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
     folder = tmp_path_factory.mktemp("titanic")
     _titanic().to_csv(folder / "titanic.csv", index=False)
-    return run_experiment(folder / "titanic.csv", "survived", grid=TINY, cv=2, out=folder / "out"), folder
+    return run_experiment(folder / "titanic.csv", "survived", grid=TINY, cv=2, n_repeats=1, out=folder / "out"), folder
 
 
 @pytest.fixture(scope="module")
 def diabetes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
     folder = tmp_path_factory.mktemp("diabetes") / "out"
     frame = load_diabetes(as_frame=True).frame
-    return run_experiment(frame, "target", grid=TINY, cv=2, out=folder, metric="neg_root_mean_squared_error"), folder
+    return run_experiment(
+        frame, "target", grid=TINY, cv=2, n_repeats=1, out=folder, metric="neg_root_mean_squared_error"
+    ), folder
 
 
 def _report(folder: Path) -> str:
@@ -116,6 +119,160 @@ def test_breast_cancer_is_learned(cancer: tuple[Experiment, Path, list[Progress]
     assert "network" in experiment.verdict()
 
 
+def test_the_best_network_and_the_best_simple_model_are_compared_on_folds_of_other_splits(
+    cancer: tuple[Experiment, Path, list[Progress]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, folder, told = cancer
+    comparison = experiment.comparison
+    assert comparison is not None and comparison.outcome in ("ahead", "behind", "cannot tell")
+    best = max(experiment.baselines, key=lambda scores: scores.mean).name.lower()
+    assert (comparison.first, comparison.second, comparison.n_folds) == ("the best network", best, 6)
+    assert experiment.verdict().startswith(str(comparison))
+    assert load_experiment(folder).comparison == comparison
+    assert dict(experiment.decisions)["Comparison"].endswith("on 6 folds of other splits")
+    assert [progress.message for progress in told if progress.stage == "comparison"][1].startswith(
+        "the best network on"
+    )
+    # The simple model's part in it by scikit-learn alone; what is left are the network's, whole rows of a fold.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    assert best == "logistic regression"
+    frame = _cancer().drop(index=experiment.test_rows)
+    model, X, y = make_pipeline(StandardScaler(), LogisticRegression()), frame.drop(columns="target"), frame["target"]
+    splits = [StratifiedKFold(2, shuffle=True, random_state=seed) for seed in range(1, 4)]
+    theirs = np.concatenate([cross_val_score(model, X, y, cv=split) for split in splits])
+    n_test = np.concatenate([[len(test) for _, test in split.split(X, y)] for split in splits])
+    right = (theirs + comparison.differences) * n_test
+    assert np.allclose(right, np.round(right)) and (right / n_test > 0.85).all() and (right <= n_test).all()
+
+
+def test_simple_models_are_scored_on_the_test_rows_and_can_be_taken(
+    cancer: tuple[Experiment, Path, list[Progress]], diabetes: tuple[Experiment, Path]
+) -> None:
+    from sklearn.metrics import get_scorer
+
+    for experiment, folder, frame in (
+        (cancer[0], cancer[1], _cancer()), (diabetes[0], diabetes[1], load_diabetes(as_frame=True).frame)
+    ):  # fmt: skip
+        assert experiment.test is not None and experiment.test_rows is not None
+        names = [scores.name for scores in experiment.baselines]
+        assert list(experiment.baseline_tests) == list(experiment.baseline_models) == names
+        test = frame.iloc[experiment.test_rows]
+        for name in names:
+            scores, model = experiment.baseline_tests[name], experiment.baseline_models[name]
+            assert list(scores) == list(experiment.test.scores)
+            score = get_scorer(experiment.metric)(model, test.drop(columns="target"), test["target"])
+            assert scores[experiment.metric].value == pytest.approx(score)
+            assert scores[experiment.metric].n_rows == len(test)
+        loaded = load_experiment(folder)
+        assert loaded.baseline_tests == experiment.baseline_tests and loaded.baseline_models == {}
+        # Anew from the folder, on all rows or on those of before.
+        name = names[1]
+        again = loaded.fit_baseline(name, frame.drop(index=experiment.test_rows))
+        assert list(again.predict(test)) == list(experiment.baseline_models[name].predict(test))
+        everything = loaded.fit_baseline(name, frame)
+        assert not np.allclose(everything[-1][-1].coef_, again[-1][-1].coef_)
+        with pytest.raises(ParameterError, match=f"There is no model 'Forest' to beat, but '{names[0]}', '{names[1]}'"):
+            loaded.fit_baseline("Forest", frame)
+
+
+def test_the_report_says_how_to_take_a_simple_model_that_is_ahead(titanic: tuple[Experiment, Path]) -> None:
+    from kerastoolkit.evaluation import compare_on_folds
+    from kerastoolkit.report import render_report
+
+    experiment, folder = titanic
+    rival = max(experiment.baselines, key=lambda scores: scores.mean).name
+    for scores, outcome, words in (
+        ((0.1, 0.2, 0.1), "behind", "Prefer it, unless a network is needed."), ((0.9, 0.9, 0.8), "ahead", "is ahead of")
+    ):  # fmt: skip
+        told = copy.copy(experiment)
+        told.comparison = compare_on_folds(
+            FoldScores("the best network", "accuracy", scores, 0.1),
+            FoldScores(rival.lower(), "accuracy", (0.5, 0.55, 0.5), 0.1),
+            500,
+            250,
+        )
+        assert told.comparison.outcome == outcome and words in told.verdict()
+        text = _Page(render_report(told)).text
+        assert told.verdict() in text and "Beside it, on the same rows" in text
+        advice = re.search(
+            r'from kerastoolkit import load_experiment\n\nmodel = .*\nmodel\.predict\("NEW\.csv"\)', text
+        )
+        assert (advice is not None) == (outcome == "behind")
+        if advice is not None:
+            table = str(folder / "titanic.csv")
+            code = advice.group().replace("TABLE.csv", table).replace("NEW.csv", table)
+            code = code.replace('"FOLDER"', repr(str(folder / "out")))
+            *lines, last = code.splitlines()
+            there: dict[str, Any] = {}
+            exec("\n".join(lines), there)  # noqa: S102
+            predicted = eval(last, there)  # noqa: S307
+            assert f'"{rival}"' in code and set(predicted) == {"died", "survived"} and len(predicted) == 1309
+
+
+def test_an_experiment_of_before_comparisons_can_be_loaded(
+    cancer: tuple[Experiment, Path, list[Progress]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(cancer[1], tmp_path / "copy"))
+    record = json.loads((folder / "run.json").read_text())
+    del record["comparison"], record["baseline_tests"]
+    for score in record["test"]:
+        del score["method"], score["n_unscored"]
+    record["test"][0] |= {"low": 1.0, "value": 1.0, "high": 1.0}
+    (folder / "run.json").write_text(json.dumps(record))
+    loaded = load_experiment(folder)
+    assert loaded.comparison is None and loaded.baseline_tests == {} and loaded.test is not None
+    assert loaded.test.scores["roc_auc"].method == "bootstrap"
+    assert "2 folds" in loaded.verdict()  # those of the search
+    assert str(loaded.test.scores["accuracy"]).startswith("accuracy 1.000 (no interval")
+    loaded.save(tmp_path / "again")
+    assert "1.000 to 1.000" not in _report(tmp_path / "again")
+    right = json.loads((cancer[1] / "run.json").read_text())["comparison"]
+    for name, forged in (
+        ("comparison", {**right, "outcome": "far ahead"}),
+        ("comparison", {**right, "differences": ["much"]}),
+        ("comparison", {"first": "a"}),
+        ("baseline_tests", {"Ridge": [{"value": "high"}]}),
+    ):
+        (folder / "run.json").write_text(json.dumps({**record, name: forged}))
+        with pytest.raises(SavedFileError):
+            load_experiment(folder)
+
+
+@pytest.mark.parametrize("failing", ["fit", "predict"])
+def test_a_simple_model_that_fails_has_no_score_and_ends_nothing(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    def fails(*args: Any, **options: Any) -> Any:
+        raise ValueError("no")
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, failing, fails)
+    grid = {"hidden": [[4]], "epochs": [2]}
+    experiment = run_experiment(_cancer(), "target", grid=grid, cv=2, n_repeats=1, out=tmp_path / "out")
+    assert not experiment.baselines[2].is_scored and "Gradient boosting" not in experiment.baseline_tests
+    assert experiment.comparison is not None and experiment.comparison.second == "logistic regression"
+    assert "not scored" in _Page(_report(tmp_path / "out")).text
+
+
+def test_an_interruption_of_the_comparison_loses_nothing_else(tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "comparison":
+            raise KeyboardInterrupt
+
+    grid = {"hidden": [[4]], "epochs": [2]}
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(_cancer(), "target", grid=grid, cv=2, out=tmp_path / "out", progress=interrupt)
+    loaded = load_experiment(tmp_path / "out")
+    assert loaded.status == "complete" and loaded.comparison is not None and loaded.comparison.n_folds == 2
+    assert "so few folds show none but a large difference" in loaded.verdict() or loaded.comparison.p_value < 0.05
+    assert len(loaded.predict(_cancer())) == 569
+
+
 def test_a_quantity_is_learned_on_a_scale_of_its_own(diabetes: tuple[Experiment, Path]) -> None:
     # Unscaled, targets of 25 to 346 keep a network's first epochs near an RMSE of 160.
     experiment, _ = diabetes
@@ -134,7 +291,7 @@ def test_blanks_and_words_are_learned_from(titanic: tuple[Experiment, Path]) -> 
 
 def test_ten_classes_are_learned() -> None:
     experiment = run_experiment(
-        load_digits(as_frame=True).frame, "target", grid={"hidden": [[32]], "epochs": [15]}, cv=2
+        load_digits(as_frame=True).frame, "target", grid={"hidden": [[32]], "epochs": [15]}, cv=2, n_repeats=0
     )
     assert experiment.test is not None
     assert experiment.test.scores["accuracy"].value > 0.9
@@ -192,7 +349,8 @@ SHORT = {"hidden": [[16]], "epochs": [8], "optimizer__learning_rate": [0.01]}
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
     folder = tmp_path_factory.mktemp("clinic") / "out"
-    return run_experiment(_clinic(), "healthy", groups="patient", grid=SHORT, cv=2, out=folder), folder
+    options: dict[str, Any] = {"groups": "patient", "grid": SHORT, "cv": 2, "n_repeats": 1, "out": folder}
+    return run_experiment(_clinic(), "healthy", **options), folder
 
 
 def test_patients_are_held_out_as_wholes(clinic: tuple[Experiment, Path]) -> None:
@@ -206,6 +364,10 @@ def test_patients_are_held_out_as_wholes(clinic: tuple[Experiment, Path]) -> Non
     # There is nothing to learn of new patients, and boosting finds as much.
     boosting = {scores.name: scores for scores in experiment.baselines}["Gradient boosting"]
     assert boosting.mean == pytest.approx(0.5, abs=0.12)
+    # Intervals are by patients, too, and other splits keep them together.
+    assert {score.method for score in experiment.test.scores.values()} == {"bootstrap of groups"}
+    assert experiment.comparison is not None and experiment.comparison.n_folds == 2
+    assert experiment.comparison.outcome == "cannot tell"
 
 
 def test_patients_on_both_sides_are_noticed_warned_of_and_told(tmp_path: Path) -> None:
@@ -299,6 +461,9 @@ def test_the_latest_rows_are_held_out_and_folds_go_forward(tmp_path: Path) -> No
 def test_a_number_may_tell_the_time() -> None:
     frame = _clinic().assign(year=lambda table: 2000 + np.arange(len(table)) % 20)
     plan = plan_experiment(frame, "healthy", time="year")
+    assert plan.n_repeats == 0 and dict(plan.decisions())["Comparison"].endswith("folds of the search alone")
+    with pytest.raises(ParameterError, match="`n_repeats` must be 0, or left out, together with `time`: .* Got 2"):
+        plan_experiment(frame, "healthy", time="year", n_repeats=2)
     assert "held out by time: the latest, from 2016 on in 'year'" in plan.describe()
 
 
@@ -361,7 +526,7 @@ def _scores(experiment: Experiment) -> pd.DataFrame:
 def one_by_one() -> Experiment:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kerastoolkit.experiment._SECONDS_A_BATCH", 0)
-        return run_experiment(_cancer(), "target", grid=RATES, cv=2, metric="neg_log_loss")
+        return run_experiment(_cancer(), "target", grid=RATES, cv=2, n_repeats=0, metric="neg_log_loss")
 
 
 def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together(
@@ -369,7 +534,8 @@ def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together
 ) -> None:
     monkeypatch.setattr("kerastoolkit.experiment._SECONDS_A_BATCH", 10_000)
     told: list[Progress] = []
-    together = run_experiment(_cancer(), "target", grid=RATES, cv=2, metric="neg_log_loss", progress=told.append)
+    options: dict[str, Any] = {"cv": 2, "n_repeats": 0, "metric": "neg_log_loss", "progress": told.append}
+    together = run_experiment(_cancer(), "target", grid=RATES, **options)
     pd.testing.assert_frame_equal(_scores(one_by_one), _scores(together), rtol=1e-5)
     assert one_by_one.test is not None and together.test is not None
     assert np.array_equal(one_by_one.test.y_pred, together.test.y_pred)
@@ -397,7 +563,8 @@ def test_a_failure_leaves_the_others_of_its_batch_alone(
 
     monkeypatch.setattr(KerasClassifier, "fit", failing)
     some = {**RATES, "hidden": [[4]], "optimizer__learning_rate": [0.02, 0.01, 0.03, 0.003]}
-    found = run_experiment(_cancer(), "target", grid=some, cv=2, metric="neg_log_loss", out=tmp_path / "out")
+    options = {"cv": 2, "n_repeats": 0, "metric": "neg_log_loss"}
+    found = run_experiment(_cancer(), "target", grid=some, out=tmp_path / "out", **options)
     assert [(each["params"]["optimizer__learning_rate"], each["error"]) for each in found.failed] == [
         (0.01, "ValueError: no 0.01"), (0.03, "in 1 of 2 folds, ValueError: no 0.03")
     ]  # fmt: skip
@@ -414,6 +581,18 @@ def _watch(**arguments: Any) -> Any:
     from kerastoolkit.experiment import _Run, _Watch
 
     return _Watch(_Run(plan_experiment(_frame(), "y", **arguments), None))
+
+
+@pytest.mark.parametrize(("passed", "n"), [(0, 5), (40, 5), (80, 2), (94, 0), (200, 0)])
+def test_the_comparison_is_repeated_as_often_as_there_is_time(
+    passed: float, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kerastoolkit.experiment._Run.seconds", passed)
+    run = _watch(time_budget=100).run
+    assert run._repeats_in_time(8.0) == n
+    words = {5: "15 folds of other splits", 2: "6 folds of other splits, for want of time",
+             0: "the 3 folds of the search alone, for want of time"}[n]  # fmt: skip
+    assert dict(run.experiment.decisions)["Comparison"].endswith(words)
 
 
 def test_with_a_budget_structures_take_turns() -> None:
@@ -434,11 +613,15 @@ def test_a_batch_is_begun_only_if_it_will_end_in_time(
 ) -> None:
     monkeypatch.setattr("kerastoolkit.experiment._Run.seconds", passed)
     # 4 s a candidate at worst, and a third of it for the winner: in 14 s there is time for 3 and their winner.
-    watch = _watch(time_budget=budget)
+    watch = _watch(time_budget=budget, n_repeats=0)
     left = [{"optimizer__learning_rate": rate} for rate in np.linspace(0.01, 0.1, 20)]
     assert watch._next_batch(left) == left[:1]
     watch.seconds = [1.0, 4.0]
     assert len(watch._next_batch(left)) == n
+    if budget is not None:  # what the comparison takes, but no more than a third
+        watch = _watch(time_budget=budget, n_repeats=2)
+        watch.seconds = [1.0, 4.0]
+        assert len(watch._next_batch(left)) == min(n, max(int((92 - passed) / 4 - 1 / 3), 0))
 
 
 # ------------------------------------------------------------------------------------------------------- the folder
@@ -649,7 +832,9 @@ def _odd() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, str]:
     folder = tmp_path_factory.mktemp("odd") / "out"
-    plan = plan_experiment(_odd(), "price $\u202e", grid=TINY, cv=2, out=folder, name="odd\x1b]0;title\x07\udcff")
+    plan = plan_experiment(
+        _odd(), "price $\u202e", grid=TINY, cv=2, n_repeats=0, out=folder, name="odd\x1b]0;title\x07\udcff"
+    )
     return plan.run(), folder, plan.describe()
 
 
@@ -682,7 +867,7 @@ def test_labels_of_all_kinds_come_through_to_the_files_and_back(odd: tuple[Exper
 def test_a_plan_and_what_is_refused_name_columns_and_classes_on_one_line(odd: tuple[Experiment, Path, str]) -> None:
     assert not OBEYED.search(odd[2])
     assert [line.split(":")[0] for line in odd[2].splitlines()[3:]] == [
-        "Task", "Metric", "Test set", "Folds", "Candidates"
+        "Task", "Metric", "Test set", "Folds", "Candidates", "Comparison"
     ]  # fmt: skip
     evil = "a\nb\x1b[2J"
     for columns, arguments in (
@@ -742,6 +927,13 @@ def _forgery(experiment: Experiment, name: str, forge: Any) -> Experiment:
         scores = {key: type(one)(**_forged_fields(one, forge)) for key, one in value.scores.items()}
         markup = np.array([MARKUP, MARKUP + "2"])
         value = type(value)(scores, markup[[0, 1]], markup[[1, 1]], markup, value.y_proba)
+    elif name == "baseline_tests":
+        value = {
+            _forged(model, forge): {metric: type(one)(**_forged_fields(one, forge)) for metric, one in scores.items()}
+            for model, scores in value.items()
+        }
+    elif name == "comparison":
+        value = type(value)(**_forged_fields(value, forge))
     elif name == "results":
         value = value.rename(columns=lambda column: column + MARKUP * column.startswith("param_")).map(
             lambda cell: _forged(cell, forge)
@@ -759,7 +951,7 @@ def _forged_fields(record: Any, forge: Any) -> dict[str, Any]:
 
 
 PARTS = ["name", "target", "task", "metric", "columns", "decisions", "record", "status", "seconds", "baselines",
-         "results", "left_out", "failed", "history", "test"]  # fmt: skip
+         "results", "left_out", "failed", "history", "test", "baseline_tests", "comparison"]  # fmt: skip
 
 
 @pytest.mark.parametrize("forge", [_with_markup, _markup_for_numbers], ids=["text", "numbers"])
@@ -830,7 +1022,7 @@ def test_a_full_disk_costs_only_what_could_not_be_written(
         monkeypatch.setattr(pd.DataFrame, "to_csv", fails)  # also after each batch
     frame, grid = _cancer(), {"hidden": [[4]], "epochs": [1]}
     with pytest.warns(KerasToolkitWarning, match=r"Not all of the folder '.*out' could be written \(OSError: .*space"):
-        experiment = run_experiment(frame, "target", grid=grid, cv=2, out=tmp_path / "out")
+        experiment = run_experiment(frame, "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
     assert experiment.status == "complete" and "No space left" in experiment.unsaved
     assert len(experiment.predict(frame)) == 569
     expected = {"network.zip", "preprocessing.skops", "report.html", "results.csv", "run.json", "test_predictions.csv"}
@@ -1007,7 +1199,7 @@ def test_an_interrupted_search_leaves_a_readable_folder(
 
 def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path) -> None:
     grid = {"hidden": [[8]], "activation": ["relu", "rellu"], "epochs": [2]}
-    experiment = run_experiment(_cancer(), "target", grid=grid, cv=2, out=tmp_path / "out")
+    experiment = run_experiment(_cancer(), "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
     assert experiment.best_params == {"hidden": (8,), "activation": "relu", "epochs": 2}
     assert [failed["params"]["activation"] for failed in experiment.failed] == ["rellu"]
     assert "rellu" in experiment.failed[0]["error"]
@@ -1017,7 +1209,7 @@ def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path) -> No
 @pytest.mark.parametrize("load", [load_iris, load_diabetes])
 def test_a_candidate_that_diverged_has_failed_in_table_record_and_report(load: Any, tmp_path: Path) -> None:
     grid = {"hidden": [[8]], "optimizer__learning_rate": [1e30, 0.01], "epochs": [2]}
-    experiment = run_experiment(load(as_frame=True).frame, "target", grid=grid, cv=2, out=tmp_path / "out")
+    experiment = run_experiment(load(as_frame=True).frame, "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
     assert experiment.best_params["optimizer__learning_rate"] == 0.01
     assert experiment.results["param_optimizer__learning_rate"].tolist() == [0.01]
     record = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -1031,7 +1223,7 @@ def test_a_candidate_that_diverged_has_failed_in_table_record_and_report(load: A
 def test_if_all_candidates_diverge_the_error_says_so(tmp_path: Path) -> None:
     grid = {"optimizer__learning_rate": [1e30, 1e25], "epochs": [2]}
     with pytest.raises(DataError, match=r"No candidate could be trained.*The network diverged"):
-        run_experiment(load_iris(as_frame=True).frame, "target", grid=grid, cv=2, out=tmp_path / "out")
+        run_experiment(load_iris(as_frame=True).frame, "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["status"], record["chosen"], len(record["failed"])) == ("failed", None, 2)
     assert "The network diverged" in _Page((tmp_path / "out" / "report.html").read_text()).text
@@ -1066,6 +1258,7 @@ def test_the_plan_says_what_was_found() -> None:
         "Test set: 12 of 60 rows held out by class",
         "Folds: 3 on the 48 training rows",
         "Candidates: 8 networks, 24 fits",
+        "Comparison: the best network with the best simple model, on 15 folds of other splits",
         "no candidate is begun after 60 s",
     ):
         assert line in text
@@ -1091,6 +1284,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "class of two": ({"y": ["a"] * 58 + ["b"] * 2}, {}, "class 'b' of the target 'y' has too few rows"),
     "folds for few rows": ({"y": np.linspace(0, 9, 60) ** 1.5}, {"cv": 40}, "`cv` of 40 is too much for 48 training"),
     "one fold": ({}, {"cv": 1}, "`cv` must be a whole number of folds, at least 2. Got 1"),
+    "repeats": ({}, {"n_repeats": -1}, "`n_repeats` must be a whole number of repeats, at least 0. Got -1"),
     "seed": ({}, {"seed": -1}, "`seed` must be a whole number"),
     "budget": ({}, {"time_budget": 0}, "`time_budget` must be a number of seconds above 0"),
     "metric": ({}, {"metric": "acuracy"}, "Did you mean accuracy"),
