@@ -54,6 +54,27 @@ _NUMBERS = ("regression", "counts")
 _BOUNDED = ("sigmoid", "hard_sigmoid", "softmax", "sparsemax")
 _OF_PROBABILITIES = ("crossentropy", "kl_divergence", "kldivergence", "dice", "tversky")
 
+# Activations by the numbers between which they end, those of one side or of both; all others reach any number.
+_ENDS_BETWEEN: dict[str, tuple[float, float]] = {
+    "sigmoid": (0.0, 1.0),
+    "hard_sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "sparsemax": (0.0, 1.0),
+    "sparse_sigmoid": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "hard_tanh": (-1.0, 1.0),
+    "softsign": (-1.0, 1.0),
+    "relu6": (0.0, 6.0),
+    "relu": (0.0, math.inf),
+    "softplus": (0.0, math.inf),
+    "sparse_plus": (0.0, math.inf),
+    "exponential": (0.0, math.inf),
+    "log_sigmoid": (-math.inf, 0.0),
+    "log_softmax": (-math.inf, 0.0),
+}
+# A few targets may lie beyond by this fraction of their spread: measurements are noisy, and zero may be -0.01.
+_BEYOND = 0.05
+
 # What a float32 probability may be off by, also where the layers before it computed in 16 bits.
 _ROUNDING = 1e-2
 
@@ -326,10 +347,12 @@ class Head:
                 "Remove one of the two."
             )
         if from_logits:
+            _refuse_bounded_scores(activation, f"the loss {name!r} takes logits", one_of_several=False)
             return "logit"
         if bounded:
             return "value" if known and "hinge" in name else "probability"
         if known and "hinge" in name:
+            _refuse_bounded_scores(activation, f"the loss {name!r} takes margins", one_of_several)
             return "margin"
         if known and name.endswith(_OF_PROBABILITIES) and activation is not None:
             has = "no activation" if activation == "linear" else f"the activation {activation!r}"
@@ -406,6 +429,36 @@ class Head:
                 f"End the model with Dense({self.units}, activation='exponential')."
             )
         return dataclasses.replace(self, output_shape=() if end.shape is None else _matched(end.shape, wanted))
+
+    def check_reach(self, model: keras.Model, y: ArrayLike) -> None:
+        """Refuses a model whose last layer cannot put out the numbers of a target, such as a sigmoid for ages.
+
+        Args:
+            model: A built model of one output.
+            y: Target, as for `encode`.
+
+        Raises:
+            ModelMismatchError: The activation ends between numbers beyond which a good part of the target lies.
+        """
+        self._check_reach(_ends(model, None)[0].activation, y)
+
+    def _check_reach(self, activation: str | None, y: ArrayLike) -> None:
+        low, high = _ENDS_BETWEEN.get(activation or "", (-math.inf, math.inf))
+        if self.kind not in _NUMBERS or (low, high) == (-math.inf, math.inf) or not np.size(y):
+            return
+        values = np.asarray(self._encoded_numbers(np.asarray(y)), dtype="float64")
+        lowest, highest = float(values.min()), float(values.max())
+        slack = _BEYOND * ((highest - lowest) or abs(highest))
+        if lowest >= low - slack and highest <= high + slack:
+            return
+        reach = "from 0 up" if high == math.inf else "from 0 down" if low == -math.inf else f"from {low:g} to {high:g}"
+        fitting = "exponential" if self.kind == "counts" else None
+        raise ModelMismatchError(
+            f"The last layer has the activation {activation!r}, which ends {reach}, but `y` holds numbers from "
+            f"{lowest:.4g} to {highest:.4g}: the model cannot learn them. End it with Dense({self.units}"
+            f"{f', activation={fitting!r}' if fitting else ''})"
+            f"{'' if fitting else ', without an activation, which reaches any number'}."
+        )
 
     # -- y, in and out --------------------------------------------------------------------------------------------
 
@@ -860,6 +913,11 @@ class HeadGroup:
             bound.append(part._bind(end, loss, metrics[number]))
         return dataclasses.replace(self, heads=tuple(bound))
 
+    def check_reach(self, model: keras.Model, y: Any) -> None:
+        """Refuses a model with an output that cannot reach its target; see `Head.check_reach`."""
+        for part, end, target in zip(self.heads, _ends(model, None), self.split(y), strict=True):
+            part._check_reach(end.activation, target)
+
     def encode(self, y: Any) -> Any:
         """Encodes every target; see `Head.encode`. Returns a list, or a dict where `y` is one."""
         return self._by_output([part.encode(column) for part, column in zip(self.heads, self.split(y), strict=True)])
@@ -1058,6 +1116,7 @@ def _plain_head(
             return dataclasses.replace(Head.multiclass(y.shape[1]), one_hot=True, flat=False, encoding="one_hot")
         return Head.multilabel(y.shape[1])
     if found == "multiclass-multioutput":
+        _refuse_sets_of_labels(y)
         return HeadGroup(())
     classes = np.unique(y)
     if len(classes) < 2:
@@ -1068,6 +1127,26 @@ def _plain_head(
     if kind == "ordinal":
         return Head.ordinal(classes)
     return Head.binary(classes) if len(classes) == 2 and kind != "multiclass" else Head.multiclass(classes)
+
+
+def _refuse_sets_of_labels(y: Array) -> None:
+    """Refuses rows of labels in any order, `[["art", "money"], ["money", "sport"]]`, as two targets of their own.
+
+    Two questions with the same answers, yes and no, are told from them by rows in which both have one answer.
+    """
+    if not all(isinstance(label, str) for label in y.ravel().tolist()):
+        return
+    columns = [set(column) for column in y.T.tolist()]
+    shared = set.union(*(a & b for place, a in enumerate(columns) for b in columns[:place]))
+    if shared and all(len(set(row)) == len(row) for row in y.tolist()):
+        raise DataError(SEVERAL_LABELS.format(f"{sorted(map(str, shared))[0]!r} stands in several columns of `y`"))
+
+
+SEVERAL_LABELS = (
+    "{}: its rows seem to have several labels each. Give a column of 0 and 1 for each label: "
+    "y = sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y). Several targets that share their labels come as "
+    "a dict: y={{'first': ..., 'second': ...}}."
+)
 
 
 def _type_of_target(y: Array) -> str:
@@ -1277,10 +1356,20 @@ def _activation(layer: Any) -> str | None:
     """Name of the activation in which a layer ends, `"linear"` for none; None where it is not plain to see."""
     import keras
 
-    while isinstance(layer, keras.Model) and getattr(layer, "layers", None):
-        layer = layer.layers[-1]
+    while True:
+        if isinstance(layer, keras.Model) and getattr(layer, "layers", None):
+            layer = layer.layers[-1]
+        elif isinstance(layer, (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Dropout)):
+            before = _layer_before(layer)  # these change no number, or only while training
+            if before is None:
+                return None
+            layer = before
+        else:
+            break
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
+    if type(layer) in (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.PReLU, keras.layers.ELU):
+        return _activation_of_its_own(layer)
     if not isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Activation)):
         return None
     activation = layer.activation
@@ -1289,6 +1378,41 @@ def _activation(layer: Any) -> str | None:
     if not str(getattr(activation, "__module__", "")).startswith("keras."):
         return None  # of the user's
     return str(getattr(activation, "__name__", type(activation).__name__)).lower()
+
+
+def _activation_of_its_own(layer: Any) -> str:
+    """Name of the activation that a layer of Keras' is."""
+    name = str(type(layer).__name__).lower().replace("leakyrelu", "leaky_relu")
+    if name != "relu" or (layer.max_value is None and not layer.negative_slope):
+        return name
+    return "leaky_relu" if layer.negative_slope else "relu6" if layer.max_value == 6 else "clipped_relu"
+
+
+def _layer_before(layer: Any) -> Any:
+    """The layer whose output a layer of one input takes; None if that is not known."""
+    import keras
+
+    try:
+        tensors = keras.tree.flatten(layer.input)
+    except (AttributeError, ValueError):
+        return None
+    return _keras.layer_of(tensors[0]) if len(tensors) == 1 else None
+
+
+def _refuse_bounded_scores(activation: str | None, why: str, one_of_several: bool) -> None:
+    """Refuses logits or margins that end at 0 or between two numbers, where they stand for anything from minus to plus.
+
+    The largest of several margins is the largest, wherever they end.
+    """
+    low, high = _ENDS_BETWEEN.get(activation or "", (-math.inf, math.inf))
+    bounded = low == 0 or high == 0 if "margins" in why else (low, high) != (-math.inf, math.inf)
+    if not bounded or one_of_several or activation == "log_softmax":
+        return
+    reach = "from 0 up" if high == math.inf else "from 0 down" if low == -math.inf else f"from {low:g} to {high:g}"
+    raise ModelMismatchError(
+        f"The last layer has the activation {activation!r}, which ends {reach}, but {why}, numbers of both signs and "
+        "any size: some classes could never be told apart. Take the activation off the last layer."
+    )
 
 
 def _matched(shape: Shape, wanted: tuple[int, ...]) -> tuple[int, ...]:

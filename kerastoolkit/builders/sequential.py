@@ -230,6 +230,8 @@ def rnn(
 
     if cell not in ("lstm", "gru"):
         raise ParameterError(f"`cell` must be 'lstm' or 'gru'; got {cell!r}.")
+    if bidirectional not in (True, False):
+        raise ParameterError(f"`bidirectional` must be True or False; got {bidirectional!r}.")
     blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
     kind = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
     inputs, x = series("rnn", input_shape, vocabulary_size, embedding_size, masked=True)

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,7 @@ from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators import _hints, _inputs, _parameters
 from kerastoolkit.estimators._divergence import (
     ADVICE,
     Divergence,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
     import keras
 
+    from kerastoolkit.estimators._listing import ParameterTable
+
 Self = TypeVar("Self", bound="KerasEstimator")
 
 # Builders of kerastoolkit train this many epochs where `epochs` is not set, fewer once that is more than so many steps.
@@ -64,12 +67,14 @@ class KerasEstimator(BaseEstimator):
 
     _task = ""
     _reader = ""  # what every fitted one reads its input by, as a saved file names it
+    _default_model = "mlp"  # where `model` is not set
 
     head_: Any
     columns_: Columns
     _network: Network
     _strategy: Strategy | None = None  # under which the model was built
     _best_epoch: int | None
+    _family: str  # of a clone
     _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
     _input_shape: Any
     _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
@@ -92,7 +97,7 @@ class KerasEstimator(BaseEstimator):
         validation_batch_size: int | None = None,
         validation_split: float = 0.0,
         shuffle: bool = True,
-        callbacks: Any = None,
+        callbacks: Any = (),
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
@@ -165,6 +170,30 @@ class KerasEstimator(BaseEstimator):
         self._params = {**self._params, **others}
         return self
 
+    def list_parameters(self) -> ParameterTable:
+        """Lists every parameter that this estimator takes with its model, the value in force and what it does.
+
+        Beside those of the constructor these are the arguments of the function that builds the model (`hidden`,
+        `dropout`), and what is routed: `optimizer__learning_rate`, `head__label_smoothing`,
+        `callbacks__early_stopping__patience`. Each name is one for `set_params` and for a grid.
+
+        Example:
+
+        >>> table = KerasClassifier(hidden=(64, 32)).list_parameters()  # doctest: +SKIP
+        >>> next(one.value for one in table if one.name == "hidden")  # doctest: +SKIP
+        (64, 32)
+
+        Returns:
+            A tuple of named tuples `(name, value, default, goes_to, meaning)`, which prints as a text and shows as a
+            table in a notebook; `pandas.DataFrame` makes a data frame of it.
+
+        Raises:
+            ParameterError: `model` is nothing that makes a model.
+        """
+        from kerastoolkit.estimators._listing import list_parameters
+
+        return list_parameters(self)
+
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.__dict__.get("_params", ()):
             return self.__dict__["_params"][name]
@@ -180,7 +209,7 @@ class KerasEstimator(BaseEstimator):
         model = model if model is not None else build_fn
         if model is None:
             own: Callable[..., Any] | None = getattr(self, "_keras_build_fn", None)  # scikeras' way of subclassing
-            return own if own is not None else builders.get("mlp")
+            return own if own is not None else builders.get(self._default_model)
         if isinstance(model, str):
             return builders.get(model)
         if callable(model) and not _is_built(model):
@@ -201,6 +230,7 @@ class KerasEstimator(BaseEstimator):
                 continue
             if not _is_whole(value) or value < 1:
                 problems.append(f"`{name}` must be a whole number of at least 1, or None; got {value!r}.")
+        problems += _wrong_choices({name: getattr(self, name) for name in self._get_param_names()})
         if isinstance(split, (bool, str)) or split is None or not 0 <= split < 1:
             problems.append(f"`validation_split` must be a fraction from 0 up to, not including, 1; got {split!r}.")
         if problems:
@@ -368,6 +398,12 @@ class KerasEstimator(BaseEstimator):
                     self._best_epoch = None
                     self._after_build(self.head_)
                 arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+                if "initial_epoch" not in fit_params:  # one epoch of `partial_fit` is nothing to watch
+                    validates = arguments["validation_data"] is not None
+                    model, of_batches = self._network.example, data.y is None
+                    _hints.check_monitors(arguments["callbacks"], model, validates=validates, is_dataset=of_batches)
+            if train and not continuing:
+                self._tell_of_scale(build, data)
             # What is infinite since it diverged is no constant.
             sums_at_first = list if had_diverged else self._network.sums_at_first()
             history: dict[str, list[Any]] = {}
@@ -381,11 +417,23 @@ class KerasEstimator(BaseEstimator):
     def _bound(self, head: Head | HeadGroup, data: _Data) -> Head | HeadGroup:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
         model = self._network.example
+        _hints.check_shapes(model, data.rows)
         shapes = _output_shapes(model, data) if isinstance(head, (Head, HeadGroup)) else None
         bound = head.bind(model) if shapes is None else head.bind(model, shapes)
         if data.y is None and isinstance(bound, Head):
             bound.check_encoded(data.sample_target)
+        if isinstance(bound, Head) or (isinstance(bound, HeadGroup) and data.y is not None):
+            bound.check_reach(model, data.sample_target if data.y is None else data.y)
         return bound
+
+    def _tell_of_scale(self, build: Callable[..., Any] | None, data: _Data) -> None:
+        """Warns of inputs that are not scaled, once for all clones: a search has as many as it has fits."""
+        names = getattr(self, "feature_names_in_", None)
+        told = _hints.unscaled(
+            self._network.example, data.rows, names, owner=type(self).__name__, ours=self._is_of_ours(build)
+        )
+        if told is not None:
+            _hints.tell(self.__dict__.get("_family"), "scale", told, stacklevel=4)
 
     def _train(
         self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
@@ -588,7 +636,7 @@ class KerasEstimator(BaseEstimator):
     def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
-        ours = _is_of_ours(build)
+        ours = self._is_of_ours(build)
         encoder = getattr(self, "target_encoder", None)
         if encoder is not None:
             self.target_encoder_ = encoder.fit(data.y)
@@ -694,7 +742,7 @@ class KerasEstimator(BaseEstimator):
 
         # No structure is shared between models under a strategy and others.
         function = None if build is None or self._strategy is not None else (build, arguments())
-        if function is not None and isinstance(head, Head) and _is_of_ours(build):
+        if function is not None and isinstance(head, Head) and self._is_of_ours(build):
             # The unit of a target differs from fold to fold, and no builder of ours looks at it.
             function[1]["head"] = dataclasses.replace(head, offset=(), scale=())
         return Recipe(make, compile, function=function, compile_arguments=compile_arguments)
@@ -707,7 +755,7 @@ class KerasEstimator(BaseEstimator):
             build,
             routed=_parameters.below(self._params, "model"),
             undeclared={name: value for name, value in self._params.items() if "__" not in name},
-            declared={name: self._maker(name) for name in names if getattr(self, name) is not None},
+            declared={name: self._maker(name) for name in names if self._is_set(name)},
             offered={
                 "meta": lambda: self._meta(data, head),
                 "compile_kwargs": compile_kwargs,
@@ -718,6 +766,11 @@ class KerasEstimator(BaseEstimator):
                 **self._offered(),
             },
         )
+
+    def _is_set(self, name: str) -> bool:
+        """Whether a declared parameter says something; of one that does not, a build function keeps its own default."""
+        value = getattr(self, name)
+        return value is not None and not (name == "callbacks" and isinstance(value, (list, tuple)) and not value)
 
     def _offered(self) -> dict[str, Callable[[], Any]]:
         """What a subclass hands to every build function that names it."""
@@ -813,11 +866,14 @@ class KerasEstimator(BaseEstimator):
                     f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
+        problems = _wrong_choices({**_parameters.below(self._params, "fit"), **fit_params})
+        if problems:
+            raise ParameterError("\n".join(problems))
 
     @staticmethod
     def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
         """Makes the callbacks of `fit__callbacks` or `predict__callbacks`, and takes them out of `routed`."""
-        made = _parameters.make_callbacks(routed.pop("callbacks", None), _parameters.below(routed, "callbacks"))
+        made = _parameters.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
         for name in [name for name in routed if name.startswith("callbacks__")]:
             del routed[name]
         return made
@@ -952,12 +1008,17 @@ class KerasEstimator(BaseEstimator):
 
     def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
         """What `epochs=None` means: see the class docstring."""
-        if not _is_of_ours(build):
+        if not self._is_of_ours(build):
             return 1
         if n_rows is None:
             return _FEWEST_EPOCHS
         steps = -(-n_rows // (batch_size or 32))
         return int(np.clip(_STEPS // steps, _FEWEST_EPOCHS, _EPOCHS))
+
+    @staticmethod
+    def _is_of_ours(build: Callable[..., Any] | None) -> bool:
+        """Whether a function is one of kerastoolkit's builders."""
+        return build is not None and build in map(builders.get, builders.list_builders())
 
     # -- predicting -----------------------------------------------------------------------------------------------
 
@@ -1060,10 +1121,12 @@ class KerasEstimator(BaseEstimator):
 
     def __sklearn_clone__(self: Self) -> Self:
         _copies.register()
-        if isinstance(self.model, (str, type(None))) or not _is_built(self.model):
-            return super().__sklearn_clone__()  # type: ignore[no-any-return]
-        with _copying_models():
-            return super().__sklearn_clone__()  # type: ignore[no-any-return]
+        is_built = not isinstance(self.model, (str, type(None))) and _is_built(self.model)
+        with _copying_models() if is_built else contextlib.nullcontext():
+            made: Self = super().__sklearn_clone__()
+        # Clones know of each other by this name, so that only one of them tells what holds of all.
+        made._family = self.__dict__.get("_family") or self.__dict__.setdefault("_clones", uuid.uuid4().hex)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -1110,6 +1173,11 @@ class _Data:
         self.X, self.y, self.weights, self.sample, self.sample_target = X, y, weights, sample, sample_target
         self.belonging: dict[str, np.ndarray] = {}  # `groups` or `time` of the rows
 
+    @property
+    def rows(self) -> Any:
+        """The rows, of a data set those of one batch."""
+        return self.sample if self.y is None else self.X
+
     def form(self) -> _Data:
         """The same with a single row of X: what a model is built for."""
         return _Data(self.X if self.y is None else _inputs.rows(self.X, slice(0, 1)), self.y, None, self.sample)
@@ -1127,6 +1195,25 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
+# Arguments of which Python would take any text for true.
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "shuffle": (True, False),
+    "warm_start": (True, False),
+    "train_embedding": (True, False),
+    "verbose": (0, 1, 2, "auto"),
+}
+
+
+def _wrong_choices(values: Mapping[str, Any]) -> list[str]:
+    """A sentence for each argument whose value is none of those that there are."""
+    wrong = {
+        name: value
+        for name, value in values.items()
+        if name in _CHOICES and (np.ndim(value) or (value is not None and value not in _CHOICES[name]))
+    }
+    return [f"`{name}` must be {' or '.join(map(repr, _CHOICES[name]))}; got {wrong[name]!r}." for name in wrong]
+
+
 @functools.cache
 def _declared_names(cls: Any) -> tuple[str, ...]:
     """Parameters of a constructor, and of its parents' as long as each passes `**kwargs` on."""
@@ -1140,11 +1227,6 @@ def _declared_names(cls: Any) -> tuple[str, ...]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return tuple(sorted(names))
-
-
-def _is_of_ours(build: Callable[..., Any] | None) -> bool:
-    """Whether a function is one of kerastoolkit's builders."""
-    return build is not None and build in map(builders.get, builders.list_builders())
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:

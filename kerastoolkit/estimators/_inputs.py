@@ -32,6 +32,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from kerastoolkit.builders.heads import SEVERAL_LABELS
+from kerastoolkit.estimators import _hints
 from kerastoolkit.exceptions import DataError
 
 Kind = Literal["array", "structure", "dataset"]
@@ -88,10 +90,16 @@ def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
         elif reset:
             estimator.n_features_in_ = X.shape[1]  # an array has no names, which scikit-learn takes long to find out
     else:
-        _refuse_mixed(X)
-        X = validate_data(
-            estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype="numeric", ensure_min_samples=1
-        )
+        if columns := _columns_that_are_not_numbers(X):
+            raise DataError(_hints.on_words_and_dates(X, columns, estimator))
+        try:
+            X = validate_data(
+                estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype="numeric", ensure_min_samples=1
+            )
+        except ValueError as error:
+            if "Input X contains NaN" not in str(error):
+                raise
+            raise DataError(_hints.on_gaps(X, estimator)) from None  # scikit-learn would advise to take another model
         _refuse_too_large(X, "X", getattr(estimator, "feature_names_in_", None))
     fitted = getattr(estimator, "_input_shape", None)
     if not reset and fitted is not None and X.shape[1:] != fitted:
@@ -151,19 +159,7 @@ def _floatx() -> str:
     return str(keras.config.floatx())
 
 
-def _refuse_mixed(X: Any) -> None:
-    columns = _columns_that_are_not_numbers(X)
-    if columns:
-        shown = ", ".join(repr(name) for name in columns[:5]) + (", ..." if len(columns) > 5 else "")
-        raise DataError(
-            f"X has {len(columns)} column{'s' * (len(columns) != 1)} that {'are' if len(columns) > 1 else 'is'} not "
-            f"numeric: {shown}. Encode them before the network, for example make_pipeline(make_column_transformer("
-            f"(OneHotEncoder(handle_unknown='ignore'), [{shown.replace(', ...', '')}]), "
-            "remainder=StandardScaler()), KerasClassifier()), or drop them."
-        )
-
-
-def _columns_that_are_not_numbers(X: Any) -> list[str]:
+def _columns_that_are_not_numbers(X: Any) -> list[Any]:
     if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
         return []
     if isinstance(X.dtypes, list):  # polars
@@ -175,7 +171,7 @@ def _columns_that_are_not_numbers(X: Any) -> list[str]:
             return []
         # Columns of objects may hold numbers; scikit-learn converts those, and only those.
         pairs = [(name, _is_number(X.iloc[:, place])) for place, name in enumerate(X.columns)]
-    return [str(name) for name, numeric in pairs if not numeric]
+    return [name for name, numeric in pairs if not numeric]
 
 
 def _is_number(column: Any) -> bool:
@@ -274,6 +270,8 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
     if _passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
         _check_length(X, y)
         return y
+    if _hints.holds_lists_of_labels(y):
+        raise DataError(SEVERAL_LABELS.format("`y` holds lists of labels"))
     if numeric and np.asarray(y).dtype.kind in "US":
         raise DataError(
             f"`y` holds text, such as {np.asarray(y).ravel()[0].item()!r}, but {owner} predicts numbers. For labels "

@@ -25,6 +25,7 @@ import numpy as np
 from kerastoolkit import _copies
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution import strategy
+from kerastoolkit.estimators import _spellings
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
@@ -50,9 +51,11 @@ _OFFERED_IF_REQUIRED = ("input_shape", "head", "columns")
 # What Keras called things once, and books and courses still do.
 _OLD_NAMES = {"lr": "learning_rate", "learn_rate": "learning_rate", "nb_epoch": "epochs", "decay": "weight_decay"}
 
+OPTIONS_OF_HEAD = {"class_weight", "focal", "from_logits", "kind", "label_smoothing", "weight"}
+
 # Options of functions that the estimator calls: how an error names the function, and the names that a user may set.
 _OPTIONS = {
-    "head": ("the head", {"class_weight", "focal", "from_logits", "kind", "label_smoothing", "weight"}),
+    "head": ("the head", OPTIONS_OF_HEAD),
     "columns": ("the reading of columns", {"categorical", "max_categories", "min_count"}),
     # `distribution` and `precision` are parameters of the estimator.
     "distribution": ("distribution.strategy", {*inspect.signature(strategy).parameters} - {"name", "precision"}),
@@ -111,33 +114,55 @@ def check_names(names: Iterable[str], *, declared: Iterable[str], build: Callabl
 def _complaint(
     name: str, declared: list[str], build: Callable[..., Any] | None, own: set[str] | None, owner: str
 ) -> str | None:
+    if _fits(name, declared, build, own):
+        return None
     destination, routed, rest = name.partition("__")
+
+    def fits(other: str) -> bool:
+        return _fits(other, declared, build, own)
+
+    def meant(*near: Any) -> str:
+        found = _spellings.meant(name, fits, DESTINATIONS)
+        return found or near_miss(*near) or _spellings.near_miss_elsewhere(name, fits)
+
     if routed and destination not in DESTINATIONS:
         known = [f"{place}__{rest}" for place in DESTINATIONS]
         return (
             f"Invalid parameter {name!r} for estimator {owner}: nothing is called {destination!r}."
-            f"{near_miss(name, known + declared)} A routed parameter begins with "
+            f"{meant(name, known + declared)} A routed parameter begins with "
             f"{', '.join(place + '__' for place in DESTINATIONS)}."
         )
     if routed and destination == "columns" and "columns" not in (own or ()):
         return f"Invalid parameter {name!r} for estimator {owner}: {describe(build)} takes no columns; `tabular` does."
-    if routed and destination in ("model", "fit", "compile", "predict", *_OPTIONS):
+    if routed:
         first = rest.split("__")[0]
         what, accepted = (describe(build), own) if destination == "model" else _place(destination)
-        if accepted is None or first in accepted:
-            return None
         return (
             f"Invalid parameter {name!r} for estimator {owner}: {what} has no argument {first!r}."
-            f"{near_miss(first, accepted)} It takes: {', '.join(sorted(accepted)) or 'none'}."
+            f"{near_miss(first, accepted or ()) or meant(first, ())} It takes: "
+            f"{', '.join(sorted(accepted or ())) or 'none'}."
         )
-    if routed or own is None or name in own or name in keras_arguments("fit") | keras_arguments("compile"):
-        return None
-    candidates = [*declared, *own]
+    candidates = [*declared, *(own or ())]
     return (
         f"Invalid parameter {name!r} for estimator {owner}: it is no parameter of the estimator and no argument of "
-        f"{describe(build)}.{near_miss(name, candidates)} Arguments of {describe(build)}: "
-        f"{', '.join(sorted(own)) or 'none'}. Valid parameters are: {sorted(declared)!r}."
+        f"{describe(build)}.{meant(name, candidates)} Arguments of {describe(build)}: "
+        f"{', '.join(sorted(own or ())) or 'none'}. Valid parameters are: {sorted(declared)!r}. "
+        "`list_parameters()` shows each with its value."
     )
+
+
+def _fits(name: str, declared: list[str], build: Callable[..., Any] | None, own: set[str] | None) -> bool:
+    """Whether a name could reach something; of what is made later (an optimizer, say), options are checked there."""
+    destination, routed, rest = name.partition("__")
+    if not routed:
+        known = name in declared or own is None or name in own
+        return known or name in keras_arguments("fit") | keras_arguments("compile")
+    if destination not in DESTINATIONS or (destination == "columns" and "columns" not in (own or ())):
+        return False
+    if destination in ("model", "fit", "compile", "predict", *_OPTIONS):
+        accepted = own if destination == "model" else _place(destination)[1]
+        return accepted is None or rest.split("__")[0] in accepted
+    return True
 
 
 def _place(destination: str) -> tuple[str, Iterable[str] | None]:
@@ -155,6 +180,34 @@ def build_arguments(build: Callable[..., Any] | None) -> set[str] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return None
     return set(parameters)
+
+
+def arguments_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Arguments of a function, or of what makes an object of a class, by name."""
+    return _signature(function)
+
+
+def options_of(place: str) -> set[str]:
+    """Names of the options of a function that the estimator calls: `"head"`, `"columns"` or `"distribution"`."""
+    return set(_OPTIONS[place][1])
+
+
+def configurable(spec: Any, what: str) -> list[tuple[str, type, Any]]:
+    """What options can be routed to in losses, metrics or callbacks: its name there, its class, and itself if made."""
+    import keras
+
+    rooms = {"loss": (keras.losses, keras.losses.Loss), "metrics": (keras.metrics, keras.metrics.Metric)}
+    entries, found = _named(spec), []
+    for name, entry in entries.items():
+        alias = min(_aliases(name, entry, entries)[1:], default=name, key=lambda one: not one.islower())
+        alias = "" if what != "callbacks" and not isinstance(spec, (list, tuple, Mapping)) else alias
+        if isinstance(entry, str) and entry in ("accuracy", "acc", "crossentropy", "ce"):
+            continue  # which of several it is, Keras sees from the target
+        kind = entry if what == "callbacks" else _find(entry, *rooms[what], what)
+        if inspect.isclass(kind) or _copies.is_configured(kind) or _is_callback(kind):
+            made = None if inspect.isclass(kind) else kind
+            found.append((alias, kind if inspect.isclass(kind) else type(kind), made))
+    return found
 
 
 @functools.cache
@@ -346,7 +399,8 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     """New callbacks for one fit: classes are made, instances copied, options set.
 
     Args:
-        spec: A callback or a list or dict of them; each an instance or a class, `None` to leave one out.
+        spec: A callback or a list or dict of them; each an instance or a class, `None` to leave one out. `None` for
+            none at all, whatever options there are.
         options: By name: `early_stopping__patience` (the class in snake case, the place in the list, or the key in
             the dict); a bare `patience` reaches every callback that has it; a bare `early_stopping` replaces one; a
             number is a positional argument of a class that stands alone.
@@ -368,7 +422,10 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
             entries[name] = given
             if value is given:
                 del nested[name]
+    left_out = {name for name, entry in entries.items() if entry is None}
     entries = {name: entry for name, entry in entries.items() if entry is not None}
+    if not entries and (spec is None or left_out):
+        return []
     for name, entry in entries.items():
         if not _is_callback(entry):
             raise ParameterError(
@@ -386,12 +443,14 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
                 own.setdefault(option, value)
                 reached.add(option)
         made.append(_make_callback(entry, own, f"callbacks__{name}"))
-    lost = [option for option in nested if option not in reached]
+    lost = [option for option in nested if option not in reached | left_out]
     if lost:
         names = sorted({alias for name, entry in entries.items() for alias in _aliases(name, entry, entries)})
+        advice = f" {_spellings.HOW_TO_STOP_EARLY.format('')} With callbacks=None such options wait."
         raise ParameterError(
             f"`callbacks__{lost[0]}` reaches no callback.{near_miss(lost[0].split('__')[0], names)} "
             f"The callbacks are called: {', '.join(names) or 'there are none'}."
+            f"{'' if names else advice}"
         )
     for callback in made:
         if not isinstance(callback, keras.callbacks.Callback):

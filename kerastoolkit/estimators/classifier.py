@@ -76,14 +76,15 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         validation_split: Fraction of the rows held out to watch while training, drawn at random in the proportions
             of the classes; they are not trained on. Defaults to `0.0`.
         shuffle: Whether to shuffle the rows before each epoch. Defaults to `True`.
-        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes. Defaults to
-            `None`.
+        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes. `None` trains
+            without any, also where options of theirs are set (`callbacks__patience`), as in a grid over
+            `[None, EarlyStopping]`. Defaults to `()`: none.
         class_weight: Weight by label, a list of such dicts for several targets, or `"balanced"`. Defaults to `None`.
         warm_start: Whether `fit` goes on training the model of the last `fit`. Defaults to `False`.
         random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
             `validation_split`; the generators of the process are put back afterwards. Defaults to `None`: they are
             drawn from as they stand.
-        verbose: Keras' verbosity of training: 0, 1, 2 or `"auto"`. Defaults to `0`.
+        verbose: Keras' verbosity of training: 0, 1, 2, a truth value or `"auto"`. Defaults to `0`.
         distribution: Name of a strategy of `kerastoolkit.distribution`: `"auto"`, `"mirrored"`, `"data_parallel"`, ...
             Its options are routed: `distribution__devices`. Defaults to `None`: what Keras does by itself.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`, in which the model is built;
@@ -120,7 +121,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         validation_batch_size: int | None = None,
         validation_split: float = 0.0,
         shuffle: bool = True,
-        callbacks: Any = None,
+        callbacks: Any = (),
         class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,

@@ -107,6 +107,8 @@ class TextClassifier(KerasClassifier):
     """
 
     _reader = "words"
+    _default_model = "bag"
+
     words_: Vocabulary
     _starting_vectors: np.ndarray
 
@@ -129,7 +131,7 @@ class TextClassifier(KerasClassifier):
         validation_batch_size: int | None = None,
         validation_split: float = 0.0,
         shuffle: bool = True,
-        callbacks: Any = None,
+        callbacks: Any = (),
         class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -184,7 +186,7 @@ class TextClassifier(KerasClassifier):
                 f"are {', '.join(map(repr, _MODELS))}; or pass a function that returns a keras.Model."
             )
         if model is None and build_fn is None:
-            return _MODELS["bag"]
+            return _MODELS[self._default_model]
         build = super()._build_function(model, build_fn)
         if build is None:
             raise ParameterError(

@@ -12,7 +12,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
-from kerastoolkit import builders
 from kerastoolkit.builders import Head
 from kerastoolkit.builders.heads import refuse_what_is_no_number
 from kerastoolkit.estimators import _inputs
@@ -73,6 +72,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
     """
 
     _task = "reconstruction"
+    _default_model = "autoencoder"
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         validation_batch_size: int | None = None,
         validation_split: float = 0.0,
         shuffle: bool = True,
-        callbacks: Any = None,
+        callbacks: Any = (),
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
@@ -227,11 +227,6 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         return made
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
-
-    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
-        if model is None and build_fn is None:
-            return builders.get("autoencoder")
-        return super()._build_function(model, build_fn)
 
     def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
         if issparse(X):

@@ -43,7 +43,7 @@ _SAYS_NOTHING = {
 }  # fmt: skip
 
 # Attributes of an estimator that are no part of it: who watches it, and what `get_params` tells already.
-_NOT_ITS_OWN = {"_params", "_parent_callback_ctx", "_skl_callbacks", "callbacks_"}
+_NOT_ITS_OWN = {"_clones", "_family", "_params", "_parent_callback_ctx", "_skl_callbacks", "callbacks_"}
 
 # What wraps something, and the attributes under which it holds that.
 _HOLDS: dict[type, tuple[str, ...]] = {

@@ -34,7 +34,7 @@ from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFile
 from kerastoolkit.search._description import Describer
 from kerastoolkit.search.journal import can_be_of_a_result
 from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
-from kerastoolkit.search.searches import _ADDED, _RUNGS, _Together
+from kerastoolkit.search.searches import _ADDED, _RUNGS, _WORKERS, _Together
 from kerastoolkit.training.fused import Fit
 
 if TYPE_CHECKING:
@@ -113,8 +113,9 @@ class OptunaSearchCV(_Together, _Asked):
         mode: Whether less or more of it is better, `"min"`, `"max"` or `"auto"`, as for `Rungs`. Defaults to `"auto"`.
         random_state: Seed of the default sampler; with it the same trials are chosen again on the same machine.
             Defaults to `None`.
-        scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in scikit-learn; the
-            study is told the score that `refit` names. With `verbose=0` Optuna does not log that it made a study.
+        scoring, refit, cv, verbose, error_score, return_train_score: As in scikit-learn; the study is told the score
+            that `refit` names. With `verbose=0` Optuna does not log that it made a study.
+        {_WORKERS.format("n_jobs, pre_dispatch").strip()}
         {_RUNGS.strip()}
         {_ADDED[_ADDED.index("progress:"):]}
     Attributes:

@@ -22,6 +22,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-
 from sklearn.model_selection import check_cv
 
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.search._names import check_grid
 from kerastoolkit.search.backend import FusedBackend, Report
 from kerastoolkit.search.journal import Journal
 from kerastoolkit.search.rungs import Ladder, Refused, Rungs
@@ -56,11 +57,13 @@ class _Together:
             The search itself, fitted.
 
         Raises:
-            ParameterError: A parameter of the search has an impossible value.
+            ParameterError: A parameter of the search has an impossible value, or a name of the grid reaches nothing;
+                the message has the full name to write.
             JournalError: The journal cannot be read or written.
         """
         if self.progress not in (True, False, "auto"):
             raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
+        check_grid(self.estimator, getattr(self, "param_grid", getattr(self, "param_distributions", None)))  # type: ignore[attr-defined]
         ladder = self._new_ladder()
         # scikit-learn counts the folds, too, but before 1.8 keeps the number to itself until the search is over.
         if isinstance(self.cv, Iterator):
@@ -236,6 +239,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
+_WORKERS = """\
+        {}: Taken, so that a search of scikit-learn's runs here as it is, and without effect: all fits share one
+            program, which uses the cores by itself."""
+
 _RUNGS = """
         early_stopping: `"rungs"` stops the worst candidates at certain epochs, as a `Rungs` says in detail; then
             `cv_results_` has the epochs of each fit (`split0_n_epochs`, ..., `mean_n_epochs`) and `stopped_early`, and
@@ -248,7 +255,6 @@ _ADDED = """
             Defaults to `"auto"`.
         memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
-    `n_jobs` is taken for the sake of scikit-learn's signature and makes no difference: the fits share one program.
     A fit whose network diverged (weights or loss of NaN or infinity) has failed, and gets `error_score`.
     After `fit`, `report_` says what was trained together, and `explain()` says it in words.
 """
@@ -266,8 +272,8 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
     Args:
         estimator: The estimator, or a pipeline that ends in one.
         param_grid: Values to try by name of parameter, or a list of such dicts.
-        scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score: As in
-            scikit-learn.{_RUNGS}{_ADDED}"""
+        scoring, refit, cv, verbose, error_score, return_train_score: As in scikit-learn.
+{_WORKERS.format("n_jobs, pre_dispatch")}{_RUNGS}{_ADDED}"""
 
     def __init__(
         self,
@@ -312,8 +318,8 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         estimator: The estimator, or a pipeline that ends in one.
         param_distributions: Values or distributions by name of parameter, or a list of such dicts.
         n_iter: Candidates to draw. Defaults to `10`.
-        scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score: As in
-            scikit-learn.{_RUNGS}{_ADDED}"""
+        scoring, refit, cv, verbose, random_state, error_score, return_train_score: As in scikit-learn.
+{_WORKERS.format("n_jobs, pre_dispatch")}{_RUNGS}{_ADDED}"""
 
     def __init__(
         self,
@@ -363,8 +369,8 @@ class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
         param_grid: Values to try by name of parameter, or a list of such dicts.
         factor, resource, max_resources, min_resources, aggressive_elimination: As in scikit-learn;
             `resource="epochs"` gives the better candidates more epochs.
-        cv, scoring, refit, error_score, return_train_score, random_state, n_jobs, verbose: As in
-            scikit-learn.{_ADDED}"""
+        cv, scoring, refit, error_score, return_train_score, random_state, verbose: As in scikit-learn.
+{_WORKERS.format("n_jobs")}{_ADDED}"""
 
     def __init__(
         self,
@@ -417,8 +423,8 @@ class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
         estimator: The estimator, or a pipeline that ends in one.
         param_distributions: Values or distributions by name of parameter, or a list of such dicts.
         n_candidates, factor, resource, max_resources, min_resources, aggressive_elimination: As in scikit-learn.
-        cv, scoring, refit, error_score, return_train_score, random_state, n_jobs, verbose: As in
-            scikit-learn.{_ADDED}"""
+        cv, scoring, refit, error_score, return_train_score, random_state, verbose: As in scikit-learn.
+{_WORKERS.format("n_jobs")}{_ADDED}"""
 
     def __init__(
         self,

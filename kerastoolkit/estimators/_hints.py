@@ -1,0 +1,359 @@
+"""What is looked at before a network trains, because Keras would train it to a poor end without a word.
+
+Inputs of another shape than the model takes, and callbacks that wait for what is never measured, are refused. Inputs
+that are not scaled, and pictures of another range than in training, are warned of: the work goes on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import issparse
+
+from kerastoolkit import _keras
+from kerastoolkit._words import did_you_mean, quoted
+from kerastoolkit.exceptions import KerasToolkitWarning, ModelMismatchError, ParameterError
+
+if TYPE_CHECKING:
+    import keras
+
+# What was told to which family of clones: in a search all of them would say the same.
+_TOLD: set[tuple[str, str]] = set()
+
+# Rows of which the scale of the columns is taken, spread over all.
+_MOST_ROWS = 2_000
+
+
+def tell(family: str | None, about: str, message: str, *, stacklevel: int) -> None:
+    """Warns, unless a clone of the same estimator has told of it.
+
+    Args:
+        family: What all clones of an estimator have in common; None for one that is no clone, and always tells.
+        about: What it is about, in a word.
+        message: What to say.
+        stacklevel: That of `warnings.warn`, seen from the caller.
+    """
+    if family is not None and (family, about) in _TOLD:
+        return
+    if family is not None:
+        _TOLD.add((family, about))
+    warnings.warn(message, KerasToolkitWarning, stacklevel=stacklevel + 1)
+
+
+# -- tables ---------------------------------------------------------------------------------------------------------
+
+
+def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: Any) -> str:
+    """What to say of a table with columns that are no numbers, with code that takes it.
+
+    Args:
+        X: The table, of pandas or polars.
+        columns: Names of those columns.
+        estimator: The estimator that got it.
+    """
+    owner = type(estimator).__name__
+    days = [name for name in columns if _is_of_time(X, name)]
+    words = [name for name in columns if name not in days]
+    told = []
+    if days:
+        told.append(
+            f"X has {_counted(days)} of dates or times: {_listed(days)}. Make numbers of them first: "
+            f"{_code_for_days(X, days)}. Scale these, or give them to the builder 'tabular', which does."
+        )
+    if words:
+        chosen = repr(words)
+        if len(words) > 5 and hasattr(X, "iloc"):
+            chosen = "make_column_selector(dtype_exclude=['number', 'bool'])"
+        told.append(
+            f"X has {_counted(words)} that {'is' if len(words) == 1 else 'are'} not numeric: {_listed(words)}."
+            f"{_on_tabular(estimator, 'numbers, words and gaps')} encode them before it: make_pipeline("
+            f"make_column_transformer((OneHotEncoder(handle_unknown='ignore'), {chosen}), remainder=make_pipeline("
+            f"SimpleImputer(), StandardScaler())), {owner}()); or drop them."
+        )
+    return "\n".join(told)
+
+
+def on_gaps(X: Any, estimator: Any) -> str:
+    """What to say of rows with gaps, with code that takes them.
+
+    Args:
+        X: The rows as they were given.
+        estimator: The estimator that got them.
+    """
+    owner, where = type(estimator).__name__, ""
+    table = X if hasattr(X, "columns") else np.asarray(X) if np.ndim(X) == 2 and not issparse(X) else None
+    if table is not None:
+        frame = pd.DataFrame(table) if not hasattr(table, "get_columns") else pd.DataFrame(table.to_dict(as_series=False))
+        gaps = frame.isna()
+        places = [name if isinstance(name, str) else int(name) for name in frame.columns[gaps.any()]]
+        n_rows = int(gaps.any(axis=1).sum())
+        where = f": {n_rows} of {len(frame)} rows have a gap, in the {_counted(places)} {_listed(places)}"
+    if np.ndim(X) != 2 and table is None:
+        return f"Input X contains NaN{where}. Fill the gaps in first, for example with 0 by np.nan_to_num(X)."
+    return (
+        f"Input X contains NaN{where}.{_on_tabular(estimator, 'gaps')} fill them in before it: "
+        f"make_pipeline(SimpleImputer(), StandardScaler(), {owner}())."
+    )
+
+
+def holds_lists_of_labels(y: Any) -> bool:
+    """Whether rows of a target are sets, or lists of labels of different lengths: several labels a row."""
+    if isinstance(y, (np.ndarray, Mapping, str)) and getattr(y, "dtype", None) != object:
+        return False
+    rows = list(y) if isinstance(y, (list, tuple, np.ndarray, pd.Series)) else []
+    if not rows or not all(isinstance(row, (list, tuple, set, frozenset)) for row in rows):
+        return False
+    return isinstance(rows[0], (set, frozenset)) or (
+        len({len(row) for row in rows}) > 1 and all(isinstance(label, str) for row in rows for label in row)
+    )
+
+
+def _on_tabular(estimator: Any, what: str) -> str:
+    """A sentence with the builder that takes tables as they are, for estimators that may have it."""
+    if getattr(estimator, "_task", "") not in ("classification", "regression"):
+        return " For a network"
+    return f" {type(estimator).__name__}('tabular') takes {what} of a table as they are. For any other network"
+
+
+def _counted(names: Sequence[Any]) -> str:
+    return "1 column" if len(names) == 1 else f"{len(names)} columns"
+
+
+def _listed(names: Sequence[Any]) -> str:
+    return ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _values(X: Any, name: Any) -> list[Any]:
+    """What stands in a column, without gaps."""
+    column = X[name]
+    column = column.drop_nulls() if hasattr(column, "drop_nulls") else column.dropna()
+    return list(column.to_list()[:_MOST_ROWS]) if len(column.shape) == 1 else []
+
+
+def _is_of_time(X: Any, name: Any) -> bool:
+    """Whether a column holds dates or times, or text that reads as such."""
+    values = _values(X, name)
+    if values and isinstance(values[0], str):
+        return all(isinstance(value, str) and _DATE.match(value) for value in values)
+    return bool(values) and all(isinstance(value, (datetime.date, datetime.timedelta)) for value in values)
+
+
+_DATE = re.compile(r"\s*(\d{4}-\d{1,2}-\d{1,2}|(\d{1,2})[./-]\d{1,2}[./-]\d{2,4})(?!\w|[./-])")
+
+
+def _code_for_days(X: Any, names: Sequence[Any]) -> str:
+    """Code that puts numbers in the place of dates and times."""
+    is_pandas, parts = hasattr(X, "iloc"), []
+    for name in names:
+        values, column = _values(X, name), f"X[{name!r}]"
+        if isinstance(values[0], datetime.timedelta):
+            parts.append(f"{f'{name} in seconds'!r}: {column}.dt.total_seconds()")
+            continue
+        found = [_DATE.match(value) for value in values] if isinstance(values[0], str) else []
+        first = [int(one.group(2)) for one in found if one is not None and one.group(2)]
+        dayfirst = ", dayfirst=True" if first and (max(first) > 12 or "." in values[0]) else ""
+        day = f"pd.to_datetime({column}{dayfirst})" if is_pandas else f"{column}.str.to_date()" if found else column
+        call = "" if is_pandas else "()"
+        units = ("year", "month", "dayofweek" if is_pandas else "weekday")
+        parts += [f"{f'{name} {unit}'!r}: {day}.dt.{unit}{call}" for unit in units]
+    made = f"**{{{', '.join(parts)}}}"
+    if is_pandas:
+        return f"X = X.assign({made}).drop(columns={list(names)!r})"
+    return f"X = X.with_columns({made}).drop({list(names)!r})"
+
+
+# -- shapes ---------------------------------------------------------------------------------------------------------
+
+
+def check_shapes(model: keras.Model, X: Any) -> None:
+    """Holds rows against the inputs of a model, where it says what these are.
+
+    Args:
+        model: A built model.
+        X: Rows: an array, or a dict or list of arrays.
+
+    Raises:
+        ModelMismatchError: An input takes rows of another shape; the message names both shapes.
+    """
+    for name, tensor, part in _inputs_with_rows(model, X):
+        shape, wanted = tuple(np.shape(part))[1:], tuple(tensor.shape)[1:]
+        if any(_agree(shape, other) for other in (wanted, (*wanted, 1), wanted[:-1] if wanted[-1:] == (1,) else wanted)):
+            continue
+        whose = "rows" if name is None else f"rows of {quoted(name)}"
+        raise ModelMismatchError(
+            f"The model takes {whose} of the shape {_written(wanted)}, but those of X have the shape "
+            f"{_written(shape)}. Let it begin with keras.Input({_written(shape)}). A function that builds the model and "
+            "has an argument `input_shape` without a default gets the shape of the rows."
+        )
+
+
+def _inputs_with_rows(model: keras.Model, X: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Each input of a model with its rows: the name (None for the only one), the tensor, the rows."""
+    import keras
+
+    try:
+        inputs = keras.tree.flatten(model.inputs)
+    except (AttributeError, ValueError):
+        return
+    if isinstance(X, Mapping):
+        given = model.input if isinstance(getattr(model, "input", None), Mapping) else {one.name: one for one in inputs}
+        yield from ((name, given[name], part) for name, part in X.items() if name in given)
+    elif isinstance(X, (list, tuple)):
+        yield from ((one.name, one, part) for one, part in zip(inputs, X, strict=False))
+    elif len(inputs) == 1 and hasattr(X, "shape"):
+        yield None, inputs[0], X
+
+
+def _agree(shape: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(None in (a, b) or a == b for a, b in zip(shape, wanted, strict=True))
+
+
+def _written(shape: Sequence[int | None]) -> str:
+    return str(tuple(shape))
+
+
+# -- callbacks ------------------------------------------------------------------------------------------------------
+
+
+def check_monitors(callbacks: Sequence[Any], model: keras.Model, *, validates: bool, is_dataset: bool) -> None:
+    """Refuses callbacks of Keras' that watch what this fit will never measure: they would wait for ever.
+
+    Args:
+        callbacks: Those of the fit.
+        model: A compiled model.
+        validates: Whether there are rows to validate on.
+        is_dataset: Whether the rows come as a data set.
+
+    Raises:
+        ParameterError: There is one; the message says what to watch, or what to give.
+    """
+    if not all(type(callback).__module__.startswith("keras.") for callback in callbacks):
+        names = None  # what one of the user's own measures is not known
+    else:
+        names = _measured(model)
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if not isinstance(monitor, str) or not _waits(callback):
+            continue
+        kind, plain = type(callback).__name__, monitor.removeprefix("val_")
+        if monitor.startswith("val_") and not validates:
+            rows = "fit(dataset, validation_data=another_dataset)" if is_dataset else "`validation_split=0.1`"
+            raise ParameterError(
+                f"`callbacks` holds {kind}, which watches {monitor!r}, but no rows are held out on which that would be "
+                f"measured: it would never do anything. Give {rows}, or let it watch what is trained on, "
+                f"{kind}(monitor={plain!r})."
+            )
+        if names is not None and plain not in names:
+            known = sorted(names | {f"val_{name}" for name in names} if validates else names)
+            raise ParameterError(
+                f"`callbacks` holds {kind}, which watches {monitor!r}, but the model measures no such thing: it would "
+                f"never do anything.{did_you_mean(monitor, known)} It measures: {', '.join(known)}. Others are named in "
+                "`metrics`."
+            )
+
+
+def _waits(callback: Any) -> bool:
+    """Whether a callback does nothing without what it watches; a checkpoint may be written after each epoch as well."""
+    import keras
+
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        return bool(callback.save_best_only)
+    return isinstance(callback, (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau))
+
+
+def _measured(model: keras.Model) -> set[str] | None:
+    """Names of what a fit measures on the training rows; None where a model may measure things of its own."""
+    import keras
+
+    arguments = _keras.compile_arguments(model)
+    is_plain = isinstance(model, keras.Sequential) or type(model).__name__ == "Functional"
+    if arguments is None or not is_plain or any(map(_keras.own_metrics, _keras.layers_of(model))):
+        return None
+    given = [arguments.get(name) for name in ("metrics", "weighted_metrics") if arguments.get(name)]
+    names = {_name_of_metric(metric) for metric in keras.tree.flatten(given) if metric is not None}
+    outputs = [str(name) for name in getattr(model, "output_names", None) or ()]
+    if len(outputs) > 1:
+        names |= {f"{output}_{name}" for output in outputs for name in names | {"loss"}}
+    return names | {"loss", "lr", "learning_rate"}
+
+
+def _name_of_metric(metric: Any) -> str:
+    return metric if isinstance(metric, str) else str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
+
+
+# -- scale ----------------------------------------------------------------------------------------------------------
+
+
+def unscaled(model: keras.Model, X: Any, names: Sequence[Any] | None, *, owner: str, ours: bool) -> str | None:
+    """What to say of inputs that are not scaled, where that makes a network learn badly.
+
+    Args:
+        model: A built model.
+        X: Rows, as the model takes them: an array, or a dict or list of arrays.
+        names: Names of the columns; None for their numbers.
+        owner: Name of the estimator's class.
+        ours: Whether a builder of kerastoolkit made the model.
+
+    Returns:
+        A few sentences; None if the rows are scaled, or the model scales them itself.
+    """
+    taken = _taken_as_they_are(model)
+    for name, tensor, part in _inputs_with_rows(model, X):
+        if id(tensor) not in taken:
+            continue
+        found = _far_from_one(part)
+        if found is not None:
+            return _words_on_scale(name, part, found, names, owner=owner, ours=ours)
+    return None
+
+
+def _taken_as_they_are(model: keras.Model) -> set[int]:
+    """The inputs that go into weights as they come, without a layer before that scales, embeds or looks them up."""
+    import keras
+
+    weighing = (
+        keras.layers.Bidirectional,
+        keras.layers.Dense,
+        keras.layers.EinsumDense,
+        keras.layers.GRU,
+        keras.layers.LSTM,
+        keras.layers.SimpleRNN,
+    )
+    passing = (keras.layers.Dropout, keras.layers.Flatten, keras.layers.Masking, keras.layers.Reshape)
+    found: set[int] = set()
+    for layer in getattr(model, "layers", ()):
+        tensor = _input_of(layer) if isinstance(layer, weighing) else None
+        while isinstance(before := _keras.layer_of(tensor), passing):
+            tensor = _input_of(before)
+        if isinstance(before, keras.layers.InputLayer):
+            found.add(id(tensor))
+    return found
+
+
+def _input_of(layer: Any) -> Any:
+    """What a layer takes; None for one that is in no graph, or in several places of it, or takes several things."""
+    import keras
+
+    try:
+        tensors = keras.tree.flatten(layer.input)
+    except (AttributeError, ValueError):
+        return None
+    return tensors[0] if len(tensors) == 1 else None
+
+
+def _scale_of(part: Any) -> np.ndarray:
+    """How far from 0 the values of each column are, as the root of their mean square; of pictures, of each channel."""
+    some = part[:: max(1, int(part.shape[0]) // _MOST_ROWS)]
+    values = np.asarray(some.toarray() if hasattr(some, "toarray") else some, dtype="float64")
+    values = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values[:, None]
+    return np.asarray(np.sqrt(np.mean(values**2, axis=0)))
+
+
+def _far_from_one(part: Any) -> np.ndarray | None:
+    return None
