@@ -451,11 +451,10 @@ class Head:
         slack = _BEYOND * ((highest - lowest) or abs(highest))
         if lowest >= low - slack and highest <= high + slack:
             return
-        reach = "from 0 up" if high == math.inf else "from 0 down" if low == -math.inf else f"from {low:g} to {high:g}"
         fitting = "exponential" if self.kind == "counts" else None
         raise ModelMismatchError(
-            f"The last layer has the activation {activation!r}, which ends {reach}, but `y` holds numbers from "
-            f"{lowest:.4g} to {highest:.4g}: the model cannot learn them. End it with Dense({self.units}"
+            f"The last layer has the activation {activation!r}, whose output is {_reach(low, high)}, but `y` holds "
+            f"numbers from {lowest:.4g} to {highest:.4g}: the model cannot learn them. End it with Dense({self.units}"
             f"{f', activation={fitting!r}' if fitting else ''})"
             f"{'' if fitting else ', without an activation, which reaches any number'}."
         )
@@ -1408,11 +1407,17 @@ def _refuse_bounded_scores(activation: str | None, why: str, one_of_several: boo
     bounded = low == 0 or high == 0 if "margins" in why else (low, high) != (-math.inf, math.inf)
     if not bounded or one_of_several or activation == "log_softmax":
         return
-    reach = "from 0 up" if high == math.inf else "from 0 down" if low == -math.inf else f"from {low:g} to {high:g}"
     raise ModelMismatchError(
-        f"The last layer has the activation {activation!r}, which ends {reach}, but {why}, numbers of both signs and "
-        "any size: some classes could never be told apart. Take the activation off the last layer."
+        f"The last layer has the activation {activation!r}, whose output is {_reach(low, high)}, but {why}, numbers of "
+        "both signs and any size: some classes could never be told apart. Give the last layer no activation."
     )
+
+
+def _reach(low: float, high: float) -> str:
+    """In words, between which numbers an output lies."""
+    if math.inf in (high, -low):
+        return "never below 0" if high == math.inf else "never above 0"
+    return f"always between {low:g} and {high:g}"
 
 
 def _matched(shape: Shape, wanted: tuple[int, ...]) -> tuple[int, ...]:

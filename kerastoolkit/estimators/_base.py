@@ -75,6 +75,7 @@ class KerasEstimator(BaseEstimator):
     _strategy: Strategy | None = None  # under which the model was built
     _best_epoch: int | None
     _family: str  # of a clone
+    _range: tuple[float, float] | None = None  # of the pictures in `fit`
     _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
     _input_shape: Any
     _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
@@ -430,7 +431,12 @@ class KerasEstimator(BaseEstimator):
         """Warns of inputs that are not scaled, once for all clones: a search has as many as it has fits."""
         names = getattr(self, "feature_names_in_", None)
         told = _hints.unscaled(
-            self._network.example, data.rows, names, owner=type(self).__name__, ours=self._is_of_ours(build)
+            self._network.example,
+            data.rows,
+            names,
+            owner=type(self).__name__,
+            ours=self._is_of_ours(build),
+            many_values=self._task != "classification",
         )
         if told is not None:
             _hints.tell(self.__dict__.get("_family"), "scale", told, stacklevel=4)
@@ -588,11 +594,21 @@ class KerasEstimator(BaseEstimator):
                     f"{self._input_shape}."
                 )
             X = _inputs.read_array(self, X, reset=reset)
+            self._compare_range(X, reset=reset)
         else:
             X = _inputs.read_structure(X, None if reset else self._input_shape)
         if reset:
             self._input_shape = _inputs.shapes_of(X)
         return X
+
+    def _compare_range(self, X: Any, *, reset: bool) -> None:
+        """Keeps the range of pictures, and warns where it is another one later."""
+        if reset:
+            self.__dict__.pop("_range", None)
+            if (found := _hints.range_of_pictures(X)) is not None:
+                self._range = found
+        elif self._range is not None and (told := _hints.on_another_range(self._range, X)) is not None:
+            warnings.warn(told, KerasToolkitWarning, stacklevel=6)
 
     def _takes_columns(self) -> bool:
         """Whether the build function asks for the columns of a table, and so has an input for each."""

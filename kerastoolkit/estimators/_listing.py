@@ -11,14 +11,13 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerastoolkit import builders
 from kerastoolkit.data import learn_columns
 from kerastoolkit.distribution import strategy
 from kerastoolkit.estimators import _parameters
-from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from kerastoolkit.estimators._base import KerasEstimator
@@ -96,7 +95,8 @@ class ParameterTable(tuple[Parameter, ...]):
             rows.append(f'<tr><th colspan="3" style="text-align:left">{html.escape(title)}</th></tr>')
             for one in parameters:
                 name = f"<b>{html.escape(one.name)}</b>" if _is_set(one) else html.escape(one.name)
-                cells = (f"<code>{name}</code>", f"<code>{html.escape(_shown(one.value))}</code>", html.escape(one.meaning))
+                value = html.escape(_shown(one.value))
+                cells = (f"<code>{name}</code>", f"<code>{value}</code>", html.escape(one.meaning))
                 rows.append("".join(["<tr>", *(f'<td style="text-align:left">{cell}</td>' for cell in cells), "</tr>"]))
         opening = html.escape(self._opening.replace("marked * are", "in bold type are"))
         return f"<p>{opening}</p><table><tbody>{''.join(rows)}</tbody></table>"
@@ -177,7 +177,7 @@ class _Gathered:
     def declared(self) -> None:
         """Parameters of the constructor."""
         estimator, documented = self._estimator, _documented_of(type(self._estimator))
-        defaults = {}
+        defaults: dict[str, Any] = {}
         for kind in reversed(type(estimator).__mro__):
             if "__init__" in vars(kind) and kind is not object:
                 defaults |= inspect.signature(vars(kind)["__init__"]).parameters

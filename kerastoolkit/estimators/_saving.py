@@ -79,6 +79,13 @@ def _is_divergence(value: Any) -> bool:
     return _files.is_text(value[0]) and isinstance(value[1], tuple) and all(isinstance(one, float) for one in value[1])
 
 
+def _is_range(value: Any) -> bool:
+    """The least and the largest number of the pictures that were learned from."""
+    if not isinstance(value, tuple) or len(value) != 2 or not all(isinstance(one, float) for one in value):
+        return False
+    return bool(0 <= value[0] <= value[1] < math.inf)
+
+
 def _is_names(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.ndim == 1 and all(map(_files.is_text, value.tolist()))
 
@@ -95,6 +102,7 @@ _LEARNED: dict[str, Callable[[Any], bool]] = {
     "_input_shape": _is_shape,
     "head_history_": _is_history,
     "_diverged": _files.optional(_is_divergence),
+    "_range": _files.optional(_is_range),
 }
 _FIELDS: dict[str, Callable[[Any], object]] = {
     "format": _files.is_count,

@@ -53,9 +53,11 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     `keras.Model.fit` or `compile`; it need not be declared to be set, searched or cloned. With `__` it says where it
     goes: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`, `metrics__auc__num_thresholds`,
     `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
-    `head__kind`, `head__label_smoothing` and the other options of `builders.head`; `distribution__devices` and those of
-    `distribution.strategy`; for a builder that takes columns of a table, such as `"tabular"`, `columns__categorical`
-    and those of `data.learn_columns`.
+    `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`, `head__class_weight` and
+    `head__weight`, as `builders.head` has them; `distribution__devices` and the other options of
+    `distribution.strategy`; for a builder that takes columns of a table, such as `"tabular"`, `columns__categorical`,
+    `columns__min_count` and `columns__max_categories`, as `data.learn_columns` has them. `list_parameters()` lists all
+    that there are with the model at hand, each with its value.
 
     Args:
         model: Name of a builder (`builders.list_builders()`); a function (or `keras.Model` class) that returns a

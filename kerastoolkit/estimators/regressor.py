@@ -28,6 +28,9 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     at the default size and rate: its `history_` speaks of those, `predict` and `score` of `y` as it is. A model of
     yours trains on `y` itself.
 
+    Parameters beyond those below are set as for `KerasClassifier`, of the head `head__kind` and `head__weight`;
+    `list_parameters()` lists all that there are, each with its value.
+
     Args:
         model: As for `KerasClassifier`.
         build_fn: As for `KerasClassifier`.

@@ -147,7 +147,7 @@ def _is_one_network(part: KerasEstimator, name: str, values: Any) -> bool:
 
 def _words_on_layers(name: str, values: tuple[Any, ...]) -> str:
     return (
-        f"{name!r} is given as {values!r}, of which a search tries each number by itself: {len(values)} networks of one "
-        f"layer. For one network of {len(values)} layers write {{{name!r}: [{values!r}]}}, for {len(values)} networks "
-        f"{{{name!r}: {list(values)!r}}}."
+        f"{name!r} is given as {values!r}, of which a search tries each number by itself, {len(values)} networks of "
+        f"one layer. For one network of {len(values)} layers write {{{name!r}: [{values!r}]}}, for {len(values)} "
+        f"networks {{{name!r}: {list(values)!r}}}."
     )
