@@ -792,6 +792,10 @@ class KerasEstimator(BaseEstimator):
         """What a subclass hands to every build function that names it."""
         return {}
 
+    def _known_by_itself(self) -> set[str]:
+        """Arguments of the build function that a subclass fills in, and a user need not."""
+        return set()
+
     def _compile_again(self, model: keras.Model, head: Head | HeadGroup, consumed: set[str]) -> None:
         """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""
         ours = self._compile_arguments(head, defaults=False, model=model)

@@ -11,10 +11,10 @@ import html
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kerastoolkit import builders
+from kerastoolkit import _keras, builders
 from kerastoolkit.data import learn_columns
 from kerastoolkit.distribution import strategy
 from kerastoolkit.estimators import _parameters
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 # A value that a build function needs and did not get yet.
 NEEDED = inspect.Parameter.empty
+
+
+class _Unknown:
+    """A value that the function has which builds the model, and nobody else until it was called."""
+
+    def __repr__(self) -> str:
+        return "(as built)"
+
+
+UNKNOWN = _Unknown()
 
 # What an estimator fills in itself where a build function names it.
 _FILLED_IN = {"args", "columns", "compile_kwargs", "head", "input_shape", "kwargs", "meta", "params"}
@@ -35,7 +45,8 @@ class Parameter(NamedTuple):
 
     Attributes:
         name: As `set_params` and a grid take it.
-        value: The value in force; `inspect.Parameter.empty` for one that is needed and not given.
+        value: The value in force; `inspect.Parameter.empty` for one that is needed and not given, and a value shown as
+            "(as built)" for one that only the function knows which builds the model.
         default: What it would be if it were not set.
         goes_to: What it reaches: `"estimator"`, `"model"`, `"optimizer"`, `"head"`, `"callbacks"`, `"fit"`, ...
         meaning: What it does, the first sentence of its documentation.
@@ -152,27 +163,27 @@ class _Gathered:
             "score": "The score",
         }
 
-    def _add(self, name: str, default: Any, place: str, meaning: str, *, value: Any = None, bare: str = "") -> None:
+    def _add(
+        self, name: str, default: Any, place: str, meaning: str, *, value: Any = None, spellings: Iterable[str] = ()
+    ) -> None:
         """Adds a parameter that was not met before; what was given for it comes before its value and its default."""
         value = default if value is None else value
-        for spelling in (bare, name) if bare else (name,):
+        for spelling in (*spellings, name):
             value = self._given.get(spelling, value)
         if name not in self.rows:
             self.rows[name] = Parameter(name, value, default, place, meaning)
 
     def _add_arguments(
-        self, function: Any, place: str, *, prefix: str = "", names: Any = None, values: Any = None, title: str = ""
+        self, function: Any, place: str, *, prefixes: Sequence[str], names: Any = None, made: Any = None
     ) -> None:
-        """Adds arguments of a function or class, those named or all."""
-        if title:
-            self.titles[place] = title
+        """Adds arguments of a function or class, those named or all, under the last of the prefixes that they have."""
         arguments, documented = _parameters.arguments_of(function), _documented(function)
         for name, argument in arguments.items():
             if name in ("name", "args", "kwargs") or (names is not None and name not in names):
                 continue
-            value = getattr(values, name, None) if values is not None else None
-            bare = name if place in ("model", "fit", "compile") and prefix else ""
-            self._add(prefix + name, argument.default, place, documented.get(name, ""), value=value, bare=bare)
+            *others, name_here = (prefix + name for prefix in prefixes)
+            meaning, value = documented.get(name, ""), None if made is None else _value_of(made, name)
+            self._add(name_here, argument.default, place, meaning, value=value, spellings=others)
 
     def declared(self) -> None:
         """Parameters of the constructor."""
@@ -207,12 +218,12 @@ class _Gathered:
         """Arguments of the build function."""
         if self._build is None:
             return
-        left_out = _FILLED_IN | set(self._estimator._offered()) | set(self.rows)
+        left_out = _FILLED_IN | self._estimator._known_by_itself() | set(self.rows)
         names = [name for name in _parameters.arguments_of(self._build) if name not in left_out]
         documented = _documented(self._build)
         for name in names:
             default = _parameters.arguments_of(self._build)[name].default
-            self._add(name, default, "model", documented.get(name, ""), bare=f"model__{name}")
+            self._add(name, default, "model", documented.get(name, ""), spellings=[f"model__{name}"])
         for name in self._given:  # of a function that takes any
             if "__" not in name and name not in names and _parameters.build_arguments(self._build) is None:
                 self._add(name, None, "model", "")
@@ -220,9 +231,8 @@ class _Gathered:
     def of_the_head(self) -> None:
         """Options of the head, those that the kind of target has."""
         names = {"classification": _parameters.OPTIONS_OF_HEAD, "regression": {"kind", "weight"}}
-        self._add_arguments(
-            builders.head, "head", prefix="head__", names=names.get(self._estimator._task, set()),
-        )  # fmt: skip
+        of_task = names.get(self._estimator._task, set())
+        self._add_arguments(builders.head, "head", prefixes=["head__"], names=of_task)
 
     def of_the_optimizer(self) -> None:
         """Options of the optimizer; of one that only the build function knows, the rate that all have."""
@@ -235,12 +245,13 @@ class _Gathered:
             spec = "adam"
         self.titles["optimizer"] = "The optimizer, as the function that builds the model compiles it"
         if spec is None:
-            self._add("optimizer__learning_rate", None, "optimizer", "The rate; `None` for that of the model.")
+            meaning = "Rate at which it learns. Its other options are listed once the model is built."
+            self._add("optimizer__learning_rate", UNKNOWN, "optimizer", meaning)
             return
         made = _parameters.make_optimizer(spec, {})
-        values = None if isinstance(spec, str) or inspect.isclass(spec) else _Configured(made)
-        title = f"The optimizer, {type(made).__name__}"
-        self._add_arguments(type(made), "optimizer", prefix="optimizer__", values=values, title=title)
+        self.titles["optimizer"] = f"The optimizer, {type(made).__name__}"
+        given = None if isinstance(spec, str) or inspect.isclass(spec) else made
+        self._add_arguments(type(made), "optimizer", prefixes=["optimizer__"], made=given)
 
     def _model(self) -> Any:
         """The model that was given as one."""
@@ -249,16 +260,19 @@ class _Gathered:
     def of_losses_and_metrics(self) -> None:
         """Options of the loss and of the metrics that are set."""
         for what in ("loss", "metrics"):
-            for alias, kind, value in _parameters.configurable(getattr(self._estimator, what), what):
-                self.titles[what] = "The loss" if what == "loss" else "The metrics"
-                prefix = f"{what}__{alias}__" if alias else f"{what}__"
-                self._add_arguments(kind, what, prefix=prefix, values=value)
+            self.titles[what] = "The loss" if what == "loss" else "The metrics"
+            self._add_named(what, getattr(self._estimator, what))
 
     def of_callbacks(self) -> None:
         """Options of each callback."""
         self.titles["callbacks"] = "The callbacks"
-        for alias, kind, value in _parameters.configurable(self._estimator.callbacks, "callbacks"):
-            self._add_arguments(kind, "callbacks", prefix=f"callbacks__{alias}__", values=value)
+        self._add_named("callbacks", self._estimator.callbacks)
+
+    def _add_named(self, what: str, spec: Any) -> None:
+        """Adds the options of each of several things, which have a name each, and share those that have none."""
+        for aliases, kind, made in _parameters.configurable(spec, what):
+            *others, name = (f"{what}__{alias}__" if alias else f"{what}__" for alias in aliases[::-1])
+            self._add_arguments(kind, what, prefixes=[f"{what}__", *others, name], made=made)
 
     def of_keras(self) -> None:
         """Other arguments of `Model.fit`, `compile` and `predict`."""
@@ -268,7 +282,8 @@ class _Gathered:
             names = _parameters.keras_arguments(method) - {"callbacks"}
             names = names if method == "predict" else names - set(self.rows)
             function = getattr(keras.Model, method)
-            self._add_arguments(function, method, prefix=f"{method}__", names=names)
+            bare = [] if method == "predict" else [""]
+            self._add_arguments(function, method, prefixes=[*bare, f"{method}__"], names=names)
         verbose = self.rows["predict__verbose"]
         if "predict__verbose" not in self._given:  # which Keras would take from the terminal
             self.rows["predict__verbose"] = verbose._replace(value=0, default=0)
@@ -279,22 +294,22 @@ class _Gathered:
 
         if self._estimator._takes_columns():
             names = _parameters.options_of("columns")
-            self._add_arguments(learn_columns, "columns", prefix="columns__", names=names)
+            self._add_arguments(learn_columns, "columns", prefixes=["columns__"], names=names)
         if self._estimator.distribution is not None:
             names = _parameters.options_of("distribution")
-            self._add_arguments(strategy, "distribution", prefix="distribution__", names=names)
+            self._add_arguments(strategy, "distribution", prefixes=["distribution__"], names=names)
         scores: dict[str, Any] = {"classification": metrics.accuracy_score, "regression": metrics.r2_score}
         score = scores.get(self._estimator._task)
         if score is not None:
             names = set(inspect.signature(score).parameters) - {"y_true", "y_pred", "sample_weight"}
-            self._add_arguments(score, "score", prefix="score__", names=names)
+            self._add_arguments(score, "score", prefixes=["score__"], names=names)
 
 
-class _Configured:
-    """The configuration of an object of Keras', by attributes."""
-
-    def __init__(self, made: Any) -> None:
-        self.__dict__.update(made.get_config())
+def _value_of(made: Any, name: str) -> Any:
+    """An argument with which an object of Keras' was made; of a loss, not even its configuration tells all."""
+    known = _keras.keywords_of(made)
+    config = made.get_config() if hasattr(made, "get_config") and name not in known else {}
+    return known.get(name, config.get(name, getattr(made, name, None)))
 
 
 # -- documentation --------------------------------------------------------------------------------------------------

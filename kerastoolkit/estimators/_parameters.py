@@ -192,21 +192,21 @@ def options_of(place: str) -> set[str]:
     return set(_OPTIONS[place][1])
 
 
-def configurable(spec: Any, what: str) -> list[tuple[str, type, Any]]:
-    """What options can be routed to in losses, metrics or callbacks: its name there, its class, and itself if made."""
+def configurable(spec: Any, what: str) -> list[tuple[list[str], type, Any]]:
+    """What options can be routed to in losses, metrics or callbacks: its names there, its class, and itself if made."""
     import keras
 
     rooms = {"loss": (keras.losses, keras.losses.Loss), "metrics": (keras.metrics, keras.metrics.Metric)}
     entries, found = _named(spec), []
     for name, entry in entries.items():
-        alias = min(_aliases(name, entry, entries)[1:], default=name, key=lambda one: not one.islower())
-        alias = "" if what != "callbacks" and not isinstance(spec, (list, tuple, Mapping)) else alias
+        alone = what != "callbacks" and not isinstance(spec, (list, tuple, Mapping))
+        aliases = [""] if alone else sorted(_aliases(name, entry, entries), key=lambda one: not one.isidentifier())
         if isinstance(entry, str) and entry in ("accuracy", "acc", "crossentropy", "ce"):
             continue  # which of several it is, Keras sees from the target
         kind = entry if what == "callbacks" else _find(entry, *rooms[what], what)
         if inspect.isclass(kind) or _copies.is_configured(kind) or _is_callback(kind):
             made = None if inspect.isclass(kind) else kind
-            found.append((alias, kind if inspect.isclass(kind) else type(kind), made))
+            found.append((aliases, kind if inspect.isclass(kind) else type(kind), made))
     return found
 
 

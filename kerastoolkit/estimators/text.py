@@ -290,6 +290,10 @@ class TextClassifier(KerasClassifier):
             offered |= {name: lambda: int(self._starting_vectors.shape[1]) for name in _SIZES}
         return offered
 
+    def _known_by_itself(self) -> set[str]:
+        of_vectors = set() if self.embedding == "learned" or self._takes_order() else {"embedding_size"}
+        return {"vocabulary_size", *of_vectors}
+
     def _vectors(self) -> np.ndarray:
         """Starting values of the embedding, shape `(words_.size, numbers)`."""
         found = read_vectors(self.embedding, self.words_.words)
