@@ -401,15 +401,16 @@ def test_a_callback_that_watches_what_is_not_measured_is_told_what_is(monitor: s
     assert meant in model.set_params(callbacks__monitor=named(message)).fit(*IRIS).history_
 
 
-def test_what_may_be_measured_otherwise_is_left_to_keras() -> None:
+def test_what_may_be_measured_otherwise_is_left_to_keras(tmp_path: Any) -> None:
     class Measures(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             logs["own"] = float(epoch)
 
     stop = keras.callbacks.EarlyStopping("own", mode="min", patience=1)
     assert small(callbacks=[Measures(), stop], epochs=5).fit(*IRIS).n_iter_ == 2
-    checkpoint = keras.callbacks.ModelCheckpoint("never.keras")  # written after every epoch, whatever is measured
-    assert small(callbacks=checkpoint).initialize(*IRIS).n_iter_ == 0
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "each.keras")  # whatever is measured
+    assert small(callbacks=checkpoint).fit(*IRIS).n_iter_ == 1 and (tmp_path / "each.keras").exists()
+    assert small(callbacks=keras.callbacks.EarlyStopping()).initialize(*IRIS).n_iter_ == 0
     stop = keras.callbacks.EarlyStopping()
     with pytest.warns(UserWarning, match="val_loss"):
         assert small(callbacks=stop).partial_fit(*IRIS).n_iter_ == 1
@@ -594,6 +595,23 @@ def test_pictures_and_series_that_are_not_scaled(own: bool) -> None:
         first = run(message, "keras.layers.Rescaling(")
         better = ending(first, layers.Flatten(), layers.Dense(10, "softmax"), shape=(8, 8))
         assert told(lambda: KerasClassifier(better, epochs=1).fit(X, y)) == []
+
+
+def test_a_data_set_is_looked_at_as_well() -> None:
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            rows = slice(index, None, 2)
+            return CANCER[0].to_numpy()[rows], CANCER[1].to_numpy()[rows]
+
+    (message,) = told(lambda: small().fit(Batches()))
+    assert message.startswith("X is not scaled: column 23")
+    with pytest.raises(ModelMismatchError, match=r"shape \(29,\), but those of X have the shape \(30,\)"):
+        own(ending(layers.Dense(1, "sigmoid"), shape=(29,))).fit(Batches())
+    stopped = error_of(lambda: small(callbacks=keras.callbacks.EarlyStopping()).fit(Batches()), ParameterError)
+    assert "fit(dataset, validation_data=another_dataset)" in stopped
 
 
 def rescaled_in_the_graph() -> keras.Model:

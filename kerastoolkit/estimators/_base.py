@@ -399,12 +399,8 @@ class KerasEstimator(BaseEstimator):
                     self._best_epoch = None
                     self._after_build(self.head_)
                 arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
-                if "initial_epoch" not in fit_params:  # one epoch of `partial_fit` is nothing to watch
-                    validates = arguments["validation_data"] is not None
-                    model, of_batches = self._network.example, data.y is None
-                    _hints.check_monitors(arguments["callbacks"], model, validates=validates, is_dataset=of_batches)
-            if train and not continuing:
-                self._tell_of_scale(build, data)
+            if train:
+                self._look(build, data, arguments, continuing=continuing)
             # What is infinite since it diverged is no constant.
             sums_at_first = list if had_diverged else self._network.sums_at_first()
             history: dict[str, list[Any]] = {}
@@ -427,8 +423,19 @@ class KerasEstimator(BaseEstimator):
             bound.check_reach(model, data.sample_target if data.y is None else data.y)
         return bound
 
-    def _tell_of_scale(self, build: Callable[..., Any] | None, data: _Data) -> None:
-        """Warns of inputs that are not scaled, once for all clones: a search has as many as it has fits."""
+    def _look(
+        self, build: Callable[..., Any] | None, data: _Data, arguments: dict[str, Any], *, continuing: bool
+    ) -> None:
+        """Refuses callbacks that would wait for ever, and warns of inputs that are not scaled.
+
+        Of the scale one clone tells for all: a search has as many as it has fits.
+        """
+        if "initial_epoch" not in arguments:  # one epoch of `partial_fit` is nothing to watch
+            validates, of_batches = arguments["validation_data"] is not None, data.y is None
+            callbacks = arguments["callbacks"]
+            _hints.check_monitors(callbacks, self._network.example, validates=validates, is_dataset=of_batches)
+        if continuing:
+            return
         names = getattr(self, "feature_names_in_", None)
         told = _hints.unscaled(
             self._network.example,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TOLD: set[tuple[str, str]] = set()
 
 # Rows of which the scale of the columns is taken, spread over all.
-_MOST_ROWS = 2_000
+_MOST_ROWS = 500
 
 
 def tell(family: str | None, about: str, message: str, *, stacklevel: int) -> None:
@@ -308,7 +308,7 @@ def unscaled(
     """
     taken = _taken_as_they_are(model)
     for name, tensor, part in _inputs_with_rows(model, X):
-        if id(tensor) not in taken:
+        if id(tensor) not in taken or (part := _as_array(part)) is None:
             continue
         found = _far_from_one(part, names if name is None else None, many_values=many_values)
         if found is not None:
@@ -371,6 +371,15 @@ def on_another_range(learned: tuple[float, float], X: Any) -> str | None:
     else:
         return None
     return f"X holds numbers {now}, but those in `fit` went {was}, and of others the network knows nothing. {what}"
+
+
+def _as_array(part: Any) -> Any:
+    """Rows as an array or sparse matrix of numbers; None if they are none, as the ragged rows of a data set."""
+    import keras
+
+    if not issparse(part) and not isinstance(part, np.ndarray):
+        part = keras.ops.convert_to_numpy(part) if hasattr(part, "__array__") else None
+    return part if part is not None and part.dtype.kind in "buif" else None
 
 
 def _taken_as_they_are(model: keras.Model) -> set[int]:

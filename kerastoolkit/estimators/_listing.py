@@ -332,7 +332,7 @@ def _documented_of(kind: type) -> dict[str, str]:
 
 def _documented(thing: Any) -> dict[str, str]:
     """What a docstring in Google's form says of each argument: the first sentence, and what `None` means."""
-    text = inspect.cleandoc(getattr(getattr(thing, "func", thing), "__doc__", None) or "")
+    text = inspect.getdoc(getattr(thing, "func", thing)) or ""
     entries: dict[str, list[str]] = {}
     names: list[str] = []
     inside, depth = False, 0
@@ -356,7 +356,7 @@ def _documented(thing: Any) -> dict[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    found = re.match(r"(.{20,}?[.;])(?= [A-Z`\"]|$)", text)  # Keras begins with the type alone: "Float."
+    found = re.match(r"(.{20,}?[.])(?= [A-Z`\"]|$)", text)  # Keras begins with the type alone: "Float."
     first = found.group(1) if found else text
     default = re.search(r"Defaults? (?:to|is)? ?`?None`?: ([^.]*(?:\.[^ ][^.]*)*\.)", text)
     return first if default is None or default.group(0) in first else f"{first} None: {default.group(1)}"

@@ -240,8 +240,8 @@ def _duration(seconds: float) -> str:
 
 
 _WORKERS = """\
-        {}: Taken, so that a search of scikit-learn's runs here as it is, and without effect: all fits share one
-            program, which uses the cores by itself."""
+        {}: Taken, so that a search of scikit-learn's runs here as it is, and without effect:
+            all fits share one program, which uses the cores by itself."""
 
 _RUNGS = """
         early_stopping: `"rungs"` stops the worst candidates at certain epochs, as a `Rungs` says in detail; then
