@@ -29,7 +29,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MultiLabelBinarizer, OneHotEncoder, StandardScaler
 
 from kerastoolkit import KerasClassifier, KerasRegressor, KerasTransformer, TextClassifier, load
-from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ModelMismatchError, ParameterError
+from kerastoolkit.exceptions import (
+    DataError,
+    KerasToolkitWarning,
+    ModelMismatchError,
+    ParameterError,
+    SavedFileError,
+)
 from kerastoolkit.search import GridSearchCV, HalvingGridSearchCV, OptunaSearchCV, RandomizedSearchCV
 
 IRIS = load_iris(return_X_y=True)
@@ -671,6 +677,18 @@ def test_pictures_of_another_range_than_in_fit_are_told_of(tmp_path: Any) -> Non
     dark = np.zeros((1, 8, 8))
     dark[0, 0, 0] = 1
     assert told(lambda: clone(model).initialize(whole, y).predict(dark)) == []
+
+
+@pytest.mark.parametrize("forged", [None, [0.0, 255.0], (0, 255), (1.0, 0.0), (-1.0, 1.0), (0.0, float("inf"))])
+def test_a_range_that_a_file_makes_up_is_refused(forged: Any, tmp_path: Any) -> None:
+    ends = (layers.Flatten(), layers.BatchNormalization(), layers.Dense(10, "softmax"))
+    fitted = own(ending(*ends, shape=(8, 8))).initialize(PICTURES / 16, load_digits().target)
+    fitted._range = forged
+    if forged is None:  # as estimators without pictures have it
+        assert load(fitted.save(tmp_path / "one.zip"))._range is None
+        return
+    with pytest.raises(SavedFileError, match="_range"):
+        fitted.save(tmp_path / "one.zip")  # what could not be read again is refused as it is written
 
 
 # -- values -----------------------------------------------------------------------------------------------------------

@@ -195,6 +195,15 @@ class KerasEstimator(BaseEstimator):
 
         return list_parameters(self)
 
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        """What a notebook shows: scikit-learn's diagram, and folded below it every parameter with its value."""
+        bundle: dict[str, str] = super()._repr_mimebundle_(**options)
+        if "text/html" in bundle:
+            with contextlib.suppress(ValueError, TypeError):  # of parameters that `fit` will refuse
+                listed = self.list_parameters()._repr_html_()
+                bundle["text/html"] += f"<details><summary>All parameters</summary>{listed}</details>"
+        return bundle
+
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.__dict__.get("_params", ()):
             return self.__dict__["_params"][name]

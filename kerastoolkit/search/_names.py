@@ -124,7 +124,7 @@ def _meant(estimator: Any, name: str, networks: Mapping[str, Any]) -> str:
 def _names_of(part: Any) -> Sequence[str]:
     names = list(part.get_params(deep=False))
     if isinstance(part, KerasEstimator):
-        names += _parameters.build_arguments(_build(part)) or ()
+        names += (_parameters.build_arguments(_build(part)) or set()) - {"columns", "head", "input_shape"}
     return names
 
 

@@ -136,6 +136,10 @@ def test_it_reads_as_text_and_as_a_table_in_a_notebook() -> None:
     assert "an epoch" not in text.split("fit__")[0].split("epochs")[0]
     page = table._repr_html_()
     assert "<b>hidden</b>" in page and "&lt;b&gt;" in page and page.count("<tr>") == page.count("</tr>") > len(table)
+    shown = KerasClassifier(hidden=(4,))._repr_mimebundle_()
+    assert shown["text/plain"] == "KerasClassifier(hidden=(4,))"
+    assert "<b>hidden</b>" in shown["text/html"].split("<details><summary>All parameters</summary>")[1]
+    assert "All parameters" not in KerasClassifier("mpl")._repr_mimebundle_()["text/html"]  # which only `fit` refuses
     frame = pd.DataFrame(table)
     assert list(frame) == ["name", "value", "default", "goes_to", "meaning"] and len(frame) == len(table)
     assert all(one.meaning for one in table if one.goes_to in ("estimator", "model", "optimizer", "head"))
