@@ -575,6 +575,7 @@ UNSCALED: dict[str, tuple[Any, Any, Any]] = {
     "a year": (KerasClassifier, np.c_[StandardScaler().fit_transform(IRIS[0]), 2000 + np.arange(150) % 9], IRIS[1]),
     "a distance from 0": (KerasClassifier, StandardScaler().fit_transform(IRIS[0]) + 100, IRIS[1]),
     "small": (KerasClassifier, IRIS[0] / 100, IRIS[1]),
+    "rows again": (KerasTransformer, CANCER[0].to_numpy(), None),
     "numbers": (KerasRegressor, load_diabetes(scaled=False).data, DIABETES[1]),
     "sparse": (KerasClassifier, scipy.sparse.csr_array(CANCER[0].to_numpy()), CANCER[1]),
     "flat pictures": (KerasClassifier, PICTURES.reshape(-1, 64) * 15, load_digits().target),
@@ -585,6 +586,7 @@ UNSCALED: dict[str, tuple[Any, Any, Any]] = {
 def test_other_rows_that_are_not_scaled(case: str) -> None:
     kind, X, y = UNSCALED[case]
     (message,) = told(lambda: kind(epochs=1, hidden=(3,), batch_size=-1).fit(X, y))
+    assert "KerasTransformer('tabular')" not in message
     pipeline, step = run(message, "make_pipeline("), kind.__name__.lower()
     assert told(lambda: pipeline.set_params(**{f"{step}__epochs": 1, f"{step}__batch_size": -1}).fit(X, y)) == []
 

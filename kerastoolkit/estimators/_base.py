@@ -445,15 +445,7 @@ class KerasEstimator(BaseEstimator):
             _hints.check_monitors(callbacks, self._network.example, validates=validates, is_dataset=of_batches)
         if continuing:
             return
-        names = getattr(self, "feature_names_in_", None)
-        told = _hints.unscaled(
-            self._network.example,
-            data.rows,
-            names,
-            owner=type(self).__name__,
-            ours=self._is_of_ours(build),
-            many_values=self._task != "classification",
-        )
+        told = _hints.unscaled(self._network.example, data.rows, self, ours=self._is_of_ours(build))
         if told is not None:
             _hints.tell(self.__dict__.get("_family"), "scale", told, stacklevel=4)
 

@@ -115,9 +115,15 @@ def holds_lists_of_labels(y: Any) -> bool:
 
 def _on_tabular(estimator: Any, what: str) -> str:
     """A sentence with the builder that takes tables as they are, for estimators that may have it."""
-    if getattr(estimator, "_task", "") not in ("classification", "regression"):
+    if not _may_be_tabular(estimator):
         return " For a network"
     return f" {type(estimator).__name__}('tabular') takes {what} of a table as they are. For any other network"
+
+
+def _may_be_tabular(estimator: Any) -> bool:
+    """Whether an estimator takes the builder of tables."""
+    is_of_rows = getattr(estimator, "_default_model", "") == "mlp" and "model" in estimator.get_params(deep=False)
+    return is_of_rows and estimator._task in ("classification", "regression")
 
 
 def _counted(names: Sequence[Any]) -> str:
@@ -290,41 +296,38 @@ def _name_of_metric(metric: Any) -> str:
 # -- scale ----------------------------------------------------------------------------------------------------------
 
 
-def unscaled(
-    model: keras.Model, X: Any, names: Sequence[Any] | None, *, owner: str, ours: bool, many_values: bool
-) -> str | None:
+def unscaled(model: keras.Model, X: Any, estimator: Any, *, ours: bool) -> str | None:
     """What to say of inputs that are not scaled, where that makes a network learn badly.
 
     Args:
         model: A built model.
         X: Rows, as the model takes them: an array, or a dict or list of arrays.
-        names: Names of the columns; None for their numbers.
-        owner: Name of the estimator's class.
+        estimator: The estimator that is fitted.
         ours: Whether a builder of kerastoolkit made the model.
-        many_values: Whether the target is numbers, which are learned badly sooner than classes.
 
     Returns:
         A few sentences; None if the rows are scaled, or the model scales them itself.
     """
+    names, of_numbers = getattr(estimator, "feature_names_in_", None), estimator._task != "classification"
     taken = _taken_as_they_are(model)
     for name, tensor, part in _inputs_with_rows(model, X):
         if id(tensor) not in taken or (part := _as_array(part)) is None:
             continue
-        found = _far_from_one(part, names if name is None else None, many_values=many_values)
+        found = _far_from_one(part, names if name is None else None, of_numbers=of_numbers)
         if found is not None:
             whose = "X" if name is None else f"X[{name!r}]"
             return (
                 f"{whose} is not scaled: {found}. A network learns slowly from such rows, and often "
-                f"badly. {_how_to_scale(part, owner, ours=ours, is_alone=name is None)}"
+                f"badly. {_how_to_scale(part, estimator, ours=ours, is_alone=name is None)}"
             )
     return None
 
 
-def _how_to_scale(part: Any, owner: str, *, ours: bool, is_alone: bool) -> str:
+def _how_to_scale(part: Any, estimator: Any, *, ours: bool, is_alone: bool) -> str:
     """What to do about rows that are not scaled, as code."""
     if len(part.shape) == 2 and is_alone:
-        scaler = "MaxAbsScaler" if issparse(part) else "StandardScaler"
-        tabular = f", or {owner}('tabular'), which scales by itself" if owner.startswith("Keras") and ours else ""
+        owner, scaler = type(estimator).__name__, "MaxAbsScaler" if issparse(part) else "StandardScaler"
+        tabular = f", or {owner}('tabular'), which scales by itself" if ours and _may_be_tabular(estimator) else ""
         return f"Put a scaler before it, make_pipeline({scaler}(), {owner}()){tabular}."
     highest = float(np.max(part))
     if np.min(part) >= 0 and len(part.shape) > 2:
@@ -416,7 +419,7 @@ def _input_of(layer: Any) -> Any:
     return tensors[0] if len(tensors) == 1 else None
 
 
-def _far_from_one(part: Any, names: Sequence[Any] | None, *, many_values: bool) -> str | None:
+def _far_from_one(part: Any, names: Sequence[Any] | None, *, of_numbers: bool) -> str | None:
     """What is wrong with the scale of rows, as a clause; None if nothing is.
 
     The bounds were found on 26 tables and some with a factor or a constant put to iris, of which `KerasClassifier()`
@@ -436,7 +439,7 @@ def _far_from_one(part: Any, names: Sequence[Any] | None, *, many_values: bool) 
     if not counts.any():
         return None
     largest, typical = int(np.argmax(np.where(counts, size, 0.0))), float(np.median(deviation[counts]))
-    if is_table and size[largest] > max(_LARGE, _DROWNS[many_values] * typical):
+    if is_table and size[largest] > max(_LARGE, _DROWNS[of_numbers] * typical):
         column = f"column {largest if names is None else quoted(names[largest])}"
         about, by = f"{size[largest]:,.4g}", f"{typical:.2g}"
         return f"{column} has numbers of about {about}, where the columns mostly vary by about {by}"
