@@ -158,6 +158,32 @@ def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
     return list(model._flatten_layers(include_self=itself))
 
 
+def fixed_batch(model: Any) -> int | None:
+    """The number of rows that a model takes at once, where it was built for one (`Input(batch_shape=...)`)."""
+    try:
+        shapes = [tuple(one.shape) for one in model.inputs]
+    except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
+        return None
+    return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
+
+
+@contextlib.contextmanager
+def fresh_states(model: Any) -> Iterator[None]:
+    """A block in which layers that remember the last batch (`stateful=True`) begin with nothing; then as before."""
+    import keras
+
+    layers = [layer for layer in layers_of(model) if getattr(layer, "stateful", False)]
+    states = [state for layer in layers for state in keras.tree.flatten(getattr(layer, "states", None))]
+    kept = [(state, keras.ops.convert_to_numpy(state.value)) for state in states if isinstance(state, keras.Variable)]
+    for state, value in kept:
+        state.assign(0 * value)
+    try:
+        yield
+    finally:
+        for state, value in kept:
+            state.assign(value)
+
+
 def layer_of(tensor: Any) -> Any:
     """The layer of a functional model that makes a tensor; None if that is not known."""
     return getattr(getattr(tensor, "_keras_history", None), "operation", None)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit._values import fraction_wanted, is_number, number_wanted, shown
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders.heads import Head, HeadGroup
 from kerastoolkit.exceptions import ParameterError
@@ -30,15 +31,15 @@ class Blocks:
     def __post_init__(self) -> None:
         import keras
 
-        if not 0.0 <= self.dropout < 1.0:
-            raise ParameterError(f"`dropout` must be a fraction from 0 up to, not including, 1; got {self.dropout!r}.")
-        if self.normalization not in (None, "batch", "layer"):
-            raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {self.normalization!r}.")
-        if self.l2 < 0:
-            raise ParameterError(f"`l2` must not be negative; got {self.l2!r}.")
+        problem = fraction_wanted("dropout", self.dropout) or number_wanted("l2", self.l2)
+        if problem is not None:
+            raise ParameterError(problem)
+        known = self.normalization is None or isinstance(self.normalization, str)
+        if not known or self.normalization not in (None, "batch", "layer"):
+            raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {shown(self.normalization)}.")
         try:
             keras.activations.get(self.activation)
-        except ValueError:
+        except (ValueError, TypeError):
             meant = did_you_mean(self.activation, dir(keras.activations))
             raise ParameterError(f"`activation` is {self.activation!r}, which Keras does not know.{meant}") from None
 
@@ -120,10 +121,10 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
         ParameterError: They are no positive whole numbers, or fewer than `at_least`.
     """
     widths: list[Any] = list(value) if isinstance(value, Iterable) else [value]
-    good = [not isinstance(width, (bool, str)) and int(width) == width and width >= 1 for width in widths]
+    good = [is_number(width) and int(width) == width and width >= 1 for width in widths]
     if not all(good) or len(widths) < at_least:
         raise ParameterError(
-            f"`{name}` must be a whole number of {what} or a sequence of them, such as (64, 32); got {value!r}."
+            f"`{name}` must be a whole number of {what} or a sequence of them, such as (64, 32); got {shown(value)}."
         )
     return [int(width) for width in widths]
 
@@ -134,8 +135,8 @@ def whole_number(value: Any, name: str, at_least: int = 1) -> int:
     Raises:
         ParameterError: It is none, or too small.
     """
-    if isinstance(value, (bool, str)) or value is None or int(value) != value or value < at_least:
-        raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {value!r}.")
+    if not is_number(value) or int(value) != value or value < at_least:
+        raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {shown(value)}.")
     return int(value)
 
 

@@ -76,6 +76,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         """
         if _inputs.kind_of(X) == "dataset":
             X, y = self._gathered(X)
+        y = _inputs.true_target(y, numeric=True, owner=type(self).__name__)
         predicted = self.predict(X)
         if isinstance(predicted, dict):
             y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))

@@ -1019,6 +1019,8 @@ def unsupported(model: keras.Model) -> str | None:
             return f"{kind.__name__} has a `{name}` of its own"
     if model.run_eagerly:
         return "the model runs eagerly"
+    if _keras.fixed_batch(model) is not None:
+        return "the model takes batches of one size"
     if model.jit_compile and backend == "tensorflow":
         return "the model is compiled with jit_compile"
     optimizer = model.optimizer
