@@ -842,6 +842,12 @@ class HeadGroup:
 
     def bind(self, model: keras.Model, outputs: Sequence[Shape] | None = None) -> HeadGroup:
         """Fits every head to its output of a compiled model; see `Head.bind`."""
+        if self.names is not None:
+            # `y` may name them in another order than the model, whose outputs come by place.
+            by_name = dict(zip(self.names, self.heads, strict=True))
+            names = list(getattr(model, "output_names", None) or [])
+            if set(names) == set(by_name):
+                self = dataclasses.replace(self, heads=tuple(by_name[name] for name in names), names=tuple(names))
         ends = _ends(model, outputs)
         if len(ends) != len(self.heads):
             raise ModelMismatchError(

@@ -22,6 +22,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerastoolkit import _copies, _keras, builders
+from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
@@ -203,12 +204,13 @@ class KerasEstimator(BaseEstimator):
         """Checks every parameter that can be checked before there is data."""
         declared = ("epochs", "batch_size", "validation_batch_size", "validation_split", "shuffle", "warm_start")
         taken = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or set()
-        bare = _parameters.keras_arguments("fit") - taken
+        bare = (_parameters.keras_arguments("fit") | _parameters.keras_arguments("compile")) - taken
         problems = [
             *_parameters.complaints({name: getattr(self, name) for name in declared}),
             *_parameters.complaints({name: value for name, value in self._params.items() if name in bare}),
             *_parameters.complaints(_parameters.below(self._params, "fit"), "fit__"),
             *_parameters.complaints(_parameters.below(self._params, "predict"), "predict__"),
+            *_parameters.complaints(_parameters.below(self._params, "compile"), "compile__"),
         ]
         if problems:
             raise ParameterError("\n".join(problems))
@@ -629,9 +631,10 @@ class KerasEstimator(BaseEstimator):
             self.target_encoder_ = encoder.fit(data.y)
             return EncoderHead(self.target_encoder_, self._task)  # type: ignore[return-value]
         if classes is not None:
-            known = np.unique(np.concatenate([np.asarray(classes), np.unique(np.asarray(data.y))]))
-            if len(known) > len(np.unique(np.asarray(classes))):
-                raise DataError(f"`y` holds labels that are not among `classes`, {np.asarray(classes).tolist()}.")
+            classes = _inputs.read_classes(classes)
+            known = np.unique(np.concatenate([classes, np.unique(np.asarray(data.y))]))
+            if len(known) > len(np.unique(classes)):
+                raise DataError(f"`y` holds labels that are not among `classes`, {classes.tolist()}.")
             return self._head_of(known)
         return self._head_of(data.y, standardize=ours, sample_weight=data.weights)
 
@@ -789,11 +792,15 @@ class KerasEstimator(BaseEstimator):
         arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
         arguments |= _parameters.below(self._params, "compile")
         arguments = {name: _copies.copied(value) for name, value in arguments.items()}
+        if arguments.get("weighted_metrics") is not None:
+            arguments["weighted_metrics"] = _parameters.make_metrics(arguments["weighted_metrics"], {})
         if isinstance(head, (Head, HeadGroup)):
             for metrics in (self.metrics, arguments.get("weighted_metrics")):
                 head = head.for_metrics(metrics)
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
         makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
+        if is_whole(arguments.get("loss_weights")):
+            arguments["loss_weights"] = float(arguments["loss_weights"])  # Keras takes no other number
         weights = getattr(head, "loss_weights", None)
         if weights is not None and defaults:
             arguments.setdefault("loss_weights", weights)
@@ -888,8 +895,7 @@ class KerasEstimator(BaseEstimator):
         validation_split = self._validation_split(fit_params)
         callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
         callbacks += self._routed_callbacks(routed)
-        given = fit_params.get("callbacks")
-        callbacks += given if isinstance(given, list) else [] if given is None else [given]
+        callbacks += _parameters.given_callbacks(fit_params.get("callbacks"))
         arguments |= routed
         arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
         arguments |= {"callbacks": callbacks, "validation_split": 0.0}
@@ -928,7 +934,7 @@ class KerasEstimator(BaseEstimator):
             train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed, belonging)
             validation_data = (
                 _inputs.rows(X, held_out),
-                self.head_.encode(_target_rows(y, held_out)),
+                self._for_keras(_target_rows(y, held_out)),
                 *(() if weights is None else (self._encoded_weights(weights[held_out]),)),
             )
             X, y = _inputs.rows(X, train), _target_rows(y, train)
@@ -949,7 +955,7 @@ class KerasEstimator(BaseEstimator):
         fixed = _keras.fixed_batch(self._network.example)
         if fixed is not None:
             _in_batches_of(fixed, arguments, n_rows, validation_data)
-        y = self.head_.encode(y)
+        y = self._for_keras(y)
         weights = None if weights is None else self._encoded_weights(weights)
         if hasattr(X, "toarray"):
             batch_size = arguments.pop("batch_size") or 32
@@ -972,6 +978,18 @@ class KerasEstimator(BaseEstimator):
         # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
         return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed, **belonging)
 
+    def _for_keras(self, y: Any) -> Any:
+        """A target as `Model.fit` takes it; of several outputs in a list, a list.
+
+        Keras knows a dict of targets by the names of outputs in a list, but not weights of its rows.
+        """
+        encoded = self.head_.encode(y)
+        model = self._network.example
+        if not isinstance(encoded, dict) or not isinstance(getattr(model, "output", None), (list, tuple)):
+            return encoded
+        names = model.output_names if set(model.output_names) == set(encoded) else list(encoded)
+        return [encoded[name] for name in names]
+
     def _encoded_weights(self, weights: Any) -> Any:
         weights = _with_mean_one(weights)
         return self.head_.encode_weights(weights) if isinstance(self.head_, Head) else weights
@@ -984,7 +1002,7 @@ class KerasEstimator(BaseEstimator):
         X, y, *weight = validation_data
         data = self._read(X, y, weight[0] if weight else None, reset=False)
         weights = () if data.weights is None else (self._encoded_weights(data.weights),)
-        return (data.X, self.head_.encode(data.y), *weights)
+        return (data.X, self._for_keras(data.y), *weights)
 
     def _dataset_validation(self, validation_data: Any) -> Any:
         return None if validation_data is None else self._validation(validation_data)

@@ -440,6 +440,18 @@ def of_ordinary_size(weights: Any) -> Any:
     return weights if 1e-100 < largest < 1e100 else weights / largest
 
 
+def read_classes(classes: Any) -> Any:
+    """All the labels there will be, shape `(n_classes,)`.
+
+    Raises:
+        DataError: They are something else than labels.
+    """
+    labels = target_of(classes, "classes", "A classifier", numeric=False)
+    if labels.ndim != 1:
+        raise DataError(f"`classes` must be a list of labels, (n_classes,); got the shape {labels.shape}.")
+    return labels
+
+
 def true_target(y: Any, *, numeric: bool, owner: str) -> Any:
     """What predictions are compared with: a target as an array, or a dict of them.
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from kerastoolkit import _copies
-from kerastoolkit._values import flag_wanted, fraction_wanted, is_whole, shown, whole_number_wanted
+from kerastoolkit._values import flag_wanted, fraction_wanted, is_number, is_whole, shown, whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution import strategy
 from kerastoolkit.exceptions import DataError, ParameterError
@@ -268,6 +268,18 @@ def _epochs_with_validation(name: str, value: Any) -> str | None:
     return whole_number_wanted(name, value, otherwise=", or a list of the numbers of epochs")
 
 
+def _flag_or_none(name: str, value: Any) -> str | None:
+    return None if value is None else flag_wanted(name, value)
+
+
+def _weights_of_losses(name: str, value: Any) -> str | None:
+    several = list(value.values()) if isinstance(value, Mapping) else value
+    several = several if isinstance(several, (list, tuple)) else [several]
+    if value is None or (several and all(is_number(plain(one)) for one in several)):
+        return None
+    return f"`{name}` must be a number, or a list or dict of one for each output; got {shown(value)}."
+
+
 _RULES: dict[str, Callable[[str, Any], str | None]] = {
     "epochs": _whole_or_none,
     "batch_size": _rows_a_step,
@@ -280,6 +292,11 @@ _RULES: dict[str, Callable[[str, Any], str | None]] = {
     "validation_steps": _whole_or_none,
     "validation_freq": _epochs_with_validation,
     "steps": _whole_or_none,  # of predict
+    "steps_per_execution": lambda name, value: whole_number_wanted(name, value),
+    "run_eagerly": _flag_or_none,
+    "auto_scale_loss": flag_wanted,
+    "jit_compile": lambda name, value: None if str(value) == "auto" else _flag_or_none(name, value),
+    "loss_weights": _weights_of_losses,
 }
 
 
@@ -522,6 +539,22 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     return made
 
 
+def given_callbacks(given: Any) -> list[Any]:
+    """The callbacks of a call of fit, which are used as they are.
+
+    Raises:
+        ParameterError: Something is no callback.
+    """
+    several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    for one in several:
+        if not _is_callback(one) or inspect.isclass(one):
+            raise ParameterError(
+                f"`callbacks` holds {shown(one)}, which is no Keras callback. Give fit(callbacks=[...]) instances of "
+                "keras.callbacks.Callback."
+            )
+    return several
+
+
 class _Options:
     """Options routed below a name, and the value given for the name itself, if any."""
 
@@ -562,6 +595,8 @@ def _resolved(value: Any) -> Any:
 
 def _make_each(spec: Any, options: dict[str, Any], what: str, room: Any, kind: type) -> Any:
     """Makes one thing, or each of a list or dict; options by place, key or class name, or for all."""
+    if isinstance(spec, (list, tuple, Mapping)) and not spec and what == "loss":
+        raise ParameterError(f"`loss` is {spec!r}, without any loss in it. Give a name, or leave it out.")
     if not isinstance(spec, (list, tuple, Mapping)):
         return _make(_find(spec, room, kind, what) if options else _checked(spec, room, what), options, what)
     entries = _named(spec)
@@ -591,6 +626,8 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
         _check_options(spec, options, what)
         positional = [options[name] for name in sorted(name for name in options if name.isdigit())]
         named = {name: value for name, value in options.items() if not name.isdigit()}
+        if spec.__module__.startswith("keras."):
+            _check_numbers(spec, named, what)
         try:
             return spec(*positional, **named)
         except (TypeError, ValueError) as error:
@@ -610,6 +647,21 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
             f"Give `{what}` as a class or an instance."
         )
     return spec
+
+
+# Numbers that Keras takes unseen and stumbles over while it trains; by default there are none.
+_NUMBERS_OR_NONE = ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay")
+
+
+def _check_numbers(kind: type, options: Mapping[str, Any], what: str) -> None:
+    """Refuses what is no number, and can make none, where one of Keras' classes has a number."""
+    for name, value in options.items():
+        parameter = _signature(kind).get(name)
+        is_of_number = name in _NUMBERS_OR_NONE or isinstance(getattr(parameter, "default", None), float)
+        of_classes = name == "alpha" and isinstance(value, (list, tuple))  # of a focal loss
+        may_be = value is None or isinstance(value, (int, float)) or callable(value) or hasattr(value, "dtype")
+        if is_of_number and not (may_be or of_classes):
+            raise ParameterError(f"`{what}__{name}` must be a number; got {shown(value)}.")
 
 
 def _check_options(kind: type, options: Iterable[str], what: str) -> None:
@@ -641,10 +693,10 @@ def _checked(spec: Any, room: Any, what: str) -> Any:
         return spec
     try:
         room.get(spec)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, KeyError):
         if not isinstance(spec, str):
             raise ParameterError(
-                f"`{what}` is {shown(spec)}, which Keras takes for none. Give a name, a class or an instance of "
+                f"`{what}` is {shown(spec)}, which Keras does not know. Give a name, a class or an instance of "
                 f"{room.__name__}."
             ) from None
         names = [_snake(name) for name in dir(room) if name[0].isupper()]

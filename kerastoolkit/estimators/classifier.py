@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from kerastoolkit._values import shown
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.heads import weights_of_labels
 from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -251,7 +253,9 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             else:
                 pairs = list((np.asarray(true) == predicted).T)
             return float(np.average(np.all(pairs, axis=0), weights=sample_weight))
-        return float(self.scorer(y, self.predict(X), sample_weight=sample_weight, **options))
+        predicted = self.predict(X)
+        with refusing() if type(self).scorer is KerasClassifier.scorer else contextlib.nullcontext():
+            return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
 
     @staticmethod
     def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:
@@ -313,9 +317,12 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         if isinstance(head, Head):
             labels = [(np.arange(2), column.astype(int)) for column in np.asarray(y).T]
         elif isinstance(head, HeadGroup):
-            parts = zip(head.heads, head.split(y), strict=True)
+            pairs = list(zip(head.heads, head.split(y), strict=True))
+            if head.names is not None:  # which may be in the order of the model
+                by_name = dict(zip(head.names, pairs, strict=True))
+                pairs = [by_name[name] for name in y if name in by_name]
             labels = [
-                None if part.classes is None else (part.classes, part.class_numbers(column)) for part, column in parts
+                None if part.classes is None else (part.classes, part.class_numbers(column)) for part, column in pairs
             ]
         elif np.ndim(y) == 1:
             return _of_one_target(class_weight, *np.unique(y, return_inverse=True))
