@@ -13,6 +13,7 @@ import functools
 import inspect
 import io
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -165,6 +166,27 @@ def fixed_batch(model: Any) -> int | None:
     except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
         return None
     return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """A block in which Keras does not load TensorFlow merely to ask whether a value is one of TensorFlow's.
+
+    Under JAX and torch it does so whenever it writes down a layer: two seconds and 300 MB, once in a process. Where
+    nobody has loaded TensorFlow, no value can be.
+    """
+    from keras.src.utils import module_utils
+
+    lazy = getattr(module_utils, "tensorflow", None)
+    asks = vars(lazy).get("_available", False) is None if hasattr(lazy, "__dict__") else False
+    if not asks or "tensorflow" in sys.modules:
+        yield
+        return
+    lazy._available = False
+    try:
+        yield
+    finally:
+        lazy._available = None
 
 
 @contextlib.contextmanager

@@ -1114,7 +1114,8 @@ def assign(model: keras.Model, state: State) -> None:
 def clone(model: keras.Model) -> keras.Model:
     """A compiled model of the same structure, with other weights."""
 
-    copy = type(model).from_config(model.get_config())
+    with _keras.without_tensorflow():
+        copy = type(model).from_config(model.get_config())
     arguments = _keras.compile_arguments(model)
     if arguments is None:
         raise ValueError("the model was compiled in a way of its own")
