@@ -243,7 +243,8 @@ WRONG = [
     ("hidden", None, "whole number of units"), ("dropout", "0.5", "write 0.5"), ("l2", None, "must be a number"),
     ("head__label_smoothing", "0.1", "`head__label_smoothing`"), ("head__from_logits", "yes", "True or False"),
     ("optimizer__clipnorm", "1", "`optimizer__clipnorm` must be a number"),
-    ("optimizer__learning_rate", "0.1", "must be a number"), ("optimizer__learning_rate", 1, r"Adam\(learning_rate=1\)"),
+    ("optimizer__learning_rate", "0.1", "must be a number"),
+    ("optimizer__learning_rate", 1, r"Adam\(learning_rate=1\)"),
     ("fit__sample_weight", [1], "Give it to fit"), ("fit__validation_data", (X, LABEL), "Give it to fit"),
 ]  # fmt: skip
 
