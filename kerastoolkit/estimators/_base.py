@@ -962,10 +962,12 @@ class KerasEstimator(BaseEstimator):
             arguments["x"] = _inputs.sparse_batches(X, y, weights, batch_size, shuffle=arguments["shuffle"])
             arguments["shuffle"] = False
         else:
-            arguments |= {"x": X, "y": y, "sample_weight": weights}
+            arguments |= {"x": _inputs.for_keras(X), "y": y, "sample_weight": weights}
         if isinstance(validation_data, tuple) and hasattr(validation_data[0], "toarray"):
             batch_size = arguments.pop("validation_batch_size") or 32
             validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
+        elif isinstance(validation_data, tuple):
+            validation_data = (_inputs.for_keras(validation_data[0]), *validation_data[1:])
         arguments["validation_data"] = validation_data
         return n_rows
 
@@ -1081,7 +1083,8 @@ class KerasEstimator(BaseEstimator):
         ordinary = ordinary and not _inputs.holds_text(X)
         if not ordinary and not hasattr(X, "toarray"):
             with self._scope():
-                raw = self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})
+                given = _inputs.for_keras(X)
+                raw = self.model_.predict(given, **{"verbose": 0, "batch_size": batch_size, **arguments})
             return keras.tree.map_structure(_in_single_precision, raw)
         return self._raw_by_rows(X, batch_size)
 
@@ -1343,7 +1346,7 @@ def _sample(data: _Data) -> Any:
 
         return keras.tree.map_structure(lambda part: part[:1], data.sample)
     row = _inputs.rows(data.X, slice(0, 1))
-    return row.toarray() if hasattr(row, "toarray") else row
+    return row.toarray() if hasattr(row, "toarray") else _inputs.for_keras(row)
 
 
 def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | None:

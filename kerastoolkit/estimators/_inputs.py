@@ -282,12 +282,12 @@ def check_text(model: Any, X: Any) -> None:
     inputs = _types_of_inputs(model)
     parts = X if isinstance(X, Mapping) else dict(zip(inputs, X if isinstance(X, list) else [X], strict=False))
     for name, part in parts.items():
-        is_of_text, takes = part.dtype == object, inputs.get(name)
+        is_of_text, takes = _is_of_objects(part), inputs.get(name)
         if takes is None or is_of_text == (takes == "string"):
             continue
         which = f"X[{name!r}]" if isinstance(X, Mapping) else "X"
         if not is_of_text:
-            raise DataError(f"{which} holds numbers ({part.dtype}), but the model takes text there.")
+            raise DataError(f"{which} holds {getattr(part, 'dtype', part)!s}, but the model takes text there.")
         raise DataError(
             f"{which} holds text, such as {part.flat[0]!r}, but the model takes numbers there ({takes}). Turn the text "
             "into numbers first, or begin the model with keras.Input(shape, dtype='string') and a layer that looks "
@@ -310,7 +310,31 @@ def _types_of_inputs(model: Any) -> dict[str, str]:
 def holds_text(X: Any) -> bool:
     """Whether checked inputs hold text somewhere."""
     parts = X.values() if isinstance(X, Mapping) else X if isinstance(X, list) else [X]
-    return any(part.dtype == object for part in parts)
+    return any(map(_is_of_objects, parts))
+
+
+def _is_of_objects(part: Any) -> bool:
+    return bool(getattr(part, "dtype", None) == np.dtype(object))  # an encoder of the user's may return anything
+
+
+def for_keras(X: Any) -> Any:
+    """Checked inputs as Keras takes them: numbers as they are, text as tensors.
+
+    Raises:
+        DataError: There is text, and the backend knows none.
+    """
+    import keras
+
+    if not holds_text(X):
+        return X
+    if keras.config.backend() != "tensorflow":
+        raise DataError(
+            f"X holds text, which Keras looks up on TensorFlow alone, and the backend is {keras.config.backend()}. "
+            "Turn it into numbers first, for example by keras.layers.StringLookup before the model."
+        )
+    import tensorflow as tf
+
+    return keras.tree.map_structure(lambda part: tf.constant(part) if _is_of_objects(part) else part, X)
 
 
 def length_of(y: Any) -> int | None:

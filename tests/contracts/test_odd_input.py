@@ -430,7 +430,8 @@ def test_a_model_that_looks_words_up_takes_text(form: str) -> None:
     def build() -> keras.Model:
         inputs = keras.Input((1,), dtype="string", name="word")
         numbers = layers.StringLookup(vocabulary=["no", "yes"], output_mode="one_hot")(inputs)
-        model = keras.Model(inputs, layers.Dense(1, "sigmoid", kernel_initializer="zeros")(numbers))
+        ends = layers.Dense(1, "sigmoid", kernel_initializer="zeros")(numbers)
+        model = keras.Model({"word": inputs} if form == "dict" else inputs, ends)
         model.compile(keras.optimizers.Adam(0.1), "binary_crossentropy")
         return model
 
@@ -441,8 +442,9 @@ def test_a_model_that_looks_words_up_takes_text(form: str) -> None:
     }[form]  # fmt: skip
     fitted = classifier(build, epochs=5).fit(words, LABEL)
     assert fitted.score(words, LABEL) == 1.0
-    with pytest.raises(DataError, match="holds numbers .*takes text"):
-        fitted.predict({"word": X[:, :1]} if form == "dict" else X[:, :1])
+    others = {"dict": {"word": X[:, :1]}, "table": pd.DataFrame({"word": X[:, 0]})}.get(form, X[:, :1])
+    with pytest.raises(DataError, match="holds float32, but the model takes text"):
+        fitted.predict(others)
 
 
 def test_text_for_a_model_that_takes_numbers_is_refused() -> None:
