@@ -172,12 +172,12 @@ def fixed_batch(model: Any) -> int | None:
 def without_tensorflow() -> Iterator[None]:
     """A block in which Keras does not load TensorFlow merely to ask whether a value is one of TensorFlow's.
 
-    Under JAX and torch it does so whenever it writes down a layer: two seconds and 300 MB, once in a process. Where
+    Under JAX and torch it does so whenever it writes down a layer: two seconds and 450 MB, once in a process. Where
     nobody has loaded TensorFlow, no value can be.
     """
     from keras.src.utils import module_utils
 
-    lazy = getattr(module_utils, "tensorflow", None)
+    lazy: Any = getattr(module_utils, "tensorflow", None)
     asks = vars(lazy).get("_available", False) is None if hasattr(lazy, "__dict__") else False
     if not asks or "tensorflow" in sys.modules:
         yield

@@ -86,7 +86,8 @@ def shown(value: Any) -> str:
 def _advice(value: Any) -> str:
     """What to write for a whole number that came in another form."""
     if isinstance(value, numbers.Real) and not is_whole(value) and not isinstance(value, bool):
-        return f" That is a float: write {int(value)}." if math.isfinite(value) and value == int(value) else ""
+        number = float(value)
+        return f" That is a float: write {int(number)}." if number.is_integer() else ""
     return _unquoted(value)
 
 

@@ -146,7 +146,8 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
     Raises:
         ParameterError: They are no positive whole numbers, or fewer than `at_least`.
     """
-    several = isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping)) and getattr(value, "ndim", 1)
+    several = isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping))
+    several = several and getattr(value, "ndim", 1) > 0
     widths: list[Any] = list(value) if several else [value]  # type: ignore[arg-type]
     good = [is_number(width) and int(width) == width and width >= 1 for width in widths]
     if not all(good) or len(widths) < at_least:

@@ -845,9 +845,9 @@ class HeadGroup:
         if self.names is not None:
             # `y` may name them in another order than the model, whose outputs come by place.
             by_name = dict(zip(self.names, self.heads, strict=True))
-            names = list(getattr(model, "output_names", None) or [])
-            if set(names) == set(by_name):
-                self = dataclasses.replace(self, heads=tuple(by_name[name] for name in names), names=tuple(names))
+            ordered = list(getattr(model, "output_names", None) or [])
+            if set(ordered) == set(by_name):
+                self = dataclasses.replace(self, heads=tuple(map(by_name.__getitem__, ordered)), names=tuple(ordered))
         ends = _ends(model, outputs)
         if len(ends) != len(self.heads):
             raise ModelMismatchError(
@@ -1207,7 +1207,7 @@ def weights_of_labels(class_weight: Any, classes: Array) -> Array:
 
 def _place_of(label: Any, classes: Array) -> int | None:
     """The place of a label among the classes; a date may be given as any type of date."""
-    known = classes.tolist()
+    known: list[Any] = classes.tolist()
     if label in known:
         return known.index(label)
     if classes.dtype.kind not in "Mm" or isinstance(label, (bool, int, float)):

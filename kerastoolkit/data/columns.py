@@ -224,6 +224,7 @@ def _series_of(X: Any) -> dict[Any, pd.Series[Any]]:
     """The columns of a table by name, those of an array by number."""
     if isinstance(X, (list, tuple)):
         X = _table_of_rows(X)
+    table: dict[Any, pd.Series[Any]]
     if isinstance(X, pd.DataFrame):
         twice = X.columns[X.columns.duplicated()]
         if len(twice):
@@ -234,7 +235,7 @@ def _series_of(X: Any) -> dict[Any, pd.Series[Any]]:
     else:
         values = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
         if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-            values = X.astype(object).filled(None)
+            values = np.ma.filled(X.astype(object), None)
         if values.ndim != 2:
             column = " Make a table of one column: X.to_frame()." if isinstance(X, pd.Series) else ""
             raise DataError(f"X must be a table of rows and columns; got an array of shape {values.shape}.{column}")

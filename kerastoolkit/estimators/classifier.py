@@ -314,6 +314,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         head = self.head_
         if isinstance(head, Head) and head.kind != "multilabel":
             return _of_one_target(class_weight, np.asarray(head.classes), head.class_numbers(y))
+        labels: list[Any]
         if isinstance(head, Head):
             labels = [(np.arange(2), column.astype(int)) for column in np.asarray(y).T]
         elif isinstance(head, HeadGroup):

@@ -208,7 +208,7 @@ class TextClassifier(KerasClassifier):
 
     def _check_values(self) -> None:
         super()._check_values()
-        problems = []
+        problems: list[str] = []
         for name in ("max_words", "min_count", "length", "ngrams"):
             value = getattr(self, name)
             if not (name == "length" and value is None):
