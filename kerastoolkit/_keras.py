@@ -13,6 +13,7 @@ import functools
 import inspect
 import io
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,53 @@ def without_values() -> Iterator[None]:
 def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
     """A model and all layers in it, those within layers too; without itself those alone."""
     return list(model._flatten_layers(include_self=itself))
+
+
+def fixed_batch(model: Any) -> int | None:
+    """The number of rows that a model takes at once, where it was built for one (`Input(batch_shape=...)`)."""
+    try:
+        shapes = [tuple(one.shape) for one in model.inputs]
+    except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
+        return None
+    return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """A block in which Keras does not load TensorFlow merely to ask whether a value is one of TensorFlow's.
+
+    Under JAX and torch it does so whenever it writes down a layer: two seconds and 450 MB, once in a process. Where
+    nobody has loaded TensorFlow, no value can be.
+    """
+    from keras.src.utils import module_utils
+
+    lazy: Any = getattr(module_utils, "tensorflow", None)
+    asks = vars(lazy).get("_available", False) is None if hasattr(lazy, "__dict__") else False
+    if not asks or "tensorflow" in sys.modules:
+        yield
+        return
+    lazy._available = False
+    try:
+        yield
+    finally:
+        lazy._available = None
+
+
+@contextlib.contextmanager
+def fresh_states(model: Any) -> Iterator[None]:
+    """A block in which layers that remember the last batch (`stateful=True`) begin with nothing; then as before."""
+    import keras
+
+    layers = [layer for layer in layers_of(model) if getattr(layer, "stateful", False)]
+    states = [state for layer in layers for state in keras.tree.flatten(getattr(layer, "states", None))]
+    kept = [(state, keras.ops.convert_to_numpy(state.value)) for state in states if isinstance(state, keras.Variable)]
+    for state, value in kept:
+        state.assign(0 * value)
+    try:
+        yield
+    finally:
+        for state, value in kept:
+            state.assign(value)
 
 
 def layer_of(tensor: Any) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit._values import fraction_wanted, is_number, number_wanted, shown
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders.heads import Head, HeadGroup
 from kerastoolkit.exceptions import ParameterError
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 class Blocks:
     """A maker of hidden layers: each with the normalization, activation, dropout and penalty that were asked for.
 
+    Args:
+        activation: Name of the activation of the hidden layers.
+        dropout: Fraction of units dropped.
+        normalization: `"batch"`, `"layer"` or None.
+        l2: Factor of the L2 penalty.
+        inputs: Names of the inputs, which no layer may have. Defaults to none that matter.
+
     Raises:
         ParameterError: An argument is out of range, or Keras does not know the activation.
     """
@@ -26,19 +34,20 @@ class Blocks:
     dropout: float
     normalization: str | None
     l2: float
+    inputs: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         import keras
 
-        if not 0.0 <= self.dropout < 1.0:
-            raise ParameterError(f"`dropout` must be a fraction from 0 up to, not including, 1; got {self.dropout!r}.")
-        if self.normalization not in (None, "batch", "layer"):
-            raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {self.normalization!r}.")
-        if self.l2 < 0:
-            raise ParameterError(f"`l2` must not be negative; got {self.l2!r}.")
+        problem = fraction_wanted("dropout", self.dropout) or number_wanted("l2", self.l2)
+        if problem is not None:
+            raise ParameterError(problem)
+        known = self.normalization is None or isinstance(self.normalization, str)
+        if not known or self.normalization not in (None, "batch", "layer"):
+            raise ParameterError(f"`normalization` must be 'batch', 'layer' or None; got {shown(self.normalization)}.")
         try:
             keras.activations.get(self.activation)
-        except ValueError:
+        except (ValueError, TypeError):
             meant = did_you_mean(self.activation, dir(keras.activations))
             raise ParameterError(f"`activation` is {self.activation!r}, which Keras does not know.{meant}") from None
 
@@ -46,7 +55,8 @@ class Blocks:
         """Dense, normalization, activation, dropout: `(batch, features)` to `(batch, width)`."""
         import keras
 
-        return self.drop(self.activate(self.normalize(keras.layers.Dense(width, **self.penalty())(x))))
+        layer = apart(keras.layers.Dense(width, **self.penalty()), self.inputs)
+        return self.drop(self.activate(self.normalize(layer(x))))
 
     def stack(self, x: Any, widths: Iterable[int]) -> Any:
         """One `dense` after the other."""
@@ -62,10 +72,10 @@ class Blocks:
         convolution = keras.layers.Conv2D if two else keras.layers.Conv1D
         pooling = keras.layers.MaxPooling2D if two else keras.layers.MaxPooling1D
         for number in filters:
-            x = convolution(number, kernel_size, padding="same", **self.penalty())(x)
+            x = apart(convolution(number, kernel_size, padding="same", **self.penalty()), self.inputs)(x)
             x = self.activate(self.normalize(x))
             if all(size is None or size > 1 for size in x.shape[1:-1]):
-                x = pooling(2)(x)
+                x = apart(pooling(2), self.inputs)(x)
             x = self.drop(x)
         return x
 
@@ -76,32 +86,49 @@ class Blocks:
         if self.normalization is None:
             return x
         kind = {"batch": keras.layers.BatchNormalization, "layer": keras.layers.LayerNormalization}[self.normalization]
-        return kind()(x)
+        return apart(kind(), self.inputs)(x)
 
     def activate(self, x: Any) -> Any:
         """Activation."""
         import keras
 
-        return keras.layers.Activation(self.activation)(x)
+        return apart(keras.layers.Activation(self.activation), self.inputs)(x)
 
     def drop(self, x: Any) -> Any:
         """Dropout, if there is one."""
         import keras
 
-        return keras.layers.Dropout(self.dropout)(x) if self.dropout else x
+        return apart(keras.layers.Dropout(float(self.dropout)), self.inputs)(x) if self.dropout else x
 
     def penalty(self) -> dict[str, Any]:
         """The argument for a layer's penalty; a new regularizer each time."""
         import keras
 
-        return {"kernel_regularizer": keras.regularizers.L2(self.l2)} if self.l2 else {}
+        return {"kernel_regularizer": keras.regularizers.L2(float(self.l2))} if self.l2 else {}
 
 
 def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
     """The model from `inputs` to what `head` makes of `x`, shape `(batch, features)`."""
     import keras
 
-    return keras.Model(inputs, check_head(head).connect(x), name=name)
+    head = check_head(head)
+    if isinstance(head, Head) and isinstance(inputs, Mapping):
+        return keras.Model(inputs, apart(head.output_layer(), inputs)(x), name=name)
+    return keras.Model(inputs, head.connect(x), name=name)
+
+
+def apart(layer: Any, inputs: Collection[str]) -> Any:
+    """A layer under a name that no input has, as Keras wants it: a column may be called `dropout`."""
+    while layer.name in inputs:
+        layer.name += "_"
+    return layer
+
+
+def side_by_side(parts: list[Any], inputs: Collection[str]) -> Any:
+    """Several tensors as one, along their last axis."""
+    import keras
+
+    return parts[0] if len(parts) == 1 else apart(keras.layers.Concatenate(), inputs)(parts)
 
 
 def check_head(head: Any) -> Head | HeadGroup:
@@ -119,11 +146,13 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
     Raises:
         ParameterError: They are no positive whole numbers, or fewer than `at_least`.
     """
-    widths: list[Any] = list(value) if isinstance(value, Iterable) else [value]
-    good = [not isinstance(width, (bool, str)) and int(width) == width and width >= 1 for width in widths]
+    several = isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping))
+    several = several and getattr(value, "ndim", 1) > 0
+    widths: list[Any] = list(value) if several else [value]  # type: ignore[arg-type]
+    good = [is_number(width) and int(width) == width and width >= 1 for width in widths]
     if not all(good) or len(widths) < at_least:
         raise ParameterError(
-            f"`{name}` must be a whole number of {what} or a sequence of them, such as (64, 32); got {value!r}."
+            f"`{name}` must be a whole number of {what} or a sequence of them, such as (64, 32); got {shown(value)}."
         )
     return [int(width) for width in widths]
 
@@ -134,8 +163,8 @@ def whole_number(value: Any, name: str, at_least: int = 1) -> int:
     Raises:
         ParameterError: It is none, or too small.
     """
-    if isinstance(value, (bool, str)) or value is None or int(value) != value or value < at_least:
-        raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {value!r}.")
+    if not is_number(value) or int(value) != value or value < at_least:
+        raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {shown(value)}.")
     return int(value)
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerastoolkit.builders._blocks import Blocks, check_head, finish, one_shape, series, whole_number, widths_of
+from kerastoolkit.builders._blocks import (
+    Blocks,
+    apart,
+    check_head,
+    finish,
+    one_shape,
+    series,
+    side_by_side,
+    whole_number,
+    widths_of,
+)
 from kerastoolkit.builders.heads import Head, HeadGroup
 from kerastoolkit.builders.sequential import Normalization
 from kerastoolkit.data.columns import CategoryColumn, Columns
@@ -188,15 +198,16 @@ def tabular(
             f"`columns` must be what kerastoolkit.data.learn_columns(table) returns, got {columns!r}. As "
             "KerasClassifier('tabular') the estimator learns them from the table that it is fitted on."
         )
-    blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden)
+    keys = frozenset(columns) | {f"{key}_missing" for key in columns}
+    blocks, widths = Blocks(activation, dropout, normalization, l2, keys), widths_of(hidden)
     inputs: dict[str, Any] = {}
     embedded, numbers, flags, means, variances = [], [], [], [], []
     for key, column in columns.items():
         if isinstance(column, CategoryColumn):
             inputs[key] = keras.Input((1,), name=key, dtype="int32")
             size = min(600, round(1.6 * column.n_places**0.56))
-            layer = keras.layers.Embedding(column.n_places, size, name=f"embedding_{key}")
-            embedded.append(keras.layers.Flatten()(layer(inputs[key])))
+            layer = apart(keras.layers.Embedding(column.n_places, size, name=f"embedding_{key}"), keys)
+            embedded.append(apart(keras.layers.Flatten(), keys)(layer(inputs[key])))
             continue
         inputs[key] = keras.Input((1,), name=key)
         numbers.append(inputs[key])
@@ -207,16 +218,16 @@ def tabular(
             flags.append(inputs[f"{key}_missing"])
     parts = []
     if embedded:
-        parts.append(Blocks(activation, embedding_dropout, None, 0.0).drop(_side_by_side(embedded)))
+        parts.append(Blocks(activation, embedding_dropout, None, 0.0, keys).drop(side_by_side(embedded, keys)))
     if numbers:
         # The mean and variance of the training rows as weights that stay: Keras' Normalization has them as constants,
         # so that each fold of a search would be another program.
         standardize = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-7, trainable=False, name="standardize"
         )
-        parts.append(standardize(_side_by_side(numbers)))
+        parts.append(apart(standardize, keys)(side_by_side(numbers, keys)))
         standardize.set_weights([np.array(means, "float32"), np.array(variances, "float32")])
-    return finish(inputs, blocks.stack(_side_by_side([*parts, *flags]), widths), head, "tabular")
+    return finish(inputs, blocks.stack(side_by_side([*parts, *flags], keys), widths), head, "tabular")
 
 
 def multi_input(
@@ -260,7 +271,8 @@ def multi_input(
     Raises:
         ParameterError: An argument is out of range, or there is one input only; the message says which.
     """
-    blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden)
+    names = frozenset(map(str, input_shape)) if isinstance(input_shape, Mapping) else frozenset()
+    blocks, widths = Blocks(activation, dropout, normalization, l2, names), widths_of(hidden)
     if not isinstance(input_shape, Mapping):
         raise ParameterError(
             f"`multi_input` takes a dict of inputs, X={{'photo': ..., 'facts': ...}}; got rows of the shape "
@@ -315,7 +327,9 @@ def multi_output(
     """
     import keras
 
-    blocks, widths, own = Blocks(activation, dropout, normalization, l2), widths_of(hidden), widths_of(head_hidden)
+    names = frozenset(map(str, input_shape)) if isinstance(input_shape, Mapping) else frozenset()
+    blocks, widths = Blocks(activation, dropout, normalization, l2, names), widths_of(hidden)
+    own = widths_of(head_hidden)
     # The layers of the inputs are the trunk, so dense inputs need none before the hidden ones unless there are several.
     input_hidden = own if isinstance(input_shape, Mapping) else ()
     inputs, x = _trunk(blocks, "multi_output", input_shape, input_hidden, filters, kernel_size)
@@ -421,10 +435,4 @@ def _trunk(
         name: keras.Input(one_shape(shape, builder, takes, "", (1, 2, 3)), name=name)
         for name, shape in shapes.items()
     }
-    return inputs, _side_by_side([own_layers(x) for x in inputs.values()])
-
-
-def _side_by_side(parts: list[Any]) -> Any:
-    import keras
-
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+    return inputs, side_by_side([own_layers(x) for x in inputs.values()], blocks.inputs)

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kerastoolkit import _files, _keras
+from kerastoolkit._values import flag_wanted, fraction_wanted, is_number, number_wanted, shown
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, DivergedError, ModelMismatchError, ParameterError, SavedFileError
 
@@ -893,6 +894,12 @@ class HeadGroup:
 
     def bind(self, model: keras.Model, outputs: Sequence[Shape] | None = None) -> HeadGroup:
         """Fits every head to its output of a compiled model; see `Head.bind`."""
+        if self.names is not None:
+            # `y` may name them in another order than the model, whose outputs come by place.
+            by_name = dict(zip(self.names, self.heads, strict=True))
+            ordered = list(getattr(model, "output_names", None) or [])
+            if set(ordered) == set(by_name):
+                self = dataclasses.replace(self, heads=tuple(map(by_name.__getitem__, ordered)), names=tuple(ordered))
         ends = _ends(model, outputs)
         if len(ends) != len(self.heads):
             raise ModelMismatchError(
@@ -1168,7 +1175,7 @@ def _is_of_numbers(y: Array, kind: str | None, task: str | None) -> bool:
 def _check_kind(kind: str, found: str, y: Array) -> None:
     """Refuses a kind that `y` cannot be."""
     kinds = get_args(Kind)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         meant = did_you_mean(kind, kinds)
         raise ParameterError(f"`kind` is {kind!r}.{meant} It is one of {', '.join(map(repr, kinds))}.")
     columns = y.ndim > 1 and y.shape[1] > 1
@@ -1194,18 +1201,12 @@ def _check_kind(kind: str, found: str, y: Array) -> None:
 def _with_options(
     made: Head, y: Array, label_smoothing: float, from_logits: bool, focal: float, class_weight: Any, weight: float
 ) -> Head:
+    _check_options(label_smoothing, from_logits, focal, weight)
     given: dict[str, Any] = {"label_smoothing": label_smoothing, "from_logits": from_logits, "focal": focal}
-    given["class_weight"] = class_weight
+    given["class_weight"] = class_weight is not None
     lost = [name for name, value in given.items() if value] if made.kind in _NUMBERS else []
     if lost:
         raise ParameterError(f"`{lost[0]}` is an option for classes, but `y` is {_article(made.kind)} target.")
-    if not 0 <= label_smoothing < 1:
-        raise ParameterError(
-            f"`label_smoothing` must be a fraction from 0 up to, not including, 1; got {label_smoothing!r}."
-        )
-    for name, value in (("focal", focal), ("weight", weight)):
-        if value < 0:
-            raise ParameterError(f"`{name}` must not be negative; got {value!r}.")
     output: Output = made.output
     return dataclasses.replace(
         made,
@@ -1220,26 +1221,93 @@ def _with_options(
     )
 
 
+def _check_options(label_smoothing: Any, from_logits: Any, focal: Any, weight: Any) -> None:
+    problems = [
+        fraction_wanted("label_smoothing", label_smoothing),
+        None if from_logits is None else flag_wanted("from_logits", from_logits),
+        number_wanted("focal", focal),
+        number_wanted("weight", weight),
+    ]
+    found = [problem for problem in problems if problem is not None]
+    if found:
+        raise ParameterError("\n".join(found))
+
+
 def _weights_of_classes(made: Head, y: Array, class_weight: Any) -> tuple[float, ...]:
     from sklearn.utils.class_weight import compute_class_weight
 
     if made.kind == "multilabel":
         raise ParameterError("`class_weight` weighs rows by their class, but a row of a multilabel target has several.")
-    classes = np.asarray(made.classes)
-    if isinstance(class_weight, Mapping):
-        unknown = [label for label in class_weight if label not in classes.tolist()]
-        if unknown:
-            raise ParameterError(f"`class_weight` has weights for {unknown}; the classes are {classes.tolist()}.")
-    elif class_weight != "balanced":
-        raise ParameterError(
-            f"`class_weight` must be a dict of weights by label, 'balanced' or None; got {class_weight!r}."
-        )
-    numbers = made.class_numbers(y)
-    weight = class_weight
-    if isinstance(class_weight, Mapping):
-        weight = {number: class_weight.get(label, 1.0) for number, label in enumerate(classes.tolist())}
-    found = compute_class_weight(weight, classes=np.arange(len(classes)), y=numbers)
+    classes, numbers = np.asarray(made.classes), made.class_numbers(y)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        found = compute_class_weight("balanced", classes=np.arange(len(classes)), y=numbers)
+    else:
+        found = weights_of_labels(class_weight, classes)
     return tuple(float(value) for value in found)
+
+
+def weights_of_labels(class_weight: Any, classes: Array) -> Array:
+    """Weights by label as an array in the order of the classes.
+
+    Args:
+        class_weight: A dict of weights by label, or a pandas Series with the labels as its index. A class that it does
+            not name weighs 1.
+        classes: Labels, shape `(n_classes,)`.
+
+    Returns:
+        Shape `(n_classes,)`, float64.
+
+    Raises:
+        ParameterError: It is something else, names a label that is no class, or holds what cannot be a weight.
+    """
+    if hasattr(class_weight, "to_dict") and hasattr(class_weight, "index"):
+        class_weight = class_weight.to_dict()
+    if not isinstance(class_weight, Mapping):
+        raise ParameterError(
+            f"`class_weight` must be a dict of weights by label, 'balanced' or None; got {shown(class_weight)}."
+            f"{_as_a_dict(class_weight, classes)}"
+        )
+    weights = np.ones(len(classes))
+    places = {label: _place_of(label, classes) for label in class_weight}
+    unknown = [label for label, place in places.items() if place is None]
+    if unknown:
+        raise ParameterError(f"`class_weight` has weights for {unknown}; the classes are {_labels_of(classes)}.")
+    for label, weight in class_weight.items():
+        if not is_number(weight) or weight < 0:
+            raise ParameterError(
+                f"`class_weight` has the weight {shown(weight)} for {label!r}; a weight is a finite number, 0 or more."
+            )
+        weights[places[label]] = float(weight)
+    if not weights.any():
+        raise ParameterError("`class_weight` is 0 for every class, which leaves nothing to learn from.")
+    return weights
+
+
+def _place_of(label: Any, classes: Array) -> int | None:
+    """The place of a label among the classes; a date may be given as any type of date."""
+    known: list[Any] = classes.tolist()
+    if label in known:
+        return known.index(label)
+    if classes.dtype.kind not in "Mm" or isinstance(label, (bool, int, float)):
+        return None
+    try:
+        found = np.flatnonzero(classes == np.asarray(label, dtype=classes.dtype))
+    except (TypeError, ValueError):
+        return None
+    return int(found[0]) if len(found) else None
+
+
+def _labels_of(classes: Array) -> list[Any]:
+    """Labels as a user writes them: those of dates as text, since numpy makes numbers of nanoseconds."""
+    return list(map(str, classes)) if classes.dtype.kind in "Mm" else classes.tolist()
+
+
+def _as_a_dict(values: Any, classes: Array) -> str:
+    """Weights that came without labels, with them."""
+    if isinstance(values, str) or np.ndim(values) != 1 or len(values) != len(classes) or len(classes) > 10:
+        return ""
+    pairs = zip(_labels_of(classes), np.asarray(values).tolist(), strict=True)
+    return f" In the order of the classes that would be {dict(pairs)!r}."
 
 
 def _numbers_head(y: Array, kind: Kind, standardize: bool, sample_weight: Array | None) -> Head:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kerastoolkit import _files
+from kerastoolkit._values import shown, whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -76,11 +77,14 @@ class Columns(Mapping[str, "NumberColumn | CategoryColumn"]):
 
     def __init__(self, columns: Sequence[NumberColumn | CategoryColumn]) -> None:
         self._columns: dict[str, NumberColumn | CategoryColumn] = {}
+        flags: set[str] = set()
         for place, column in enumerate(columns):
             key = re.sub(r"[^0-9A-Za-z]+", "_", str(column.name)).strip("_") or f"column_{place}"
-            while key in self._columns or f"{key}_missing" in self._columns:
+            while key in self._columns or key in flags or f"{key}_missing" in self._columns:
                 key += "_"
             self._columns[key] = column
+            if isinstance(column, NumberColumn) and column.missing:
+                flags.add(f"{key}_missing")
 
     def __getitem__(self, key: str) -> NumberColumn | CategoryColumn:
         return self._columns[key]
@@ -194,9 +198,15 @@ def learn_columns(
     Raises:
         DataError: A column is neither number nor category, has nothing in it, has too many categories, or a category
             for nearly every row; the message names it and says what to do.
-        ParameterError: `categorical` names a column that is not there.
+        ParameterError: `categorical` names a column that is not there, or a number is no whole one.
     """
     table = _series_of(X)
+    for option, value in (("min_count", min_count), ("max_categories", max_categories)):
+        problem = whole_number_wanted(option, value)
+        if problem is not None:
+            raise ParameterError(problem)
+    if isinstance(categorical, str):
+        raise ParameterError(f"`categorical` is the text {categorical!r}; give a list of columns: [{categorical!r}].")
     for name in categorical:
         if name not in table:
             meant = did_you_mean(name, table)
@@ -212,14 +222,44 @@ def learn_columns(
 
 def _series_of(X: Any) -> dict[Any, pd.Series[Any]]:
     """The columns of a table by name, those of an array by number."""
+    if isinstance(X, (list, tuple)):
+        X = _table_of_rows(X)
+    table: dict[Any, pd.Series[Any]]
     if isinstance(X, pd.DataFrame):
-        return {name: X.iloc[:, place] for place, name in enumerate(X.columns)}
-    if hasattr(X, "get_columns"):  # polars
-        return {one.name: pd.Series(one.to_list(), dtype=_dtype_of(one)) for one in X.get_columns()}
-    values = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
-    if values.ndim != 2:
-        raise DataError(f"X must be a table of rows and columns; got an array of shape {values.shape}.")
-    return {place: pd.Series(values[:, place]) for place in range(values.shape[1])}
+        twice = X.columns[X.columns.duplicated()]
+        if len(twice):
+            raise DataError(f"X has two columns called {twice[0]!r}. Rename one of them, or drop it.")
+        table = {name: X.iloc[:, place] for place, name in enumerate(X.columns)}
+    elif hasattr(X, "get_columns"):  # polars
+        table = {one.name: pd.Series(one.to_list(), dtype=_dtype_of(one)) for one in X.get_columns()}
+    else:
+        values = X.toarray() if hasattr(X, "toarray") else np.asarray(X)
+        if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+            values = np.ma.filled(X.astype(object), None)
+        if values.ndim != 2:
+            column = " Make a table of one column: X.to_frame()." if isinstance(X, pd.Series) else ""
+            raise DataError(f"X must be a table of rows and columns; got an array of shape {values.shape}.{column}")
+        table = {place: pd.Series(values[:, place]) for place in range(values.shape[1])}
+    if not table:
+        raise DataError("X has no columns. Look at how they were chosen.")
+    if not len(next(iter(table.values()))):
+        raise DataError("X has no rows. Look at how they were chosen: did none pass a filter?")
+    return table
+
+
+def _table_of_rows(rows: Sequence[Any]) -> pd.DataFrame:
+    """A list of rows, each a list of values of any kinds, whose columns are called by their numbers."""
+    are_rows = [isinstance(row, (Sequence, np.ndarray)) and not isinstance(row, str) for row in rows]
+    lengths = [len(row) if is_row else None for row, is_row in zip(rows, are_rows, strict=True)]
+    if all(isinstance(row, Mapping) for row in rows):
+        return pd.DataFrame(list(rows))
+    odd = next((place for place, length in enumerate(lengths) if length is None or length != lengths[0]), None)
+    if odd is not None:
+        raise DataError(
+            f"X must be a table, or a list of rows of one length; row 0 is {shown(rows[0])}, row {odd} is "
+            f"{shown(rows[odd])}."
+        )
+    return pd.DataFrame([list(row) for row in rows])
 
 
 def _dtype_of(series: Any) -> Any:
@@ -236,6 +276,10 @@ _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", 
 
 
 def _numbers(series: pd.Series[Any], name: Any) -> np.ndarray:
+    if pd.api.types.is_complex_dtype(series.dtype):
+        raise DataError(f"Column {name!r} holds complex numbers. Make two columns of it, real and imaginary parts.")
+    if series.dtype == np.longdouble:  # which pandas hardly knows
+        series = series.astype("float64")
     try:
         numbers = pd.to_numeric(series).to_numpy(dtype="float64", na_value=np.nan)
     except (ValueError, TypeError) as error:

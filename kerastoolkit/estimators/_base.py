@@ -23,12 +23,14 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kerastoolkit import _copies, _keras, builders
+from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
 from kerastoolkit.estimators import _hints, _inputs, _parameters
+from kerastoolkit.estimators._arrays import refuse_no_rows, refusing, without_tensor
 from kerastoolkit.estimators._divergence import (
     ADVICE,
     Divergence,
@@ -36,7 +38,7 @@ from kerastoolkit.estimators._divergence import (
     losses_of_weights,
     words_of_warning,
 )
-from kerastoolkit.estimators._encoders import EncoderHead, metadata
+from kerastoolkit.estimators._encoders import EncoderHead, FeatureEncoder, TargetEncoder, metadata
 from kerastoolkit.exceptions import (
     DataError,
     DivergedError,
@@ -68,6 +70,10 @@ class KerasEstimator(BaseEstimator):
     _task = ""
     _reader = ""  # what every fitted one reads its input by, as a saved file names it
     _default_model = "mlp"  # where `model` is not set
+
+    # scikeras' way of subclassing: properties that return transformers. None: no encoder of one's own.
+    feature_encoder: Any = None
+    target_encoder: Any = None
 
     head_: Any
     columns_: Columns
@@ -207,6 +213,8 @@ class KerasEstimator(BaseEstimator):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and name in self.__dict__.get("_params", ()):
             return self.__dict__["_params"][name]
+        if name in ("feature_encoder_", "target_encoder_") and "head_" in self.__dict__:
+            return FeatureEncoder() if name == "feature_encoder_" else TargetEncoder(self.head_)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _check_names(self, names: Any, build: Callable[..., Any] | None) -> None:
@@ -231,20 +239,20 @@ class KerasEstimator(BaseEstimator):
             f"{model!r}."
         )
 
-    def _check_values(self, split: Any) -> None:
+    def _check_values(self) -> None:
         """Checks every parameter that can be checked before there is data."""
-        problems = []
-        for name in ("epochs", "batch_size", "validation_batch_size"):
-            value = getattr(self, name)
-            if value is None or (name != "epochs" and _is_whole(value) and value == -1):
-                continue
-            if not _is_whole(value) or value < 1:
-                problems.append(f"`{name}` must be a whole number of at least 1, or None; got {value!r}.")
-        problems += _wrong_choices({name: getattr(self, name) for name in self._get_param_names()})
-        if isinstance(split, (bool, str)) or split is None or not 0 <= split < 1:
-            problems.append(f"`validation_split` must be a fraction from 0 up to, not including, 1; got {split!r}.")
+        taken = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or set()
+        bare = (_parameters.keras_arguments("fit") | _parameters.keras_arguments("compile")) - taken
+        problems = [
+            *_parameters.complaints({name: getattr(self, name) for name in self._get_param_names()}),
+            *_parameters.complaints({name: value for name, value in self._params.items() if name in bare}),
+            *_parameters.complaints(_parameters.below(self._params, "fit"), "fit__"),
+            *_parameters.complaints(_parameters.below(self._params, "predict"), "predict__"),
+            *_parameters.complaints(_parameters.below(self._params, "compile"), "compile__"),
+        ]
         if problems:
             raise ParameterError("\n".join(problems))
+        _parameters.check_random_state(self.random_state)
 
     def _find_strategy(self) -> Strategy | None:
         """The strategy that the parameters ask for; None to leave all to Keras."""
@@ -260,7 +268,8 @@ class KerasEstimator(BaseEstimator):
                 f"`distribution` must be the name of a strategy, such as 'auto', or None; got {self.distribution!r}. "
                 "Its options are parameters of their own: distribution__devices, ..."
             )
-        found = find_strategy(self.distribution or "none", precision=self.precision, **options)
+        with _parameters.named_below("distribution"):
+            found = find_strategy(self.distribution or "none", precision=self.precision, **options)
         if found.n_processes > 1 and self.random_state is None:
             raise ParameterError(
                 f"{found.n_processes} processes train one model, and have to begin alike: give `random_state`."
@@ -305,6 +314,7 @@ class KerasEstimator(BaseEstimator):
             KerasToolkitWarning: The network diverged: weights or loss are NaN or infinite. It is fitted, with its
                 `history_`, but whatever would predict with it raises a DivergedError.
         """
+        _parameters.check_values(fit_params)
         continuing = self.warm_start and self.__sklearn_is_fitted__()
         return self._fit(X, y, sample_weight, validation_data, fit_params, continuing=continuing)
 
@@ -323,9 +333,10 @@ class KerasEstimator(BaseEstimator):
         Raises:
             The same as `fit`.
         """
+        _parameters.check_values(fit_params)
         # Epochs count on, so that schedules and checkpoints by epoch do.
-        first = self.current_epoch
-        fit_params = {"initial_epoch": first, **fit_params, "epochs": first + fit_params.get("epochs", 1)}
+        first, more = self.current_epoch, fit_params.get("epochs")
+        fit_params = {"initial_epoch": first, **fit_params, "epochs": first + (1 if more is None else int(more))}
         continuing = self.__sklearn_is_fitted__()
         return self._fit(X, y, sample_weight, None, fit_params, continuing=continuing)
 
@@ -368,9 +379,10 @@ class KerasEstimator(BaseEstimator):
     ) -> Self:
         build = self._build_function(self.model, self.build_fn)
         self._check_names(self._params, build)
-        self._check_values(self._validation_split(fit_params))
+        self._check_values()
         classes = fit_params.pop("classes", classes)
-        class_weight = fit_params.pop("class_weight", getattr(self, "class_weight", None))
+        class_weight = _parameters.below(self._params, "fit").get("class_weight", getattr(self, "class_weight", None))
+        class_weight = fit_params.pop("class_weight", class_weight)
         belonging = {name: fit_params.pop(name, None) for name in ("groups", "time")}
         belonging = {name: values for name, values in belonging.items() if values is not None}
         self._check_fit_params(fit_params)
@@ -424,6 +436,8 @@ class KerasEstimator(BaseEstimator):
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
         model = self._network.example
         _hints.check_shapes(model, data.rows)
+        if data.y is not None:
+            _inputs.check_text(model, data.X)
         shapes = _output_shapes(model, data) if isinstance(head, (Head, HeadGroup)) else None
         bound = head.bind(model) if shapes is None else head.bind(model, shapes)
         if data.y is None and isinstance(bound, Head):
@@ -572,8 +586,7 @@ class KerasEstimator(BaseEstimator):
     def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
         if y is None:
             raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None.")
-        length = None if isinstance(y, Mapping) or not hasattr(y, "__len__") else len(y)
-        X = self._read_X(X, reset=reset, length=length)
+        X = self._read_X(X, reset=reset, length=_inputs.length_of(y))
         y = _inputs.read_target(y, X, numeric=self._task == "regression", owner=type(self).__name__)
         weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
         if reset:
@@ -583,10 +596,16 @@ class KerasEstimator(BaseEstimator):
 
     def _fit_feature_encoder(self, X: Any) -> None:
         self.__dict__.pop("feature_encoder_", None)
-        encoder = getattr(self, "feature_encoder", None)
+        encoder = self._own_encoder("feature_encoder")
         if encoder is not None:
             self.feature_encoder_ = encoder.fit(X)
             self.__dict__.update(metadata(self.feature_encoder_))
+
+    def _own_encoder(self, name: str) -> Any:
+        """An encoder that a subclass has; None for no encoder."""
+        found = inspect.getattr_static(type(self), name)
+        # Asked directly: Python takes an AttributeError inside a property for a sign that there is no property.
+        return found.__get__(self) if isinstance(found, property) else getattr(self, name)
 
     def _encoded(self, X: Any) -> Any:
         """What the model gets of checked rows: themselves, or what a subclass' `feature_encoder` makes of them."""
@@ -601,7 +620,7 @@ class KerasEstimator(BaseEstimator):
                     f"X is one array, but {type(self).__name__} was fitted with inputs of the shapes "
                     f"{self._input_shape}."
                 )
-            X = _inputs.read_array(self, X, reset=reset)
+            X = _inputs.read_array(self, X, reset=reset, text=self._may_take_text(reset=reset))
             self._compare_range(X, reset=reset)
         else:
             X = _inputs.read_structure(X, None if reset else self._input_shape)
@@ -618,19 +637,29 @@ class KerasEstimator(BaseEstimator):
         elif self._range is not None and (told := _hints.on_another_range(self._range, X)) is not None:
             warnings.warn(told, KerasToolkitWarning, stacklevel=6)
 
+    def _may_take_text(self, *, reset: bool) -> bool:
+        """Whether X may be text: for a model of the user's, which says so only once it is built."""
+        if not reset:
+            return _inputs.takes_text(self._network.example) or getattr(self, "X_dtype_", None) == np.dtype(object)
+        return not self._is_of_ours(self._build_function(self.model, self.build_fn))
+
     def _takes_columns(self) -> bool:
         """Whether the build function asks for the columns of a table, and so has an input for each."""
         arguments = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or ()
         return "columns" in arguments and "columns" not in self._params
 
     def _read_table(self, X: Any, *, reset: bool) -> Any:
+        refuse_no_rows(X, type(self).__name__)
         if _inputs.kind_of(X) != "array":
             raise DataError(
                 f"X must be a table (pandas, polars) or an array of rows and columns; got {type(X).__name__}."
             )
-        validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
+        X = without_tensor(X)
+        with refusing():
+            validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
         if reset:
-            self.columns_ = learn_columns(X, **_parameters.below(self._params, "columns"))
+            with _parameters.named_below("columns"):
+                self.columns_ = learn_columns(X, **_parameters.below(self._params, "columns"))
         arrays = self.columns_.encode(X)
         if reset:
             self._input_shape = _inputs.shapes_of(arrays)
@@ -661,20 +690,28 @@ class KerasEstimator(BaseEstimator):
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
         ours = self._is_of_ours(build)
-        encoder = getattr(self, "target_encoder", None)
+        self.__dict__.pop("target_encoder_", None)
+        if type(self).target_encoder is not None or self.target_encoder is not None:
+            # What scikeras knows when it asks.
+            self.y_dtype_, self.y_ndim_ = getattr(data.y, "dtype", None), getattr(data.y, "ndim", None)
+            self.target_type_ = "unknown" if isinstance(data.y, Mapping) else type_of_target(data.y)
+            self.classes_ = classes
+        encoder = self._own_encoder("target_encoder")
         if encoder is not None:
             self.target_encoder_ = encoder.fit(data.y)
             return EncoderHead(self.target_encoder_, self._task)  # type: ignore[return-value]
         if classes is not None:
-            known = np.unique(np.concatenate([np.asarray(classes), np.unique(np.asarray(data.y))]))
-            if len(known) > len(np.unique(np.asarray(classes))):
-                raise DataError(f"`y` holds labels that are not among `classes`, {np.asarray(classes).tolist()}.")
+            classes = _inputs.read_classes(classes)
+            known = np.unique(np.concatenate([classes, np.unique(np.asarray(data.y))]))
+            if len(known) > len(np.unique(classes)):
+                raise DataError(f"`y` holds labels that are not among `classes`, {classes.tolist()}.")
             return self._head_of(known)
         return self._head_of(data.y, standardize=ours, sample_weight=data.weights)
 
     def _head_of(self, y: Any, **options: Any) -> Head | HeadGroup:
         """The head of a target, with the options routed to it; it must be one that this estimator predicts."""
-        made = builders.head(y, task=self._task, **options, **_parameters.below(self._params, "head"))  # type: ignore[arg-type]
+        with _parameters.named_below("head"):
+            made = builders.head(y, task=self._task, **options, **_parameters.below(self._params, "head"))  # type: ignore[arg-type]
         of_numbers = [part.classes is None for part in (made.heads if isinstance(made, HeadGroup) else [made])]
         if any(of_numbers) and self._task == "regression" or not all(of_numbers) and self._task == "classification":
             return made
@@ -692,7 +729,8 @@ class KerasEstimator(BaseEstimator):
 
     def _learn(self, data: _Data, head: Head | HeadGroup) -> None:
         """Sets what is known of the data before there is a model: under scikeras' names, for a build function."""
-        self.__dict__.update({name: value for name, value in self._meta(data, head).items() if value is not None})
+        known = {name: value for name, value in self._meta(data, head).items() if not name.endswith("_encoder_")}
+        self.__dict__.update({name: value for name, value in known.items() if value is not None})
 
     def _after_build(self, head: Head | HeadGroup) -> None:
         """Sets what a subclass learns from its head."""
@@ -714,6 +752,8 @@ class KerasEstimator(BaseEstimator):
 
         def compile_kwargs() -> dict[str, Any]:
             handed_over.clear()
+            # With a `target_encoder` there is no loss but the user's; scikeras hands over that there is none.
+            handed_over.update({"loss": None, "metrics": None, "run_eagerly": False})
             handed_over.update(self._compile_arguments(head, defaults=True))
             return dict(handed_over)
 
@@ -783,7 +823,7 @@ class KerasEstimator(BaseEstimator):
             offered={
                 "meta": lambda: self._meta(data, head),
                 "compile_kwargs": compile_kwargs,
-                "params": self.get_params,
+                "params": lambda: {"run_eagerly": False, **self.get_params()},
                 "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
                 "head": lambda: head,
                 "columns": lambda: self.columns_,
@@ -831,11 +871,15 @@ class KerasEstimator(BaseEstimator):
         arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
         arguments |= _parameters.below(self._params, "compile")
         arguments = {name: _copies.copied(value) for name, value in arguments.items()}
+        if arguments.get("weighted_metrics") is not None:
+            arguments["weighted_metrics"] = _parameters.make_metrics(arguments["weighted_metrics"], {})
         if isinstance(head, (Head, HeadGroup)):
             for metrics in (self.metrics, arguments.get("weighted_metrics")):
                 head = head.for_metrics(metrics)
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
         makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
+        if is_whole(arguments.get("loss_weights")):
+            arguments["loss_weights"] = float(arguments["loss_weights"])  # Keras takes no other number
         weights = getattr(head, "loss_weights", None)
         if weights is not None and defaults:
             arguments.setdefault("loss_weights", weights)
@@ -876,6 +920,8 @@ class KerasEstimator(BaseEstimator):
         meta |= {} if names is None else {"feature_names_in_": names}
         for encoder in ("feature_encoder_", "target_encoder_"):
             meta |= metadata(self.__dict__[encoder]) if encoder in self.__dict__ else {}
+        meta["feature_encoder_"] = self.__dict__.get("feature_encoder_", FeatureEncoder())
+        meta["target_encoder_"] = self.__dict__.get("target_encoder_", TargetEncoder(head))
         return meta
 
     # -- arguments of Model.fit -----------------------------------------------------------------------------------
@@ -894,9 +940,6 @@ class KerasEstimator(BaseEstimator):
                     f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
-        problems = _wrong_choices({**_parameters.below(self._params, "fit"), **fit_params})
-        if problems:
-            raise ParameterError("\n".join(problems))
 
     @staticmethod
     def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
@@ -927,11 +970,11 @@ class KerasEstimator(BaseEstimator):
             if name in accepted and name not in taken_by_build
         }
         routed = _parameters.below(self._params, "fit")
+        routed.pop("class_weight", None)  # which has become weights of rows
         validation_split = self._validation_split(fit_params)
         callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
         callbacks += self._routed_callbacks(routed)
-        given = fit_params.get("callbacks")
-        callbacks += given if isinstance(given, list) else [] if given is None else [given]
+        callbacks += _parameters.given_callbacks(fit_params.get("callbacks"))
         arguments |= routed
         arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
         arguments |= {"callbacks": callbacks, "validation_split": 0.0}
@@ -970,7 +1013,7 @@ class KerasEstimator(BaseEstimator):
             train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed, belonging)
             validation_data = (
                 _inputs.rows(X, held_out),
-                self.head_.encode(_target_rows(y, held_out)),
+                self._for_keras(_target_rows(y, held_out)),
                 *(() if weights is None else (self._encoded_weights(weights[held_out]),)),
             )
             X, y = _inputs.rows(X, train), _target_rows(y, train)
@@ -988,17 +1031,22 @@ class KerasEstimator(BaseEstimator):
         for name in ("batch_size", "validation_batch_size"):
             if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
                 arguments[name] = n_rows
-        y = self.head_.encode(y)
+        fixed = _keras.fixed_batch(self._network.example)
+        if fixed is not None:
+            _in_batches_of(fixed, arguments, n_rows, validation_data)
+        y = self._for_keras(y)
         weights = None if weights is None else self._encoded_weights(weights)
         if hasattr(X, "toarray"):
             batch_size = arguments.pop("batch_size") or 32
             arguments["x"] = _inputs.sparse_batches(X, y, weights, batch_size, shuffle=arguments["shuffle"])
             arguments["shuffle"] = False
         else:
-            arguments |= {"x": X, "y": y, "sample_weight": weights}
+            arguments |= {"x": _inputs.for_keras(X), "y": y, "sample_weight": weights}
         if isinstance(validation_data, tuple) and hasattr(validation_data[0], "toarray"):
             batch_size = arguments.pop("validation_batch_size") or 32
             validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
+        elif isinstance(validation_data, tuple):
+            validation_data = (_inputs.for_keras(validation_data[0]), *validation_data[1:])
         arguments["validation_data"] = validation_data
         return n_rows
 
@@ -1010,6 +1058,18 @@ class KerasEstimator(BaseEstimator):
             stratify = self.head_.class_numbers(y)
         # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
         return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed, **belonging)
+
+    def _for_keras(self, y: Any) -> Any:
+        """A target as `Model.fit` takes it; of several outputs in a list, a list.
+
+        Keras knows a dict of targets by the names of outputs in a list, but not weights of its rows.
+        """
+        encoded = self.head_.encode(y)
+        model = self._network.example
+        if not isinstance(encoded, dict) or not isinstance(getattr(model, "output", None), (list, tuple)):
+            return encoded
+        names = model.output_names if set(model.output_names) == set(encoded) else list(encoded)
+        return [encoded[name] for name in names]
 
     def _encoded_weights(self, weights: Any) -> Any:
         weights = _with_mean_one(weights)
@@ -1023,16 +1083,21 @@ class KerasEstimator(BaseEstimator):
         X, y, *weight = validation_data
         data = self._read(X, y, weight[0] if weight else None, reset=False)
         weights = () if data.weights is None else (self._encoded_weights(data.weights),)
-        return (data.X, self.head_.encode(data.y), *weights)
+        return (data.X, self._for_keras(data.y), *weights)
 
     def _dataset_validation(self, validation_data: Any) -> Any:
         return None if validation_data is None else self._validation(validation_data)
 
     def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
+        self._numbered(class_weight)
         return weights
 
     def _numbered(self, class_weight: Any) -> Any:
-        return None
+        if class_weight is not None:
+            raise ParameterError(
+                f"`class_weight` is for classifiers, and {type(self).__name__} knows no classes. Weigh the rows: "
+                "fit(X, y, sample_weight=...)."
+            )
 
     def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
         """What `epochs=None` means: see the class docstring."""
@@ -1083,22 +1148,41 @@ class KerasEstimator(BaseEstimator):
                 raise ParameterError(
                     f"predict() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)}"
                 )
+        _parameters.check_values(predict_params)
         if _inputs.kind_of(X) == "dataset":
             with self._scope():
                 raw = self.model_.predict(X, **{"verbose": 0, **arguments})
             return keras.tree.map_structure(_in_single_precision, raw)
         X = self._encoded(self._read_X(X, reset=False))
+        _inputs.check_text(self._network.example, X)
         batch_size = arguments.pop("batch_size", None)
         if batch_size in (None, -1):
             # That of the estimator is a size to train with, and no row's result depends on it.
             batch_size = max(_parameters.plain(self.batch_size) or 0, _batch_rows(X))
+        fixed = _keras.fixed_batch(self._network.example)
+        if fixed is not None:
+            return self._raw_in_batches_of(fixed, X, arguments)
         ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
         ordinary = ordinary and (self._strategy is None or self._strategy.n_devices == 1)
+        ordinary = ordinary and not _inputs.holds_text(X)
         if not ordinary and not hasattr(X, "toarray"):
             with self._scope():
-                raw = self.model_.predict(X, **{"verbose": 0, "batch_size": batch_size, **arguments})
+                given = _inputs.for_keras(X)
+                raw = self.model_.predict(given, **{"verbose": 0, "batch_size": batch_size, **arguments})
             return keras.tree.map_structure(_in_single_precision, raw)
         return self._raw_by_rows(X, batch_size)
+
+    def _raw_in_batches_of(self, size: int, X: Any, arguments: dict[str, Any]) -> Any:
+        """Output of a model that takes so many rows at once, and may remember the last of them.
+
+        It begins with nothing remembered, so that predictions depend on the rows alone.
+        """
+        import keras
+
+        n_rows, model = _inputs.n_rows(X), self.model_
+        with self._scope(), _keras.fresh_states(model):
+            raw = model.predict(_inputs.filled(X, -n_rows % size), **{"verbose": 0, **arguments, "batch_size": size})
+        return keras.tree.map_structure(lambda part: _in_single_precision(part[:n_rows]), raw)
 
     def _scope(self) -> Any:
         return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
@@ -1223,25 +1307,6 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-# Arguments of which Python would take any text for true.
-_CHOICES: dict[str, tuple[Any, ...]] = {
-    "shuffle": (True, False),
-    "warm_start": (True, False),
-    "train_embedding": (True, False),
-    "verbose": (0, 1, 2, "auto"),
-}
-
-
-def _wrong_choices(values: Mapping[str, Any]) -> list[str]:
-    """A sentence for each argument whose value is none of those that there are."""
-    wrong = {
-        name: value
-        for name, value in values.items()
-        if name in _CHOICES and (np.ndim(value) or (value is not None and value not in _CHOICES[name]))
-    }
-    return [f"`{name}` must be {' or '.join(map(repr, _CHOICES[name]))}; got {wrong[name]!r}." for name in wrong]
-
-
 @functools.cache
 def _declared_names(cls: Any) -> tuple[str, ...]:
     """Parameters of a constructor, and of its parents' as long as each passes `**kwargs` on."""
@@ -1298,10 +1363,6 @@ def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
         if len(weights) == len(callback.best_weights) and all(map(np.array_equal, weights, callback.best_weights)):
             return int(epochs.index(callback.best_epoch)) + 1
     return None
-
-
-def _is_whole(value: Any) -> bool:
-    return np.ndim(value) == 0 and not isinstance(value, (bool, str)) and value == int(value)
 
 
 def _keeping_routed(init: Callable[..., None]) -> Callable[..., None]:
@@ -1371,7 +1432,7 @@ def _sample(data: _Data) -> Any:
 
         return keras.tree.map_structure(lambda part: part[:1], data.sample)
     row = _inputs.rows(data.X, slice(0, 1))
-    return row.toarray() if hasattr(row, "toarray") else row
+    return row.toarray() if hasattr(row, "toarray") else _inputs.for_keras(row)
 
 
 def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | None:
@@ -1404,6 +1465,30 @@ def _by_rows(belonging: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]
         if values.shape[:1] != (n_rows,):
             raise DataError(f"`{name}` must have an entry for each of the {n_rows} rows of X. Got {values.shape}.")
     return found
+
+
+def _in_batches_of(size: int, arguments: dict[str, Any], n_rows: int, validation_data: Any) -> None:
+    """Sets the batches for a model that takes so many rows at once.
+
+    Raises:
+        ParameterError: Another size was asked for.
+        DataError: The rows do not fill all batches.
+    """
+    for name in ("batch_size", "validation_batch_size"):
+        if arguments[name] not in (None, size):
+            raise ParameterError(
+                f"`{name}` is {arguments[name]}, but the model takes batches of {size} rows: its input has a "
+                f"batch_shape that begins with {size}. Leave `{name}` out, or build it with keras.Input(shape)."
+            )
+        arguments[name] = size
+    held_out = _inputs.n_rows(validation_data[0]) if isinstance(validation_data, tuple) else 0
+    for rows, what in ((n_rows, "to train on"), (held_out, "to validate on")):
+        if rows % size:
+            raise DataError(
+                f"There are {rows} rows {what}, but the model takes batches of exactly {size}: its input has a "
+                f"batch_shape that begins with {size}. Give a multiple of {size} rows, for example the first "
+                f"{rows // size * size}, or build the model with keras.Input(shape)."
+            )
 
 
 def _target_rows(y: Any, index: Any) -> Any:

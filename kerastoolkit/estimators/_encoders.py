@@ -3,12 +3,16 @@
 A subclass may define the properties `feature_encoder` and `target_encoder`, each returning a transformer of
 scikit-learn's kind. The first changes checked rows into what the model takes (one array into several inputs, flat rows
 into pictures); the second takes the place of the `Head`: it encodes `y` for Keras and decodes the model's output.
+Where there is none, code that asks for `target_encoder_` or `feature_encoder_` finds one that does what the estimator
+does by itself.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
+from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.heads import refuse_what_is_no_number
 from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
 
@@ -19,6 +23,53 @@ if TYPE_CHECKING:
 def metadata(encoder: Any) -> dict[str, Any]:
     """What an encoder tells the estimator and the build function: its `get_metadata()`, if it has one."""
     return dict(encoder.get_metadata()) if hasattr(encoder, "get_metadata") else {}
+
+
+class TargetEncoder:
+    """What scikeras calls `target_encoder_`, where no subclass has an encoder of its own: the head, by other names.
+
+    Args:
+        head: The head of the target.
+    """
+
+    def __init__(self, head: Head | HeadGroup) -> None:
+        self._head = head
+
+    def fit(self, y: Any) -> TargetEncoder:
+        """Itself: the head has learned what there is to learn."""
+        return self
+
+    def transform(self, y: Any) -> Any:
+        """What Keras gets of `y`."""
+        return self._head.encode(y)
+
+    def inverse_transform(self, raw: Any, return_proba: bool = False) -> Any:
+        """Predictions from the output of the model, or with `return_proba` probabilities.
+
+        Raises:
+            DivergedError: The output for a row is NaN or infinite.
+        """
+        return self._head.probabilities(raw) if return_proba else self._head.decode(raw)
+
+    def get_config(self) -> dict[str, Any]:
+        """The head that it is made of, as plain Python values."""
+        return {"head": self._head.get_config()}
+
+
+class FeatureEncoder:
+    """What scikeras calls `feature_encoder_`, where no subclass has an encoder of its own: rows stay as they are."""
+
+    def fit(self, X: Any) -> FeatureEncoder:
+        """Itself."""
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The rows as they are."""
+        return X
+
+    def get_config(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
 
 class EncoderHead:
@@ -78,8 +129,14 @@ class EncoderHead:
 
         Raises:
             DivergedError: The output for a row is NaN or infinite.
+            ModelMismatchError: The encoder makes none.
         """
         _refuse_what_is_no_number(raw)
+        if "return_proba" not in inspect.signature(self.encoder.inverse_transform).parameters:
+            raise ModelMismatchError(
+                f"`target_encoder` is a {type(self.encoder).__name__}, whose inverse_transform takes no "
+                "`return_proba`, and so makes no probabilities. Let it take inverse_transform(y, return_proba=False)."
+            )
         return self.encoder.inverse_transform(raw, return_proba=True)
 
     def get_config(self) -> dict[str, Any]:

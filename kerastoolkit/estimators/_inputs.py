@@ -13,8 +13,10 @@ Large arrays are not copied here, nor changed in type: Keras casts batch by batc
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import numbers
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,15 @@ from sklearn.utils.validation import (
 
 from kerastoolkit.builders.heads import SEVERAL_LABELS
 from kerastoolkit.estimators import _hints
+from kerastoolkit.estimators._arrays import (
+    array_of,
+    in_double_precision,
+    is_text,
+    refuse_no_rows,
+    refusing,
+    rows_of,
+    target_of,
+)
 from kerastoolkit.exceptions import DataError
 
 Kind = Literal["array", "structure", "dataset"]
@@ -75,32 +86,28 @@ def _is_dataset(X: Any) -> bool:
 # -- X --------------------------------------------------------------------------------------------------------------
 
 
-def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
+def read_array(estimator: BaseEstimator, X: Any, *, reset: bool, text: bool = False) -> Any:
     """Checks one array, table or sparse matrix, shape `(n, ...)`; sets or compares the estimator's features.
 
+    Args:
+        estimator: The estimator.
+        X: The rows.
+        reset: Whether this is `fit`.
+        text: Whether the model may take text. Defaults to `False`.
+
     Raises:
-        DataError: The table has columns that are not numbers, or numbers too large for a network, or rows are shaped
-            otherwise than in `fit`.
-        ValueError: Anything else that scikit-learn refuses: one axis, no rows, NaN, infinity, complex numbers.
+        DataError: There are no rows, or the table has columns that are not numbers, or numbers too large for a network,
+            or rows are shaped otherwise than in `fit`, or scikit-learn refuses them: NaN, complex numbers, ...
     """
     if _passes_as_it_is(X, largest_number()) and X.ndim >= 2 and X.size:
         known = vars(estimator)
         if "feature_names_in_" in known or not reset and known.get("n_features_in_") != X.shape[1]:
-            validate_data(estimator, X, reset=reset, skip_check_array=True)  # number and names of the features
+            with refusing():  # number and names of the features
+                validate_data(estimator, X, reset=reset, skip_check_array=True)
         elif reset:
             estimator.n_features_in_ = X.shape[1]  # an array has no names, which scikit-learn takes long to find out
     else:
-        if columns := _columns_that_are_not_numbers(X):
-            raise DataError(_hints.on_words_and_dates(X, columns, estimator))
-        try:
-            X = validate_data(
-                estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype="numeric", ensure_min_samples=1
-            )
-        except ValueError as error:
-            if "Input X contains NaN" not in str(error):
-                raise
-            raise DataError(_hints.on_gaps(X, estimator)) from None  # scikit-learn would advise to take another model
-        _refuse_too_large(X, "X", getattr(estimator, "feature_names_in_", None))
+        X = _checked_rows(estimator, X, reset=reset, text=text)
     fitted = getattr(estimator, "_input_shape", None)
     if not reset and fitted is not None and X.shape[1:] != fitted:
         raise DataError(
@@ -108,6 +115,38 @@ def read_array(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
             f"{fitted}."
         )
     return X
+
+
+def _checked_rows(estimator: BaseEstimator, X: Any, *, reset: bool, text: bool) -> Any:
+    """Rows that need a closer look: tables, lists, sparse matrices, and numbers of other types than a network's."""
+    owner = type(estimator).__name__
+    refuse_no_rows(X, owner)
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        # Looked at value by value only where no column is of numbers.
+        of_text = text and len(_columns_that_are_not_numbers(X)) == X.shape[1] > 0 and is_text(np.asarray(X, object))
+    else:
+        X = X if issparse(X) else rows_of(X, owner, text=text)
+        of_text = text and isinstance(X, np.ndarray) and is_text(X)
+    if not of_text and (columns := _columns_that_are_not_numbers(X)):
+        raise DataError(_hints.on_words_and_dates(X, columns, estimator))
+    with refusing(), _gaps_explained(X, estimator):
+        X = validate_data(
+            estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype=object if of_text else "numeric",
+            ensure_min_samples=1,
+        )  # fmt: skip
+    _refuse_too_large(X, "X", getattr(estimator, "feature_names_in_", None))
+    return in_double_precision(X, "X")
+
+
+@contextlib.contextmanager
+def _gaps_explained(X: Any, estimator: BaseEstimator) -> Iterator[None]:
+    """A block of scikit-learn's checks: of gaps it would advise to take another model."""
+    try:
+        yield
+    except ValueError as error:
+        if "Input X contains NaN" not in str(error):
+            raise
+        raise DataError(_hints.on_gaps(X, estimator)) from None
 
 
 def largest_number() -> float:
@@ -123,7 +162,7 @@ def _passes_as_it_is(array: Any, limit: float) -> bool:
     A search hands over every fold for every candidate.
     """
     kind = array.dtype.kind if type(array) is np.ndarray else ""
-    if kind != "f" or array.itemsize < 4 or not array.size:
+    if kind != "f" or array.itemsize not in (4, 8) or not array.size:
         return kind in ("b", "i")
     return bool(-limit <= array.min() and array.max() <= limit)  # neither is so with a NaN
 
@@ -198,7 +237,7 @@ def read_structure(X: Any, fitted: Any = None) -> Any:
     parts = dict(X) if isinstance(X, Mapping) else dict(enumerate(X))
     if not parts:
         raise DataError("X is empty; give one array for each input of the model.")
-    parts = {name: _read_part(name, part) for name, part in parts.items()}
+    parts = {name: _read_part(f"X[{name!r}]", part) for name, part in parts.items()}
     lengths = {name: len(part) for name, part in parts.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"The inputs in X have different numbers of rows: {lengths}.")
@@ -208,10 +247,106 @@ def read_structure(X: Any, fitted: Any = None) -> Any:
     return arrays
 
 
-def _read_part(name: Any, part: Any) -> Any:
-    array = check_array(part, ensure_2d=False, allow_nd=True, dtype=None, input_name=f"X[{name!r}]")
-    _refuse_too_large(array, f"X[{name!r}]")
+def _read_part(name: str, part: Any) -> Any:
+    if part is None:
+        raise DataError(f"{name} is None; give an array for each input of the model.")
+    array = array_of(part, name)
+    if is_text(array):
+        array = array.astype(object)  # for a model that looks words up
+    elif array.dtype == object:
+        try:
+            array = array.astype("float64")
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{name} holds other things than numbers, such as {_first_of_another_kind(array)!r}. Turn them into "
+                "numbers, or give them as an input of their own."
+            ) from None
+    elif array.dtype.kind not in "fiubc":
+        raise DataError(f"{name} has the dtype {array.dtype}, of which no network learns. Turn it into numbers.")
+    with refusing():
+        array = check_array(array, ensure_2d=False, allow_nd=True, dtype=None, input_name=name)
+    if 0 in array.shape[1:]:
+        raise DataError(f"{name} has the shape {array.shape}, whose rows hold no numbers at all.")
+    _refuse_too_large(array, name)
     return array if array.ndim > 1 else array[:, None]
+
+
+def _first_of_another_kind(array: Any) -> Any:
+    return next((one for one in array.flat if not isinstance(one, numbers.Number)), array.flat[0])
+
+
+def check_text(model: Any, X: Any) -> None:
+    """Holds text and numbers against what the inputs of a model take.
+
+    Raises:
+        DataError: An input gets the one where it takes the other; the message names it.
+    """
+    inputs = _types_of_inputs(model)
+    parts = X if isinstance(X, Mapping) else dict(zip(inputs, X if isinstance(X, list) else [X], strict=False))
+    for name, part in parts.items():
+        is_of_text, takes = _is_of_objects(part), inputs.get(name)
+        if takes is None or is_of_text == (takes == "string"):
+            continue
+        which = f"X[{name!r}]" if isinstance(X, Mapping) else "X"
+        if not is_of_text:
+            raise DataError(f"{which} holds {getattr(part, 'dtype', part)!s}, but the model takes text there.")
+        raise DataError(
+            f"{which} holds text, such as {part.flat[0]!r}, but the model takes numbers there ({takes}). Turn the text "
+            "into numbers first, or begin the model with keras.Input(shape, dtype='string') and a layer that looks "
+            "words up, such as keras.layers.StringLookup."
+        )
+
+
+def takes_text(model: Any) -> bool:
+    """Whether an input of a model is known to take text."""
+    return "string" in _types_of_inputs(model).values()
+
+
+def _types_of_inputs(model: Any) -> dict[str, str]:
+    try:
+        return {one.name: str(one.dtype) for one in model.inputs}
+    except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
+        return {}
+
+
+def holds_text(X: Any) -> bool:
+    """Whether checked inputs hold text somewhere."""
+    parts = X.values() if isinstance(X, Mapping) else X if isinstance(X, list) else [X]
+    return any(map(_is_of_objects, parts))
+
+
+def _is_of_objects(part: Any) -> bool:
+    return bool(getattr(part, "dtype", None) == np.dtype(object))  # an encoder of the user's may return anything
+
+
+def for_keras(X: Any) -> Any:
+    """Checked inputs as Keras takes them: numbers as they are, text as tensors.
+
+    Raises:
+        DataError: There is text, and the backend knows none.
+    """
+    import keras
+
+    if not holds_text(X):
+        return X
+    if keras.config.backend() != "tensorflow":
+        raise DataError(
+            f"X holds text, which Keras looks up on TensorFlow alone, and the backend is {keras.config.backend()}. "
+            "Turn it into numbers first, for example by keras.layers.StringLookup before the model."
+        )
+    import tensorflow as tf
+
+    return keras.tree.map_structure(lambda part: tf.constant(part) if _is_of_objects(part) else part, X)
+
+
+def length_of(y: Any) -> int | None:
+    """Number of rows of a target as it was given; None where that is not to be told."""
+    if isinstance(y, Mapping) and not issparse(y):
+        return None
+    try:
+        return int(y.shape[0]) if hasattr(y, "shape") else len(y)
+    except (TypeError, IndexError):  # a single value
+        return None
 
 
 def shapes_of(X: Any) -> Any:
@@ -251,7 +386,7 @@ def n_rows(X: Any) -> int:
 # -- y and weights --------------------------------------------------------------------------------------------------
 
 
-def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
+def read_target(y: Any, X: Any, *, numeric: bool, owner: str, name: str = "y") -> Any:
     """Checks a target: shape `(n,)` or `(n, columns)`, or a dict of such.
 
     Args:
@@ -259,32 +394,30 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
         X: The checked inputs, for the number of rows.
         numeric: Whether `y` must be numbers.
         owner: Name of the estimator's class, for messages.
+        name: How messages name it. Defaults to `"y"`.
 
     Raises:
-        ValueError: `y` is missing, or has NaN, infinite or missing values, or another number of rows than `X`.
+        DataError: `y` is missing, or has NaN, infinite or missing values, or another number of rows than `X`, or holds
+            what is neither a number nor a label.
     """
     if y is None:
-        raise DataError(f"{owner} requires y to be passed, but the target y is None.")
-    if isinstance(y, Mapping):
-        return {name: read_target(target, X, numeric=numeric, owner=owner) for name, target in y.items()}
+        raise DataError(f"{owner} requires y to be passed, but the target {name} is None.")
+    if isinstance(y, Mapping) and not issparse(y):  # one of scipy's formats is a dict
+        if not y:
+            raise DataError(f"`{name}` is an empty dict; give a target for each output of the model.")
+        return {
+            key: read_target(target, X, numeric=numeric, owner=owner, name=f"y[{key!r}]") for key, target in y.items()
+        }
     if _passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
         _check_length(X, y)
         return y
     if _hints.holds_lists_of_labels(y):
-        raise DataError(SEVERAL_LABELS.format("`y` holds lists of labels"))
-    if numeric and np.asarray(y).dtype.kind in "US":
-        raise DataError(
-            f"`y` holds text, such as {np.asarray(y).ravel()[0].item()!r}, but {owner} predicts numbers. For labels "
-            "use KerasClassifier."
+        raise DataError(SEVERAL_LABELS.format(f"`{name}` holds lists of labels"))
+    y = target_of(y, name, owner, numeric=numeric)
+    with refusing():
+        y = check_array(
+            y, ensure_2d=False, allow_nd=True, dtype=None, input_name=name, ensure_min_samples=0, estimator=owner
         )
-    y = check_array(
-        y, ensure_2d=False, allow_nd=True, dtype="numeric" if numeric else None, input_name="y",
-        ensure_min_samples=0, estimator=owner,
-    )  # fmt: skip
-    if y.dtype == object and any(value is None or value != value for value in y.ravel()):
-        raise DataError("Input y contains missing values (None or NaN). Drop those rows or fill them in.")
-    if y.ndim == 0:
-        raise DataError(f"y should be a 1d array of one value a row, got the single value {y!r}.")
     if y.ndim == 2 and y.shape[1] == 1:
         warnings.warn(
             "A column-vector y was passed when a 1d array was expected. Please change the shape of y to "
@@ -298,7 +431,9 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str) -> Any:
 
 
 def _check_length(X: Any, y: Any) -> None:
-    check_consistent_length(list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X, y)
+    first = list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
+    with refusing():
+        check_consistent_length(first, y)
 
 
 def read_weights(sample_weight: Any, X: Any) -> Any:
@@ -308,7 +443,9 @@ def read_weights(sample_weight: Any, X: Any) -> Any:
         ValueError: A wrong shape, a negative weight, or nothing but zeros.
     """
     first = list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
-    weights = _check_sample_weight(sample_weight, first, dtype=np.float64)
+    weights = sample_weight if np.isscalar(sample_weight) else _array_of_weights(sample_weight)
+    with refusing():
+        weights = _check_sample_weight(weights, first, dtype=np.float64)
     if np.any(weights < 0):
         raise DataError(f"`sample_weight` must not be negative; the smallest is {weights.min()}.")
     if not np.any(weights > 0):
@@ -316,10 +453,44 @@ def read_weights(sample_weight: Any, X: Any) -> Any:
     return of_ordinary_size(weights)
 
 
+def _array_of_weights(sample_weight: Any) -> Any:
+    if isinstance(sample_weight, Mapping) and not issparse(sample_weight):
+        raise DataError("`sample_weight` is a dict; give one weight a row, shape (n,), which counts for all targets.")
+    weights = array_of(sample_weight, "sample_weight")
+    if weights.dtype.kind not in "fiub":
+        raise DataError(f"`sample_weight` must hold numbers; got {weights.dtype}, beginning {weights.flat[0]!r}.")
+    return weights
+
+
 def of_ordinary_size(weights: Any) -> Any:
     """The same weights in another unit, where their sum or their products would be no numbers any more."""
     largest = weights.max()
     return weights if 1e-100 < largest < 1e100 else weights / largest
+
+
+def read_classes(classes: Any) -> Any:
+    """All the labels there will be, shape `(n_classes,)`.
+
+    Raises:
+        DataError: They are something else than labels.
+    """
+    labels = target_of(classes, "classes", "A classifier", numeric=False)
+    if labels.ndim != 1:
+        raise DataError(f"`classes` must be a list of labels, (n_classes,); got the shape {labels.shape}.")
+    return labels
+
+
+def true_target(y: Any, *, numeric: bool, owner: str) -> Any:
+    """What predictions are compared with: a target as an array, or a dict of them.
+
+    Raises:
+        DataError: There is none, or it holds what is neither a number nor a label.
+    """
+    if y is None:
+        raise DataError(f"{owner}.score requires y to be passed, but the target y is None.")
+    if isinstance(y, Mapping) and not issparse(y):
+        return {key: true_target(part, numeric=numeric, owner=owner) for key, part in y.items()}
+    return target_of(y, "y", owner, numeric=numeric)
 
 
 # -- sparse rows ----------------------------------------------------------------------------------------------------

@@ -11,22 +11,24 @@ Nothing here knows scikit-learn: an estimator hands in its parameters as plain d
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
 import re
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kerastoolkit import _copies
+from kerastoolkit._values import flag_wanted, fraction_wanted, is_number, is_whole, shown, whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution import strategy
 from kerastoolkit.estimators import _spellings
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import DataError, ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
 DESTINATIONS = (
@@ -47,6 +49,7 @@ DESTINATIONS = (
 # What an estimator hands to a build function that names it, and only where that has no default of its own. All else
 # that it offers (scikeras' "meta", "compile_kwargs" and "params") is always handed over.
 _OFFERED_IF_REQUIRED = ("input_shape", "head", "columns")
+_OF_SCIKERAS = ("meta", "compile_kwargs", "params")
 
 # What Keras called things once, and books and courses still do.
 _OLD_NAMES = {"lr": "learning_rate", "learn_rate": "learning_rate", "nb_epoch": "epochs", "decay": "weight_decay"}
@@ -136,6 +139,9 @@ def _complaint(
         return f"Invalid parameter {name!r} for estimator {owner}: {describe(build)} takes no columns; `tabular` does."
     if routed:
         first = rest.split("__")[0]
+        if destination == "fit" and first in _NOT_FOR_FIT:
+            settable = name == "fit__class_weight" and "class_weight" in declared
+            return None if settable else _not_routed(name, first, owner)
         what, accepted = (describe(build), own) if destination == "model" else _place(destination)
         return (
             f"Invalid parameter {name!r} for estimator {owner}: {what} has no argument {first!r}."
@@ -163,6 +169,16 @@ def _fits(name: str, declared: list[str], build: Callable[..., Any] | None, own:
         accepted = own if destination == "model" else _place(destination)[1]
         return accepted is None or rest.split("__")[0] in accepted
     return True
+
+
+def _not_routed(name: str, argument: str, owner: str) -> str:
+    """What to say of an argument of `Model.fit` that is no setting, or is one of a classifier alone."""
+    instead = {
+        "x": "Rows are given to fit(X, y).",
+        "y": "Targets are given to fit(X, y).",
+        "class_weight": "It has no classes to weigh. Weigh the rows: fit(X, y, sample_weight=...).",
+    }.get(argument, f"Give it to fit: fit(X, y, {argument}=...); a search passes it on from its own fit.")
+    return f"Invalid parameter {name!r} for estimator {owner}: `{argument}` is no setting of the estimator. {instead}"
 
 
 def _place(destination: str) -> tuple[str, Iterable[str] | None]:
@@ -219,6 +235,23 @@ def keras_arguments(method: str) -> frozenset[str]:
     return names - (_NOT_FOR_FIT if method in ("fit", "predict") else {"self"})
 
 
+@contextlib.contextmanager
+def named_below(destination: str) -> Iterator[None]:
+    """A block that calls a function with options: its errors name them as the user of an estimator writes them.
+
+    Args:
+        destination: Where the options were routed to: `"head"`, `"columns"` or `"distribution"`.
+    """
+    names = "|".join(_OPTIONS[destination][1])
+    try:
+        yield
+    except (DataError, ParameterError) as error:
+        said = re.sub(rf"(?<=`)({names})(?=`)|(?<![\w'])({names})(?==)", rf"{destination}__\g<0>", str(error))
+        if said == str(error):
+            raise
+        raise type(error)(said) from error
+
+
 def near_miss(name: str, candidates: Iterable[str]) -> str:
     """A sentence with the names that look like `name`, or nothing."""
     known = sorted(set(candidates))
@@ -244,6 +277,104 @@ def below(parameters: Mapping[str, Any], destination: str) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A number of numpy as a number of Python: grids are made by `np.arange`, layers check for `int`."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+# -- values ---------------------------------------------------------------------------------------------------------
+
+
+def complaints(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A sentence for each argument of `Model.fit` or `predict` that no program could train or predict with.
+
+    Args:
+        values: Values by name; names that nothing is known of are passed over.
+        prefix: What the user writes before the name, such as `"fit__"`. Defaults to nothing.
+    """
+    found = [_RULES[name](prefix + name, value) for name, value in values.items() if name in _RULES]
+    return [sentence for sentence in found if sentence is not None]
+
+
+def check_values(values: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuses values that `complaints` has something to say of.
+
+    Raises:
+        ParameterError: One line for each.
+    """
+    found = complaints(values, prefix)
+    if found:
+        raise ParameterError("\n".join(found))
+
+
+def _rows_a_step(name: str, value: Any) -> str | None:
+    if value is None or (is_whole(value) and value == -1):  # scikeras' spelling of "all rows at once"
+        return None
+    return whole_number_wanted(name, value, otherwise=", -1 for all rows, or None")
+
+
+def _whole_or_none(name: str, value: Any) -> str | None:
+    return None if value is None else whole_number_wanted(name, value, otherwise=", or None")
+
+
+def _epochs_with_validation(name: str, value: Any) -> str | None:
+    several = list(value) if isinstance(value, (list, tuple, set, frozenset, range, np.ndarray)) else None
+    if several is not None and several and all(is_whole(one) and one >= 1 for one in several):
+        return None
+    return whole_number_wanted(name, value, otherwise=", or a list of the numbers of epochs")
+
+
+def _flag_or_none(name: str, value: Any) -> str | None:
+    return None if value is None else flag_wanted(name, value)
+
+
+def _verbosity(name: str, value: Any) -> str | None:
+    known = (is_whole(value) or isinstance(value, (bool, str))) and value in (0, 1, 2, "auto")
+    return None if known else f"`{name}` must be 0, 1, 2 or 'auto'; got {shown(value)}."
+
+
+def _weights_of_losses(name: str, value: Any) -> str | None:
+    several = list(value.values()) if isinstance(value, Mapping) else value
+    several = several if isinstance(several, (list, tuple)) else [several]
+    if value is None or (several and all(is_number(plain(one)) for one in several)):
+        return None
+    return f"`{name}` must be a number, or a list or dict of one for each output; got {shown(value)}."
+
+
+_RULES: dict[str, Callable[[str, Any], str | None]] = {
+    "epochs": _whole_or_none,
+    "batch_size": _rows_a_step,
+    "validation_batch_size": _rows_a_step,
+    "validation_split": fraction_wanted,
+    "shuffle": flag_wanted,
+    "warm_start": flag_wanted,
+    "train_embedding": flag_wanted,
+    "verbose": _verbosity,
+    "initial_epoch": lambda name, value: whole_number_wanted(name, value, at_least=0),
+    "steps_per_epoch": _whole_or_none,
+    "validation_steps": _whole_or_none,
+    "validation_freq": _epochs_with_validation,
+    "steps": _whole_or_none,  # of predict
+    "steps_per_execution": lambda name, value: whole_number_wanted(name, value),
+    "run_eagerly": _flag_or_none,
+    "auto_scale_loss": flag_wanted,
+    "jit_compile": lambda name, value: None if str(value) == "auto" else _flag_or_none(name, value),
+    "loss_weights": _weights_of_losses,
+}
+
+
+def check_random_state(value: Any) -> None:
+    """Refuses what is neither a seed nor a generator that seeds are drawn from.
+
+    Raises:
+        ParameterError: It is something else; the message says what may be given.
+    """
+    if value is None or value is np.random or isinstance(value, np.random.RandomState):
+        return
+    if is_whole(value) and 0 <= value < 2**32:
+        return
+    instead = " Draw a seed from it: int(generator.integers(2**32))." if isinstance(value, np.random.Generator) else ""
+    raise ParameterError(
+        f"`random_state` must be a whole number from 0 to {2**32 - 1}, a numpy.random.RandomState or None; got "
+        f"{shown(value)}.{instead}"
+    )
 
 
 # -- the build function ---------------------------------------------------------------------------------------------
@@ -283,8 +414,12 @@ def call_arguments(
     # What trains is a copy, so that the next fit starts fresh.
     arguments = {name: _copies.fresh(value, name) for name, value in arguments.items()}
     for name, make in offered.items():
-        wanted = name in parameters and name not in arguments
-        if wanted and (name not in _OFFERED_IF_REQUIRED or parameters[name].default is inspect.Parameter.empty):
+        named = name in parameters and (
+            name not in _OFFERED_IF_REQUIRED or parameters[name].default is inspect.Parameter.empty
+        )
+        # scikeras hands its three to every function of `**kwargs`, where others would not know what to do with them.
+        read = takes_any and name in _OF_SCIKERAS and name in _strings_in(build)
+        if (named or read) and name not in arguments:
             arguments[name] = make()
     missing = [
         name
@@ -299,6 +434,17 @@ def call_arguments(
             f"the estimator ({missing[0]}=... or model__{missing[0]}=...), or give the argument a default."
         )
     return arguments
+
+
+def _strings_in(build: Callable[..., Any]) -> set[str]:
+    """The text in a function's code, such as the names of what it takes out of its `**kwargs`."""
+    codes = [getattr(getattr(build, "func", build), "__code__", None)]  # of a functools.partial, too
+    found: set[str] = set()
+    while codes:
+        constants = getattr(codes.pop(), "co_consts", ())
+        found |= {constant for constant in constants if isinstance(constant, str)}
+        codes += [constant for constant in constants if isinstance(constant, types.CodeType)]
+    return found
 
 
 def _signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -356,7 +502,8 @@ def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
 
     if isinstance(spec, str):
         spec = _class_of_name(spec, keras.optimizers, keras.optimizers.Optimizer, "optimizer")
-    return _make(spec, _nested(options), "optimizer")
+    made = _make(spec, _nested(options), "optimizer")
+    return made if isinstance(made, keras.optimizers.Optimizer) else _checked(made, keras.optimizers, "optimizer")
 
 
 def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
@@ -458,6 +605,22 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     return made
 
 
+def given_callbacks(given: Any) -> list[Any]:
+    """The callbacks of a call of fit, which are used as they are.
+
+    Raises:
+        ParameterError: Something is no callback.
+    """
+    several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
+    for one in several:
+        if not _is_callback(one) or inspect.isclass(one):
+            raise ParameterError(
+                f"`callbacks` holds {shown(one)}, which is no Keras callback. Give fit(callbacks=[...]) instances of "
+                "keras.callbacks.Callback."
+            )
+    return several
+
+
 class _Options:
     """Options routed below a name, and the value given for the name itself, if any."""
 
@@ -498,6 +661,8 @@ def _resolved(value: Any) -> Any:
 
 def _make_each(spec: Any, options: dict[str, Any], what: str, room: Any, kind: type) -> Any:
     """Makes one thing, or each of a list or dict; options by place, key or class name, or for all."""
+    if isinstance(spec, (list, tuple, Mapping)) and not spec and what == "loss":
+        raise ParameterError(f"`loss` is {spec!r}, without any loss in it. Give a name, or leave it out.")
     if not isinstance(spec, (list, tuple, Mapping)):
         return _make(_find(spec, room, kind, what) if options else _checked(spec, room, what), options, what)
     entries = _named(spec)
@@ -526,7 +691,16 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
     if inspect.isclass(spec):
         _check_options(spec, options, what)
         positional = [options[name] for name in sorted(name for name in options if name.isdigit())]
-        return spec(*positional, **{name: value for name, value in options.items() if not name.isdigit()})
+        named = {name: value for name, value in options.items() if not name.isdigit()}
+        if spec.__module__.startswith("keras."):
+            _check_numbers(spec, named, what)
+        try:
+            return spec(*positional, **named)
+        except (TypeError, ValueError) as error:
+            if not options or not spec.__module__.startswith("keras."):
+                raise
+            given = ", ".join([*map(shown, positional), *(f"{name}={shown(value)}" for name, value in named.items())])
+            raise ParameterError(f"`{what}` cannot be made: {spec.__name__}({given}). {error}") from error
     if isinstance(spec, NotLoaded):
         spec()
     if _copies.is_configured(spec):
@@ -539,6 +713,21 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
             f"Give `{what}` as a class or an instance."
         )
     return spec
+
+
+# Numbers that Keras takes unseen and stumbles over while it trains; by default there are none.
+_NUMBERS_OR_NONE = ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay")
+
+
+def _check_numbers(kind: type, options: Mapping[str, Any], what: str) -> None:
+    """Refuses what is no number, and can make none, where one of Keras' classes has a number."""
+    for name, value in options.items():
+        parameter = _signature(kind).get(name)
+        is_of_number = name in _NUMBERS_OR_NONE or isinstance(getattr(parameter, "default", None), float)
+        of_classes = name == "alpha" and isinstance(value, (list, tuple))  # of a focal loss
+        may_be = value is None or isinstance(value, (int, float)) or callable(value) or hasattr(value, "dtype")
+        if is_of_number and not (may_be or of_classes):
+            raise ParameterError(f"`{what}__{name}` must be a number; got {shown(value)}.")
 
 
 def _check_options(kind: type, options: Iterable[str], what: str) -> None:
@@ -565,12 +754,19 @@ def _find(spec: Any, room: Any, kind: type, what: str) -> Any:
 
 
 def _checked(spec: Any, room: Any, what: str) -> Any:
-    if isinstance(spec, str) and spec not in ("accuracy", "acc", "crossentropy", "ce"):
-        try:
-            room.get(spec)
-        except ValueError:
-            names = [_snake(name) for name in dir(room) if name[0].isupper()]
-            raise ParameterError(f"`{what}` is {spec!r}, which Keras does not know.{near_miss(spec, names)}") from None
+    by_keras = isinstance(spec, str) and spec in ("accuracy", "acc", "crossentropy", "ce")  # which finds the right one
+    if spec is None or by_keras or (callable(spec) and what != "optimizer"):
+        return spec
+    try:
+        room.get(spec)
+    except (ValueError, TypeError, KeyError):
+        if not isinstance(spec, str):
+            raise ParameterError(
+                f"`{what}` is {shown(spec)}, which Keras does not know. Give a name, a class or an instance of "
+                f"{room.__name__}."
+            ) from None
+        names = [_snake(name) for name in dir(room) if name[0].isupper()]
+        raise ParameterError(f"`{what}` is {spec!r}, which Keras does not know.{near_miss(spec, names)}") from None
     return spec
 
 

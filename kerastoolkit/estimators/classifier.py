@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -12,8 +13,11 @@ from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 
+from kerastoolkit._values import shown
 from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.builders.heads import weights_of_labels
 from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -81,7 +85,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes. `None` trains
             without any, also where options of theirs are set (`callbacks__patience`), as in a grid over
             `[None, EarlyStopping]`. Defaults to `()`: none.
-        class_weight: Weight by label, a list of such dicts for several targets, or `"balanced"`. Defaults to `None`.
+        class_weight: A dict, or a pandas Series, of weights by label: finite numbers, 0 or more, and 1 for a label that
+            is not named; a list of such for several targets; or `"balanced"`. Defaults to `None`.
         warm_start: Whether `fit` goes on training the model of the last `fit`. Defaults to `False`.
         random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
             `validation_split`; the generators of the process are put back afterwards. Defaults to `None`: they are
@@ -241,6 +246,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         """
         if _inputs.kind_of(X) == "dataset":
             X, y = self._gathered(X)
+        y = _inputs.true_target(y, numeric=False, owner=type(self).__name__)
         options = _parameters.below(self._params, "score")
         if isinstance(getattr(self, "head_", None), HeadGroup) and type(self).scorer is KerasClassifier.scorer:
             predicted, true = self.predict(X), y
@@ -250,7 +256,9 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             else:
                 pairs = list((np.asarray(true) == predicted).T)
             return float(np.average(np.all(pairs, axis=0), weights=sample_weight))
-        return float(self.scorer(y, self.predict(X), sample_weight=sample_weight, **options))
+        predicted = self.predict(X)
+        with refusing() if type(self).scorer is KerasClassifier.scorer else contextlib.nullcontext():
+            return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
 
     @staticmethod
     def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:
@@ -295,28 +303,65 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         if class_weight is None:
             of_head = getattr(self.head_, "sample_weight", None)  # an encoder of the user's has none
             by_class = None if of_head is None else of_head(y)
-            return weights if by_class is None else by_class if weights is None else weights * by_class
-        if not isinstance(class_weight, (Mapping, list)) and class_weight != "balanced":
+        else:
+            by_class = self._weights_by_class(class_weight, y)
+        if by_class is None:
+            return weights
+        made = by_class if weights is None else weights * _inputs.of_ordinary_size(by_class)
+        if not made.any():
+            raise DataError("`class_weight` and `sample_weight` leave no row to learn from: all weigh 0.")
+        return made
+
+    def _weights_by_class(self, class_weight: Any, y: Any) -> Any:
+        """Weights of rows, shape `(n,)`, from those of the classes of each target."""
+        head = self.head_
+        if isinstance(head, Head) and head.kind != "multilabel":
+            return _of_one_target(class_weight, np.asarray(head.classes), head.class_numbers(y))
+        labels: list[Any]
+        if isinstance(head, Head):
+            labels = [(np.arange(2), column.astype(int)) for column in np.asarray(y).T]
+        elif isinstance(head, HeadGroup):
+            pairs = list(zip(head.heads, head.split(y), strict=True))
+            if head.names is not None:  # which may be in the order of the model
+                by_name = dict(zip(head.names, pairs, strict=True))
+                pairs = [by_name[name] for name in y if name in by_name]
+            labels = [
+                None if part.classes is None else (part.classes, part.class_numbers(column)) for part, column in pairs
+            ]
+        elif np.ndim(y) == 1:
+            return _of_one_target(class_weight, *np.unique(y, return_inverse=True))
+        else:
+            labels = [np.unique(column, return_inverse=True) for column in np.asarray(y).T]
+        each = [class_weight] * len(labels) if _is_balanced(class_weight) else class_weight
+        if not isinstance(each, (list, tuple)) or len(each) != len(labels):
             raise ParameterError(
-                f"`class_weight` must be a dict of weights by label, a list of them for several targets, 'balanced' or "
-                f"None; got {class_weight!r}."
+                f"`class_weight` must be a list of {len(labels)} dicts of weights by label, one for each column or "
+                f"target of `y`, or 'balanced'; got {shown(class_weight)}."
             )
-        if isinstance(class_weight, Mapping) and isinstance(self.head_, Head) and not self.head_.one_hot:
-            known = np.asarray(self.head_.classes).tolist()
-            unknown = [label for label in class_weight if label not in known]
-            if unknown:
-                raise ParameterError(f"`class_weight` has weights for {unknown}; the classes are {known}.")
-        target = np.argmax(y, axis=1) if getattr(self.head_, "one_hot", False) else y
-        target = np.column_stack(list(target.values())) if isinstance(target, Mapping) else target
-        by_class = compute_sample_weight(class_weight, target)
-        return by_class if weights is None else weights * by_class
+        found = [_of_one_target(one, *some) for one, some in zip(each, labels, strict=True) if some and one is not None]
+        return np.prod(found, axis=0) if found else None
 
     def _numbered(self, class_weight: Any) -> Any:
-        if class_weight == "balanced":
+        if class_weight is None:
+            return None
+        if _is_balanced(class_weight):
             raise ParameterError("`class_weight='balanced'` needs all labels at once; give a dict for a data set.")
-        return class_weight
+        if not isinstance(self.head_, Head) or self.head_.kind == "multilabel":
+            raise ParameterError("`class_weight` weighs rows of a data set by one class each; these have several.")
+        return dict(enumerate(weights_of_labels(class_weight, np.asarray(self.head_.classes)).tolist()))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _is_balanced(class_weight: Any) -> bool:
+    return isinstance(class_weight, str) and class_weight == "balanced"
+
+
+def _of_one_target(class_weight: Any, classes: Any, numbers: Any) -> Any:
+    """Weights of rows from the numbers of their classes."""
+    if _is_balanced(class_weight):
+        return compute_sample_weight("balanced", numbers)
+    return weights_of_labels(class_weight, classes)[numbers]

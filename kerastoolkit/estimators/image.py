@@ -119,8 +119,8 @@ class _ImageEstimator(KerasEstimator):
     def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
         return self._whole if self.strategy == "fine_tune" else builders.get("mlp")
 
-    def _check_values(self, split: Any) -> None:
-        super()._check_values(split)
+    def _check_values(self) -> None:
+        super()._check_values()
         if self.strategy not in ("features", "fine_tune"):
             raise ParameterError(f"`strategy` must be 'features' or 'fine_tune'; got {self.strategy!r}.")
         if self.batch_norm not in ("inference", "training", None):
@@ -170,7 +170,7 @@ class _ImageEstimator(KerasEstimator):
         train: bool = True,
         classes: Any = None,
     ) -> Self:
-        self._check_values(self._validation_split(fit_params))
+        self._check_values()
         if continuing and self._is_whole != (self.strategy == "fine_tune"):
             raise ParameterError("`strategy` was changed since the last fit; set warm_start=False to start anew.")
         X, y = _with_labels(X, y, self._task)
@@ -220,7 +220,11 @@ class _ImageEstimator(KerasEstimator):
             verbose=0, warm_start=False,
         )  # fmt: skip
         for_fit = ("callbacks", "fit")
-        first._params = {name: value for name, value in first._params.items() if name.split("__")[0] not in for_fit}
+        first._params = {
+            name: value
+            for name, value in first._params.items()
+            if name.split("__")[0] not in for_fit or name == "fit__class_weight"
+        }
         return first._fit(X, y, sample_weight, None, {}, continuing=False, train=train, classes=classes)
 
     def _extractor_arguments(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -11,6 +12,7 @@ from sklearn.metrics import r2_score
 
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._base import KerasEstimator
 
 
@@ -79,13 +81,15 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         """
         if _inputs.kind_of(X) == "dataset":
             X, y = self._gathered(X)
+        y = _inputs.true_target(y, numeric=True, owner=type(self).__name__)
         predicted = self.predict(X)
         if isinstance(predicted, dict):
             y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))
         if np.ndim(predicted) > 2:  # R2 of each number of a row, as of columns
             y, predicted = np.reshape(y, (len(predicted), -1)), predicted.reshape(len(predicted), -1)
         options = _parameters.below(self._params, "score")
-        return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
+        with refusing() if type(self).scorer is KerasRegressor.scorer else contextlib.nullcontext():
+            return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
 
     @staticmethod
     def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:

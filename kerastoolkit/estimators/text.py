@@ -13,12 +13,13 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import _keras, builders
+from kerastoolkit._values import whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.text import FIRST, Vocabulary, learn_vocabulary
 from kerastoolkit.data.vectors import check_source, read_vectors
 from kerastoolkit.estimators import _inputs, _parameters
-from kerastoolkit.estimators._base import _Data, _is_whole
+from kerastoolkit.estimators._base import _Data
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ModelMismatchError, ParameterError
 from kerastoolkit.training.network import Recipe
@@ -207,13 +208,13 @@ class TextClassifier(KerasClassifier):
     def _takes_vectors(self) -> bool:
         return self.embedding is not None and not (isinstance(self.embedding, str) and self.embedding == "learned")
 
-    def _check_values(self, split: Any) -> None:
-        super()._check_values(split)
-        problems = []
+    def _check_values(self) -> None:
+        super()._check_values()
+        problems: list[str] = []
         for name in ("max_words", "min_count", "length", "ngrams"):
             value = getattr(self, name)
-            if not (name == "length" and value is None) and (value is None or not _is_whole(value) or value < 1):
-                problems.append(f"`{name}` must be a whole number of at least 1; got {value!r}.")
+            if not (name == "length" and value is None):
+                problems += filter(None, [whole_number_wanted(name, value)])
         given = {name.removeprefix("model__") for name in self._params}
         build, ordered = self._build_function(self.model, self.build_fn), self._takes_order()
         if "vocabulary_size" in given:

@@ -1019,6 +1019,8 @@ def unsupported(model: keras.Model) -> str | None:
             return f"{kind.__name__} has a `{name}` of its own"
     if model.run_eagerly:
         return "the model runs eagerly"
+    if _keras.fixed_batch(model) is not None:
+        return "the model takes batches of one size"
     if model.jit_compile and backend == "tensorflow":
         return "the model is compiled with jit_compile"
     optimizer = model.optimizer
@@ -1112,7 +1114,8 @@ def assign(model: keras.Model, state: State) -> None:
 def clone(model: keras.Model) -> keras.Model:
     """A compiled model of the same structure, with other weights."""
 
-    copy = type(model).from_config(model.get_config())
+    with _keras.without_tensorflow():
+        copy = type(model).from_config(model.get_config())
     arguments = _keras.compile_arguments(model)
     if arguments is None:
         raise ValueError("the model was compiled in a way of its own")

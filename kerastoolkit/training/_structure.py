@@ -243,6 +243,11 @@ def structure_of(model: keras.Model, origin: Any = None) -> Structure:
     Returns:
         The structure. A model about which too little is known is of a structure of its own.
     """
+    with _keras.without_tensorflow():
+        return _structure_of(model, origin)
+
+
+def _structure_of(model: keras.Model, origin: Any) -> Structure:
     import keras
 
     try:

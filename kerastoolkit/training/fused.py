@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit._values import is_whole, whole_number_wanted
 from kerastoolkit._words import printable
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.exceptions import DataError, ParameterError
@@ -238,7 +239,7 @@ def fit_many(
                 _train_turn(turn, told)
             elif group[0] == "Model.fit":
                 _by_keras(turn[0], told)
-            told(*((run, run.fit.epochs) for run in turn))
+            told(*((run, run.epochs) for run in turn))
             if finished is not None:
                 finished([run.fit for run in turn], [run.trained for run in turn])
     return [run.trained for run in runs]
@@ -281,7 +282,7 @@ class _Told:
     ) -> None:
         self._watch, self._judge, self._meanwhile = watch, judge, meanwhile
         self.in_all = 1.0  # times as many fits like these as there are here
-        self._epochs = sum(run.fit.epochs for run in runs)
+        self._epochs = sum(run.epochs for run in runs)
         self._done: dict[_Run, int] = {}
 
     def __call__(self, *runs: tuple[_Run, int]) -> None:
@@ -448,6 +449,7 @@ class _Run:
 
     def _prepare(self, casts: _Casts) -> None:
         fit = self.fit
+        _refuse_odd_sizes(fit)
         _refuse_no_rows(fit)
         reason = _not_for_a_program(fit)
         rows = None
@@ -474,6 +476,11 @@ class _Run:
         self.sizes = fit.batch_size or 32, fit.validation_batch_size or fit.batch_size or 32
         form = _program.form_of(rows), self.validation and _program.form_of(self.validation)
         self.group = (id(self.program), form, self.sizes)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs to count for it; none for what was refused, since they need be no number."""
+        return self.fit.epochs if is_whole(self.fit.epochs) else 0
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
@@ -720,6 +727,19 @@ def _rows(x: Any, y: Any, weights: Any, casts: _Casts) -> Rows:
     if len(lengths) != 1:
         raise ValueError(f"Data must have the same number of rows in all its parts; found {sorted(lengths)}.")
     return rows
+
+
+def _refuse_odd_sizes(fit: Fit) -> None:
+    """Refuses numbers that a program would take and Keras would not, or the other way round."""
+    sizes = {"batch_size": fit.batch_size, "validation_batch_size": fit.validation_batch_size}
+    found = [
+        *(whole_number_wanted(name, size, otherwise=", or None") for name, size in sizes.items() if size is not None),
+        whole_number_wanted("epochs", fit.epochs),
+        whole_number_wanted("initial_epoch", fit.initial_epoch, at_least=0),
+    ]
+    problems = [sentence for sentence in found if sentence is not None]
+    if problems:
+        raise ParameterError("\n".join(problems))
 
 
 def _refuse_no_rows(fit: Fit) -> None:

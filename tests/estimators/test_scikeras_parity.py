@@ -30,6 +30,7 @@ from sklearn.preprocessing import FunctionTransformer, LabelEncoder, OneHotEncod
 
 from kerastoolkit import KerasClassifier, KerasRegressor, from_scikeras
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training import isolated
 
 X, y = make_classification(60, 6, n_informative=4, random_state=0)
 X3, y3 = make_classification(60, 6, n_informative=4, n_classes=3, random_state=0)
@@ -161,6 +162,20 @@ def test_a_function_that_takes_any_keywords_is_given_its_own() -> None:
 
     estimator = classifier(model=build, hidden=3).fit(X, y)
     assert estimator.model_.layers[0].units == 3
+
+
+def test_a_function_of_any_keywords_finds_those_of_scikeras_that_it_reads() -> None:
+    def build(**options: Any) -> keras.Model:
+        model = get_clf(options["meta"], hidden_layer_sizes=(options["params"]["hidden"],))
+        model.compile(**{name: options["compile_kwargs"][name] for name in ("loss", "optimizer", "metrics")})
+        return model
+
+    def others(hidden: int, **options: Any) -> keras.Model:
+        assert not options  # what a function does not read, it may not know what to do with
+        return get_clf({"n_features_in_": 6, "target_type_": "binary"}, hidden_layer_sizes=(hidden,))
+
+    for function in (build, others):
+        assert classifier(model=function, hidden=3).fit(X, y).model_.layers[0].units == 3
 
 
 @pytest.mark.parametrize(
@@ -317,6 +332,74 @@ def test_an_overridden_target_encoder_encodes_decodes_and_tells_its_metadata() -
     assert_array_equal(estimator.target_encoder_.encoders_[1].classes_, [0, 1, 2])
     assert estimator.predict(X).shape == (60, 2) and estimator.predict_proba(X).shape == (60, 4)
     assert estimator.score(X, target) == np.mean(estimator.predict(X) == target)
+
+
+class YesOrNo(TransformerMixin, BaseEstimator):
+    """Text as numbers, for one output."""
+
+    def fit(self, y: Any) -> YesOrNo:
+        self.labels_ = LabelEncoder().fit(y)
+        return self
+
+    def transform(self, y: Any) -> Any:
+        return self.labels_.transform(y)[:, None]
+
+    def inverse_transform(self, y: Any, return_proba: bool = False) -> Any:
+        return np.hstack([1 - y, y]) if return_proba else self.labels_.inverse_transform((y[:, 0] > 0.5).astype(int))
+
+    def get_metadata(self) -> dict[str, Any]:
+        return {"classes_": self.labels_.classes_, "n_classes_": 2, "n_outputs_expected_": 1}
+
+
+NAMES = np.where(y == 1, "yes", "no")
+
+
+def test_a_build_function_beside_an_encoder_reads_that_there_is_no_loss() -> None:
+    class Encoded(KerasClassifier):
+        @property
+        def target_encoder(self) -> Any:
+            return YesOrNo()
+
+    def build(meta: dict[str, Any], compile_kwargs: dict[str, Any]) -> keras.Model:
+        assert compile_kwargs["metrics"] is None and compile_kwargs["run_eagerly"] is False
+        model = get_clf({**meta, "target_type_": "binary"})
+        model.compile(loss=compile_kwargs["loss"] or "hinge", optimizer=compile_kwargs["optimizer"])
+        return model
+
+    assert Encoded(build).fit(X, NAMES).model_.loss == "hinge"
+    given = Encoded(build, loss="binary_crossentropy", random_state=0).fit(X, NAMES)
+    assert given.model_.loss == "binary_crossentropy"
+    assert_allclose(given.predict_proba(X)[:, 1], given.model_.predict(X, verbose=0)[:, 0], atol=1e-6)
+
+
+def test_a_subclass_chooses_its_encoder_by_what_is_known_of_the_target() -> None:
+    class Chooses(KerasClassifier):
+        @property
+        def target_encoder(self) -> Any:
+            assert self.classes_ is None and self.y_ndim_ == 1 and self.n_features_in_ == 6
+            return YesOrNo() if self.y_dtype_.kind == "U" else super().target_encoder
+
+    named, numbered = (Chooses(get_clf, loss="binary_crossentropy").fit(X, target) for target in (NAMES, y))
+    assert isinstance(named.target_encoder_, YesOrNo) and set(named.predict(X)) <= {"yes", "no"}
+    assert not isinstance(numbered.target_encoder_, YesOrNo) and numbered.predict(X).dtype == y.dtype
+
+    class Mistyped(KerasClassifier):
+        @property
+        def target_encoder(self) -> Any:
+            return self.encoder_that_is_not_there
+
+    with pytest.raises(AttributeError, match="encoder_that_is_not_there"):  # and not trained without it
+        Mistyped(get_clf, loss="binary_crossentropy").fit(X, NAMES)
+
+
+def test_without_encoders_those_of_the_known_names_do_what_the_estimator_does() -> None:
+    estimator = KerasClassifier(get_clf).fit(X3, y3 + 5)
+    raw = estimator.model_.predict(X3, verbose=0)
+    assert_array_equal(estimator.target_encoder_.inverse_transform(raw), estimator.predict(X3))
+    shares = estimator.target_encoder_.inverse_transform(raw, return_proba=True)
+    assert_allclose(shares, estimator.predict_proba(X3), atol=1e-6)
+    assert_array_equal(estimator.target_encoder_.transform(y3 + 5), y3)
+    assert estimator.feature_encoder_.transform(X3) is X3
 
 
 def test_without_an_encoder_several_targets_need_nothing_but_two_outputs() -> None:
@@ -975,6 +1058,40 @@ for target, units in ((number, 1), (np.column_stack([number, -number]), 2)):
 
 
 @pytest.mark.backend("tensorflow")
+def test_everything_that_scikeras_hands_to_a_build_function_is_handed_over(bridge: Any) -> None:
+    bridge(
+        """
+handed = {}
+
+def build(meta, compile_kwargs, params):
+    handed[current] = set(meta), set(compile_kwargs), set(params)
+    numbers = meta["target_type_"].startswith("continuous")
+    units = meta["n_outputs_"] if numbers else 1 if meta["target_type_"] == "binary" else meta["n_classes_"]
+    activation = None if numbers else "softmax" if meta["target_type_"].startswith("multiclass") else "sigmoid"
+    model = dense(units, activation)
+    model.compile(optimizer=compile_kwargs["optimizer"], loss=compile_kwargs["loss"], metrics=compile_kwargs["metrics"])
+    return model
+
+cases = {
+    "binary": ("KerasClassifier", y, "binary_crossentropy", {}),
+    "text": ("KerasClassifier", np.where(y == 1, "yes", "no"), "binary_crossentropy", {"metrics": "accuracy"}),
+    "multiclass": ("KerasClassifier", y3, "sparse_categorical_crossentropy", {"compile__loss_weights": [1.0]}),
+    "one-hot": ("KerasClassifier", np.eye(3)[y3], "categorical_crossentropy", {"run_eagerly": True}),
+    "multilabel": ("KerasClassifier", np.column_stack([y, 1 - y, y]), "binary_crossentropy", {}),
+    "number": ("KerasRegressor", number, "mse", {"optimizer": "sgd", "optimizer__momentum": 0.5}),
+    "numbers": ("KerasRegressor", np.column_stack([number, -number]), "mse", {"compile__weighted_metrics": ["mae"]}),
+}
+for name, (kind, target, loss, more) in cases.items():
+    for ours, module in enumerate((theirs_, __import__("kerastoolkit"))):
+        current = name, ours
+        getattr(module, kind)(build, loss=loss, verbose=0, epochs=1, **more).fit(X, target)
+    for theirs, of_ours in zip(handed[name, 0], handed[name, 1]):
+        assert theirs <= of_ours, (name, theirs - of_ours)
+"""
+    )
+
+
+@pytest.mark.backend("tensorflow")
 def test_an_unfitted_scikeras_estimator_keeps_its_parameters_and_trains_the_same_optimizer(bridge: Any) -> None:
     bridge(
         """
@@ -1061,6 +1178,31 @@ refused(theirs_.BaseWrapper(dense), "BaseWrapper")
 def test_what_is_not_of_scikeras_is_refused() -> None:
     with pytest.raises(ParameterError, match="must be a scikeras KerasClassifier or KerasRegressor; got a KerasReg"):
         from_scikeras(KerasRegressor())
+
+
+# -- what is not there ------------------------------------------------------------------------------------------------
+
+
+def test_absent_names_of_losses_and_metrics_are_found_by_keras_itself() -> None:
+    assert keras.losses.get("MeanSquaredError").name == keras.losses.get("mse").__name__ == "mean_squared_error"
+    assert isinstance(keras.metrics.get("AUC"), AUC)
+
+
+def test_absent_seeding_of_the_process_is_a_block_that_puts_everything_back() -> None:
+    before = np.random.get_state()[1].copy()
+    drawn = []
+    for _ in range(2):
+        with isolated(7):
+            drawn.append((float(np.random.rand()), float(keras.random.uniform(()))))
+    assert drawn[0] == drawn[1]
+    assert_array_equal(before, np.random.get_state()[1])
+
+
+def test_absent_arguments_of_fit_that_are_no_settings_say_where_they_go() -> None:
+    for name, value in {"sample_weight": np.ones(60), "validation_data": (X, y)}.items():
+        with pytest.raises(ParameterError, match=rf"Give it to fit: fit\(X, y, {name}=...\)"):
+            classifier(**{f"fit__{name}": value}).fit(X, y)
+        classifier().fit(X, y, **{name: value})
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
