@@ -55,6 +55,7 @@ __all__ = [
     "load_weights",
     "optimizer_by_depth",
     "unfreeze",
+    "update_batch_norm",
 ]
 
 # Pictures that go through a network at once. Always so many, filled up: the result of a row then hangs on no other.
@@ -832,8 +833,8 @@ def unfreeze(
         amount: How many: a whole number of layers, a fraction of them, or the name of the lowest layer or block to
             train. Defaults to `1.0`: all.
         batch_norm: `"inference"` keeps the statistics of BatchNormalization and its weights as they are; `"training"`
-            lets those of the unfrozen layers follow the new data, with a momentum of at most 0.9. Defaults to
-            `"inference"`.
+            lets those of the unfrozen layers follow the new data, with a momentum of at most 0.9: call
+            `update_batch_norm` when the training is over. Defaults to `"inference"`.
 
     Returns:
         The layers with weights that train now, from the bottom to the top.
@@ -853,6 +854,52 @@ def unfreeze(
             # At the 0.999 of many networks the statistics would follow thousands of steps behind the weights.
             layer.momentum = min(layer.momentum, 0.9)
     return [layer for layer in layers if layer.trainable_weights]
+
+
+def update_batch_norm(model: keras.Model, X: Any, *, batch_size: int = 32, most: int = 2048) -> None:
+    """Computes the statistics of BatchNormalization anew, for the weights as they are now.
+
+    While a network trains, the means and variances that it will predict with are running averages: each step changes
+    the weights, so that most of an average is about weights that are gone. With a large learning rate that is enough to
+    make a good network predict badly after one epoch and well after the next. Here they are the averages over batches
+    of training rows with the final weights ("precise" batch normalization: Wu and Johnson, "Rethinking 'Batch' in
+    BatchNorm", 2021, arXiv:2105.07576). `ImageClassifier` and `ImageRegressor` do this at the end of `fit`.
+
+    Layers that are frozen (`trainable=False`) keep theirs. All other layers work as while training: pictures are
+    augmented, units dropped.
+
+    Example:
+
+    >>> model.fit(X, y, epochs=5)
+    >>> update_batch_norm(model, X)
+
+    Args:
+        model: A trained model with one input.
+        X: Rows that it was trained on, shape `(n, ...)`.
+        batch_size: Rows of a batch; best as many as in training. Defaults to `32`.
+        most: Rows at most; so many are drawn from `X`, always the same ones. Defaults to `2048`.
+    """
+    import keras
+
+    layers = [layer for layer in _layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    layers = [layer for layer in layers if layer.trainable]
+    momenta = [layer.momentum for layer in layers]
+    chosen = np.random.default_rng(0).permutation(len(X))[:most] if layers else []
+    try:
+        for start in range(0, len(chosen), batch_size):
+            batch = chosen[start : start + batch_size]
+            for layer in layers:
+                layer.momentum = start / (start + len(batch))  # so that the running average is the plain one
+            model(np.asarray(X[batch], "float32"), training=True)
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+
+
+def _layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Layers of a model and of the models inside it."""
+    for layer in model.layers:
+        yield from _layers_of(layer) if _has_graph(layer) else [layer]
 
 
 def first_unfrozen(names: Sequence[str], amount: Any) -> int:

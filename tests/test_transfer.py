@@ -597,6 +597,23 @@ def test_batch_normalization_stays_as_it_is_unless_told() -> None:
     assert not any(layer.trainable for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
 
 
+def test_statistics_are_the_means_over_batches_with_the_weights_as_they_are() -> None:
+    inner = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(name="second", epsilon=1e-6)])
+    frozen = keras.layers.BatchNormalization(name="frozen", trainable=False)
+    first = keras.layers.BatchNormalization(name="first", momentum=0.7, center=False, scale=False, epsilon=1e-6)
+    model = keras.Sequential([keras.Input((3,)), first, inner, frozen])
+    X = np.random.default_rng(0).normal(5.0, 3.0, size=(40, 3)).astype("float32")
+    transfer.update_batch_norm(model, X, batch_size=8, most=32)
+
+    batches = X[np.random.default_rng(0).permutation(40)[:32]].reshape(4, 8, 3)
+    expected = [batches.mean(axis=1).mean(axis=0), batches.var(axis=1).mean(axis=0)]
+    np.testing.assert_allclose(first.get_weights(), expected, rtol=1e-5)
+    # What comes out of the first, batch by batch, has mean 0 and variance 1.
+    np.testing.assert_allclose(inner.layers[0].get_weights()[2:], [[0.0] * 3, [1.0] * 3], atol=1e-5)
+    np.testing.assert_array_equal(frozen.get_weights()[2:], [[0.0] * 3, [1.0] * 3])
+    assert [layer.momentum for layer in (first, inner.layers[0])] == [0.7, 0.99]
+
+
 @pytest.mark.parametrize("amount", [-1, 1.5, True, None])
 def test_an_amount_that_is_none_is_refused(amount: Any) -> None:
     with pytest.raises(ParameterError, match="`unfreeze` must be a whole number of layers, a fraction"):

@@ -187,16 +187,24 @@ class _ImageEstimator(KerasEstimator):
             X = self._prepared(X)
             if self.strategy == "fine_tune" and self.weights is not None:
                 first = self._head_first(X, y, sample_weight, classes, train=train)
-        self._first = first  # for the time of the build
+        # For the time of the fit. The few pictures of a `partial_fit` say less than the running averages of all so far.
+        self._first, self._is_all = first, not continuing or self.warm_start
         try:
             super()._fit(
                 X, y, sample_weight, validation_data, fit_params, continuing=continuing, train=train, classes=classes
             )
         finally:
-            del self._first
+            del self._first, self._is_all
         if not continuing:
             self.head_history_ = {} if first is None else first.history_
         return self
+
+    def _train(self, arguments: dict[str, Any], *args: Any) -> dict[str, list[Any]]:
+        pictures, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
+        history = super()._train(arguments, *args)
+        if self.strategy == "fine_tune" and self._is_all and self._diverged is None:
+            transfer.update_batch_norm(self._network.model, pictures, batch_size=batch_size)
+        return history
 
     def _prepared(self, X: Any) -> Any:
         """Has the backbone ready before files are read, and before anything is computed."""
@@ -503,7 +511,9 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
             or block of that name upwards. Defaults to `1.0`: all.
         batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
             Defaults to `None`: inference, which starts where the head ended and is quicker (measured in
-            `benchmarks/results/transfer.md`), but training where `weights` is `None`.
+            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, statistics
+            that followed are computed anew for the final weights (`kerastoolkit.transfer.update_batch_norm`);
+            `partial_fit` leaves the running averages.
         learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
         bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
             spaced geometrically. Random weights have one rate. Defaults to `0.1`.

@@ -237,6 +237,30 @@ def test_random_weights_are_trained_at_once_and_learn_more_than_a_head_on_them(
     assert clone(scratch).get_params() == scratch.get_params()
 
 
+def statistics(model: keras.Model) -> Any:
+    """Means and variances of all BatchNormalization, one after the other."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return np.concatenate([np.concatenate(layer.get_weights()[2:]) for layer in layers])
+
+
+def test_statistics_are_those_of_the_final_weights_and_of_the_rows_trained_on(
+    digits: Any, scratch: ImageClassifier
+) -> None:
+    X, y = digits
+    ended = statistics(scratch.model_)
+    copy = keras.models.clone_model(scratch.model_)
+    copy.set_weights(scratch.model_.get_weights())
+    transfer.update_batch_norm(copy, X[:300, ..., None], batch_size=16)
+    np.testing.assert_allclose(statistics(copy), ended, rtol=1e-3, atol=1e-4)
+
+    few = X[300:316], y[300:316]  # one batch, which moves the running averages by a tenth
+    transfer.update_batch_norm(copy, few[0][..., None], batch_size=16)
+    further = pickle.loads(pickle.dumps(scratch)).partial_fit(*few)
+    np.testing.assert_allclose(
+        statistics(further.model_), 0.9 * ended + 0.1 * statistics(copy), rtol=1e-3, atol=1e-4
+    )
+
+
 @needs_rates
 def test_augmentation_is_for_training_alone(digits: Any, weights: Path) -> None:
     X, y = digits[0][:64], digits[1][:64]
