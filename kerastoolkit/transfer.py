@@ -884,7 +884,8 @@ def update_batch_norm(model: keras.Model, X: Any, *, batch_size: int = 32, most:
     layers = [layer for layer in _layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
     layers = [layer for layer in layers if layer.trainable]
     momenta = [layer.momentum for layer in layers]
-    chosen = np.random.default_rng(0).permutation(len(X))[:most] if layers else []
+    n_rows = len(X) if layers else 0
+    chosen = np.random.default_rng(0).permutation(n_rows)[:most]
     try:
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]

@@ -199,9 +199,11 @@ class _ImageEstimator(KerasEstimator):
             self.head_history_ = {} if first is None else first.history_
         return self
 
-    def _train(self, arguments: dict[str, Any], *args: Any) -> dict[str, list[Any]]:
+    def _train(
+        self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
+    ) -> dict[str, list[Any]]:
         pictures, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
-        history = super()._train(arguments, *args)
+        history = super()._train(arguments, seed, sums_at_first)
         if self.strategy == "fine_tune" and self._is_all and self._diverged is None:
             transfer.update_batch_norm(self._network.model, pictures, batch_size=batch_size)
         return history
