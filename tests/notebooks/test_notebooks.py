@@ -77,7 +77,7 @@ CLAIMS: dict[str, list[Claim]] = {
             0.02,
             0.7,
         ),
-        Claim("the better ones are right for more than 96 of 100 rows", "scores['together'].max()", 0.96, 1),
+        Claim("which are right for more than 96 of 100 rows", "scores['together'].max()", 0.96, 1),
         Claim(
             "A callback that looks at every batch sends its fit to `Model.fit`",
             "'12 fits trained together, as 2 programs.\\n3 fits trained one by one by Model.fit' in partly.explain()",
