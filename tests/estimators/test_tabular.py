@@ -140,7 +140,7 @@ def test_another_table_than_in_fit_is_refused(penguins: Any) -> None:
     ("options", "message"),
     [
         ({"columns__categorcal": ["year"]}, "has no argument 'categorcal'. Did you mean 'categorical'"),
-        ({"columns__categorical": ["yaer"]}, "`categorical` names 'yaer'.*Did you mean 'year'"),
+        ({"columns__categorical": ["yaer"]}, "`columns__categorical` names 'yaer'.*Did you mean 'year'"),
     ],
 )
 def test_options_of_columns_are_checked(options: Any, message: str, penguins: Any) -> None:

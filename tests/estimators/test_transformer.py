@@ -96,7 +96,7 @@ def test_a_row_of_no_weight_is_not_learned_from(digits: Any) -> None:
         (KerasTransformer("mlp"), np.ones((9, 3)), ModelMismatchError, "no layer 'code'"),
         (KerasTransformer(), csr_matrix(np.ones((9, 3))), DataError, "Sparse input is not supported"),
         (KerasTransformer(), {"a": np.ones((9, 3))}, DataError, "one array of rows, not several inputs"),
-        (KerasTransformer(), None, ValueError, "Expected 2D array|NoneType"),
+        (KerasTransformer(), None, DataError, "X is None; KerasTransformer takes rows of shape"),
     ],
     ids=["layer", "builder", "sparse", "inputs", "nothing"],
 )
