@@ -411,7 +411,7 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str, name: str = "y") -
     if _passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
         _check_length(X, y)
         return y
-    if _hints.holds_lists_of_labels(y):
+    if not numeric and _hints.holds_lists_of_labels(y):
         raise DataError(SEVERAL_LABELS.format(f"`{name}` holds lists of labels"))
     y = target_of(y, name, owner, numeric=numeric)
     with refusing():
