@@ -396,7 +396,7 @@ def test_folds_and_the_rows_that_stop_a_fit_are_whole_patients(monkeypatch: pyte
     from kerastoolkit.experiment import _folds
 
     frame = _clinic().assign(score=lambda table: table["height"] + 5)
-    plan = plan_experiment(frame, "score", groups="patient", grid=SHORT, cv=2)
+    plan = plan_experiment(frame, "score", groups="patient", grid=SHORT, cv=2, n_repeats=1)
     train = plan.held_out.train
     patients, y = frame["patient"].to_numpy()[train], plan.target.values[train]
     by_seed = {seed: _folds(plan.X.iloc[train], y, plan, seed) for seed in (None, 0, 7)}
@@ -416,7 +416,7 @@ def test_folds_and_the_rows_that_stop_a_fit_are_whole_patients(monkeypatch: pyte
 
     monkeypatch.setattr(KerasRegressor, "_split", watched)
     plan.run()
-    assert len(seen) == 3  # two folds and the winner
+    assert len(seen) == 5  # two folds, the winner, and two folds of another split that it is compared on
     assert all(fitted and watched and not fitted & watched for fitted, watched in seen)
 
 
