@@ -109,12 +109,12 @@ def test_validation_split_draws_the_same_rows_for_the_same_seed(iris: Any, seen:
 
 def test_validation_split_holds_out_whole_groups_or_the_latest_rows(iris: Any, seen: Any) -> None:
     X, y = iris
-    X = np.column_stack([X, np.arange(150)])  # so that each row can be told
+    X = np.column_stack([X, np.arange(150) / 64])  # so that each row can be told
     patients, weights = np.arange(150) // 5, np.where(np.arange(150) < 3, 0.0, 1.0)
     estimator = KerasClassifier(recorder, epochs=1, validation_split=0.2, random_state=0)
     for belonging in ({"groups": patients}, {"time": -np.arange(150)}):
         estimator.fit(X, y, sample_weight=weights, **belonging)
-    by_group, by_time = ([got["x"][:, -1], got["validation_data"][0][:, -1]] for got in seen)
+    by_group, by_time = ([64 * got["x"][:, -1], 64 * got["validation_data"][0][:, -1]] for got in seen)
     trained, watched = (set(rows // 5) for rows in by_group)
     assert not trained & watched and len(trained) + len(watched) == 30
     assert len(watched) in (5, 6) and {patient // 10 for patient in watched} == {0, 1, 2}  # patients of each class
