@@ -101,7 +101,7 @@ REFUSED_TARGETS: dict[str, tuple[Any, str, str]] = {
     "dates as objects": (np.array([datetime.date(2024, 1, 1), datetime.date(2024, 2, 1)] * 20), "str.label.", "a date"),
     "times with a zone": (pd.Series(pd.to_datetime(DAY, utc=True)), r"\[str\(label\) for label in y\]", "Timestamp"),
     "decimals": (np.array([decimal.Decimal(0), decimal.Decimal(1)] * 20), "Unknown label type.*Decimal", ""),
-    "several labels": ([["art", "money"], ["art"]] * 20, "several labels each.*MultiLabelBinarizer", "differ in length"),
+    "several labels": ([["art", "money"], ["art"]] * 20, "several labels each.*MultiLabel", "differ in length"),
     "sets": ([{"art"}, {"money"}] * 20, "several labels each.*MultiLabelBinarizer", "holds a set"),
     "complex": (LABEL + 1j, "Complex data not supported", "Complex data not supported"),
     "records": (np.array([(1, 2)] * 40, dtype="i4,i4"), "array of records", "holds a tuple"),

@@ -46,12 +46,21 @@ _SMALL_BACKBONE = {
 }  # fmt: skip
 
 
+def _fitted(kind: type) -> Any:
+    X, y = _data(kind)
+    # No dropout: Keras' file does not hold how far the generator of its masks has come.
+    params = _SMALL_BACKBONE if kind in _OF_PICTURES else {}
+    return kind(hidden=(8,), epochs=3, random_state=0, **params).fit(X, y), X, y
+
+
 @pytest.fixture(params=ESTIMATORS, ids=lambda kind: kind.__name__)
 def fitted(request: pytest.FixtureRequest) -> Any:
-    X, y = _data(request.param)
-    # No dropout: Keras' file does not hold how far the generator of its masks has come.
-    params = _SMALL_BACKBONE if request.param in _OF_PICTURES else {}
-    return request.param(hidden=(8,), epochs=3, random_state=0, **params).fit(X, y), X, y
+    return _fitted(request.param)
+
+
+@pytest.fixture(scope="module")
+def all_fitted() -> dict[str, Any]:
+    return {kind.__name__: _fitted(kind) for kind in ESTIMATORS}
 
 
 def test_a_file_predicts_the_same_and_goes_on_training(fitted: Any, tmp_path: Path) -> None:
@@ -78,30 +87,32 @@ def test_a_file_holds_no_pickle(fitted: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", BACKENDS)
-def test_a_file_predicts_the_same_under_another_backend(fitted: Any, tmp_path: Path, other: str) -> None:
+def test_files_predict_the_same_under_another_backend(all_fitted: Any, tmp_path: Path, other: str) -> None:
     if importlib.util.find_spec(BACKENDS[other]) is None:
         pytest.skip(f"needs {other}: pip install {other}")
-    estimator, X, _ = fitted
-    estimator.save(tmp_path / "one.zip")
-    np.save(tmp_path / "X.npy", X)
-    program = (
+    for name, (estimator, X, _) in all_fitted.items():
+        estimator.save(tmp_path / f"{name}.zip")
+        np.save(tmp_path / f"{name}-X.npy", X)
+    program = (  # one for all files, since it takes longest to begin
         "import sys, numpy as np, keras, kerastoolkit\n"
-        "folder = sys.argv[1]\n"
-        "estimator = kerastoolkit.load(folder + '/one.zip')\n"
-        "X = np.load(folder + '/X.npy')\n"
-        "raw = estimator.predict_proba(X) if hasattr(estimator, 'predict_proba') else estimator.predict(X)\n"
-        "np.save(folder + '/raw.npy', raw)\n"
+        "for path in sys.argv[1:]:\n"
+        "    estimator = kerastoolkit.load(path + '.zip')\n"
+        "    X = np.load(path + '-X.npy')\n"
+        "    raw = estimator.predict_proba(X) if hasattr(estimator, 'predict_proba') else estimator.predict(X)\n"
+        "    np.save(path + '-raw.npy', raw)\n"
         "print(keras.config.backend())\n"
     )
     environment = {**os.environ, "KERAS_BACKEND": other}
-    command = [sys.executable, "-c", program, str(tmp_path)]
+    command = [sys.executable, "-c", program, *(str(tmp_path / name) for name in all_fitted)]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.split() == [other]
-    expected = estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else estimator.predict(X)
-    # Rounding is of the size of the largest numbers that went in, also where the sum of them is near zero.
-    scale_of_all = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(np.load(tmp_path / "raw.npy"), expected, rtol=1e-5, atol=1e-5 * scale_of_all)
+    for name, (estimator, X, _) in all_fitted.items():
+        expected = estimator.predict_proba(X) if hasattr(estimator, "predict_proba") else estimator.predict(X)
+        # Rounding is of the size of the largest numbers that went in, also where the sum of them is near zero.
+        scale_of_all = max(1.0, float(np.abs(expected).max()))
+        raw = np.load(tmp_path / f"{name}-raw.npy")
+        np.testing.assert_allclose(raw, expected, rtol=1e-5, atol=1e-5 * scale_of_all, err_msg=name)
 
 
 @pytest.mark.parametrize(
