@@ -98,7 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"kerastoolkit {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_search(commands)
+    _add_predict(commands)
+    return parser
 
+
+def _add_search(commands: Any) -> None:
     search = commands.add_parser(
         "search",
         help="search a network for a table and write a folder with the report",
@@ -151,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.set_defaults(command=_search)
 
+
+def _add_predict(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="predict new rows with the model of a folder",
@@ -163,7 +170,6 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", help="a new .csv or .parquet file to write (default: NAME-predictions.csv)"
     )
     predict.set_defaults(command=_predict)
-    return parser
 
 
 # ----------------------------------------------------------------------------------------------------------- search

@@ -46,11 +46,13 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from kerastoolkit import _files
+from kerastoolkit._values import is_whole
 from kerastoolkit._version import __version__
 from kerastoolkit._words import did_you_mean, printable, quoted
 from kerastoolkit.data.repeats import Question, find_questions
-from kerastoolkit.data.splits import Holdout, folds, holdout
+from kerastoolkit.data.splits import GROUPS_OR_TIME, Holdout, folds, holdout
 from kerastoolkit.data.tables import (
+    EXACTLY,
     Column,
     Kind,
     Table,
@@ -83,7 +85,6 @@ __all__ = ["Experiment", "Plan", "Progress", "load_experiment", "plan_experiment
 
 Task = Literal["classification", "regression"]
 
-_PANDAS = tuple(int(number) for number in pd.__version__.split(".")[:2])
 _FORMAT = "kerastoolkit experiment"
 _FORMAT_VERSION = 1
 _TEST_FRACTION = 0.2
@@ -96,8 +97,6 @@ _FOLDS_OF_A_COMPARISON = 15
 _SECONDS_BETWEEN_REPORTS = 0.2  # of the epochs done, while fits are trained
 # What is trained together is lost together when the search is interrupted; with a budget, structures take turns.
 _SECONDS_A_BATCH, _A_TURN_WITH_A_BUDGET = 20, 4
-# Until pandas 3.1 a number is not always read as it was written, unless this is asked for; since then it always is.
-_EXACTLY: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _REPORT, _RUN, _RESULTS = "report.html", "run.json", "results.csv"
 _TEST_PREDICTIONS, _PREPROCESSING, _NETWORK = "test_predictions.csv", "preprocessing.skops", "network.zip"
 
@@ -513,11 +512,11 @@ def _choose_repeats(n_repeats: int | None, n_folds: int, belonging: Belonging) -
 
 
 def _check_numbers(cv: int | None, seed: int, time_budget: float | None, n_repeats: int | None) -> None:
-    if cv is not None and (not isinstance(cv, (int, np.integer)) or cv < 2):
+    if cv is not None and (not is_whole(cv) or cv < 2):
         raise ParameterError(f"`cv` must be a whole number of folds, at least 2. Got {cv!r}.")
-    if n_repeats is not None and (not isinstance(n_repeats, (int, np.integer)) or n_repeats < 0):
+    if n_repeats is not None and (not is_whole(n_repeats) or n_repeats < 0):
         raise ParameterError(f"`n_repeats` must be a whole number of repeats, at least 0. Got {n_repeats!r}.")
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+    if not is_whole(seed) or not 0 <= seed < 2**32:
         raise ParameterError(f"`seed` must be a whole number from 0 to 2**32 - 1. Got {seed!r}.")
     if time_budget is not None and not (time_budget > 0 and math.isfinite(time_budget)):
         raise ParameterError(f"`time_budget` must be a number of seconds above 0. Got {time_budget!r}.")
@@ -649,10 +648,7 @@ def _find_belonging(
     name_of_groups = _column_named(groups, "groups", frame, target.name)
     name_of_time = _column_named(time, "time", frame, target.name)
     if name_of_groups is not None and name_of_time is not None:
-        raise ParameterError(
-            "`groups` and `time` answer two questions: how good a model is for groups that it has not seen, and how "
-            "good it is later on. Give the one that is like the use of the model."
-        )
+        raise ParameterError(GROUPS_OR_TIME)
     if name_of_groups is None and name_of_time is None:
         asked = find_questions(frame, columns, target, groups=groups is None, time=time is None)
         return Belonging(columns, questions=asked)
@@ -880,9 +876,8 @@ class _Run:
         return self.experiment
 
     def _ended_with(self, status: Literal["interrupted", "failed"]) -> None:
-        if (
-            self.experiment.status != "complete"
-        ):  # only the comparison is missing, and the search's folds make up for it
+        # If it is complete, only the comparison is missing, and the folds of the search make up for it.
+        if self.experiment.status != "complete":
             self.experiment.status = status
 
     def _save(self) -> None:
@@ -1345,9 +1340,8 @@ class Experiment:
         if best is None or rival is None:
             return None
         n_test = split["train"] / (split["folds"] + (split["time"] is not None))
-        n_train = (
-            split["train"] / 2 if split["time"] is not None else split["train"] - n_test
-        )  # forward in time: a mean
+        # Forward in time, each fold is trained on more than the one before: a mean.
+        n_train = split["train"] / 2 if split["time"] is not None else split["train"] - n_test
         best = replace(best, name="the best network")
         rival = replace(rival, name=rival.name[:1].lower() + rival.name[1:])
         return compare_on_folds(best, rival, n_train, n_test)
@@ -1749,7 +1743,7 @@ def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
 
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
     content = _files.read_small(_files.regular_file(path, within=path.parent))
-    table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **_EXACTLY, **options)
+    table: pd.DataFrame = pd.read_csv(io.BytesIO(content), **EXACTLY, **options)
     return table
 
 

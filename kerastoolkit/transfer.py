@@ -36,6 +36,7 @@ import numpy as np
 from kerastoolkit._copies import copied
 from kerastoolkit._hdf5 import check_plain, longest_text
 from kerastoolkit._sqlite import application_of, connect, has_table
+from kerastoolkit._values import is_whole
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
@@ -446,7 +447,7 @@ def check_size(backbone: Backbone, input_size: int | None) -> int:
         ParameterError: It is no whole number, or smaller than the network takes.
     """
     size = backbone.default_size if input_size is None else input_size
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < backbone.smallest_size:
+    if not is_whole(size) or size < backbone.smallest_size:
         raise ParameterError(
             f"`input_size` must be a whole number of at least {backbone.smallest_size} pixels for {backbone.name}; got "
             f"{size!r}. Smaller pictures are enlarged to it."

@@ -231,23 +231,7 @@ def test_a_terminal_obeys_nothing_of_a_table_or_a_file(here: Path, capsys: pytes
     (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
     spelt = r"\x1b]0;owned\x07\x1b[2J\u202e"
     for words, status in (
-        (
-            [
-                "search",
-                table,
-                "--target",
-                "y",
-                "--grid",
-                "grid.json",
-                "--cv",
-                "2",
-                "--repeats",
-                "0",
-                "--out",
-                f"out{EVIL}",
-            ],
-            0,
-        ),
+        (["search", table, *"--target y --grid grid.json --cv 2 --repeats 0 --out".split(), f"out{EVIL}"], 0),
         (["predict", f"out{EVIL}", new, "--out", f"found{EVIL}.csv"], 0),  # with a warning
         (["predict", f"none{EVIL}", table], 2),
         (["search", f"none{EVIL}.csv", "--target", "y"], 2),
@@ -290,25 +274,7 @@ def test_a_folder_that_could_not_be_written_is_said_with_status_1(
 
     monkeypatch.setattr(Experiment, "_write_report", fails)
     (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
-    assert (
-        main(
-            [
-                "search",
-                "good.csv",
-                "--target",
-                "y",
-                "--grid",
-                "grid.json",
-                "--cv",
-                "2",
-                "--repeats",
-                "0",
-                "--out",
-                "out",
-            ]
-        )
-        == 1
-    )
+    assert main("search good.csv --target y --grid grid.json --cv 2 --repeats 0 --out out".split()) == 1
     said = capsys.readouterr()
     assert "kerastoolkit: Not all of the folder 'out' could be written (OSError: " in said.err
     assert "Winner: " in said.out

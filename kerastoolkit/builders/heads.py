@@ -1145,13 +1145,16 @@ def _refuse_sets_of_labels(y: Array) -> None:
     columns = [set(column) for column in y.T.tolist()]
     shared = set.union(*(a & b for place, a in enumerate(columns) for b in columns[:place]))
     if shared and all(len(set(row)) == len(row) for row in y.tolist()):
-        raise DataError(SEVERAL_LABELS.format(f"{sorted(map(str, shared))[0]!r} stands in several columns of `y`"))
+        raise DataError(
+            f"{sorted(map(str, shared))[0]!r} stands in several columns of `y`: its rows seem to have several labels "
+            f"each. {A_COLUMN_A_LABEL} Several targets that share their labels come as a dict: y={{'first': ..., "
+            "'second': ...}."
+        )
 
 
-SEVERAL_LABELS = (
-    "{}: its rows seem to have several labels each. Give a column of 0 and 1 for each label: "
-    "y = sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y). Several targets that share their labels come as "
-    "a dict: y={{'first': ..., 'second': ...}}."
+# What to do about rows of several labels.
+A_COLUMN_A_LABEL = (
+    "Give a column of 0 and 1 for each label: y = sklearn.preprocessing.MultiLabelBinarizer().fit_transform(y)."
 )
 
 

@@ -27,6 +27,10 @@ Task = Literal["classification", "regression"]
 # Below this many rows per quantile bin a held-out bin would be one or two rows, and the strata mean nothing.
 _ROWS_PER_BIN = 10
 _MAX_BINS = 10
+GROUPS_OR_TIME = (
+    "`groups` and `time` answer two questions: how good a model is for groups that it has not seen, and how good it is "
+    "later on. Give the one that is like the use of the model."
+)
 # Of so many ways to deal out the groups, fewer where there are millions of rows, the one is taken that keeps the
 # classes nearest to their shares.
 _DRAWS = 200
@@ -244,10 +248,7 @@ def _parts(
 ) -> np.ndarray:
     """The part of each row, shape `(n_rows,)`: whole groups at random, or one stretch of time after the other."""
     if groups is not None and time is not None:
-        raise ParameterError(
-            "`groups` and `time` answer two questions: how good a model is for groups that it has not seen, and how "
-            "good it is later on. Give the one that is like the use of the model."
-        )
+        raise ParameterError(GROUPS_OR_TIME)
     what = "groups" if time is None else "time"
     codes = _codes(groups, n_rows, what) if time is None else _ranks(time, n_rows)
     n_blocks = int(codes.max()) + 1

@@ -69,7 +69,7 @@ _ID_NAME = re.compile(r"(^|[^a-z])(id|idx|index|uuid|guid|key|rownames?|row|nr|n
 _NO_TEXT = "hold a NUL character or half of a character, which no text file can keep"
 _MAX_CLASSES_OF_NUMBERS = 20
 # Until pandas 3.1 a number is not always read as it was written, unless this is asked for; since then it always is.
-_EXACTLY: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
+EXACTLY: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _PLAIN = {mark: re.compile(rf"[+-]?([0-9]+[{mark}]?[0-9]*|[{mark}][0-9]+)([eE][+-]?[0-9]+)?") for mark in ".,"}
 # Byte-order marks; that of UTF-32 begins as that of UTF-16 does.
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -250,7 +250,7 @@ def _read_text(path: Path, known: Mapping[str, Column]) -> tuple[pd.DataFrame, t
     blanks.update({name: look.blanks_if_numbers(decimal) for name, look in looks.items() if name not in as_text})
     options: dict[str, Any] = {
         "sep": text.delimiter, "names": lines.header, "header": 0, "index_col": False, "skipinitialspace": True,
-        "keep_default_na": False, "low_memory": False, "decimal": decimal, **_EXACTLY,
+        "keep_default_na": False, "low_memory": False, "decimal": decimal, **EXACTLY,
     }  # fmt: skip
     # Through our own door, since pandas goes by the name to see whether a file is zipped.
     with text.open() as file:

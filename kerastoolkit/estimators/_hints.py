@@ -103,16 +103,6 @@ def on_gaps(X: Any, estimator: Any) -> str:
     )
 
 
-def holds_lists_of_labels(y: Any) -> bool:
-    """Whether rows of a target are sets, or lists of labels of different lengths: several labels a row."""
-    is_column = isinstance(y, (np.ndarray, pd.Series)) and y.dtype.kind == "O" and y.ndim == 1
-    rows = list(y) if is_column or isinstance(y, (list, tuple)) else []
-    if not rows or not all(isinstance(row, (list, tuple, set, frozenset)) for row in rows):
-        return False
-    are_sets = is_column or isinstance(rows[0], (set, frozenset)) or len({len(row) for row in rows}) > 1
-    return are_sets and all(isinstance(label, str) for row in rows for label in row)
-
-
 def _on_tabular(estimator: Any, what: str) -> str:
     """A sentence with the builder that takes tables as they are, for estimators that may have it."""
     if not _may_be_tabular(estimator):

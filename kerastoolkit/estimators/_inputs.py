@@ -34,7 +34,6 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from kerastoolkit.builders.heads import SEVERAL_LABELS
 from kerastoolkit.estimators import _hints
 from kerastoolkit.estimators._arrays import (
     array_of,
@@ -411,8 +410,6 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str, name: str = "y") -
     if _passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
         _check_length(X, y)
         return y
-    if not numeric and _hints.holds_lists_of_labels(y):
-        raise DataError(SEVERAL_LABELS.format(f"`{name}` holds lists of labels"))
     y = target_of(y, name, owner, numeric=numeric)
     with refusing():
         y = check_array(

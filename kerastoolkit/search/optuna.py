@@ -30,6 +30,7 @@ from sklearn.utils import check_random_state
 
 from kerastoolkit._optional import require
 from kerastoolkit._sqlite import look
+from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
 from kerastoolkit.search.journal import can_be_of_a_result
@@ -220,7 +221,7 @@ class OptunaSearchCV(_Together, _Asked):
 
         for name in ("n_trials", "batch_size"):
             value = getattr(self, name)
-            if not (_is_whole(value) and value >= 1) and not (name == "n_trials" and value is None):
+            if not (is_whole(value) and value >= 1) and not (name == "n_trials" and value is None):
                 or_none = ", or None with a `timeout`" if name == "n_trials" else ""
                 raise ParameterError(f"`{name}` must be a whole number of at least 1{or_none}; got {value!r}.")
         if self.timeout is not None and not (isinstance(self.timeout, numbers.Real) and self.timeout > 0):
@@ -306,10 +307,6 @@ class OptunaSearchCV(_Together, _Asked):
     def _around(self, *given: Any) -> Callable[[Any], Any]:  # type: ignore[override]
         around, asking = super()._around(*given), self._asking
         return lambda call: around(asking.around(call))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 @contextlib.contextmanager

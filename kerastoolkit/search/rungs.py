@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 import re
 import threading
 import weakref
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training.fused import Fit, Trained
 
@@ -63,7 +63,7 @@ class Rungs:
     def __post_init__(self) -> None:
         if not 1 < self.factor < math.inf:
             raise ParameterError(f"`factor` of Rungs must be a number greater than 1; got {self.factor!r}.")
-        if self.min_epochs is not None and not (isinstance(self.min_epochs, numbers.Integral) and self.min_epochs >= 1):
+        if self.min_epochs is not None and not (is_whole(self.min_epochs) and self.min_epochs >= 1):
             raise ParameterError(
                 f"`min_epochs` of Rungs must be a whole number of at least 1, or None; got {self.min_epochs!r}."
             )
