@@ -1286,6 +1286,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "one fold": ({}, {"cv": 1}, "`cv` must be a whole number of folds, at least 2. Got 1"),
     "repeats": ({}, {"n_repeats": -1}, "`n_repeats` must be a whole number of repeats, at least 0. Got -1"),
     "seed": ({}, {"seed": -1}, "`seed` must be a whole number"),
+    "seed that is a truth value": ({}, {"seed": True}, "`seed` must be a whole number"),
     "budget": ({}, {"time_budget": 0}, "`time_budget` must be a number of seconds above 0"),
     "metric": ({}, {"metric": "acuracy"}, "Did you mean accuracy"),
     "task": ({}, {"task": "ranking"}, "`task` must be 'classification' or 'regression'"),
