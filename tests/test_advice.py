@@ -714,6 +714,14 @@ def test_a_text_is_not_taken_for_true(estimator: Any, name: str, value: Any) -> 
         assert clone(estimator).set_params(**{name: eval(first.group(1))}).fit(*IRIS).n_iter_ == 1
 
 
+@pytest.mark.filterwarnings("ignore:Early stopping conditioned on metric")  # by Keras
+def test_an_epoch_of_partial_fit_is_nothing_to_watch() -> None:
+    estimator = small(callbacks=keras.callbacks.EarlyStopping())
+    assert estimator.partial_fit(*IRIS).partial_fit(*IRIS).n_iter_ == 2
+    with pytest.raises(ParameterError, match="no rows are held out"):
+        estimator.fit(*IRIS)
+
+
 def test_arguments_of_a_single_fit_are_looked_at_as_well() -> None:
     for call in (lambda: small().fit(*IRIS, verbose="yes"), lambda: small(fit__shuffle="yes").fit(*IRIS)):
         with pytest.raises(ParameterError, match="must be"):
