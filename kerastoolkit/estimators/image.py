@@ -31,7 +31,7 @@ from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.regressor import KerasRegressor
-from kerastoolkit.exceptions import DataError, ParameterError
+from kerastoolkit.exceptions import DataError, ParameterError, SavedFileError
 from kerastoolkit.training.network import Network
 
 if TYPE_CHECKING:
@@ -366,6 +366,9 @@ class _ImageEstimator(KerasEstimator):
             return
         *_, scaling, end = model.layers
         features = keras.Model(model.inputs[0], scaling.input)
+        # The model may be a stranger's, and Keras says nothing of a scale that fits no feature until it predicts.
+        if {np.shape(scaling.scale), np.shape(scaling.offset)} != {features.output_shape[1:]}:
+            raise SavedFileError("Its features and their scale do not go together.")
         self.feature_encoder_ = _Features(self, transfer.Extractor(features), scaling.scale, scaling.offset)
         self._network = Network(end)
 

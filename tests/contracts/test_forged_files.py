@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, load
+from kerastoolkit import ImageClassifier, KerasClassifier, KerasRegressor, TextClassifier, load
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 X = np.random.RandomState(0).rand(9, 3).astype("float32")
@@ -192,6 +192,19 @@ def test_a_folder_for_the_cache_is_not_taken_from_a_file(tmp_path: Path) -> None
 
 
 # -- the model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["scale", "offset"])
+def test_features_of_images_have_a_scale_each(name: str, tmp_path: Path) -> None:
+    estimator = ImageClassifier("MobileNet", weights=None, input_size=32, layer="conv_pw_1_relu", epochs=1, cache=False)
+    images = np.random.RandomState(0).randint(0, 255, (4, 8, 8)).astype("uint8")
+    content = estimator.fit(images, np.arange(4) % 2).save(tmp_path / "one.zip").read_bytes()
+
+    def add_a_number(config: Any) -> None:
+        (scaling,) = [layer["config"] for layer in config["config"]["layers"] if layer["config"]["name"] == "standardize"]
+        scaling[name].append(1.0)
+
+    refused(with_config(content, add_a_number), "scale", tmp_path)
 
 
 def layer_of(config: Any, number: int = 1) -> Any:
