@@ -26,7 +26,7 @@ def read_ini(name: str) -> configparser.ConfigParser:
 
 def versions(requirements: str, relation: str) -> dict[str, tuple[int, ...]]:
     """Package -> version, of every line with this relation; 2.20 and 2.20.0 are the same."""
-    found = re.findall(rf"^\s*([\w-]+) ?{relation} ?([\d.]+)$", requirements, flags=re.MULTILINE)
+    found = re.findall(rf"^\s*([\w-]+) ?{relation} ?([\d.]+)(?:,!=[\d.*]+)*$", requirements, flags=re.MULTILINE)
     return {name: tuple(map(int, (version.split(".") + ["0", "0"])[:3])) for name, version in found}
 
 

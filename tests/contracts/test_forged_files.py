@@ -217,6 +217,12 @@ def _widen(config: Any) -> None:
     layer_of(config).update(units=10**9)
 
 
+def _lead(config: Any, entry: int) -> None:
+    """The second layer takes what a later call of the first would make (entry 1), or a second output of it (2)."""
+    (tensor,) = config["config"]["layers"][1]["inbound_nodes"][0]["args"]
+    tensor["config"]["keras_history"][entry] = 1
+
+
 LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wAAAAAAAAAA"}}
 FUNCTION = {"class_name": "function", "module": __name__, "config": "mark", "registered_name": "mark"}
 OF_OS = {"module": "os", "config": "system"}
@@ -236,6 +242,8 @@ EAGER = {"args": [{"class_name": "__numpy__", "config": {"value": [1.0], "dtype"
         (lambda config: config["config"]["layers"][1].pop("module"), "names '.Dense'"),
         (lambda config: layer_of(config).update(vocabulary="/etc/passwd"), "reads its vocabulary from the file"),
         (lambda config: config["config"]["layers"][1].update(inbound_nodes=[EAGER]), "something else than the output"),
+        (lambda config: _lead(config, 1), "graph .*loops or disconnected nodes"),
+        (lambda config: _lead(config, 2), "graph .*loops or disconnected nodes"),
         (_widen, "asks for .* bytes of weights"),
         (lambda config: layer_of(config).update(power_iterations=10**9), "power_iterations=1000000000; at most"),
     ],
