@@ -201,8 +201,8 @@ def test_features_of_images_have_a_scale_each(name: str, tmp_path: Path) -> None
     content = estimator.fit(images, np.arange(4) % 2).save(tmp_path / "one.zip").read_bytes()
 
     def add_a_number(config: Any) -> None:
-        (scaling,) = [layer["config"] for layer in config["config"]["layers"] if layer["config"]["name"] == "standardize"]
-        scaling[name].append(1.0)
+        (scaling,) = [layer for layer in config["config"]["layers"] if layer["config"]["name"] == "standardize"]
+        scaling["config"][name].append(1.0)
 
     refused(with_config(content, add_a_number), "scale", tmp_path)
 
