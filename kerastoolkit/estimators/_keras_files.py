@@ -201,6 +201,7 @@ def _check_name(part: dict[str, Any], known: set[str]) -> None:
         if (module, config) in functions():
             return
     elif isinstance(name, str) and (module, name) in classes():
+        _check_values(classes()[module, name], config)
         return
     shown = f"{module}.{config if name == 'function' else name}"[:200]
     raise SavedFileError(
@@ -208,6 +209,27 @@ def _check_name(part: dict[str, Any], known: set[str]) -> None:
         "your own, register it with @keras.saving.register_keras_serializable(), or hand it over: "
         "custom_objects={'name': ...}. If it is code and you trust the file, give safe_mode=False."
     )
+
+
+def _check_values(kind: Any, config: Any) -> None:
+    """Refuses numbers that no backend counts to, and what would be no truth value in one of its operations."""
+    for name, value in config.items() if isinstance(config, dict) else ():
+        numbers = value if isinstance(value, list) else [value]
+        if name != "seed" and any(_files.is_whole(one) and not -(2**31) <= one < 2**31 for one in numbers):
+            wanted = "no backend counts so far"
+        elif name in _truth_values(kind) and value not in (True, False, None):
+            wanted = "it is True or False"
+        else:
+            continue
+        asked = f"{str(name)[:100]}={str(value)[:100]}"
+        raise SavedFileError(f"The model asks for {asked} in {kind.__name__}; {wanted}.")
+
+
+@functools.cache
+def _truth_values(kind: Any) -> frozenset[str]:
+    """Arguments of a class of Keras that are true or false by default."""
+    parameters = inspect.signature(kind).parameters.values() if inspect.isclass(kind) else ()
+    return frozenset(one.name for one in parameters if isinstance(one.default, bool))
 
 
 def _looked_up(part: dict[str, Any]) -> str | None:

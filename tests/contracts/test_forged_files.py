@@ -245,6 +245,8 @@ EAGER = {"args": [{"class_name": "__numpy__", "config": {"value": [1.0], "dtype"
         (lambda config: _lead(config, 1), "graph .*loops or disconnected nodes"),
         (lambda config: _lead(config, 2), "graph .*loops or disconnected nodes"),
         (_widen, "asks for .* bytes of weights"),
+        (lambda config: layer_of(config).update(units=[2**40, 1]), r"units=\[1099511627776, 1\] in Dense; no backend"),
+        (lambda config: layer_of(config).update(use_bias=10**7), "use_bias=10000000 in Dense; it is True or False"),
         (lambda config: layer_of(config).update(power_iterations=10**9), "power_iterations=1000000000; at most"),
     ],
 )  # fmt: skip
