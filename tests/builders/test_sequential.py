@@ -134,7 +134,7 @@ def test_an_autoencoder_goes_back_the_way_it_came() -> None:
         (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but here are 1"),
         (lambda: conv1d((8, 8, 3), Head.binary()), "`conv1d` takes series"),
         (lambda: rnn((8, 3), Head.binary(), cell="rnn"), "`cell` must be 'lstm' or 'gru'; got 'rnn'"),
-        (lambda: rnn((8, 3), Head.binary(), vocabulary_size=9), "series of words"),
+        (lambda: rnn((8, 3), Head.binary(), vocabulary_size=9), "series of token ids"),
         (lambda: autoencoder((8,), n_components=0), "`n_components` must be a whole number of at least 1"),
         (lambda: autoencoder((None, 8)), "rows of one known shape"),
     ],
