@@ -14,6 +14,7 @@ import inspect
 import io
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -172,21 +173,47 @@ def fixed_batch(model: Any) -> int | None:
 def without_tensorflow() -> Iterator[None]:
     """A block in which Keras does not load TensorFlow merely to ask whether a value is one of TensorFlow's.
 
-    Under JAX and torch it does so whenever it writes down a layer: two seconds and 450 MB, once in a process. Where
-    nobody has loaded TensorFlow, no value can be.
-    """
-    from keras.src.utils import module_utils
+    Under JAX and torch it does so whenever it serializes a layer: two seconds and 450 MB, once in a process.
 
-    lazy: Any = getattr(module_utils, "tensorflow", None)
-    asks = vars(lazy).get("_available", False) is None if hasattr(lazy, "__dict__") else False
-    if not asks or "tensorflow" in sys.modules:
+    Other threads may do anything meanwhile. Only the module that serializes asks differently, and what it is told is
+    true for every thread: as long as nobody has loaded TensorFlow, no value can be one of TensorFlow's. Where a thread
+    needs TensorFlow, as for the layers that read text, Keras loads it as ever.
+    """
+    global _n_without_tensorflow
+    from keras.src.saving import serialization_lib
+
+    if "tensorflow" in sys.modules or not hasattr(serialization_lib, "tf"):
         yield
         return
-    lazy._available = False
+    with _serialization:
+        if not _n_without_tensorflow:
+            serialization_lib.tf = _IfLoaded(serialization_lib.tf)
+        _n_without_tensorflow += 1
     try:
         yield
     finally:
-        lazy._available = None
+        with _serialization:
+            _n_without_tensorflow -= 1
+            if not _n_without_tensorflow:
+                serialization_lib.tf = serialization_lib.tf.lazy
+
+
+_serialization = threading.Lock()
+_n_without_tensorflow = 0  # blocks that have been entered and not left, in all threads
+
+
+class _IfLoaded:
+    """A module that Keras loads lazily, which is available only once somebody has loaded it."""
+
+    def __init__(self, lazy: Any) -> None:
+        self.lazy = lazy
+
+    @property
+    def available(self) -> bool:
+        return self.lazy.name in sys.modules and bool(self.lazy.available)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.lazy, name)
 
 
 @contextlib.contextmanager

@@ -127,8 +127,8 @@ def test_an_autoencoder_goes_back_the_way_it_came() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: cnn((64,), Head.binary()), "`cnn` takes pictures.*X.reshape"),
-        (lambda: cnn((None, 8), Head.binary()), r"need their channels named: \(None, 8, 1\)"),
+        (lambda: cnn((64,), Head.binary()), "`cnn` takes images.*X.reshape"),
+        (lambda: cnn((None, 8), Head.binary()), r"need a number of channels: \(None, 8, 1\)"),
         (lambda: cnn((8, 8), Head.binary(), filters=()), "`filters` must be a whole number of channels"),
         (lambda: cnn((8, 8), Head.binary(), kernel_size=0), "`kernel_size` must be a whole number of at least 1"),
         (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but here are 1"),

@@ -50,7 +50,7 @@ def need(backend: str) -> None:
 def start(*arguments: Any) -> subprocess.Popen[str]:
     need(arguments[0])
     # The package that is under test, wherever Python would look for one.
-    package = str(Path(distribution.__file__).parents[1])
+    package = str(Path(distribution.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, str(WORKER), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
