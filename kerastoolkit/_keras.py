@@ -1,7 +1,7 @@
 """What Keras does not promise, and whether this Keras keeps to it.
 
-A name that begins with an underscore, or stands in a module under `keras.src`, may go with the next release, or come to
-mean something else. Whatever of that is used is reached through here. A Keras of another version than those that were
+A name that begins with an underscore, or is in a module under `keras.src`, may disappear with the next release, or
+change its meaning. All such names that we use are used here. A Keras of another version than those that were
 tried is looked at once, before it trains; if it lacks something, or trains a small model otherwise than the programs
 here do, then it trains every model itself, one by one, and one warning says so.
 """
@@ -156,7 +156,7 @@ def without_values() -> Iterator[None]:
 
 
 def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
-    """A model and all layers in it, those within layers too; without itself those alone."""
+    """A model and all layers in it, including those inside layers; without the model itself if `itself` is False."""
     return list(model._flatten_layers(include_self=itself))
 
 
@@ -164,7 +164,7 @@ def fixed_batch(model: Any) -> int | None:
     """The number of rows that a model takes at once, where it was built for one (`Input(batch_shape=...)`)."""
     try:
         shapes = [tuple(one.shape) for one in model.inputs]
-    except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
+    except (AttributeError, ValueError, TypeError):  # nothing is known about a subclassed model
         return None
     return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
 
@@ -218,7 +218,7 @@ class _IfLoaded:
 
 @contextlib.contextmanager
 def fresh_states(model: Any) -> Iterator[None]:
-    """A block in which layers that remember the last batch (`stateful=True`) begin with nothing; then as before."""
+    """A block in which layers that remember the last batch (`stateful=True`) start empty; then they are as before."""
     import keras
 
     layers = [layer for layer in layers_of(model) if getattr(layer, "stateful", False)]
@@ -239,7 +239,7 @@ def layer_of(tensor: Any) -> Any:
 
 
 def registered() -> dict[str, Any]:
-    """The user's classes and functions that Keras finds by name: registered, or of the scope that this thread is in."""
+    """The user's classes and functions that Keras finds by name: those registered, or in this thread's scope."""
     import keras
 
     scope = state_of_process().get_global_attribute("custom_objects_scope_dict")
@@ -247,14 +247,14 @@ def registered() -> dict[str, Any]:
 
 
 def modules_of_operations() -> list[Any]:
-    """The modules of Keras' operations, such as an addition, which are in the configuration of a model that adds."""
+    """The modules of Keras' operations, such as an addition, which a config of a model that adds can name."""
     from keras.src import ops
 
     return [module for module in vars(ops).values() if inspect.ismodule(module)]
 
 
 def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
-    """Variables of a layer itself, without those of layers in it: those made to be trained, and others."""
+    """Variables of a layer itself, without those of layers in it: the trainable ones, and the others."""
     return list(layer._trainable_variables), list(layer._non_trainable_variables)
 
 
@@ -270,23 +270,23 @@ def own_metrics(layer: Any) -> list[Any]:
 
 
 def is_seeded(layer: Any) -> bool:
-    """Whether a layer has generators of random numbers, of which it may make no use."""
+    """Whether a layer has generators of random numbers, which it may not use."""
     return bool(getattr(layer, "_seed_generators", ()))
 
 
 def group_of(layer: Any) -> tuple[str, str]:
-    """Where Keras keeps a layer: the group, such as `"core"`, and the module; empty for one of the user's."""
+    """Where Keras defines a layer: the group, such as `"core"`, and the module; empty for a user's layer."""
     _, is_its_own, place = type(layer).__module__.partition("keras.src.layers.")
     return (place.partition(".")[0], place.rpartition(".")[2]) if is_its_own else ("", "")
 
 
 def backend_of(value: Any) -> Any:
-    """The backend of a layer that prepares data, which is its own."""
+    """The backend of a preprocessing layer, which has one of its own."""
     return value._backend
 
 
 def first_epoch(model: Any) -> int:
-    """The epoch at which a callback has a training begin."""
+    """The epoch at which a callback makes a training begin."""
     return int(getattr(model, "_initial_epoch", None) or 0)
 
 
@@ -296,17 +296,17 @@ def is_under_strategy(model: keras.Model) -> bool:
 
 
 def has_layout(variable: Any) -> bool:
-    """Whether JAX has been told how to divide a variable."""
+    """Whether it was said how JAX divides a variable."""
     return getattr(variable, "_layout", None) is not None
 
 
 def keywords_of(loss: Any) -> dict[str, Any]:
-    """What a loss passes to the function that it is made of; what is changed in it is passed on."""
+    """What a loss passes to its function; a change of this dict changes what is passed."""
     return getattr(loss, "_fn_kwargs", None) or {}
 
 
 def file_of(model: keras.Model) -> bytes:
-    """Layers and weights of a model, as the file that Keras saves."""
+    """Layers and weights of a model, as the content of Keras' file of it."""
     with without_compile_config(model):
         _, (file,) = model.__reduce__()
     return bytes(file.getvalue())
@@ -314,7 +314,7 @@ def file_of(model: keras.Model) -> bytes:
 
 @contextlib.contextmanager
 def without_compile_config(model: keras.Model) -> Iterator[None]:
-    """Has a file of the model say nothing of what it was compiled with: not everything has a config that says it."""
+    """A block in which a file of the model leaves out what it was compiled with, which not every config could say."""
     vars(model)["get_compile_config"] = lambda: None
     try:
         yield
@@ -323,7 +323,7 @@ def without_compile_config(model: keras.Model) -> Iterator[None]:
 
 
 def uncompiled_model_of(file: bytes) -> keras.Model:
-    """A model from a file that was made here, not compiled."""
+    """A model from the content of a file that was made here, not compiled."""
     from keras.src.saving import saving_lib
 
     return saving_lib._load_model_from_fileobj(io.BytesIO(file), custom_objects=None, compile=False, safe_mode=False)
@@ -332,8 +332,8 @@ def uncompiled_model_of(file: bytes) -> keras.Model:
 # -- losses, metrics and optimizers as objects -----------------------------------------------------------------------
 
 
-def configured_kinds() -> tuple[type, ...]:
-    """The classes whose objects are copied by their config, at the cost of what that leaves out."""
+def classes_with_config() -> tuple[type, ...]:
+    """The classes whose objects Keras copies by their config, so that whatever it leaves out is lost."""
     import keras
 
     optimizers = keras.optimizers
@@ -357,7 +357,7 @@ def is_layer(value: Any) -> bool:
 
 
 @functools.cache
-def names_of_any_layer() -> frozenset[str]:
+def attributes_of_any_layer() -> frozenset[str]:
     """Names of the attributes that Keras gives to every layer."""
     import keras
 
@@ -389,7 +389,7 @@ def config_of(thing: Any) -> dict[str, Any]:
     return {**other.get_config(), "learning_rate": thing._learning_rate}
 
 
-def bookkeeping(thing: Any) -> set[str]:
+def tracking_attributes(thing: Any) -> set[str]:
     """Names of the attributes by which Keras keeps track of what an object holds and of what it was built for."""
     import keras
 
@@ -409,9 +409,9 @@ def bookkeeping(thing: Any) -> set[str]:
 
 
 def without_constructor(kind: Any, attributes: dict[str, Any]) -> Any:
-    """An object of a class whose own constructor nobody can call, made by that of Keras' base class.
+    """An object of a class whose constructor cannot be called, made by the constructor of Keras' base class.
 
-    Takes out of the attributes what that has set.
+    Removes from the attributes what that constructor sets.
     """
     import keras
 
@@ -424,8 +424,8 @@ def without_constructor(kind: Any, attributes: dict[str, Any]) -> Any:
     return made
 
 
-def begin_anew(thing: Any) -> None:
-    """Has a metric forget what it has counted."""
+def reset(thing: Any) -> None:
+    """Makes a metric forget what it has counted; leaves anything else as it is."""
     import keras
 
     if isinstance(thing, keras.metrics.Metric):
@@ -433,18 +433,18 @@ def begin_anew(thing: Any) -> None:
 
 
 @contextlib.contextmanager
-def without_advice() -> Iterator[None]:
-    """Keras warns that a config with a lambda cannot be read elsewhere, which is not what it is asked for here."""
+def without_lambda_warning() -> Iterator[None]:
+    """A block without Keras' warning that a config with a lambda cannot be read elsewhere, where it never will be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`", UserWarning)
         yield
 
 
 def state_of_process() -> Any:
-    """The module that keeps what Keras knows for the whole process, and for each thread.
+    """The module that keeps Keras' state of the whole process, and of each thread.
 
-    The public `keras.utils.set_random_seed` sets seeds and imports TensorFlow under every backend; there is no public
-    way to read them, and so none to put them back.
+    The public `keras.utils.set_random_seed` sets seeds, and imports TensorFlow under every backend; there is no public
+    way to read seeds, and so none to restore them.
     """
     from keras.src.backend.common import global_state
 

@@ -561,7 +561,7 @@ class Head:
         config = dataclasses.asdict(self)
         if self.classes is not None:
             config["classes"] = {
-                "values": _files.listed(self.classes), "dtype": _files.name_of_dtype(self.classes)
+                "values": _files.as_list(self.classes), "dtype": _files.name_of_dtype(self.classes)
             }  # fmt: skip
         return {"class": "Head", **config}
 

@@ -198,7 +198,7 @@ class FeatureCache:
         self._is_private(path)
 
     def _open(self, path: Path) -> sqlite3.Connection:
-        return connect(path, seconds=60, most_bytes=2**24)
+        return connect(path, timeout=60, max_bytes=2**24)
 
     @contextmanager
     def _warning_instead(self, path: Path, what: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kerastoolkit._hdf5 import check_plain, longest_text
+from kerastoolkit._hdf5 import check_plain, max_text_bytes
 from kerastoolkit.exceptions import ParameterError, SavedFileError
 from kerastoolkit.transfer.zoo import Backbone
 
@@ -101,7 +101,7 @@ def _stored_weights(path: Path) -> dict[str, list[Array]]:
     try:
         is_archive = zipfile.is_zipfile(path)
         with io.BytesIO(_read_member(path, "model.weights.h5")) if is_archive else open(path, "rb") as opened:
-            check_plain(opened, most_bytes=_MAX_BYTES)
+            check_plain(opened, max_bytes=_MAX_BYTES)
             with h5py.File(opened, "r") as file:
                 stored = _arrays_by_layer(file, opened)
     except Exception as error:  # on a damaged file h5py and zipfile raise nearly anything, RuntimeError included
@@ -149,12 +149,12 @@ def _arrays_by_layer(file: h5py.File, opened: BinaryIO) -> dict[str, list[Array]
     if "layer_names" not in file.attrs and "model_weights" in file:
         file = file["model_weights"]
     is_old = "layer_names" in file.attrs  # written by Keras 2
-    longest = longest_text(opened) if is_old else 0
+    text_bytes = max_text_bytes(opened) if is_old else 0
     stored: dict[str, list[Array]] = {}
 
     def visit(place: str, group: h5py.Group | h5py.Dataset) -> None:
         if is_old and "weight_names" in group.attrs and place != "top_level_model_weights":
-            if math.prod(group.attrs.get_id("weight_names").shape) * longest > _MAX_NAME_BYTES:
+            if math.prod(group.attrs.get_id("weight_names").shape) * text_bytes > _MAX_NAME_BYTES:
                 raise SavedFileError(f"the names of the weights of {place} may take all memory")
             stored[place] = [read_array(group, _text(name)) for name in group.attrs["weight_names"]]
         elif place.rpartition("/")[2] == "vars" and "name" in group.attrs and len(group) and "optimizer" not in place:
