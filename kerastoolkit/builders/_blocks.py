@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kerastoolkit._values import fraction_wanted, is_number, number_wanted, shown
 from kerastoolkit._words import did_you_mean
@@ -13,6 +13,8 @@ from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
+
+Inputs: TypeAlias = "keras.KerasTensor | Mapping[str, keras.KerasTensor]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,20 +53,20 @@ class Blocks:
             meant = did_you_mean(self.activation, dir(keras.activations))
             raise ParameterError(f"`activation` is {self.activation!r}, which Keras does not know.{meant}") from None
 
-    def dense(self, x: Any, width: int) -> Any:
+    def dense(self, x: keras.KerasTensor, width: int) -> keras.KerasTensor:
         """Dense, normalization, activation, dropout: `(batch, features)` to `(batch, width)`."""
         import keras
 
         layer = apart(keras.layers.Dense(width, **self.penalty()), self.inputs)
         return self.drop(self.activate(self.normalize(layer(x))))
 
-    def stack(self, x: Any, widths: Iterable[int]) -> Any:
+    def stack(self, x: keras.KerasTensor, widths: Iterable[int]) -> keras.KerasTensor:
         """One `dense` after the other."""
         for width in widths:
             x = self.dense(x, width)
         return x
 
-    def convolutions(self, x: Any, filters: Sequence[int], kernel_size: int) -> Any:
+    def convolutions(self, x: keras.KerasTensor, filters: Sequence[int], kernel_size: int) -> keras.KerasTensor:
         """Convolutions in one or two dimensions, depending on the rank of `x`; each halves its sides while it can."""
         import keras
 
@@ -79,7 +81,7 @@ class Blocks:
             x = self.drop(x)
         return x
 
-    def normalize(self, x: Any) -> Any:
+    def normalize(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Normalization, if there is one."""
         import keras
 
@@ -88,13 +90,13 @@ class Blocks:
         kind = {"batch": keras.layers.BatchNormalization, "layer": keras.layers.LayerNormalization}[self.normalization]
         return apart(kind(), self.inputs)(x)
 
-    def activate(self, x: Any) -> Any:
+    def activate(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Activation."""
         import keras
 
         return apart(keras.layers.Activation(self.activation), self.inputs)(x)
 
-    def drop(self, x: Any) -> Any:
+    def drop(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Dropout, if there is one."""
         import keras
 
@@ -107,7 +109,7 @@ class Blocks:
         return {"kernel_regularizer": keras.regularizers.L2(float(self.l2))} if self.l2 else {}
 
 
-def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
+def finish(inputs: Inputs, x: keras.KerasTensor, head: Head | HeadGroup, name: str) -> keras.Model:
     """The model from `inputs` to what `head` makes of `x`, shape `(batch, features)`."""
     import keras
 
@@ -117,14 +119,14 @@ def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
     return keras.Model(inputs, head.connect(x), name=name)
 
 
-def apart(layer: Any, inputs: Collection[str]) -> Any:
+def apart(layer: keras.layers.Layer, inputs: Collection[str]) -> keras.layers.Layer:
     """A layer under a name that no input has, as Keras requires: a column may be called `dropout`."""
     while layer.name in inputs:
         layer.name += "_"
     return layer
 
 
-def side_by_side(parts: list[Any], inputs: Collection[str]) -> Any:
+def side_by_side(parts: list[keras.KerasTensor], inputs: Collection[str]) -> keras.KerasTensor:
     """Several tensors as one, along their last axis."""
     import keras
 

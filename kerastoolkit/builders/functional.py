@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
+
+# The shape of a row, or of each of several inputs by name.
+Shapes: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 
 __all__ = [
     "multi_input",
@@ -90,7 +93,7 @@ def residual_mlp(
 
 
 def wide_and_deep(
-    input_shape: Any,
+    input_shape: Shapes,
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (100, 50),
     activation: str = "relu",
@@ -283,7 +286,7 @@ def multi_input(
 
 
 def multi_output(
-    input_shape: Any,
+    input_shape: Shapes,
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (64,),
     head_hidden: int | Sequence[int] = (32,),
@@ -422,7 +425,7 @@ def _trunk(
     widths, channels = widths_of(input_hidden, "input_hidden"), widths_of(filters, "filters", "channels", at_least=1)
     window = whole_number(kernel_size, "kernel_size")
 
-    def own_layers(x: Any) -> Any:
+    def own_layers(x: keras.KerasTensor) -> keras.KerasTensor:
         if len(x.shape) == 2:
             return blocks.stack(x, widths)
         pooling = keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.GlobalMaxPooling1D

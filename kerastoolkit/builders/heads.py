@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = ["Head", "HeadGroup", "head"]
+
+Targets: TypeAlias = ArrayLike | Mapping[str, ArrayLike]  # several targets: a column for each, or a dict by name
+Outputs: TypeAlias = Sequence[Array] | Mapping[str, Array]  # raw output, one array for each target
 
 _ACTIVATIONS = {"multiclass": "softmax", "regression": None, "counts": "exponential"}  # the others: sigmoid
 
@@ -170,13 +173,8 @@ class Head:
     @property
     def loss(self) -> Loss:
         """The Keras loss that fits the output layer: its name, or a loss where options ask for more than a name."""
-        return loss_for(
-            self.kind,
-            self.encoding,
-            from_logits=bool(self.from_logits),
-            label_smoothing=self.label_smoothing,
-            focal=self.focal,
-        )
+        options = {"label_smoothing": self.label_smoothing, "focal": self.focal}
+        return loss_for(self.kind, self.encoding, from_logits=bool(self.from_logits), **options)
 
     @property
     def metrics(self) -> list[Any]:
@@ -308,7 +306,7 @@ class Head:
             return self._for_output(np.eye(self.n_classes or 0, dtype=floatx())[numbers])
         return self._for_output(numbers.astype(floatx())[:, None])
 
-    def check_encoded(self, y: Any) -> None:
+    def check_encoded(self, y: ArrayLike) -> None:
         """Checks the targets of a data set, which go to the model as they are, against what the model takes.
 
         Args:
@@ -735,43 +733,46 @@ class HeadGroup:
             bound.append(part._bind(output, loss, metrics[number]))
         return dataclasses.replace(self, heads=tuple(bound))
 
-    def check_reach(self, model: keras.Model, y: Any) -> None:
+    def check_reach(self, model: keras.Model, y: Targets) -> None:
         """Refuses a model with an output that cannot reach its target; see `Head.check_reach`."""
         for part, output, target in zip(self.heads, outputs_of(model), self.split(y), strict=True):
             part._check_reach(output.activation, target)
 
-    def encode(self, y: Any) -> Any:
+    def encode(self, y: Targets) -> list[Array] | dict[str, Array]:
         """Encodes every target; see `Head.encode`. Returns a list, or a dict where `y` is one."""
-        return self._by_output([part.encode(column) for part, column in zip(self.heads, self.split(y), strict=True)])
+        parts = [part.encode(column) for part, column in zip(self.heads, self.split(y), strict=True)]
+        encoded: list[Array] | dict[str, Array] = self._by_output(parts)
+        return encoded
 
-    def sample_weight(self, y: Any) -> Array | None:
+    def sample_weight(self, y: Targets) -> Array | None:
         """Weights of rows: the product of the weights of their classes in each target, or `None`."""
         found = [part.sample_weight(column) for part, column in zip(self.heads, self.split(y), strict=True)]
         weights = [one for one in found if one is not None]
         return np.prod(weights, axis=0) if weights else None
 
-    def decode(self, raw: Any) -> Any:
+    def decode(self, raw: Outputs) -> Array | dict[str, Array]:
         """Decodes every output; columns are put side by side, shape `(n, outputs)`, dicts stay dicts."""
-        return self._join(self._each(Head.decode, raw))
+        decoded: Array | dict[str, Array] = self._join(self._each(Head.decode, raw))
+        return decoded
 
-    def probabilities(self, raw: Any) -> Any:
+    def probabilities(self, raw: Outputs) -> list[Array] | dict[str, Array]:
         """Probabilities of every output: a list, as in scikit-learn, or a dict without the targets of numbers."""
         made = self._by_output(
             self._each(lambda part, output: None if part.classes is None else part.probabilities(output), raw)
         )
         return {name: part for name, part in made.items() if part is not None} if isinstance(made, dict) else made
 
-    def split(self, y: Any) -> list[Array]:
+    def split(self, y: Targets) -> list[Array]:
         """One target for each output, from columns or a dict."""
         if self.names is not None:
-            missing = [name for name in self.names if name not in y] if isinstance(y, Mapping) else list(self.names)
-            if missing:
+            missing = [name for name in self.names if not isinstance(y, Mapping) or name not in y]
+            if missing or not isinstance(y, Mapping):
                 raise DataError(f"`y` must be a dict with the targets {list(self.names)}; missing: {missing}.")
             return [np.asarray(y[name]) for name in self.names]
         y = np.asarray(y)
         return [y[:, number] for number in range(len(self.heads))]
 
-    def _each(self, make: Callable[[Head, Array], Any], raw: Any) -> list[Any]:
+    def _each(self, make: Callable[[Head, Array], Any], raw: Outputs) -> list[Any]:
         made = []
         for number, (part, output) in enumerate(zip(self.heads, self._listed(raw), strict=True)):
             try:
@@ -781,7 +782,7 @@ class HeadGroup:
                 raise DivergedError(f"Of the target {which}: {error}") from None
         return made
 
-    def _listed(self, raw: Any) -> list[Array]:
+    def _listed(self, raw: Outputs) -> list[Array]:
         if isinstance(raw, Mapping):
             return [raw[name] for name in self.names] if self.names is not None else list(raw.values())
         return list(raw)
@@ -816,7 +817,7 @@ class HeadGroup:
 
 
 def head(
-    y: Any,
+    y: Targets,
     *,
     kind: Kind | Mapping[str, Kind] | None = None,
     task: Literal["classification", "regression"] | None = None,
@@ -974,7 +975,9 @@ def _with_options(
     )
 
 
-def _weights_of_classes(made: Head, y: Array, class_weight: Any) -> tuple[float, ...]:
+def _weights_of_classes(
+    made: Head, y: Array, class_weight: Mapping[Any, float] | Literal["balanced"]
+) -> tuple[float, ...]:
     from sklearn.utils.class_weight import compute_class_weight
 
     if made.kind == "multilabel":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import stat
@@ -57,6 +58,23 @@ def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:
     database.execute("INSERT INTO features VALUES (?, ?, ?)", (b"two", b"", b""))
     database.close()  # killed before it was committed
     assert set(cache.read("key", {b"one", b"two"})) == {b"one"}
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    cache = transfer.FeatureCache(tmp_path)
+    cache.folder.mkdir(mode=0o700)
+    image, features = b"one", np.array([1.0, 2.0], "float32").tobytes()
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (b"key", image, features):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    path = cache.folder / f"{hashlib.blake2b(b'key', digest_size=16).hexdigest()}.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        columns = "picture BLOB PRIMARY KEY, features BLOB NOT NULL, digest BLOB NOT NULL"
+        database.execute(f"CREATE TABLE features ({columns})")
+        database.execute("PRAGMA application_id = 1802791782")  # "ktkf" as a number
+        database.execute("INSERT INTO features VALUES (?, ?, ?)", (image, features, digest.digest()))
+    found = cache.read("key", {image}, n_features=2)
+    np.testing.assert_array_equal(found[image], [1.0, 2.0])
 
 
 # What is done to a row of two that are stored.

@@ -64,6 +64,9 @@ def test_a_derived_network_is_the_model_of_an_estimator_and_of_a_grid(trained: K
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))
     assert copy.deepcopy(model.model) is model.model
+    # Under the name in pickles and journals that were written before it moved.
+    assert (type(model.model).__module__, type(model.model).__qualname__) == ("kerastoolkit.transfer", "_Derived")
+    assert getattr(transfer, "_Derived") is type(model.model)  # noqa: B009
 
 
 def test_a_layer_inside_a_model_inside_is_found() -> None:
