@@ -15,6 +15,7 @@ import io
 import re
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from kerastoolkit.exceptions import KerasToolkitWarning
 
 if TYPE_CHECKING:
     import keras
+    from numpy.typing import NDArray
 
 # The versions whose inside was read and tried.
 FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
@@ -155,12 +157,12 @@ def without_values() -> Iterator[None]:
 # -- models and layers ----------------------------------------------------------------------------------------------
 
 
-def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
+def layers_of(model: keras.Model, *, itself: bool = True) -> list[keras.layers.Layer]:
     """A model and all layers in it, including those inside layers; without the model itself if `itself` is False."""
     return list(model._flatten_layers(include_self=itself))
 
 
-def fixed_batch(model: Any) -> int | None:
+def fixed_batch(model: keras.Model) -> int | None:
     """The number of rows that a model takes at once, where it was built for one (`Input(batch_shape=...)`)."""
     try:
         shapes = [tuple(one.shape) for one in model.inputs]
@@ -217,7 +219,7 @@ class _IfLoaded:
 
 
 @contextlib.contextmanager
-def fresh_states(model: Any) -> Iterator[None]:
+def fresh_states(model: keras.Model) -> Iterator[None]:
     """A block in which layers that remember the last batch (`stateful=True`) start empty; then they are as before."""
     import keras
 
@@ -233,7 +235,7 @@ def fresh_states(model: Any) -> Iterator[None]:
             state.assign(value)
 
 
-def layer_of(tensor: Any) -> Any:
+def layer_of(tensor: keras.KerasTensor) -> keras.layers.Layer | None:
     """The layer of a functional model that makes a tensor; None if that is not known."""
     return getattr(getattr(tensor, "_keras_history", None), "operation", None)
 
@@ -246,14 +248,14 @@ def registered() -> dict[str, Any]:
     return {**keras.saving.get_custom_objects(), **(scope or {})}
 
 
-def modules_of_operations() -> list[Any]:
+def modules_of_operations() -> list[types.ModuleType]:
     """The modules of Keras' operations, such as an addition, which a config of a model that adds can name."""
     from keras.src import ops
 
     return [module for module in vars(ops).values() if inspect.ismodule(module)]
 
 
-def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
+def own_variables(layer: keras.layers.Layer) -> tuple[list[keras.Variable], list[keras.Variable]]:
     """Variables of a layer itself, without those of layers in it: the trainable ones, and the others."""
     return list(layer._trainable_variables), list(layer._non_trainable_variables)
 
@@ -264,17 +266,17 @@ def compile_arguments(model: keras.Model) -> dict[str, Any] | None:
     return None if config is None else dict(config.config)
 
 
-def own_metrics(layer: Any) -> list[Any]:
+def own_metrics(layer: keras.layers.Layer) -> list[keras.metrics.Metric]:
     """Metrics that are attributes of a layer or model, without those that it was compiled with."""
     return list(layer._metrics)
 
 
-def is_seeded(layer: Any) -> bool:
+def is_seeded(layer: keras.layers.Layer) -> bool:
     """Whether a layer has generators of random numbers, which it may not use."""
     return bool(getattr(layer, "_seed_generators", ()))
 
 
-def group_of(layer: Any) -> tuple[str, str]:
+def group_of(layer: keras.layers.Layer) -> tuple[str, str]:
     """Where Keras defines a layer: the group, such as `"core"`, and the module; empty for a user's layer."""
     _, is_its_own, place = type(layer).__module__.partition("keras.src.layers.")
     return (place.partition(".")[0], place.rpartition(".")[2]) if is_its_own else ("", "")
@@ -285,7 +287,7 @@ def backend_of(value: Any) -> Any:
     return value._backend
 
 
-def first_epoch(model: Any) -> int:
+def first_epoch(model: keras.Model) -> int:
     """The epoch at which a callback makes a training begin."""
     return int(getattr(model, "_initial_epoch", None) or 0)
 
@@ -295,7 +297,7 @@ def is_under_strategy(model: keras.Model) -> bool:
     return model._distribute_strategy is not None
 
 
-def has_layout(variable: Any) -> bool:
+def has_layout(variable: keras.Variable) -> bool:
     """Whether it was said how JAX divides a variable."""
     return getattr(variable, "_layout", None) is not None
 
@@ -371,11 +373,12 @@ def is_variable(value: Any) -> bool:
     return isinstance(value, keras.Variable)
 
 
-def as_numpy(value: Any) -> Any:
+def as_numpy(value: Any) -> NDArray[Any]:
     """A tensor as an array."""
     import keras
 
-    return keras.ops.convert_to_numpy(value)
+    array: NDArray[Any] = keras.ops.convert_to_numpy(value)
+    return array
 
 
 def config_of(thing: Any) -> dict[str, Any]:
@@ -481,28 +484,28 @@ def count_loss(model: keras.Model, loss: Any, n_rows: Any) -> None:
 # -- optimizers -----------------------------------------------------------------------------------------------------
 
 
-def rate_of(optimizer: Any) -> Any:
+def rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate as the optimizer keeps it: a variable, or a schedule."""
     return optimizer._learning_rate
 
 
-def averages_of(optimizer: Any) -> list[Any]:
+def averages_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     """Its averages of the weights, in their order; None for what has none."""
     return list(optimizer._model_variables_moving_average)
 
 
-def leaves_weights_out(optimizer: Any) -> bool:
+def leaves_weights_out(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether some weights are left out of its weight decay."""
     return any(getattr(optimizer, f"_exclude_from_weight_decay{end}", None) for end in ("", "_pattern"))
 
 
-def is_built_for(optimizer: Any, variables: list[Any]) -> bool:
+def is_built_for(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> bool:
     """Whether an optimizer is for these variables, or for none as yet."""
     own = getattr(optimizer, "_trainable_variables", None) if optimizer.built else None
     return own is None or list(map(id, own)) == list(map(id, variables))
 
 
-def pure_optimizer(model: keras.Model) -> Any:
+def pure_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     """An optimizer like that of a model whose `stateless_apply` is a function of tensors."""
     import keras
 

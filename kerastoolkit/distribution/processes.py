@@ -54,7 +54,7 @@ def initialize(
     import jax
 
     if jax.distributed.is_initialized():
-        raise DistributionError("This process was joined with others before, which can be done only once.")
+        raise DistributionError("This process has been joined with others already, which can be done only once.")
     if address is not None:
         _check_processes(address, n_processes, process_id)
         if process_id:
