@@ -137,7 +137,7 @@ def copied_with_layers(value: Any, what: str) -> Any:
     except Exception as error:
         raise _layer_not_copied(value, what, error) from error
     for name, held in vars(value).items():
-        of_users = isinstance(held, (bool, int, float, str)) and name not in _keras.attributes_of_any_layer()
+        of_users = isinstance(held, (bool, int, float, str)) and name not in _keras.names_of_any_layer()
         if of_users and not is_same(held, vars(made).get(name)):
             raise _layer_not_copied(value, what, f"its `get_config` leaves out {name!r}")
     return made

@@ -359,7 +359,7 @@ def is_layer(value: Any) -> bool:
 
 
 @functools.cache
-def attributes_of_any_layer() -> frozenset[str]:
+def names_of_any_layer() -> frozenset[str]:
     """Names of the attributes that Keras gives to every layer."""
     import keras
 
