@@ -21,21 +21,15 @@ from kerastoolkit.exceptions import DistributionError, KerasToolkitWarning, Para
 
 __all__ = ["strategy"]
 
-
 _NAMES = ("auto", "none", "cpu", "gpu", "one_device", "mirrored", "tpu", "data_parallel", "model_parallel")
-
-
 _OF_BACKEND = {
     "mirrored": "tensorflow",
     "tpu": "tensorflow",
     "data_parallel": "jax",
     "model_parallel": "jax",
 }
-
-
-_BY_NAME = "It was asked for by name."
 _PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
-
+_BY_NAME = "It was asked for by name."
 
 # Strategies that are known elsewhere, and that Keras 3 computes wrongly or never trains with.
 _REFUSED = {
@@ -271,11 +265,8 @@ def _devices_for_several(name: str) -> Callable[[_Request], tuple[str, ...]]:
             raise ParameterError("`devices` cannot be chosen among those of several processes; all of them are used.")
         chosen = _of_devices(request, here.best, name)
         if len(chosen) < 2:
-            seen = (
-                f"`devices` names {chosen[0]}."
-                if request.devices
-                else _what_there_is(request) + _SIMULATED[here.backend]
-            )
+            there_is = _what_there_is(request) + _SIMULATED[here.backend]
+            seen = f"`devices` names {chosen[0]}." if request.devices else there_is
             raise DistributionError(f"The strategy {name!r} needs two devices or more of one kind: {seen}")
         if len({device.partition(":")[0] for device in chosen}) > 1:
             raise DistributionError(f"The strategy {name!r} needs devices of one kind; got {', '.join(chosen)}.")
