@@ -24,16 +24,16 @@ from kerastoolkit import transfer
 def differences(name: str) -> list[str]:
     """What of the table is not true of a network."""
     known = transfer.get(name)
-    size = known.smallest_size
+    size = known.min_size
     model = transfer.feature_extractor(name, None, input_size=size)
     found = []
     features = model.predict(np.zeros((1, size, size, 3)), verbose=0).shape[1]
-    if features != known.features:
+    if features != known.n_features:
         found.append(f"{features} features")
-    if model.count_params() != known.parameters:
+    if model.count_params() != known.n_parameters:
         found.append(f"{model.count_params()} parameters")
-    if known.cut not in [layer.name for layer in model.layers]:
-        found.append(f"no layer {known.cut}")
+    if known.cut_layer not in [layer.name for layer in model.layers]:
+        found.append(f"no layer {known.cut_layer}")
     del model
     keras.utils.clear_session(free_memory=True)
     try:

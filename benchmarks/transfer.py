@@ -33,11 +33,12 @@ from sklearn.preprocessing import StandardScaler
 from kerastoolkit import ImageClassifier, KerasClassifier, transfer
 from kerastoolkit.estimators.image import _EXTRACTORS
 from kerastoolkit.search import GridSearchCV
+from kerastoolkit.transfer.features import RECENT_FEATURES
 
 RESULTS = Path(__file__).parent / "results"
 N_TRAIN, N_TEST, SEEDS, SIZE, EPOCHS = 1000, 2000, 5, 65, 3
 N_SEARCH = 500  # pictures of the grid, each of which goes 60 times through the backbone where there is no cache
-LAYER = transfer.get("MobileNetV2").cut
+LAYER = transfer.get("MobileNetV2").cut_layer
 
 
 def fashion(folder: Path) -> dict[str, Any]:
@@ -151,7 +152,7 @@ def search(data: dict[str, Any], weights: str) -> dict[str, Any]:
     results = {}
     for name, (kind, cached) in ways.items():
         _EXTRACTORS._kept.clear()
-        transfer._RECENT.clear()
+        RECENT_FEATURES.clear()
         with tempfile.TemporaryDirectory() as folder:
             model = ImageClassifier(
                 weights=weights,
@@ -164,7 +165,7 @@ def search(data: dict[str, Any], weights: str) -> dict[str, Any]:
             start = time.perf_counter()
             found = kind(model, grid, cv=5, refit=False).fit(X, y)
             seconds = time.perf_counter() - start
-        n_run = sum(extractor.n_run for extractor in _EXTRACTORS._kept.values())
+        n_run = sum(extractor.n_computed for extractor in _EXTRACTORS._kept.values())
         best = float(found.cv_results_["mean_test_score"].max())
         results[name] = {"seconds": seconds, "n_run": n_run, "best": best}
         print(f"  {name}: {seconds:.0f} s, {n_run} pictures through the backbone, best {best:.3f}", flush=True)

@@ -1,12 +1,15 @@
-"""Copies of losses, metrics and optimizers of Keras, in which nothing is lost.
+"""Copies of Keras' losses, metrics and optimizers, in which nothing is lost.
 
-Keras copies, pickles and saves each of them by its config. Some configs do not name every argument, Keras' own among
-them (`delta` of `Huber` is one), and a class of the user's need not have one: the copy would train with other numbers,
-without a word. Here a thing is taken apart into the arguments of its config, those that the config leaves out, and,
-where its class is the user's, the attributes in which one made of these arguments would differ.
+Keras copies, pickles and saves each of them by its config. Some configs do not name every argument, including some of
+Keras' own (`delta` of `Huber` is one), and a user's class need not have a config: the copy would silently train with
+other numbers. Here an object is taken apart into the arguments of its config, those that the config leaves out, and, if
+its class is the user's, the attributes in which an object made from these arguments would differ.
 
-Python asks `copyreg` how to copy and to pickle what has no way of its own. `register` answers there for classes whose
-way would be by Keras' config: scikit-learn copies the candidates of a grid before an estimator gets to see them.
+Python asks `copyreg` how to copy and pickle an object that does not define it itself. `register` answers there for
+classes that would be copied by Keras' config: scikit-learn copies the candidates of a grid before an estimator sees
+them.
+
+Pickles name `put_together`, `_OfItself`, `_itself` and `_unpickled_model`, so these keep their names.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """What a thing can be put together from.
+    """What an object can be put together from.
 
     Attributes:
         kind: Its class.
-        arguments: Of its config, or of its constructor; None if neither makes one.
+        arguments: The arguments of its config, or of its constructor; None if neither can make one.
         by_constructor: Whether they are those of the constructor.
-        attributes: What to set after, by name.
+        attributes: The attributes to set afterwards, by name.
     """
 
     kind: type
@@ -48,26 +51,26 @@ class Parts(NamedTuple):
 
 
 class _OfItself(NamedTuple):
-    """A method of the thing itself, as its attribute."""
+    """An attribute that is a method of the object itself."""
 
     name: str
 
 
 def is_configured(value: Any) -> bool:
     """Whether a value is a loss, a metric, an optimizer or a learning rate schedule."""
-    return "keras" in sys.modules and isinstance(value, _keras.configured_kinds())
+    return "keras" in sys.modules and isinstance(value, _keras.classes_with_config())
 
 
 def copied(value: Any, options: Mapping[str, Any] | None = None, what: str = "parameter") -> Any:
-    """A copy of a thing that is configured, or of each in a list or dict; anything else as it is.
+    """A copy of a loss, metric, optimizer or schedule, or of each in a list or dict; anything else as it is.
 
     Args:
-        value: The thing; or a list, tuple or dict.
-        options: Arguments that are to be others than its own. Defaults to `None`.
-        what: The parameter that an error names. Defaults to `"parameter"`.
+        value: The object; or a list, tuple or dict.
+        options: Arguments that replace its own. Defaults to `None`.
+        what: Name of the parameter, for errors. Defaults to `"parameter"`.
 
     Returns:
-        The copy, as new: an optimizer for any weights, a metric that has counted nothing.
+        The copy, as if new: an optimizer without a state, a metric that has counted nothing.
 
     Raises:
         ParameterError: It cannot be copied, or options cannot be set on a copy of it.
@@ -81,7 +84,7 @@ def copied(value: Any, options: Mapping[str, Any] | None = None, what: str = "pa
     if not is_configured(value):
         return value
     try:
-        parts = taken_apart(value)
+        parts = take_apart(value)
     except ParameterError:
         raise
     except Exception as error:
@@ -95,7 +98,7 @@ def copied(value: Any, options: Mapping[str, Any] | None = None, what: str = "pa
                 f"argument as an option, {what}__name=..., or have `get_config` name every argument."
             )
         parts = parts._replace(arguments={**parts.arguments, **options})
-    register()  # for what it holds
+    register()  # for the objects that it holds
     try:
         return put_together(*parts._replace(attributes=copy.deepcopy(parts.attributes, _shared(parts.attributes))))
     except ParameterError:
@@ -106,28 +109,28 @@ def copied(value: Any, options: Mapping[str, Any] | None = None, what: str = "pa
         raise _not_copied(parts.kind, error) from error
 
 
-def fresh(value: Any, what: str) -> Any:
-    """As `copied`, and layers and models too, unless all their weights are frozen.
+def copied_with_layers(value: Any, what: str) -> Any:
+    """As `copied`, but copies layers and models, too, unless all their weights are frozen.
 
     Args:
         value: An argument of a function that builds a model.
         what: Its name, for errors.
 
     Returns:
-        What may be trained without changing the value.
+        A value that can be trained without changing the original.
 
     Raises:
         ParameterError: A layer cannot be copied.
     """
     if type(value) in (list, tuple):
-        made = [fresh(item, what) for item in value]
+        made = [copied_with_layers(item, what) for item in value]
         return value if all(map(operator.is_, made, value)) else type(value)(made)
     if "keras" not in sys.modules or not _keras.is_layer(value):
         return copied(value)
     if value.built and not value.trainable_variables:
         return value
     try:
-        with _keras.without_advice():
+        with _keras.without_lambda_warning():
             if value.built:
                 return copied_model(value) if hasattr(value, "compile") else copy.deepcopy(value)
             made = type(value).from_config(value.get_config())
@@ -156,15 +159,15 @@ def _not_copied(kind: type, error: Any) -> ParameterError:
 
 
 def _shared(attributes: Mapping[str, Any]) -> dict[int, Any]:
-    """What a copy shares with the original: models and layers, which a loss only asks."""
+    """What a copy shares with the original: models and layers, which a loss calls but does not train."""
     return {id(value): value for value in attributes.values() if _keras.is_layer(value)}
 
 
-def taken_apart(thing: Any) -> Parts:
-    """What a thing can be put together from, so that nothing of it is lost.
+def take_apart(thing: Any) -> Parts:
+    """What an object can be put together from, so that nothing of it is lost.
 
     Raises:
-        ParameterError: A function that it holds reads the thing itself, so that a copy would go on reading that.
+        ParameterError: A function that it holds reads the object itself, so that a copy would still read the original.
     """
     kind = type(thing)
     is_of_keras = kind.__module__.startswith("keras.")
@@ -173,14 +176,14 @@ def taken_apart(thing: Any) -> Parts:
         if is_of_keras:
             return Parts(kind, arguments, by_constructor, {})
         made = put_together(kind, arguments, by_constructor, {})
-    except Exception:  # of the user's code, or Keras finds no class of that name
+    except Exception:  # in the user's code, or Keras finds no class by that name
         if is_of_keras:
             raise
         made, arguments, by_constructor = None, None, False
-    passed_over = _keras.bookkeeping(thing)
+    skipped = _keras.tracking_attributes(thing)
     attributes = {}
     for name, value in vars(thing).items():
-        if name in passed_over:
+        if name in skipped:
             continue
         if made is not None and name in vars(made) and is_same(value, vars(made)[name], ((thing, made),)):
             continue
@@ -193,7 +196,7 @@ def taken_apart(thing: Any) -> Parts:
 
 
 def _untracked(value: Any) -> Any:
-    """Lists and dicts as Python's own: Keras and TensorFlow wrap those that an object holds."""
+    """Lists and dicts as Python's own, since Keras and TensorFlow wrap those that an object holds."""
     if isinstance(value, (list, dict)) and type(value).__module__.startswith(("keras.", "tensorflow.")):
         if isinstance(value, dict):
             return {name: _untracked(item) for name, item in value.items()}
@@ -202,6 +205,7 @@ def _untracked(value: Any) -> Any:
 
 
 def _cells(function: types.FunctionType) -> list[Any]:
+    """The values of other scopes that a function reads."""
     cells = []
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not assigned yet
@@ -210,7 +214,7 @@ def _cells(function: types.FunctionType) -> list[Any]:
 
 
 def put_together(kind: Any, arguments: dict[str, Any] | None, by_constructor: bool, attributes: dict[str, Any]) -> Any:
-    """Makes a thing of its parts; see `Parts`."""
+    """Makes an object from its parts; see `Parts`."""
     register_class(kind)
     if arguments is None:
         attributes = dict(attributes)
@@ -222,16 +226,16 @@ def put_together(kind: Any, arguments: dict[str, Any] | None, by_constructor: bo
     for name, value in attributes.items():
         setattr(made, name, getattr(made, value.name) if isinstance(value, _OfItself) else value)
     if attributes:
-        _keras.begin_anew(made)
+        _keras.reset(made)
     return made
 
 
 def _arguments(thing: Any, *, guess: bool) -> tuple[dict[str, Any], bool]:
-    """Arguments that a thing was made with, and whether they are those of its constructor and not of its config.
+    """Arguments that an object was made with, and whether they are those of its constructor instead of its config.
 
-    What the config holds as a description, which Keras would look up by name, is taken from the thing itself.
+    What the config only describes, so that Keras would look it up by name, is taken from the object itself.
     """
-    with _keras.without_advice():
+    with _keras.without_lambda_warning():
         config = {name: _untracked(value) for name, value in _keras.config_of(thing).items()}
     kind: Any = type(thing)
     names, takes_any = _parameters(kind)
@@ -250,7 +254,7 @@ def _arguments(thing: Any, *, guess: bool) -> tuple[dict[str, Any], bool]:
 
 
 def _is_described(value: Any) -> bool:
-    """Whether a value of a config describes an object or a function, or holds what does."""
+    """Whether a value of a config describes an object or a function, or contains such a description."""
     if isinstance(value, Mapping):
         return "class_name" in value or any(map(_is_described, value.values()))
     return isinstance(value, (list, tuple)) and any(map(_is_described, value))
@@ -258,59 +262,60 @@ def _is_described(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=512)
 def _parameters(kind: Any) -> tuple[tuple[str, ...], bool]:
-    """Names of a constructor's arguments, and whether it takes any other."""
+    """Names of a constructor's arguments, and whether it takes any others."""
     found = [p for name, p in inspect.signature(kind.__init__).parameters.items() if name != "self"]
     named = tuple(p.name for p in found if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
     return named, any(p.kind is p.VAR_KEYWORD for p in found)
 
 
-# -- whether two things are the same --------------------------------------------------------------------------------
+# -- whether two objects are the same -------------------------------------------------------------------------------
 
 
-def is_same(one: Any, other: Any, taken: tuple[tuple[Any, Any], ...] = ()) -> bool:
+def is_same(one: Any, other: Any, assumed: tuple[tuple[Any, Any], ...] = ()) -> bool:
     """Whether two values are the same in all that they hold.
 
     Args:
         one: A value.
         other: Another.
-        taken: Pairs that are taken for the same, because they are being compared. Defaults to none.
+        assumed: Pairs that are assumed to be the same, because they are being compared. Defaults to none.
     """
-    if one is other or any(one is left and other is right for left, right in taken):
+    if one is other or any(one is left and other is right for left, right in assumed):
         return True
     if type(one) is not type(other):
         return False
-    if _keras.is_variable(one):  # its value is a state
+    if _keras.is_variable(one):  # its value is a state, which does not count
         return tuple(one.shape) == tuple(other.shape) and str(one.dtype) == str(other.dtype)
     if isinstance(one, (bool, int, str, bytes)):
         return bool(one == other)
     if isinstance(one, float):
         return bool(one.hex() == other.hex())
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(is_same(*pair, taken) for pair in zip(one, other, strict=True))
+        return len(one) == len(other) and all(is_same(*pair, assumed) for pair in zip(one, other, strict=True))
     if isinstance(one, Mapping):
-        return list(one) == list(other) and all(is_same(value, other[name], taken) for name, value in one.items())
+        return list(one) == list(other) and all(is_same(value, other[name], assumed) for name, value in one.items())
     if isinstance(one, np.ndarray):
         alike = bool(one.dtype == other.dtype) and one.shape == other.shape
         if one.dtype == object:
-            return alike and is_same(one.tolist(), other.tolist(), taken)
+            return alike and is_same(one.tolist(), other.tolist(), assumed)
         return alike and one.tobytes() == other.tobytes()
     if isinstance(one, types.MethodType):
-        return one.__func__ is other.__func__ and is_same(one.__self__, other.__self__, taken)
+        return one.__func__ is other.__func__ and is_same(one.__self__, other.__self__, assumed)
     if isinstance(one, functools.partial):
-        return is_same([one.func, one.args, one.keywords], [other.func, other.args, other.keywords], taken)
+        return is_same([one.func, one.args, one.keywords], [other.func, other.args, other.keywords], assumed)
     if isinstance(one, types.FunctionType):  # made twice by the same code, as in a constructor
         first, second = ([f.__defaults__, f.__kwdefaults__, _cells(f)] for f in (one, other))
-        return one.__code__ is other.__code__ and one.__globals__ is other.__globals__ and is_same(first, second, taken)
+        same_code = one.__code__ is other.__code__ and one.__globals__ is other.__globals__
+        return same_code and is_same(first, second, assumed)
     if inspect.isclass(one) or isinstance(one, (types.ModuleType, types.BuiltinFunctionType)):
         return False
     if hasattr(one, "shape") and hasattr(one, "dtype"):
-        return is_same(_keras.as_numpy(one), _keras.as_numpy(other), taken)
+        return is_same(_keras.as_numpy(one), _keras.as_numpy(other), assumed)
     if hasattr(one, "__dict__"):
         left, right = (
-            {name: item for name, item in vars(thing).items() if name not in _keras.bookkeeping(one)}
+            {name: item for name, item in vars(thing).items() if name not in _keras.tracking_attributes(one)}
             for thing in (one, other)
         )
-        return is_same(left, right, (*taken, (one, other)))
+        return is_same(left, right, (*assumed, (one, other)))
     try:
         return bool(one == other)
     except Exception:  # its own comparison does not say
@@ -321,12 +326,12 @@ def is_same(one: Any, other: Any, taken: tuple[tuple[Any, Any], ...] = ()) -> bo
 
 
 def register() -> None:
-    """Has Python copy and pickle every class of losses, metrics, optimizers and models that there is without loss."""
+    """Makes Python copy and pickle every known class of losses, metrics, optimizers and models without loss."""
     if "keras" not in sys.modules:
         return
     import keras
 
-    for kind in (*_keras.configured_kinds(), keras.Model):
+    for kind in (*_keras.classes_with_config(), keras.Model):
         _register_below(kind)
 
 
@@ -338,15 +343,15 @@ def _register_below(kind: type) -> None:
 
 
 def register_class(kind: type) -> None:
-    """Registers one class, unless it knows better how it is copied."""
+    """Registers one class, unless it defines itself how it is copied."""
     if kind not in copyreg.dispatch_table and _keras.is_copied_by_config(kind):
         copyreg.pickle(kind, _reduced_model if hasattr(kind, "compile") else _reduced)
 
 
 def _reduced(thing: Any) -> tuple[Any, ...]:
-    parts = taken_apart(thing)
+    parts = take_apart(thing)
     if parts.kind.__module__.startswith("keras.") and not parts.by_constructor:
-        # Without a name of ours, so that a pickle of Keras' own can be read without kerastoolkit.
+        # Without our names, so that a pickle of Keras' own objects can be read without kerastoolkit.
         return parts.kind.from_config, (parts.arguments,)  # type: ignore[attr-defined]
     return put_together, tuple(parts)
 
@@ -355,7 +360,7 @@ def _reduced(thing: Any) -> tuple[Any, ...]:
 
 
 def copied_model(model: keras.Model) -> keras.Model:
-    """A copy of a model: layers and weights by Keras, what it was compiled with as `copied` has it.
+    """A copy of a model: layers and weights by Keras, what it was compiled with by `copied`.
 
     Raises:
         ParameterError: What it was compiled with cannot be copied.
@@ -365,19 +370,19 @@ def copied_model(model: keras.Model) -> keras.Model:
     if arguments is None:
         return copy.deepcopy(model)
     made = _keras.uncompiled_model_of(_keras.file_of(model))
-    return compiled(made, _rebound(copied(arguments), model, made), _optimizer_state(model))
+    return compile_model(made, _rebound(copied(arguments), model, made), _optimizer_state(model))
 
 
 def _reduced_model(model: keras.Model) -> tuple[Any, ...]:
     arguments = compiled_with(model)
-    if arguments is None or all(map(_is_told, arguments.values())):
+    if arguments is None or all(map(_is_in_file, arguments.values())):
         by_keras: Any = model.__reduce__()
         return tuple(by_keras)
     return _itself, (_Carried(model, arguments),)
 
 
 class _Carried:
-    """Stands for a model where Python copies or pickles it, and comes out as that model with nothing lost."""
+    """Stands in for a model that Python copies or pickles, and comes out as that model with nothing lost."""
 
     def __init__(self, model: keras.Model, arguments: dict[str, Any]) -> None:
         self._model, self._arguments = model, arguments
@@ -388,7 +393,7 @@ class _Carried:
     def __reduce__(self) -> Any:
         import joblib
 
-        # A function that builds a model often compiles it with functions that pickle alone does not take.
+        # A function that builds a model often compiles it with functions that pickle alone does not accept.
         wrapped = joblib.wrap_non_picklable_objects(self._arguments, keep_wrapper=False)
         return _unpickled_model, (_keras.file_of(self._model), wrapped, _optimizer_state(self._model))
 
@@ -397,34 +402,34 @@ def _itself(model: Any) -> Any:
     return model
 
 
-def _is_told(value: Any) -> bool:
-    """Whether Keras' own file of a model says all of this, which can be read without kerastoolkit."""
+def _is_in_file(value: Any) -> bool:
+    """Whether Keras' own file of a model holds all of this, and can be read without kerastoolkit."""
     import keras
 
     if isinstance(value, keras.optimizers.Optimizer):
-        rate_is_told = type(value).__module__.startswith("keras.") and _keras.is_variable(_keras.rate_of(value))
-        return rate_is_told and not taken_apart(value).by_constructor
+        has_plain_rate = type(value).__module__.startswith("keras.") and _keras.is_variable(_keras.rate_of(value))
+        return has_plain_rate and not take_apart(value).by_constructor
     if isinstance(value, Mapping):
         value = list(value.values())
-    return all(map(_is_told, value)) if isinstance(value, (list, tuple)) else type(value) in _PLAIN
+    return all(map(_is_in_file, value)) if isinstance(value, (list, tuple)) else type(value) in _PLAIN
 
 
 _PLAIN = (bool, float, int, str, type(None))
 
 
 def _unpickled_model(file: bytes, arguments: dict[str, Any], state: list[Any]) -> keras.Model:
-    return compiled(_keras.uncompiled_model_of(file), arguments, state)
+    return compile_model(_keras.uncompiled_model_of(file), arguments, state)
 
 
 def compiled_with(model: keras.Model) -> dict[str, Any] | None:
-    """Arguments of `Model.compile` that a model was compiled with; None if it was not, or in a way of its own."""
+    """Arguments of `Model.compile` that a model was compiled with; None if it was not, or by a `compile` of its own."""
     import keras
 
     kind = type(model)
     if kind.compile is not keras.Model.compile or not _keras.is_copied_by_config(kind) or hasattr(kind, "__deepcopy__"):
         return None
     arguments = _keras.compile_arguments(model) if model.compiled else None
-    # Its optimizer may be another than the one given: Keras wraps it to scale the loss in half precision.
+    # Its optimizer need not be the one that was given: Keras wraps it to scale the loss in half precision.
     return None if arguments is None else {**arguments, "optimizer": model.optimizer}
 
 
@@ -433,19 +438,19 @@ def _optimizer_state(model: keras.Model) -> list[Any]:
     return [_keras.as_numpy(variable) for variable in optimizer.variables] if optimizer and optimizer.built else []
 
 
-def compiled(model: keras.Model, arguments: dict[str, Any], state: list[Any]) -> keras.Model:
-    """Compiles a model, and gives the optimizer the state of another, if there is one.
+def compile_model(model: keras.Model, arguments: dict[str, Any], state: list[Any]) -> keras.Model:
+    """Compiles a model, and gives its optimizer the state of another one, if there is one.
 
     Args:
         model: The model.
-        arguments: Of `Model.compile`.
-        state: Values of the optimizer's variables, none for an optimizer that is new.
+        arguments: Arguments of `Model.compile`.
+        state: Values of the optimizer's variables; none for a new optimizer.
     """
     model.compile(**arguments)
     if state:
         model.optimizer.build(model.trainable_variables)
         own = model.optimizer.variables
-        # Layers that were frozen or thawed since it was built leave it with a state for other weights.
+        # If layers were frozen or unfrozen since it was built, its state belongs to other weights.
         if [tuple(variable.shape) for variable in own] == [np.shape(value) for value in state]:
             for variable, value in zip(own, state, strict=True):
                 variable.assign(value)
@@ -453,7 +458,7 @@ def compiled(model: keras.Model, arguments: dict[str, Any], state: list[Any]) ->
 
 
 def _rebound(value: Any, model: Any, made: Any) -> Any:
-    """A value in which methods of a model are those of another."""
+    """A value in which methods of a model are replaced by those of another."""
     if isinstance(value, types.MethodType) and value.__self__ is model:
         return getattr(made, value.__name__)
     if type(value) in (list, tuple):

@@ -1,9 +1,8 @@
 """Files that somebody else may have written: opened, measured and checked before anything in them is used.
 
-What is refused is refused with a `SavedFileError`, whoever damaged or forged the file. The bounds rest on one rule: a
-file can ask for no more memory than a small multiple of the bytes that it really has. Archives are therefore not
-compressed (`save` never compresses), arrays in HDF5 files lie in them as they are, and JSON is counted before it is
-read.
+A file that was damaged or forged is refused with a `SavedFileError`. The limits follow one rule: a file can take no
+more memory than a small multiple of the bytes that it really has. So archives are not compressed (`save` never
+compresses), arrays in HDF5 files are stored as they are, and the entries of JSON are counted before it is read.
 """
 
 from __future__ import annotations
@@ -17,14 +16,17 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from kerastoolkit.exceptions import KerasToolkitError, SavedFileError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 MEBIBYTE = 2**20
-_MOST_MEMBERS = 1000
+_MAX_MEMBERS = 1000
 # Python needs up to 70 bytes for each comma, colon or bracket of JSON: 300 megabytes at most.
-_MOST_JSON_BYTES, _MOST_JSON_MARKS, _MOST_JSON_LEVELS = 64 * MEBIBYTE, 2**22, 100
+_MAX_JSON_BYTES, _MAX_JSON_MARKS, _MAX_JSON_LEVELS = 64 * MEBIBYTE, 2**22, 100
 
 
 @contextlib.contextmanager
@@ -36,7 +38,7 @@ def refusing(path: str | Path, writer: str) -> Iterator[None]:
         writer: What writes such files, as `"an estimator's `save`"`.
 
     Raises:
-        SavedFileError: The block raised one, or something that is no error of ours.
+        SavedFileError: The block raised one, or an error that is not ours.
     """
     try:
         yield
@@ -46,7 +48,7 @@ def refusing(path: str | Path, writer: str) -> Iterator[None]:
         raise SavedFileError(f"{str(path)!r} cannot be read. {error}") from error
     except (KerasToolkitError, PermissionError):
         raise
-    except Exception as error:  # what zip, JSON, HDF5, NumPy, scikit-learn and Keras raise on nonsense has no end
+    except Exception as error:  # zip, JSON, HDF5, NumPy, scikit-learn and Keras raise anything on nonsense
         raise SavedFileError(
             f"{str(path)!r} is damaged or was not written by {writer}: {type(error).__name__}: {_short(error)}"
         ) from error
@@ -58,15 +60,15 @@ def _short(error: Exception) -> str:
 
 
 def regular_file(path: str | Path, *, within: Path | None = None) -> Path:
-    """The path, if it is a file like any other: no folder, no pipe, no device.
+    """The path, if it is an ordinary file: not a folder, a pipe or a device.
 
     Args:
         path: The file.
-        within: A folder that it must lie in, links followed. Defaults to `None`: anywhere.
+        within: A folder that it must be in, after links are followed. Defaults to `None`: anywhere.
 
     Raises:
-        FileNotFoundError: There is nothing of that name.
-        SavedFileError: It is something else than a file, or a link that leads out of the folder.
+        FileNotFoundError: There is nothing by that name.
+        SavedFileError: It is not a file, or is a link that leads out of the folder.
     """
     path = Path(path)
     if not path.exists():
@@ -79,13 +81,13 @@ def regular_file(path: str | Path, *, within: Path | None = None) -> Path:
 
 
 def read_small(path: Path) -> bytes:
-    """The content of a file that is small, unless somebody made it large.
+    """The content of a file that should be small.
 
     Raises:
-        SavedFileError: It is larger than what is read.
+        SavedFileError: It is too large.
     """
-    if path.stat().st_size > _MOST_JSON_BYTES:
-        raise SavedFileError(f"{str(path)!r} has {path.stat().st_size} bytes; at most {_MOST_JSON_BYTES} are read.")
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise SavedFileError(f"{str(path)!r} has {path.stat().st_size} bytes; at most {_MAX_JSON_BYTES} are read.")
     return path.read_bytes()
 
 
@@ -96,16 +98,16 @@ def read_small(path: Path) -> bytes:
 def archive(
     path: str | Path, allowed: Callable[[str], object], writer: str, *, needed: tuple[str, ...] = ()
 ) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip archive of which only members that are expected are there, each once and uncompressed.
+    """Opens a zip archive that has only expected members, each of them once and uncompressed.
 
     Args:
         path: The archive.
-        allowed: Whether a name may be there.
+        allowed: Whether a member may have this name.
         writer: What writes such archives, for the message.
         needed: Names that must be there. Defaults to none.
 
     Raises:
-        SavedFileError: It is no such archive; the message names the member.
+        SavedFileError: It is not such an archive; the message names the member.
     """
     with zipfile.ZipFile(path) as file:
         members = file.infolist()
@@ -115,7 +117,7 @@ def archive(
             missing = next(name for name in needed if name not in names)
             raise SavedFileError(f"{str(path)!r} was not written by {writer}: it has no {missing}.{hint}")
         size = Path(path).stat().st_size
-        if len(members) > _MOST_MEMBERS:
+        if len(members) > _MAX_MEMBERS:
             raise SavedFileError(f"{str(path)!r} holds {len(members)} members, and {writer} writes a few.")
         seen: set[str] = set()
         for member in members:
@@ -135,7 +137,7 @@ def archive(
 
 
 def copy_member(file: zipfile.ZipFile, name: str, path: Path) -> Path:
-    """Copies a member to a path of ours; its checksum is compared on the way."""
+    """Copies a member to a path of ours, and checks its checksum on the way."""
     with file.open(name) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target, MEBIBYTE)
     return path
@@ -150,33 +152,33 @@ def read_json(content: bytes, name: str, *, constants: bool = False) -> Any:
         constants: Whether Python's NaN and Infinity may be in it. Defaults to `False`.
 
     Raises:
-        SavedFileError: It is too long, too deep, or no JSON.
+        SavedFileError: It is too long, too deep, or not JSON.
     """
     marks = sum(map(content.count, (b",", b":", b"[", b"{")))
-    if len(content) > _MOST_JSON_BYTES or marks > _MOST_JSON_MARKS:
+    if len(content) > _MAX_JSON_BYTES or marks > _MAX_JSON_MARKS:
         raise SavedFileError(f"{name} holds {len(content)} bytes with {marks} entries, which is more than is read.")
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=float if constants else _refuse_constant)
     except RecursionError:
         value = None
-        levels = _MOST_JSON_LEVELS + 1
+        levels = _MAX_JSON_LEVELS + 1
     except ValueError as error:
         raise SavedFileError(f"{name} is damaged: it is not JSON ({error}).") from error
     else:
         levels = _levels(value)
-    if levels > _MOST_JSON_LEVELS:
-        raise SavedFileError(f"{name} is nested more than {_MOST_JSON_LEVELS} levels deep.")
+    if levels > _MAX_JSON_LEVELS:
+        raise SavedFileError(f"{name} is nested more than {_MAX_JSON_LEVELS} levels deep.")
     return value
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _levels(value: Any) -> int:
     """How deep lists and dicts are nested, without recursion."""
     levels, layer = 0, [value]
-    while layer and levels <= _MOST_JSON_LEVELS:
+    while layer and levels <= _MAX_JSON_LEVELS:
         lists = [item for item in layer if isinstance(item, list)]
         dicts = [item for item in layer if isinstance(item, dict)]
         layer = [
@@ -195,11 +197,11 @@ def _levels(value: Any) -> int:
 def checked_fields(
     record: Any, fields: Mapping[str, Callable[[Any], object]], what: str, *, optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """A dict of a file, if it has the fields that it should, each of its type, and no others.
+    """A dict from a file, if it has the fields that it should have, each of its type, and no others.
 
     Args:
         record: What the file holds.
-        fields: For each field whether a value may be there.
+        fields: For each field, whether it may have a value.
         what: What it is called in messages.
         optional: Fields that may be missing. Defaults to none.
 
@@ -207,7 +209,7 @@ def checked_fields(
         SavedFileError: A field is missing, unknown or of another type; the message names it.
     """
     if not isinstance(record, Mapping):
-        raise SavedFileError(f"{what} is no table of fields, but {shown(record)}.")
+        raise SavedFileError(f"{what} is not a table of fields, but {shown(record)}.")
     unknown = [name for name in record if name not in fields]
     missing = [name for name in fields if name not in record and name not in optional]
     if unknown or missing:
@@ -246,43 +248,43 @@ def is_number(value: Any) -> bool:
 
 
 def is_real(value: Any) -> bool:
-    """Whether a value is a number, NaN and infinity among them."""
+    """Whether a value is a number, which may be NaN or infinite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a whole number that something can have: 0 to 2**31 - 1."""
+    """Whether a value is a possible count: a whole number from 0 to 2**31 - 1."""
     return is_whole(value) and 0 <= value < 2**31
 
 
 def list_of(kind: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """A check of a list or tuple whose items all pass one."""
+    """A check that a value is a list or tuple, all items of which pass a check."""
     return lambda value: isinstance(value, (list, tuple)) and all(map(kind, value))
 
 
 def dict_of(kind: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """A check of a dict from text to what passes one."""
+    """A check that a value is a dict with text as keys, all values of which pass a check."""
     return lambda value: isinstance(value, Mapping) and all(map(is_text, value)) and all(map(kind, value.values()))
 
 
 def optional(kind: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """A check that also None passes."""
+    """A check that None passes, too."""
     return lambda value: value is None or bool(kind(value))
 
 
 def one_of(*values: Any) -> Callable[[Any], bool]:
-    """A check of being one of some texts."""
+    """A check that a value is one of some texts."""
     return lambda value: isinstance(value, str) and value in values
 
 
 def matching(pattern: str) -> Callable[[Any], bool]:
-    """A check of a text by a regular expression."""
+    """A check that a value is a text that matches a regular expression."""
     compiled = re.compile(pattern)
     return lambda value: isinstance(value, str) and compiled.fullmatch(value) is not None
 
 
 def check_npy(file: zipfile.ZipFile, name: str) -> None:
-    """Refuses an array in NumPy's format that is no plain array of just the bytes that the member has.
+    """Refuses an array in NumPy's format unless it is a plain array of exactly the bytes that the member has.
 
     Raises:
         SavedFileError: It holds objects, or claims another size.
@@ -302,33 +304,33 @@ def check_npy(file: zipfile.ZipFile, name: str) -> None:
 
 KINDS_OF_ARRAYS = "biufcSUmMO"
 _is_dtype = matching(r"object|[<>|=]?([biufc]\d{1,2}|[SU]\d{1,8}|[mM]8\[\d{0,6}\w{1,2}\])")
-_MOST_ARRAY_BYTES = 64 * MEBIBYTE
+_MAX_ARRAY_BYTES = 64 * MEBIBYTE
 
 
-def listed(values: Any) -> Any:
-    """An array as a list of plain values; dates as whole numbers, as not every unit of NumPy's is one of Python's."""
+def as_list(values: NDArray[Any]) -> Any:
+    """An array as a list of plain values; dates as whole numbers, since Python does not have all units of NumPy."""
     return values.astype("int64").tolist() if values.dtype.kind in "mM" else values.tolist()
 
 
-def name_of_dtype(values: Any) -> str:
-    """What `array_from` needs to know beside the list."""
+def name_of_dtype(values: NDArray[Any]) -> str:
+    """The name of the type of an array, which `array_from` needs beside the list."""
     return "object" if values.dtype == object else str(values.dtype.str)
 
 
-def array_from(values: Any, dtype: Any) -> Any:
-    """An array from what `listed` and `name_of_dtype` made of it.
+def array_from(values: Any, dtype: Any) -> NDArray[Any]:
+    """An array from what `as_list` and `name_of_dtype` made of it; nothing of it is trusted.
 
     Raises:
-        SavedFileError: It is of no such type, or larger than its list accounts for.
+        SavedFileError: It has no such type, or is larger than is read.
     """
     import numpy as np
 
     if not isinstance(values, list) or not _is_dtype(dtype):
-        raise SavedFileError(f"A file holds an array of {shown(dtype)}, which is no type of numbers, text or dates.")
+        raise SavedFileError(f"A file holds an array of {shown(dtype)}, which is not a type of numbers, text or dates.")
     items = np.array(values, dtype=object)
     if dtype == "object":
         return items
     kind = np.dtype(dtype)
-    if items.size * kind.itemsize > _MOST_ARRAY_BYTES:
+    if items.size * kind.itemsize > _MAX_ARRAY_BYTES:
         raise SavedFileError(f"A file holds {items.size} values of {kind.itemsize} bytes, which is more than is read.")
     return np.array(values, dtype=kind)

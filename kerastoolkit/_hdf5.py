@@ -1,9 +1,9 @@
 """Whether a file of weights holds its numbers in the way Keras writes them, and nothing else.
 
-HDF5 can do much more than keep arrays. A dataset may have its numbers in another file, wherever that lies on the disk,
-or be put together from other files; a link may lead to another file, or in a circle; a few bytes may declare gigabytes,
+HDF5 can do much more than store arrays. A dataset may keep its numbers in another file, anywhere on the disk, or be
+composed from other files; a link may lead to another file, or in a circle; a few bytes may declare gigabytes,
 compressed, never written, or shared by many names. Keras uses none of this. So before anything of a file is read, we
-ask that every number of it stands in the file itself, once, as it is.
+check that every number of it is stored in the file itself, once and uncompressed.
 """
 
 from __future__ import annotations
@@ -16,64 +16,66 @@ from typing import Any, BinaryIO
 
 from kerastoolkit.exceptions import SavedFileError
 
-__all__ = ["check_plain", "longest_text"]
+__all__ = ["check_plain", "max_text_bytes"]
 
-_DEEPEST = 100  # groups inside groups; Keras writes two for each model inside a model
+_MAX_DEPTH = 100  # groups inside groups; Keras writes two for each model inside a model
 
 
-def check_plain(file: str | Path | BinaryIO, *, most_bytes: int | None = None) -> int:
-    """Refuses an HDF5 file that is more than plain arrays and texts beside them, before any array is read.
+def check_plain(file: str | Path | BinaryIO, *, max_bytes: int | None = None) -> int:
+    """Refuses an HDF5 file that holds more than plain arrays with texts beside them, before any array is read.
 
-    Not looked at is how long texts are, of which Keras reads none when it loads weights; who does asks `longest_text`.
+    How long the texts are is not checked, since Keras reads none of them when it loads weights. If you read them, ask
+    `max_text_bytes` first.
 
     Args:
         file: The path of the file, or the file itself, open for reading in binary mode; it stays open.
-        most_bytes: How much all arrays of the file may take together in memory, in bytes. They may never take more
-            than the file itself does. Defaults to `None`: as much as that.
+        max_bytes: How many bytes all arrays of the file may take together in memory; never more than the file
+            itself has. Defaults to `None`: as many as the file has.
 
     Returns:
-        Bytes of all arrays in it.
+        Number of bytes of all arrays in it.
 
     Raises:
         SavedFileError: The file cannot be read, is not HDF5 or is damaged; or it has links other than those of a tree,
-            arrays that are kept elsewhere, compressed or in pieces, types other than numbers, or declares more than it
-            holds. The message says which, and names the file.
+            arrays that are stored elsewhere, compressed or in pieces, types other than numbers, or declares more than
+            it holds. The message says which, and names the file.
     """
     if isinstance(file, (str, os.PathLike)):
-        if not os.path.isfile(file):  # to open a pipe would wait for ever
+        if not os.path.isfile(file):  # opening a pipe would wait for ever
             raise SavedFileError(f"{str(file)!r} is not a file.")
         try:
             with open(file, "rb") as opened:
-                return _check(opened, most_bytes, repr(str(file)))
+                return _check(opened, max_bytes, repr(str(file)))
         except OSError as error:
             raise SavedFileError(f"{str(file)!r} cannot be read: {error}.") from error
     before = file.tell()
-    found = _check(file, most_bytes, "the HDF5 file")
+    found = _check(file, max_bytes, "the HDF5 file")
     file.seek(before)
     return found
 
 
-def _check(file: BinaryIO, most_bytes: int | None, where: str) -> int:
+def _check(file: BinaryIO, max_bytes: int | None, where: str) -> int:
     import h5py
 
     size = file.seek(0, os.SEEK_END)
     try:
         with h5py.File(file, "r") as opened:
-            most = size if most_bytes is None else min(size, most_bytes)
-            return _Check(size, most, where).tree(opened.id)
+            limit = size if max_bytes is None else min(size, max_bytes)
+            return _Check(size, limit, where).tree(opened.id)
     except SavedFileError:
         raise
-    except Exception as error:  # of a damaged file h5py says nearly anything, RuntimeError and TypeError among it
+    except Exception as error:  # on a damaged file h5py raises nearly anything, RuntimeError and TypeError included
         raise SavedFileError(f"{where} is damaged, or is not an HDF5 file: {error}") from error
 
 
 class _Check:
-    """Walks through a file by h5py's low doors, which tell of an object without following where it leads."""
+    """Walks through a file by h5py's low-level functions, which describe an object without following where it leads."""
 
-    def __init__(self, size: int, most: int, where: str) -> None:
-        self._size, self._most, self._where = size, most, where
+    def __init__(self, size: int, max_bytes: int, where: str) -> None:
+        self._size, self._max_bytes, self._where = size, max_bytes, where
 
     def tree(self, root: Any) -> int:
+        """Bytes of all arrays below a group, if everything there is plain."""
         from h5py import h5d, h5g, h5l, h5o
 
         of_arrays, beside, seen = 0, 0, set()
@@ -82,7 +84,7 @@ class _Check:
             path, node, depth = waiting.pop()
             refuse = self._refusal(path)
             place = h5o.get_info(node).addr
-            if place in seen or depth > _DEEPEST:
+            if place in seen or depth > _MAX_DEPTH:
                 raise refuse("is in it under two names" if place in seen else "lies too deep in it")
             seen.add(place)
             if isinstance(node, h5d.DatasetID):
@@ -90,10 +92,11 @@ class _Check:
             elif not isinstance(node, h5g.GroupID):
                 raise refuse("is neither a group nor an array")
             beside += self._bytes_beside(node, refuse)
-            if of_arrays + beside > self._most:
+            if of_arrays + beside > self._max_bytes:
+                is_all = self._max_bytes == self._size
                 raise SavedFileError(
-                    f"{self._where} declares more than {self._most:,} bytes of arrays and texts, which "
-                    f"{'is all it holds' if self._most == self._size else 'is the most that is read of such a file'}."
+                    f"{self._where} declares more than {self._max_bytes:,} bytes of arrays and texts, which "
+                    f"{'is all it holds' if is_all else 'is the most that is read of such a file'}."
                 )
             for name in node if isinstance(node, h5g.GroupID) else ():
                 inner = f"{path.rstrip('/')}/{name.decode(errors='replace')}"
@@ -113,8 +116,8 @@ class _Check:
         made, kind = array.get_create_plist(), array.get_type()
         layout = made.get_layout()
         if made.get_external_count() or made.get_nfilters() or layout not in (h5d.CONTIGUOUS, h5d.COMPACT):
-            raise refuse("is kept in another file, or compressed, or in pieces; save it anew by model.save_weights")
-        # Keras keeps truth values as an enumeration, and bfloat16 and float8 as they are, which HDF5 calls opaque.
+            raise refuse("is kept in another file, or compressed, or in pieces; save it again by model.save_weights")
+        # Keras stores truth values as an enumeration, and bfloat16 and float8 as they are, which HDF5 calls opaque.
         if not isinstance(kind, (h5t.TypeIntegerID, h5t.TypeFloatID, h5t.TypeEnumID, h5t.TypeOpaqueID)):
             raise refuse("does not hold numbers")
         taken = math.prod((0,) if array.shape is None else array.shape) * int(kind.get_size())
@@ -138,17 +141,17 @@ class _Check:
         return total
 
 
-def longest_text(file: BinaryIO) -> int:
-    """What no text of an HDF5 file is longer than, in bytes.
+def max_text_bytes(file: BinaryIO) -> int:
+    """An upper bound on the length of any text in an HDF5 file, in bytes.
 
-    A list of texts of any length names for each where it stands. All may name one and the same, so that a small file
-    fills the memory of whoever reads the list; their number times this is the most that it can take.
+    A list of texts stores for each of them where it is. All of them may be in one and the same place, so that a small
+    file could fill the memory of whoever reads the list; their number times this bound is the most that it can take.
 
     Args:
         file: The file, open for reading in binary mode.
 
     Returns:
-        The size of the longest block of texts; blocks begin with four letters and say how long they are.
+        The size of the longest block of texts; a block begins with four letters and its size.
     """
     longest, end, size = 0, b"", file.seek(0, os.SEEK_END)
     file.seek(0)

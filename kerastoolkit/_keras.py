@@ -1,7 +1,7 @@
 """What Keras does not promise, and whether this Keras keeps to it.
 
-A name that begins with an underscore, or stands in a module under `keras.src`, may go with the next release, or come to
-mean something else. Whatever of that is used is reached through here. A Keras of another version than those that were
+A name that begins with an underscore, or is in a module under `keras.src`, may disappear with the next release, or
+change its meaning. All such names that we use are used here. A Keras of another version than those that were
 tried is looked at once, before it trains; if it lacks something, or trains a small model otherwise than the programs
 here do, then it trains every model itself, one by one, and one warning says so.
 """
@@ -14,6 +14,8 @@ import inspect
 import io
 import re
 import sys
+import threading
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from kerastoolkit.exceptions import KerasToolkitWarning
 
 if TYPE_CHECKING:
     import keras
+    from numpy.typing import NDArray
 
 # The versions whose inside was read and tried.
 FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
@@ -154,16 +157,16 @@ def without_values() -> Iterator[None]:
 # -- models and layers ----------------------------------------------------------------------------------------------
 
 
-def layers_of(model: Any, *, itself: bool = True) -> list[Any]:
-    """A model and all layers in it, those within layers too; without itself those alone."""
+def layers_of(model: keras.Model, *, itself: bool = True) -> list[keras.layers.Layer]:
+    """A model and all layers in it, including those inside layers; without the model itself if `itself` is False."""
     return list(model._flatten_layers(include_self=itself))
 
 
-def fixed_batch(model: Any) -> int | None:
+def fixed_batch(model: keras.Model) -> int | None:
     """The number of rows that a model takes at once, where it was built for one (`Input(batch_shape=...)`)."""
     try:
         shapes = [tuple(one.shape) for one in model.inputs]
-    except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
+    except (AttributeError, ValueError, TypeError):  # nothing is known about a subclassed model
         return None
     return next((shape[0] for shape in shapes if shape and shape[0] is not None), None)
 
@@ -172,26 +175,52 @@ def fixed_batch(model: Any) -> int | None:
 def without_tensorflow() -> Iterator[None]:
     """A block in which Keras does not load TensorFlow merely to ask whether a value is one of TensorFlow's.
 
-    Under JAX and torch it does so whenever it writes down a layer: two seconds and 450 MB, once in a process. Where
-    nobody has loaded TensorFlow, no value can be.
-    """
-    from keras.src.utils import module_utils
+    Under JAX and torch it does so whenever it serializes a layer: two seconds and 450 MB, once in a process.
 
-    lazy: Any = getattr(module_utils, "tensorflow", None)
-    asks = vars(lazy).get("_available", False) is None if hasattr(lazy, "__dict__") else False
-    if not asks or "tensorflow" in sys.modules:
+    Other threads may do anything meanwhile. Only the module that serializes asks differently, and what it is told is
+    true for every thread: as long as nobody has loaded TensorFlow, no value can be one of TensorFlow's. Where a thread
+    needs TensorFlow, as for the layers that read text, Keras loads it as ever.
+    """
+    global _n_without_tensorflow
+    from keras.src.saving import serialization_lib
+
+    if "tensorflow" in sys.modules or not hasattr(serialization_lib, "tf"):
         yield
         return
-    lazy._available = False
+    with _serialization:
+        if not _n_without_tensorflow:
+            serialization_lib.tf = _IfLoaded(serialization_lib.tf)
+        _n_without_tensorflow += 1
     try:
         yield
     finally:
-        lazy._available = None
+        with _serialization:
+            _n_without_tensorflow -= 1
+            if not _n_without_tensorflow:
+                serialization_lib.tf = serialization_lib.tf.lazy
+
+
+_serialization = threading.Lock()
+_n_without_tensorflow = 0  # blocks that have been entered and not left, in all threads
+
+
+class _IfLoaded:
+    """A module that Keras loads lazily, which is available only once somebody has loaded it."""
+
+    def __init__(self, lazy: Any) -> None:
+        self.lazy = lazy
+
+    @property
+    def available(self) -> bool:
+        return self.lazy.name in sys.modules and bool(self.lazy.available)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.lazy, name)
 
 
 @contextlib.contextmanager
-def fresh_states(model: Any) -> Iterator[None]:
-    """A block in which layers that remember the last batch (`stateful=True`) begin with nothing; then as before."""
+def fresh_states(model: keras.Model) -> Iterator[None]:
+    """A block in which layers that remember the last batch (`stateful=True`) start empty; then they are as before."""
     import keras
 
     layers = [layer for layer in layers_of(model) if getattr(layer, "stateful", False)]
@@ -206,28 +235,28 @@ def fresh_states(model: Any) -> Iterator[None]:
             state.assign(value)
 
 
-def layer_of(tensor: Any) -> Any:
+def layer_of(tensor: keras.KerasTensor) -> keras.layers.Layer | None:
     """The layer of a functional model that makes a tensor; None if that is not known."""
     return getattr(getattr(tensor, "_keras_history", None), "operation", None)
 
 
 def registered() -> dict[str, Any]:
-    """The user's classes and functions that Keras finds by name: registered, or of the scope that this thread is in."""
+    """The user's classes and functions that Keras finds by name: those registered, or in this thread's scope."""
     import keras
 
     scope = state_of_process().get_global_attribute("custom_objects_scope_dict")
     return {**keras.saving.get_custom_objects(), **(scope or {})}
 
 
-def modules_of_operations() -> list[Any]:
-    """The modules of Keras' operations, such as an addition, which are in the configuration of a model that adds."""
+def modules_of_operations() -> list[types.ModuleType]:
+    """The modules of Keras' operations, such as an addition, which a config of a model that adds can name."""
     from keras.src import ops
 
     return [module for module in vars(ops).values() if inspect.ismodule(module)]
 
 
-def own_variables(layer: Any) -> tuple[list[Any], list[Any]]:
-    """Variables of a layer itself, without those of layers in it: those made to be trained, and others."""
+def own_variables(layer: keras.layers.Layer) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """Variables of a layer itself, without those of layers in it: the trainable ones, and the others."""
     return list(layer._trainable_variables), list(layer._non_trainable_variables)
 
 
@@ -237,29 +266,29 @@ def compile_arguments(model: keras.Model) -> dict[str, Any] | None:
     return None if config is None else dict(config.config)
 
 
-def own_metrics(layer: Any) -> list[Any]:
+def own_metrics(layer: keras.layers.Layer) -> list[keras.metrics.Metric]:
     """Metrics that are attributes of a layer or model, without those that it was compiled with."""
     return list(layer._metrics)
 
 
-def is_seeded(layer: Any) -> bool:
-    """Whether a layer has generators of random numbers, of which it may make no use."""
+def is_seeded(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has generators of random numbers, which it may not use."""
     return bool(getattr(layer, "_seed_generators", ()))
 
 
-def group_of(layer: Any) -> tuple[str, str]:
-    """Where Keras keeps a layer: the group, such as `"core"`, and the module; empty for one of the user's."""
+def group_of(layer: keras.layers.Layer) -> tuple[str, str]:
+    """Where Keras defines a layer: the group, such as `"core"`, and the module; empty for a user's layer."""
     _, is_its_own, place = type(layer).__module__.partition("keras.src.layers.")
     return (place.partition(".")[0], place.rpartition(".")[2]) if is_its_own else ("", "")
 
 
 def backend_of(value: Any) -> Any:
-    """The backend of a layer that prepares data, which is its own."""
+    """The backend of a preprocessing layer, which has one of its own."""
     return value._backend
 
 
-def first_epoch(model: Any) -> int:
-    """The epoch at which a callback has a training begin."""
+def first_epoch(model: keras.Model) -> int:
+    """The epoch at which a callback makes a training begin."""
     return int(getattr(model, "_initial_epoch", None) or 0)
 
 
@@ -268,18 +297,18 @@ def is_under_strategy(model: keras.Model) -> bool:
     return model._distribute_strategy is not None
 
 
-def has_layout(variable: Any) -> bool:
-    """Whether JAX has been told how to divide a variable."""
+def has_layout(variable: keras.Variable) -> bool:
+    """Whether it was said how JAX divides a variable."""
     return getattr(variable, "_layout", None) is not None
 
 
 def keywords_of(loss: Any) -> dict[str, Any]:
-    """What a loss passes to the function that it is made of; what is changed in it is passed on."""
+    """What a loss passes to its function; a change of this dict changes what is passed."""
     return getattr(loss, "_fn_kwargs", None) or {}
 
 
 def file_of(model: keras.Model) -> bytes:
-    """Layers and weights of a model, as the file that Keras saves."""
+    """Layers and weights of a model, as the content of Keras' file of it."""
     with without_compile_config(model):
         _, (file,) = model.__reduce__()
     return bytes(file.getvalue())
@@ -287,7 +316,7 @@ def file_of(model: keras.Model) -> bytes:
 
 @contextlib.contextmanager
 def without_compile_config(model: keras.Model) -> Iterator[None]:
-    """Has a file of the model say nothing of what it was compiled with: not everything has a config that says it."""
+    """A block in which a file of the model leaves out what it was compiled with, which not every config could say."""
     vars(model)["get_compile_config"] = lambda: None
     try:
         yield
@@ -296,7 +325,7 @@ def without_compile_config(model: keras.Model) -> Iterator[None]:
 
 
 def uncompiled_model_of(file: bytes) -> keras.Model:
-    """A model from a file that was made here, not compiled."""
+    """A model from the content of a file that was made here, not compiled."""
     from keras.src.saving import saving_lib
 
     return saving_lib._load_model_from_fileobj(io.BytesIO(file), custom_objects=None, compile=False, safe_mode=False)
@@ -305,8 +334,8 @@ def uncompiled_model_of(file: bytes) -> keras.Model:
 # -- losses, metrics and optimizers as objects -----------------------------------------------------------------------
 
 
-def configured_kinds() -> tuple[type, ...]:
-    """The classes whose objects are copied by their config, at the cost of what that leaves out."""
+def classes_with_config() -> tuple[type, ...]:
+    """The classes whose objects Keras copies by their config, so that whatever it leaves out is lost."""
     import keras
 
     optimizers = keras.optimizers
@@ -344,11 +373,12 @@ def is_variable(value: Any) -> bool:
     return isinstance(value, keras.Variable)
 
 
-def as_numpy(value: Any) -> Any:
+def as_numpy(value: Any) -> NDArray[Any]:
     """A tensor as an array."""
     import keras
 
-    return keras.ops.convert_to_numpy(value)
+    array: NDArray[Any] = keras.ops.convert_to_numpy(value)
+    return array
 
 
 def config_of(thing: Any) -> dict[str, Any]:
@@ -362,7 +392,7 @@ def config_of(thing: Any) -> dict[str, Any]:
     return {**other.get_config(), "learning_rate": thing._learning_rate}
 
 
-def bookkeeping(thing: Any) -> set[str]:
+def tracking_attributes(thing: Any) -> set[str]:
     """Names of the attributes by which Keras keeps track of what an object holds and of what it was built for."""
     import keras
 
@@ -382,9 +412,9 @@ def bookkeeping(thing: Any) -> set[str]:
 
 
 def without_constructor(kind: Any, attributes: dict[str, Any]) -> Any:
-    """An object of a class whose own constructor nobody can call, made by that of Keras' base class.
+    """An object of a class whose constructor cannot be called, made by the constructor of Keras' base class.
 
-    Takes out of the attributes what that has set.
+    Removes from the attributes what that constructor sets.
     """
     import keras
 
@@ -397,8 +427,8 @@ def without_constructor(kind: Any, attributes: dict[str, Any]) -> Any:
     return made
 
 
-def begin_anew(thing: Any) -> None:
-    """Has a metric forget what it has counted."""
+def reset(thing: Any) -> None:
+    """Makes a metric forget what it has counted; leaves anything else as it is."""
     import keras
 
     if isinstance(thing, keras.metrics.Metric):
@@ -406,18 +436,18 @@ def begin_anew(thing: Any) -> None:
 
 
 @contextlib.contextmanager
-def without_advice() -> Iterator[None]:
-    """Keras warns that a config with a lambda cannot be read elsewhere, which is not what it is asked for here."""
+def without_lambda_warning() -> Iterator[None]:
+    """A block without Keras' warning that a config with a lambda cannot be read elsewhere, where it never will be."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`", UserWarning)
         yield
 
 
 def state_of_process() -> Any:
-    """The module that keeps what Keras knows for the whole process, and for each thread.
+    """The module that keeps Keras' state of the whole process, and of each thread.
 
-    The public `keras.utils.set_random_seed` sets seeds and imports TensorFlow under every backend; there is no public
-    way to read them, and so none to put them back.
+    The public `keras.utils.set_random_seed` sets seeds, and imports TensorFlow under every backend; there is no public
+    way to read seeds, and so none to restore them.
     """
     from keras.src.backend.common import global_state
 
@@ -454,28 +484,28 @@ def count_loss(model: keras.Model, loss: Any, n_rows: Any) -> None:
 # -- optimizers -----------------------------------------------------------------------------------------------------
 
 
-def rate_of(optimizer: Any) -> Any:
+def rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate as the optimizer keeps it: a variable, or a schedule."""
     return optimizer._learning_rate
 
 
-def averages_of(optimizer: Any) -> list[Any]:
+def averages_of(optimizer: keras.optimizers.Optimizer) -> list[Any]:
     """Its averages of the weights, in their order; None for what has none."""
     return list(optimizer._model_variables_moving_average)
 
 
-def leaves_weights_out(optimizer: Any) -> bool:
+def leaves_weights_out(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether some weights are left out of its weight decay."""
     return any(getattr(optimizer, f"_exclude_from_weight_decay{end}", None) for end in ("", "_pattern"))
 
 
-def is_built_for(optimizer: Any, variables: list[Any]) -> bool:
+def is_built_for(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> bool:
     """Whether an optimizer is for these variables, or for none as yet."""
     own = getattr(optimizer, "_trainable_variables", None) if optimizer.built else None
     return own is None or list(map(id, own)) == list(map(id, variables))
 
 
-def pure_optimizer(model: keras.Model) -> Any:
+def pure_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     """An optimizer like that of a model whose `stateless_apply` is a function of tensors."""
     import keras
 

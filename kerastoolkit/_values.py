@@ -1,7 +1,6 @@
-"""What a value must be: a whole number, a fraction, yes or no; and the sentence for one that is something else.
+"""What a value must be: a whole number, a fraction, yes or no; and the sentence for a value that is something else.
 
-The rule is scikit-learn's: `16.0` and `"16"` are no whole numbers, and neither is `True`. A number of numpy is one like
-any other.
+The rule is scikit-learn's: `16.0`, `"16"` and `True` are not whole numbers. NumPy's numbers are like any others.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ __all__ = [
     "whole_number_wanted",
 ]
 
-_MOST_SHOWN = 80
+_MAX_SHOWN = 80
 
 
 def is_whole(value: Any) -> bool:
@@ -42,12 +41,12 @@ def is_flag(value: Any) -> bool:
 
 
 def whole_number_wanted(name: str, value: Any, *, at_least: int = 1, otherwise: str = "") -> str | None:
-    """The sentence for a value that is no whole number, or too small a one; None for one that is.
+    """The sentence for a value that is not a whole number, or is too small; None if there is nothing to say.
 
     Args:
         name: Name of the argument.
-        value: What came.
-        at_least: The smallest that may be. Defaults to `1`.
+        value: The value that was given.
+        at_least: The smallest value allowed. Defaults to `1`.
         otherwise: What else may be given, for the sentence, such as `", or None"`. Defaults to nothing.
     """
     if is_whole(value) and value >= at_least:
@@ -56,14 +55,14 @@ def whole_number_wanted(name: str, value: Any, *, at_least: int = 1, otherwise: 
 
 
 def fraction_wanted(name: str, value: Any) -> str | None:
-    """The sentence for a value that is no fraction from 0 to less than 1; None for one that is."""
+    """The sentence for a value that is not a fraction from 0 to less than 1; None for one that is."""
     if is_number(value) and 0 <= value < 1:
         return None
     return f"`{name}` must be a fraction from 0 up to, not including, 1; got {shown(value)}.{_unquoted(value)}"
 
 
 def number_wanted(name: str, value: Any) -> str | None:
-    """The sentence for a value that is no finite number, or a negative one; None for one that is."""
+    """The sentence for a value that is not a finite number, or is negative; None if there is nothing to say."""
     if is_number(value) and value >= 0:
         return None
     wanted = "must not be negative" if is_number(value) else "must be a number, 0 or more"
@@ -78,13 +77,13 @@ def flag_wanted(name: str, value: Any) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, and cut where it is long."""
+    """A value as a message shows it: on one line, and cut short if it is long."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 4]} ..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 4]} ..."
 
 
 def _advice(value: Any) -> str:
-    """What to write for a whole number that came in another form."""
+    """What to write for a whole number that was given in another form."""
     if isinstance(value, numbers.Real) and not is_whole(value) and not isinstance(value, bool):
         number = float(value)
         return f" That is a float: write {int(number)}." if number.is_integer() else ""

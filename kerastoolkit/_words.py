@@ -1,4 +1,4 @@
-"""Words for people: the near misses of a mistyped name, and text of the user's that is only read, never obeyed."""
+"""Words for people: suggestions for a mistyped name, and the user's text, made safe to show."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Iterable
 
 __all__ = ["did_you_mean", "near_misses", "printable", "quoted"]
 
-# What a terminal, a page or a log may obey: control characters, breaks of lines, halves of characters, and signs that
-# turn the direction of a line or are not seen at all.
+# What a terminal, a page or a log may act on: control characters, line breaks, halves of characters, and signs that
+# change the direction of a line or are invisible.
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-# Joiners, without which Persian, Hindi and many an emoji read wrongly, and the soft hyphen.
+# Joiners, which Persian, Hindi and many emoji need, and the soft hyphen.
 _HARMLESS = "\u200c\u200d\u00ad"
 
 
 def near_misses(wanted: object, known: Iterable[object], n: int = 2) -> list[str]:
-    """The known names that look most like the wanted one, letter case, spaces and punctuation apart.
+    """The known names that are most like the wanted one, regardless of case, spaces and punctuation.
 
     Args:
         wanted: What was asked for.
-        known: What there is.
+        known: The names that exist.
         n: How many to return at most. Defaults to `2`.
 
     Returns:
@@ -35,25 +35,25 @@ def near_misses(wanted: object, known: Iterable[object], n: int = 2) -> list[str
     def likeness(name: str) -> float:
         return difflib.SequenceMatcher(None, wanted, name).ratio()
 
-    # Of names that differ in case and punctuation alone, the one that is written as the user writes.
+    # Of names that differ only in case and punctuation, the one that is written as the user writes it.
     return [max(by_plain[plain], key=likeness) for plain in close]
 
 
 def did_you_mean(wanted: object, known: Iterable[object], n: int = 2) -> str:
-    """A sentence with the near misses, after a space, or nothing."""
+    """A sentence that suggests the nearest names, after a space; or nothing."""
     found = near_misses(wanted, known, n)
     return f" Did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def printable(text: object, *, keep: str = "") -> str:
-    """The text as it can be shown anywhere: what a terminal would obey is spelt out, such as `\\x1b` or `\\n`.
+    """The text as it can be shown anywhere: what a terminal would act on is spelt out, such as `\\x1b` or `\\n`.
 
     Args:
-        text: What is to be shown.
+        text: The text to show.
         keep: Characters to leave as they are. Defaults to none; `"\\n"` for text of several lines.
 
     Returns:
-        The text, of characters alone that are seen, and can be written in UTF-8.
+        The text, with visible characters only, which can be written in UTF-8.
     """
     shown = str(text)
     if shown.isprintable():

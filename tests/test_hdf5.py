@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from kerastoolkit._hdf5 import check_plain, longest_text
+from kerastoolkit._hdf5 import check_plain, max_text_bytes
 from kerastoolkit.exceptions import SavedFileError
 
-_MOST = 2**20
+_MAX = 2**20
 
 
 def virtual(file: Any) -> None:
@@ -49,7 +49,7 @@ FORGERIES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a reference beside": (lambda f: f.attrs.create("x", f.ref, dtype=h5py.ref_dtype), "neither numbers nor text"),
     "a type": (lambda f: f.__setitem__("x", np.dtype("f4")), "neither a group nor an array"),
     "300 groups": (deep, "too deep"),
-    "more than is read": (lambda f: f.create_dataset("x", data=np.zeros(_MOST)), "the most that is read"),
+    "more than is read": (lambda f: f.create_dataset("x", data=np.zeros(_MAX)), "the most that is read"),
 }
 
 
@@ -61,10 +61,10 @@ def test_a_file_that_is_more_than_plain_arrays_is_refused(what: str, tmp_path: P
         file["plain"] = np.zeros(3)
         forge(file)
     with pytest.raises(SavedFileError, match=message) as error:
-        check_plain(path, most_bytes=_MOST)
+        check_plain(path, max_bytes=_MAX)
     assert str(path) in str(error.value)
     with pytest.raises(SavedFileError, match=message):
-        check_plain(io.BytesIO(path.read_bytes()), most_bytes=_MOST)
+        check_plain(io.BytesIO(path.read_bytes()), max_bytes=_MAX)
 
 
 @pytest.mark.parametrize("content", [b"", b"no HDF5", bytes(3000), None], ids=["empty", "short", "zeros", "cut"])
@@ -73,13 +73,13 @@ def test_what_is_no_whole_hdf5_file_is_refused(content: bytes | None, tmp_path: 
         file["x"] = np.zeros(1000)
     content = (tmp_path / "whole.h5").read_bytes()[:3000] if content is None else content
     with pytest.raises(SavedFileError, match="damaged, or is not an HDF5 file"):
-        check_plain(io.BytesIO(content), most_bytes=_MOST)
+        check_plain(io.BytesIO(content), max_bytes=_MAX)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(SavedFileError, match="is not a file"):
-            check_plain(path, most_bytes=_MOST)
+            check_plain(path, max_bytes=_MAX)
 
 
 def test_files_that_keras_writes_are_plain(tmp_path: Path):
@@ -91,10 +91,10 @@ def test_files_that_keras_writes_are_plain(tmp_path: Path):
     model.fit(np.ones((4, 4)), np.ones((4, 1)), verbose=0)
     model.save_weights(tmp_path / "a.weights.h5")
     model.save(tmp_path / "b.keras")
-    check_plain(tmp_path / "a.weights.h5", most_bytes=_MOST)
+    check_plain(tmp_path / "a.weights.h5", max_bytes=_MAX)
     with zipfile.ZipFile(tmp_path / "b.keras") as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))
-    check_plain(content, most_bytes=_MOST)
+    check_plain(content, max_bytes=_MAX)
     assert content.tell() == 0  # still open, where it was
 
 
@@ -105,14 +105,14 @@ def test_an_old_file_of_keras_is_plain(tmp_path: Path):
         file.create_group("dense_1").attrs["weight_names"] = np.array([])
         file.create_dataset("dense_2/dense_2/kernel:0", (3, 2), "f4")[:] = 1
         file["dense_2"].attrs["weight_names"] = np.array([b"dense_2/kernel:0"])
-    check_plain(tmp_path / "old.h5", most_bytes=_MOST)
+    check_plain(tmp_path / "old.h5", max_bytes=_MAX)
     with open(tmp_path / "old.h5", "rb") as opened:
-        assert longest_text(opened) == 4096  # the least that HDF5 takes for texts of any length
+        assert max_text_bytes(opened) == 4096  # the least that HDF5 takes for texts of any length
 
 
-def test_the_longest_text_is_known_before_it_is_read(tmp_path: Path):
+def test_the_max_text_bytes_is_known_before_it_is_read(tmp_path: Path):
     with h5py.File(tmp_path / "texts.h5", "w") as file:
         file.create_dataset("padding", data=np.zeros(2**17))
         file.attrs["long"] = "x" * 100_000
     with open(tmp_path / "texts.h5", "rb") as opened:
-        assert 100_000 <= longest_text(opened) < 110_000
+        assert 100_000 <= max_text_bytes(opened) < 110_000

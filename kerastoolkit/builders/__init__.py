@@ -6,11 +6,11 @@ Each is usable alone, `mlp(input_shape=(30,), head=Head.binary())`, and by name 
 for                              builder
 rows of features                 `mlp`, `residual_mlp`, `wide_and_deep`
 tables of numbers and categories `tabular`
-pictures                         `cnn`
-series and words                 `conv1d`, `rnn`, `transformer_encoder`; `mlp` for words in any order
+images                           `cnn`
+series and texts                 `conv1d`, `rnn`, `transformer_encoder`; `mlp` for words in any order
 several inputs                   `multi_input`
-several targets                  `multi_output`; every other builder ends in several outputs, too
-rows to be squeezed              `autoencoder`, which `KerasTransformer` trains
+several targets                  `multi_output`; every other builder can end in several outputs, too
+rows to be compressed            `autoencoder`, which `KerasTransformer` trains
 """
 
 from __future__ import annotations

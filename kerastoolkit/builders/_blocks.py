@@ -1,10 +1,10 @@
-"""What all builders share: the arguments of the same names, their checks, and the layers made of them."""
+"""What all builders share: arguments of the same names, their checks, and the layers made from them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kerastoolkit._values import fraction_wanted, is_number, number_wanted, shown
 from kerastoolkit._words import did_you_mean
@@ -14,17 +14,19 @@ from kerastoolkit.exceptions import ParameterError
 if TYPE_CHECKING:
     import keras
 
+Inputs: TypeAlias = "keras.KerasTensor | Mapping[str, keras.KerasTensor]"
+
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """A maker of hidden layers: each with the normalization, activation, dropout and penalty that were asked for.
+    """Makes hidden layers, each with the normalization, activation, dropout and penalty that were asked for.
 
     Args:
         activation: Name of the activation of the hidden layers.
         dropout: Fraction of units dropped.
         normalization: `"batch"`, `"layer"` or None.
         l2: Factor of the L2 penalty.
-        inputs: Names of the inputs, which no layer may have. Defaults to none that matter.
+        inputs: Names of the inputs, which no layer may have. Defaults to none.
 
     Raises:
         ParameterError: An argument is out of range, or Keras does not know the activation.
@@ -51,21 +53,21 @@ class Blocks:
             meant = did_you_mean(self.activation, dir(keras.activations))
             raise ParameterError(f"`activation` is {self.activation!r}, which Keras does not know.{meant}") from None
 
-    def dense(self, x: Any, width: int) -> Any:
+    def dense(self, x: keras.KerasTensor, width: int) -> keras.KerasTensor:
         """Dense, normalization, activation, dropout: `(batch, features)` to `(batch, width)`."""
         import keras
 
         layer = apart(keras.layers.Dense(width, **self.penalty()), self.inputs)
         return self.drop(self.activate(self.normalize(layer(x))))
 
-    def stack(self, x: Any, widths: Iterable[int]) -> Any:
+    def stack(self, x: keras.KerasTensor, widths: Iterable[int]) -> keras.KerasTensor:
         """One `dense` after the other."""
         for width in widths:
             x = self.dense(x, width)
         return x
 
-    def convolutions(self, x: Any, filters: Sequence[int], kernel_size: int) -> Any:
-        """Convolutions of one or two dimensions, by the rank of `x`, each halving them while there is a half."""
+    def convolutions(self, x: keras.KerasTensor, filters: Sequence[int], kernel_size: int) -> keras.KerasTensor:
+        """Convolutions in one or two dimensions, depending on the rank of `x`; each halves its sides while it can."""
         import keras
 
         two = len(x.shape) == 4
@@ -79,7 +81,7 @@ class Blocks:
             x = self.drop(x)
         return x
 
-    def normalize(self, x: Any) -> Any:
+    def normalize(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Normalization, if there is one."""
         import keras
 
@@ -88,26 +90,26 @@ class Blocks:
         kind = {"batch": keras.layers.BatchNormalization, "layer": keras.layers.LayerNormalization}[self.normalization]
         return apart(kind(), self.inputs)(x)
 
-    def activate(self, x: Any) -> Any:
+    def activate(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Activation."""
         import keras
 
         return apart(keras.layers.Activation(self.activation), self.inputs)(x)
 
-    def drop(self, x: Any) -> Any:
+    def drop(self, x: keras.KerasTensor) -> keras.KerasTensor:
         """Dropout, if there is one."""
         import keras
 
         return apart(keras.layers.Dropout(float(self.dropout)), self.inputs)(x) if self.dropout else x
 
     def penalty(self) -> dict[str, Any]:
-        """The argument for a layer's penalty; a new regularizer each time."""
+        """The argument of a layer that sets its penalty, with a new regularizer each time."""
         import keras
 
         return {"kernel_regularizer": keras.regularizers.L2(float(self.l2))} if self.l2 else {}
 
 
-def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
+def finish(inputs: Inputs, x: keras.KerasTensor, head: Head | HeadGroup, name: str) -> keras.Model:
     """The model from `inputs` to what `head` makes of `x`, shape `(batch, features)`."""
     import keras
 
@@ -117,14 +119,14 @@ def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
     return keras.Model(inputs, head.connect(x), name=name)
 
 
-def apart(layer: Any, inputs: Collection[str]) -> Any:
-    """A layer under a name that no input has, as Keras wants it: a column may be called `dropout`."""
+def apart(layer: keras.layers.Layer, inputs: Collection[str]) -> keras.layers.Layer:
+    """A layer under a name that no input has, as Keras requires: a column may be called `dropout`."""
     while layer.name in inputs:
         layer.name += "_"
     return layer
 
 
-def side_by_side(parts: list[Any], inputs: Collection[str]) -> Any:
+def side_by_side(parts: list[keras.KerasTensor], inputs: Collection[str]) -> keras.KerasTensor:
     """Several tensors as one, along their last axis."""
     import keras
 
@@ -132,7 +134,7 @@ def side_by_side(parts: list[Any], inputs: Collection[str]) -> Any:
 
 
 def check_head(head: Any) -> Head | HeadGroup:
-    """Refuses what is no head."""
+    """Refuses what is not a head."""
     if isinstance(head, (Head, HeadGroup)):
         return head
     raise ParameterError(
@@ -144,7 +146,7 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
     """Sizes of layers from one number or several.
 
     Raises:
-        ParameterError: They are no positive whole numbers, or fewer than `at_least`.
+        ParameterError: They are not positive whole numbers, or there are fewer of them than `at_least`.
     """
     several = isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping))
     several = several and getattr(value, "ndim", 1) > 0
@@ -161,7 +163,7 @@ def whole_number(value: Any, name: str, at_least: int = 1) -> int:
     """A whole number.
 
     Raises:
-        ParameterError: It is none, or too small.
+        ParameterError: It is not one, or is too small.
     """
     if not is_number(value) or int(value) != value or value < at_least:
         raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {shown(value)}.")
@@ -169,10 +171,17 @@ def whole_number(value: Any, name: str, at_least: int = 1) -> int:
 
 
 def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tuple[int, ...]) -> tuple[Any, ...]:
-    """The shape of a row, of one of the ranks that a builder takes.
+    """The shape of a row, if it has one of the ranks that a builder takes.
+
+    Args:
+        input_shape: What the builder was given.
+        builder: Its name, for messages.
+        takes: What its rows are, for messages.
+        advice: What to do about another rank, for messages.
+        ranks: Numbers of axes that a row may have.
 
     Raises:
-        ParameterError: There are several inputs, or the rank is another one.
+        ParameterError: There are several inputs, or the shape has another rank.
     """
     if isinstance(input_shape, Mapping) or any(isinstance(part, (Sequence, Mapping)) for part in input_shape):
         raise ParameterError(
@@ -193,18 +202,18 @@ def series(
     Args:
         builder: Its name, for messages.
         input_shape: `(steps, channels)` or `(steps,)`.
-        vocabulary_size: Number of words, None for measurements.
-        embedding_size: Channels that a word is turned into.
-        masked: Whether the layers after skip words of number 0, which fill a text up.
+        vocabulary_size: Number of tokens, None for measurements.
+        embedding_size: Size of the vector that each token becomes.
+        masked: Whether the layers after skip token 0, which is padding.
     """
     import keras
 
     if vocabulary_size is None:
-        advice = "There is `mlp` for rows of features and `cnn` for pictures."
+        advice = "There is `mlp` for rows of features and `cnn` for images."
         shape = one_shape(input_shape, builder, "series, (steps, channels)", advice, (1, 2))
         inputs = keras.Input(shape)
         return inputs, keras.layers.Reshape((-1, 1))(inputs) if len(shape) == 1 else inputs
-    shape = one_shape(input_shape, builder, "series of words, (steps,)", "Leave out `vocabulary_size`.", (1,))
+    shape = one_shape(input_shape, builder, "series of token ids, (steps,)", "Leave out `vocabulary_size`.", (1,))
     size, width = whole_number(vocabulary_size, "vocabulary_size", 2), whole_number(embedding_size, "embedding_size")
     inputs = keras.Input(shape, dtype="int32")
     return inputs, keras.layers.Embedding(size, width, mask_zero=masked)(inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from kerastoolkit.exceptions import ParameterError
 if TYPE_CHECKING:
     import keras
 
+# The shape of a row, or of each of several inputs by name.
+Shapes: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
+
 __all__ = [
     "multi_input",
     "multi_output",
@@ -35,7 +38,7 @@ __all__ = [
     "wide_and_deep",
 ]
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for pictures and 'conv1d' or 'rnn' for series."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or use 'cnn' for images and 'conv1d' or 'rnn' for series."
 
 
 def residual_mlp(
@@ -60,8 +63,8 @@ def residual_mlp(
 
     Args:
         input_shape: Shape of one row, `(features,)`.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
-        hidden: Units of each block; where the next has others, the shortcut gets a layer of its own. Defaults to
+        head: The head of the network, from `head(y)`, `Head.binary()` and the like.
+        hidden: Units of each block; where the number changes, the shortcut gets a layer of its own. Defaults to
             `(128, 128)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped in each block while training. Defaults to `0.0`.
@@ -90,7 +93,7 @@ def residual_mlp(
 
 
 def wide_and_deep(
-    input_shape: Any,
+    input_shape: Shapes,
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (100, 50),
     activation: str = "relu",
@@ -100,8 +103,8 @@ def wide_and_deep(
 ) -> keras.Model:
     """Builds a linear model and a deep one that add up to one answer.
 
-    The wide part remembers (this feature means that), the deep part generalizes; the head sees the features and the
-    last hidden layer side by side, which is the sum of a linear model of each. After "Wide & Deep Learning for
+    The wide part memorizes (this feature means that), the deep part generalizes. The head gets the features and the
+    last hidden layer side by side, so that it is the sum of a linear model of each. After "Wide & Deep Learning for
     Recommender Systems" (Cheng et al., 2016).
 
     Example:
@@ -111,8 +114,8 @@ def wide_and_deep(
 
     Args:
         input_shape: Shape of one row, `(features,)`; or a dict with the shapes of `"wide"` and `"deep"`, where the
-            two parts see other features: X is then a dict of these two arrays.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+            two parts get different features: X is then a dict of these two arrays.
+        head: The head of the network, from `head(y)`, `Head.binary()` and the like.
         hidden: Units of each layer of the deep part. Defaults to `(100, 50)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
@@ -123,7 +126,7 @@ def wide_and_deep(
         An uncompiled model: input `(batch, features)` or a dict of two such, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or the inputs are others; the message says which.
+        ParameterError: An argument is out of range, or the inputs have other names or shapes; the message says which.
     """
     import keras
 
@@ -156,13 +159,13 @@ def tabular(
     l2: float = 0.0,
     embedding_dropout: float = 0.0,
 ) -> keras.Model:
-    """Builds a network for a table of numbers and categories, with one input a column.
+    """Builds a network for a table of numbers and categories, with one input for each column.
 
-    Each category becomes as many numbers as `min(600, round(1.6 n**0.56))` for `n` categories, learned beside the rest
-    (Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016; the size is fastai's). Numbers are brought to
-    mean 0 and deviation 1 inside the model. Missing and unseen categories have places of their own.
+    Each category becomes a vector of `min(600, round(1.6 n**0.56))` numbers for `n` categories, which is learned with
+    the rest (Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016; the size is fastai's). Numbers are
+    standardized to mean 0 and deviation 1 inside the model. Missing and unseen categories have vectors of their own.
 
-    As `KerasClassifier("tabular")` it takes tables as they are: the columns come from the training rows.
+    `KerasClassifier("tabular")` takes tables as they are: it learns the columns from the training rows.
 
     Example:
 
@@ -175,13 +178,13 @@ def tabular(
 
     Args:
         columns: What the columns are, from `data.learn_columns`.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        head: The head of the network, from `head(y)`, `Head.binary()` and the like.
         hidden: Units of each hidden layer. Defaults to `(128, 64)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
-        embedding_dropout: Fraction of the numbers that stand for categories dropped while training. Defaults to
+        embedding_dropout: Fraction of the numbers in the vectors of categories dropped while training. Defaults to
             `0.0`.
 
     Returns:
@@ -220,8 +223,8 @@ def tabular(
     if embedded:
         parts.append(Blocks(activation, embedding_dropout, None, 0.0, keys).drop(side_by_side(embedded, keys)))
     if numbers:
-        # The mean and variance of the training rows as weights that stay: Keras' Normalization has them as constants,
-        # so that each fold of a search would be another program.
+        # The mean and variance of the training rows are weights that do not train: Keras' Normalization has them as
+        # constants, with which each fold of a search would be another program.
         standardize = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-7, trainable=False, name="standardize"
         )
@@ -242,10 +245,10 @@ def multi_input(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a network of several inputs, such as a picture and what is known of it.
+    """Builds a network of several inputs, such as an image and what is known about it.
 
-    Each input has layers of its own, by what a row of it is: rows of features go through dense layers, series and
-    pictures through convolutions. What comes out side by side goes through the hidden layers to the head.
+    Each input has layers of its own, depending on what a row of it is: rows of features go through dense layers, series
+    and images through convolutions. Their outputs go side by side through the hidden layers to the head.
 
     Example:
 
@@ -255,10 +258,10 @@ def multi_input(
     Args:
         input_shape: Shape of one row of each input, by name: `(features,)`, `(steps, channels)` or
             `(height, width, channels)`. X is a dict of arrays by these names.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
-        hidden: Units of the layers after all inputs came together. Defaults to `(64,)`.
+        head: The head of the network, from `head(y)`, `Head.binary()` and the like.
+        hidden: Units of the layers after the inputs are joined. Defaults to `(64,)`.
         input_hidden: Units of the layers of each input of features. Defaults to `(32,)`.
-        filters: Channels of the convolutions of each series and picture. Defaults to `(32, 64)`.
+        filters: Channels of the convolutions of each series and image. Defaults to `(32, 64)`.
         kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
@@ -269,7 +272,7 @@ def multi_input(
         An uncompiled model: inputs by name, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or there is one input only; the message says which.
+        ParameterError: An argument is out of range, or there is only one input; the message says which.
     """
     names = frozenset(map(str, input_shape)) if isinstance(input_shape, Mapping) else frozenset()
     blocks, widths = Blocks(activation, dropout, normalization, l2, names), widths_of(hidden)
@@ -283,7 +286,7 @@ def multi_input(
 
 
 def multi_output(
-    input_shape: Any,
+    input_shape: Shapes,
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (64,),
     head_hidden: int | Sequence[int] = (32,),
@@ -296,7 +299,7 @@ def multi_output(
 ) -> keras.Model:
     """Builds one trunk with several answers, such as age, gender and mood from one face, each with layers of its own.
 
-    The trunk is dense for rows of features, convolutional for series and pictures. Each target has its own loss and
+    The trunk is dense for rows of features, convolutional for series and images. Each target has its own loss and
     weight: `head(y, kind={"age": "regression"}, weight={"age": 0.1})`, or `head__kind` and `head__weight` of an
     estimator.
 
@@ -309,10 +312,10 @@ def multi_output(
     Args:
         input_shape: Shape of one row, `(features,)`, `(steps, channels)` or `(height, width, channels)`; or a dict of
             shapes by name for several inputs.
-        head: The ends of the network, from `head` of a dict of targets.
+        head: The heads of the network, from `head` with a dict of targets.
         hidden: Units of the layers that all targets share. Defaults to `(64,)`.
         head_hidden: Units of the layers that each target has for itself. Defaults to `(32,)`.
-        filters: Channels of the convolutions of series and pictures. Defaults to `(32, 64)`.
+        filters: Channels of the convolutions of series and images. Defaults to `(32, 64)`.
         kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
@@ -330,7 +333,7 @@ def multi_output(
     names = frozenset(map(str, input_shape)) if isinstance(input_shape, Mapping) else frozenset()
     blocks, widths = Blocks(activation, dropout, normalization, l2, names), widths_of(hidden)
     own = widths_of(head_hidden)
-    # The layers of the inputs are the trunk, so dense inputs need none before the hidden ones unless there are several.
+    # The inputs share the hidden layers, so a dense input needs none of its own unless there are several.
     input_hidden = own if isinstance(input_shape, Mapping) else ()
     inputs, x = _trunk(blocks, "multi_output", input_shape, input_hidden, filters, kernel_size)
     x = blocks.stack(x, widths)
@@ -351,12 +354,13 @@ def transformer_encoder(
     l2: float = 0.0,
     vocabulary_size: int | None = None,
 ) -> keras.Model:
-    """Builds an encoder of attention for short series: measurements over time, or the numbers of words.
+    """Builds a transformer encoder for short series: measurements over time, or token ids.
 
-    Each block is attention of all steps to all steps, then two dense layers at each step, each added to what went into
-    it and normalized before. The mean over the steps goes to the head. After "Attention Is All You Need" (Vaswani et
-    al., 2017), with learned positions, and with normalization first (Xiong et al., "On Layer Normalization in the
-    Transformer Architecture", 2020). Time and memory grow with the square of the steps: some hundred are short.
+    Each block is attention of all steps to all steps, then two dense layers at each step; both are normalized first and
+    added to what went into them. The mean over the steps goes to the head. After "Attention Is All You Need" (Vaswani
+    et al., 2017), with learned positions, and with normalization first (Xiong et al., "On Layer Normalization in the
+    Transformer Architecture", 2020). Time and memory grow with the square of the number of steps: a few hundred are
+    short.
 
     Example:
 
@@ -364,24 +368,24 @@ def transformer_encoder(
     (None, 4)
 
     Args:
-        input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
-        hidden: Units of the first of the two dense layers of each block, so that there are as many blocks as numbers.
-            Defaults to `(128, 128)`.
-        width: Numbers that stand for a step between the blocks. Defaults to `64`.
-        num_heads: Heads of the attention; each gets `width // num_heads` numbers. Defaults to `4`.
+        input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for token ids.
+        head: The head of the network, from `head(y)`, `Head.binary()` and the like.
+        hidden: Units of the first of the two dense layers of each block; there are as many blocks as numbers. Defaults
+            to `(128, 128)`.
+        width: Size of the vector of each step between the blocks. Defaults to `64`.
+        num_heads: Number of attention heads, each of size `width // num_heads`. Defaults to `4`.
         activation: Name of the dense layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after attention and dense layers while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, before attention and dense layers. Defaults to `"layer"`.
         l2: Factor of the L2 penalty on the weights of the dense layers. Defaults to `0.0`.
-        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding,
-            which is not read. Defaults to `None`: series are of measurements.
+        vocabulary_size: Number of tokens, for series `(steps,)` of token ids from 0; 0 is padding, which is skipped.
+            Defaults to `None`: a series holds measurements.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or rows are no series of known length; the message says which.
+        ParameterError: An argument is out of range, or rows are not series of a known length; the message says which.
     """
     import keras
 
@@ -392,12 +396,12 @@ def transformer_encoder(
     if not isinstance(input_shape, Mapping) and input_shape[0] is None:
         raise ParameterError("`transformer_encoder` needs series of one length, since it learns each position.")
     inputs, x = series("transformer_encoder", input_shape, vocabulary_size, width, masked=False)
-    # The number of each step, from layers and operations that any Keras reads from a file.
+    # The number of each step, made by layers and operations that any Keras reads from a file.
     positions = keras.ops.cumsum(keras.ops.ones_like(x[..., 0], dtype="int32"), axis=1) - 1
     masks, mask = {}, {}
     if vocabulary_size is None:
         x = keras.layers.Dense(width)(x)
-    else:  # a text without words has its first step read, so that there is something to take the mean of
+    else:  # the first step of an empty text is not masked, so that there is something to take the mean of
         read = keras.ops.logical_or(keras.ops.not_equal(inputs, 0), keras.ops.equal(positions, 0))
         masks, mask = {"query_mask": read, "value_mask": read}, {"mask": read}
     x = keras.layers.Add()([x, keras.layers.Embedding(int(x.shape[1]), width, name="positions")(positions)])
@@ -415,19 +419,19 @@ def transformer_encoder(
 def _trunk(
     blocks: Blocks, builder: str, shapes: Any, input_hidden: Any, filters: Any, kernel_size: Any
 ) -> tuple[Any, Any]:
-    """The inputs, and what their own layers make of them side by side, `(batch, features)`."""
+    """The inputs, and the outputs of their own layers side by side, `(batch, features)`."""
     import keras
 
     widths, channels = widths_of(input_hidden, "input_hidden"), widths_of(filters, "filters", "channels", at_least=1)
     window = whole_number(kernel_size, "kernel_size")
 
-    def own_layers(x: Any) -> Any:
+    def own_layers(x: keras.KerasTensor) -> keras.KerasTensor:
         if len(x.shape) == 2:
             return blocks.stack(x, widths)
         pooling = keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.GlobalMaxPooling1D
         return pooling()(blocks.convolutions(x, channels, window))
 
-    takes = "rows of features, series or pictures, of one to three axes"
+    takes = "rows of features, series or images, of one to three axes"
     if not isinstance(shapes, Mapping):
         inputs: Any = keras.Input(one_shape(shapes, builder, takes, "", (1, 2, 3)))
         return inputs, own_layers(inputs)

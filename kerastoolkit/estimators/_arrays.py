@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.sparse import issparse
 
 from kerastoolkit._values import shown
-from kerastoolkit.builders.heads import A_COLUMN_A_LABEL
+from kerastoolkit.builders.targets import ONE_COLUMN_PER_LABEL
 from kerastoolkit.exceptions import DataError, KerasToolkitError
 
 _MISSING = "Input {name} contains missing values (None or NaN). Drop those rows or fill them in."
@@ -137,7 +137,7 @@ def _ragged(values: Any, name: str) -> str:
     )
 
 
-_SEVERAL_LABELS = f"Are these several labels a row? {A_COLUMN_A_LABEL}"
+_SEVERAL_LABELS = f"Are these several labels a row? {ONE_COLUMN_PER_LABEL}"
 
 # -- X --------------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.builders.heads import refuse_what_is_no_number
+from kerastoolkit.builders.targets import check_finite
 from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class EncoderHead:
         Raises:
             DivergedError: The output for a row is NaN or infinite.
         """
-        _refuse_what_is_no_number(raw)
+        _check_finite(raw)
         return self.encoder.inverse_transform(raw)
 
     def probabilities(self, raw: Any) -> Any:
@@ -131,7 +131,7 @@ class EncoderHead:
             DivergedError: The output for a row is NaN or infinite.
             ModelMismatchError: The encoder makes none.
         """
-        _refuse_what_is_no_number(raw)
+        _check_finite(raw)
         if "return_proba" not in inspect.signature(self.encoder.inverse_transform).parameters:
             raise ModelMismatchError(
                 f"`target_encoder` is a {type(self.encoder).__name__}, whose inverse_transform takes no "
@@ -151,8 +151,8 @@ class EncoderHead:
         )
 
 
-def _refuse_what_is_no_number(raw: Any) -> None:
+def _check_finite(raw: Any) -> None:
     import keras
 
     for part in keras.tree.flatten(raw):
-        refuse_what_is_no_number(part)
+        check_finite(part)

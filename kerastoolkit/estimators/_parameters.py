@@ -412,7 +412,7 @@ def call_arguments(
         arguments |= {name: plain(value) for name, value in undeclared.items() if name not in others}
     arguments |= _nested(routed)
     # What trains is a copy, so that the next fit starts fresh.
-    arguments = {name: _copies.fresh(value, name) for name, value in arguments.items()}
+    arguments = {name: _copies.copied_with_layers(value, name) for name, value in arguments.items()}
     for name, make in offered.items():
         named = name in parameters and (
             name not in _OFFERED_IF_REQUIRED or parameters[name].default is inspect.Parameter.empty

@@ -34,9 +34,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerastoolkit import _files, builders
-from kerastoolkit._copies import compiled as compile_model
-from kerastoolkit._copies import compiled_with, is_configured, taken_apart
-from kerastoolkit._keras import is_layer, without_advice, without_compile_config
+from kerastoolkit._copies import compile_model, compiled_with, is_configured, take_apart
+from kerastoolkit._keras import is_layer, without_compile_config, without_lambda_warning
 from kerastoolkit._version import __version__
 from kerastoolkit.data import Columns, Vocabulary
 from kerastoolkit.estimators import _keras_files, _parameters
@@ -651,7 +650,7 @@ def _encode(value: Any, models: dict[str, Any], attribute: str | None) -> Any:
     import keras
 
     if isinstance(value, (np.datetime64, np.timedelta64)):
-        return {"scalar": [*_files.listed(np.array([value])), value.dtype.str]}
+        return {"scalar": [*_files.as_list(np.array([value])), value.dtype.str]}
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -669,7 +668,7 @@ def _encode(value: Any, models: dict[str, Any], attribute: str | None) -> Any:
             "dict": [[_encode(key, models, attribute), _encode(item, models, attribute)] for key, item in value.items()]
         }
     if isinstance(value, np.ndarray) and value.dtype.kind in _files.KINDS_OF_ARRAYS:
-        return {"array": _encode(_files.listed(value), models, attribute), "dtype": _files.name_of_dtype(value)}
+        return {"array": _encode(_files.as_list(value), models, attribute), "dtype": _files.name_of_dtype(value)}
     if attribute is not None:
         raise SavedFileError(
             f"`{attribute}` holds {str(value)[:100]!r}, a {type(value).__name__}, which no file of ours can hold. "
@@ -698,7 +697,7 @@ def _described(thing: Any) -> Any:
     import keras
 
     try:
-        with without_advice():
+        with without_lambda_warning():
             text = json.dumps(keras.saving.serialize_keras_object(_saying_all(thing)), allow_nan=False)
     except Exception:  # of the user's code, or of Keras about it
         return None
@@ -718,7 +717,7 @@ def _saying_all(value: Any) -> Any:
         return {name: _saying_all(item) for name, item in value.items()}
     if not _has_config(value) or is_layer(value) or inspect.isclass(value):
         return value
-    parts = taken_apart(value)
+    parts = take_apart(value)
     if parts.attributes or parts.arguments is None:
         raise ValueError(f"a {parts.kind.__name__} is more than its arguments")
     arguments = _saying_all(parts.arguments)

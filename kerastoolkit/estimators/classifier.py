@@ -15,7 +15,7 @@ from sklearn.utils.metaestimators import available_if
 
 from kerastoolkit._values import shown
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.builders.heads import weights_of_labels
+from kerastoolkit.builders.targets import weights_of_labels
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._base import KerasEstimator

@@ -246,7 +246,7 @@ class _ImageEstimator(KerasEstimator):
             "weights": weights,
             "input_size": self.input_size,
             "layer": self.layer,
-            "seed": int(seed) if self.weights is None else None,
+            "random_state": int(seed) if self.weights is None else None,
         }
 
     @property
@@ -276,7 +276,7 @@ class _ImageEstimator(KerasEstimator):
     ) -> keras.Model:
         """Builds the network that is fine-tuned, from the head that was trained first."""
         extractor = transfer.feature_extractor(
-            **{**self._extractor_arguments(), "weights": None, "seed": None},
+            **{**self._extractor_arguments(), "weights": None, "random_state": None},
             channels=input_shape[-1],
             augment=self._changes(),
         )

@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
 from kerastoolkit.builders import Head
-from kerastoolkit.builders.heads import refuse_what_is_no_number
+from kerastoolkit.builders.targets import check_finite
 from kerastoolkit.estimators import _inputs
 from kerastoolkit.estimators._base import KerasEstimator, _Data
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
@@ -223,7 +223,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
             output = half(_inputs.filled(batch, -len(batch) % 32), training=False)
             parts.append(keras.ops.convert_to_numpy(output)[: len(batch)])
         made = np.concatenate(parts)
-        refuse_what_is_no_number(made)
+        check_finite(made)
         return made
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
@@ -312,5 +312,5 @@ class Reconstruction(Head):
         Raises:
             DivergedError: Some of it is NaN or infinite.
         """
-        refuse_what_is_no_number(raw)
+        check_finite(raw)
         return raw

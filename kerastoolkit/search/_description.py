@@ -357,7 +357,7 @@ class Describer:
         # A config only names functions, and need not tell what the user's class added.
         own, is_model = _set_by_users(value), isinstance(value, keras.Model)
         if isinstance(value, (keras.losses.Loss, keras.metrics.Metric)):  # not even Keras' own configs name all
-            own = vars(value).keys() - _keras.bookkeeping(value) - {"name"}
+            own = vars(value).keys() - _keras.tracking_attributes(value) - {"name"}
         held = {
             name: item
             for name, item in sorted(vars(value).items())

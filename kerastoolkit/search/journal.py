@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from kerastoolkit._sqlite import application_of, connect, has_table, look
+from kerastoolkit._sqlite import application_of, connect, has_table, inspect_database
 from kerastoolkit._version import __version__
 from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
@@ -137,7 +137,7 @@ class Journal:
             )
         with self._errors("opened"):
             self._check_foreign()
-            self._file = connect(path, seconds=_BUSY_SECONDS, most_bytes=_MOST_BYTES)
+            self._file = connect(path, timeout=_BUSY_SECONDS, max_bytes=_MOST_BYTES)
             # A letter that cannot be read comes through, so that it is the digest that tells of it.
             self._file.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         try:
@@ -330,7 +330,7 @@ class Journal:
             if os.path.getsize(self.path) == 0 or application_of(self.path) in (_APPLICATION, None):
                 return
         with contextlib.suppress(sqlite3.OperationalError):  # locked: another process may be making it
-            found = look(self.path, seconds=_BUSY_SECONDS)
+            found = inspect_database(self.path, timeout=_BUSY_SECONDS)
             if found.application != _APPLICATION and not found.is_empty:
                 raise self._foreign(len(found.columns))
 

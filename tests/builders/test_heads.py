@@ -254,7 +254,7 @@ def test_each_target_of_a_dict_has_its_own_kind_loss_and_weight() -> None:
         ([0.5, 1], {"kind": "counts"}, DataError, "'counts', which are 0, 1, 2, ..., but `y` holds 0.5"),
         ([0, -1], {"kind": "counts"}, DataError, "but `y` holds -1"),
         ([0, 1], {"kind": {"a": "binary"}}, ParameterError, "`kind` is a dict.*but `y` is one target"),
-        ({"a": [0, 1]}, {"weight": {"b": 1.0}}, ParameterError, "`weight` names 'b', which is no target"),
+        ({"a": [0, 1]}, {"weight": {"b": 1.0}}, ParameterError, "`weight` names 'b', which is not a target"),
         ([0, 1], {"label_smoothing": 1.0}, ParameterError, "`label_smoothing` must be a fraction"),
         ([0, 1], {"focal": -1.0}, ParameterError, "`focal` must not be negative"),
         ([0.5, 1.5], {"from_logits": True}, ParameterError, "`from_logits` is an option for classes"),
@@ -295,10 +295,10 @@ def test_the_last_layer_of_a_mixed_network_is_float32() -> None:
 def test_kinds_of_labels_are_those_of_scikit_learn(values: list[Any]) -> None:
     from sklearn.utils.multiclass import type_of_target
 
-    from kerastoolkit.builders.heads import _type_of_target
+    from kerastoolkit.builders import targets
 
     for labels in (np.array(values * 20), np.array(values), np.array(values * 20, "float64")):
-        assert _type_of_target(labels) == type_of_target(labels)
+        assert targets.type_of_target(labels) == type_of_target(labels)
     if len(values) == 2:
         assert head(np.array(values * 20), kind="binary").kind == "binary"
     elif len(values) > 2:

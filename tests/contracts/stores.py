@@ -303,9 +303,9 @@ def write_features(path: Path) -> None:
 def features(path: Path) -> Any:
     cache = FeatureCache(path.parent)
     shutil.copy(path, cache._path("key"))
-    found = cache.read("key", set(ROWS), length=3)
+    found = cache.read("key", set(ROWS), n_features=3)
     cache.write("key", ROWS)
-    cache.size = 1
+    cache.max_bytes = 1
     cache._keep_within_size(cache._path("key"))
     return found
 

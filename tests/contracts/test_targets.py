@@ -118,7 +118,7 @@ def test_a_later_target_of_another_shape_is_refused() -> None:
     with pytest.raises(DataError, match=r"`y` has the shape \(150,\), but \(n, 2\) in the first fit"):
         numbers.partial_fit(IRIS, MEASURES[:, 0, 0])
     classes = KerasClassifier(epochs=1).fit(IRIS, ONE_HOT)
-    with pytest.raises(DataError, match=r"row 149 is \[0, 0, 0\]: not one 1 among 0s"):
+    with pytest.raises(DataError, match=r"row 149 is \[0, 0, 0\]: not a single 1 among 0s"):
         classes.partial_fit(IRIS, np.vstack([ONE_HOT[:-1], [[0, 0, 0]]]))
 
 

@@ -50,7 +50,7 @@ def need(backend: str) -> None:
 def start(*arguments: Any) -> subprocess.Popen[str]:
     need(arguments[0])
     # The package that is under test, wherever Python would look for one.
-    package = str(Path(distribution.__file__).parents[1])
+    package = str(Path(distribution.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, str(WORKER), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -246,7 +246,7 @@ def test_a_tpu_that_does_not_answer_is_given_up(ask: Ask) -> None:
     assert re.search("TPU 'local' cannot be used: .*", found["local"])
     assert "no TPU is named. Give `address`" in found["unnamed"]
     assert found["auto"] == "none"
-    assert re.search("did not answer within 0.5 s.*'auto' goes on without the TPU", found["warning"][0])
+    assert re.search("did not answer within 0.5 s.*'auto' continues without the TPU", found["warning"][0])
 
 
 # -- JAX ------------------------------------------------------------------------------------------------------------

@@ -290,9 +290,9 @@ def resolver_of_estimator(address: str) -> str:
 def dead_tpu() -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        chosen = distribution.strategy("auto", address="grpc://127.0.0.1:1", time_limit=0.5)
+        chosen = distribution.strategy("auto", address="grpc://127.0.0.1:1", timeout=0.5)
     return {
-        "explicit": refusal(lambda: distribution.strategy("tpu", address="grpc://127.0.0.1:1", time_limit=6.0)),
+        "explicit": refusal(lambda: distribution.strategy("tpu", address="grpc://127.0.0.1:1", timeout=6.0)),
         "local": refusal(lambda: distribution.strategy("tpu", address="local")),
         "unnamed": refusal(lambda: distribution.strategy("tpu")),
         "auto": chosen.name,
@@ -337,7 +337,7 @@ def on_jax() -> dict[str, Any]:
         "mirrored": refusal(lambda: distribution.strategy("mirrored")),
         "address": refusal(lambda: distribution.initialize("nowhere", n_processes=2, process_id=1)),
         "number": refusal(lambda: distribution.initialize("127.0.0.1:1234", n_processes=2, process_id=2)),
-        "nobody": refusal(lambda: distribution.initialize("127.0.0.1:1", n_processes=2, process_id=1, time_limit=0.3)),
+        "nobody": refusal(lambda: distribution.initialize("127.0.0.1:1", n_processes=2, process_id=1, timeout=0.3)),
         "too late": refusal(lambda: distribution.initialize("127.0.0.1:1234", n_processes=1, process_id=0)),
         "memory": refusal(lambda: distribution.strategy("none", memory_growth=True)),
         "devices": str(distribution.detect()),
@@ -347,7 +347,7 @@ def on_jax() -> dict[str, Any]:
 def joined() -> dict[str, Any]:
     """One of two processes with two devices each."""
     # The other one begins at the same time, but on a busy machine may load its libraries for a minute longer.
-    there = distribution.initialize(ADDRESS, n_processes=2, process_id=PROCESS, time_limit=1200)
+    there = distribution.initialize(ADDRESS, n_processes=2, process_id=PROCESS, timeout=1200)
     found = {
         "devices": len(there.devices),
         "processes": [there.n_processes, there.process_id],
