@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # The versions whose inside was read and tried.
 FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
 
-_looked_at: set[str] = set()  # backends
-_objections: dict[str, str | None] = {}  # by backend; None from when a look begins
+_checked: set[str] = set()  # backends
+_incompatibilities: dict[str, str | None] = {}  # by backend; None from when a look begins
 
 
 class NotPureError(Exception):
@@ -53,25 +53,25 @@ def is_settled() -> bool:
     """Whether this Keras was tried or looked at."""
     import keras
 
-    return is_tried() or keras.config.backend() in _looked_at
+    return is_tried() or keras.config.backend() in _checked
 
 
 def is_trusted() -> bool:
     """Whether this Keras was tried, or looked at and nothing found."""
-    return is_settled() and objection() is None
+    return is_settled() and incompatibility() is None
 
 
-def objection() -> str | None:
+def incompatibility() -> str | None:
     """Why this Keras must train by itself, in words; None if it need not."""
     import keras
 
     if is_tried():
         return None
     otherwise = f"Keras {keras.__version__} was not tried, and cannot be looked at now"
-    return _objections.get(keras.config.backend(), otherwise)
+    return _incompatibilities.get(keras.config.backend(), otherwise)
 
 
-def look(trains_otherwise: Callable[[], str | None]) -> None:
+def check_compatibility(trains_otherwise: Callable[[], str | None]) -> None:
     """Looks at a Keras that has not been tried, once for each backend; warns if it must train by itself.
 
     One thread at a time may call it.
@@ -82,9 +82,9 @@ def look(trains_otherwise: Callable[[], str | None]) -> None:
     import keras
 
     backend, version = keras.config.backend(), keras.__version__
-    if is_tried() or backend in _objections:  # looked at before, or this is the training by which it is looked at
+    if is_tried() or backend in _incompatibilities:  # checked before, or this is the check's own training
         return
-    _objections[backend] = None
+    _incompatibilities[backend] = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where the user has warnings raise, Keras' own would
@@ -92,11 +92,11 @@ def look(trains_otherwise: Callable[[], str | None]) -> None:
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
     except BaseException:  # the user has no patience with it; next time, then
-        del _objections[backend]
+        del _incompatibilities[backend]
         raise
     if found:
-        _objections[backend] = f"Keras {version} is built otherwise inside ({found})"
-    _looked_at.add(backend)
+        _incompatibilities[backend] = f"Keras {version} is built otherwise inside ({found})"
+    _checked.add(backend)
     if found:
         first, last = (".".join(map(str, tried)) for tried in (FIRST_TRIED, LAST_TRIED))
         newer = _numbers(version) > LAST_TRIED

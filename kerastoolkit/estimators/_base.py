@@ -47,8 +47,8 @@ from kerastoolkit.exceptions import (
     ParameterError,
 )
 from kerastoolkit.training import Fit, isolated
-from kerastoolkit.training.fused import is_scored
-from kerastoolkit.training.fused import train as train_model
+from kerastoolkit.training.fit import is_scored
+from kerastoolkit.training.fit import train as train_model
 from kerastoolkit.training.network import Network, Recipe
 
 if TYPE_CHECKING:

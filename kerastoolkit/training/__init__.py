@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerastoolkit.training.fused import Fit, Trained, explain, fit_many
+from kerastoolkit.training.fit import Fit, Trained, explain, fit_many
 from kerastoolkit.training.seeds import isolated
 
 __all__ = ["Fit", "Trained", "explain", "fit_many", "isolated"]

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit.training import _backends
 
 __all__ = ["isolated"]
 
@@ -184,33 +185,37 @@ def put_settings(found: Settings, *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def _tensorflow(seed: int) -> Iterator[None]:
-    if "tensorflow" not in sys.modules:
+    # Whatever the backend: the user's data may come from TensorFlow.
+    with _backends.tensorflow.seeded(seed) if "tensorflow" in sys.modules else contextlib.nullcontext():
         yield
-        return
-    import tensorflow as tf
-    from tensorflow.python.eager import context as eager
-
-    context = eager.context()
-    # `tf.random.set_seed` keeps the seed and a generator of operation seeds, and has no counterpart that reads them.
-    before = context._seed, getattr(context, "_rng", None)  # there is no generator before the first operation
-    tf.random.set_seed(seed)
-    try:
-        yield
-    finally:
-        context._seed, context._rng = before
-        if before[1] is None:
-            del context._rng
 
 
 @contextlib.contextmanager
 def _torch(seed: int) -> Iterator[None]:
     import keras
 
-    if keras.config.backend() != "torch":
+    with _backends.torch.seeded(seed) if keras.config.backend() == "torch" else contextlib.nullcontext():
         yield
-        return
-    import torch
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+
+def generators() -> tuple[Any, list[Any]]:
+    """The state of every generator that a build or a step could draw from: Python's, and those of other packages."""
+    import keras
+
+    backend = keras.config.backend()
+    _, numbers, *rest = np.random.get_state(legacy=True)
+    states: list[Any] = [np.asarray(numbers).tobytes(), rest, *_generator_of_keras()]
+    if backend == "tensorflow":
+        states.append(_backends.tensorflow.generator())
+    if backend == "torch":
+        states.append(_backends.torch.generator())
+    return random.getstate(), states
+
+
+def _generator_of_keras() -> list[Any]:
+    import keras
+
+    state = _keras.state_of_process()
+    generator = state.get_global_attribute("global_seed_generator")
+    value = None if generator is None else keras.ops.convert_to_numpy(generator.state.value).tolist()
+    return [value, state.get_global_attribute("global_random_seed")]

@@ -19,8 +19,9 @@ from numpy.testing import assert_allclose
 from kerastoolkit import KerasRegressor, fused
 from kerastoolkit.estimators._parameters import make_optimizer, optimizer_to_look_at
 from kerastoolkit.search import GridSearchCV
-from kerastoolkit.training import Fit, _program, fit_many
+from kerastoolkit.training import Fit, fit_many
 from kerastoolkit.training._structure import compile_key, structure_of
+from kerastoolkit.training._unsupported import unsupported
 
 layers = keras.layers
 DRAWN = np.random.default_rng(0)
@@ -374,5 +375,5 @@ def test_to_look_whether_keras_is_known_draws_nothing_from_the_users_generators(
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     before = random.getstate(), np.random.get_state()[1].tobytes()
-    _program.unsupported(model)
+    unsupported(model)
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before

@@ -1,0 +1,187 @@
+"""Starting weights, drawn as a build of the model would draw them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kerastoolkit import _keras
+from kerastoolkit.training import _backends
+from kerastoolkit.training.seeds import generators
+
+if TYPE_CHECKING:
+    import keras
+
+_MOST_DRAWS = 10_000
+_MANY_DRAWINGS = 150  # from here on it pays to compile the drawing
+
+
+class Blueprint:
+    """What a build function makes of certain arguments: which variable hangs on which draw from the generator."""
+
+    def __init__(self) -> None:
+        self.compiles: bool | None = None  # whether the function compiles its models
+        self.verified = False  # whether the plan has been right about a build that it was not made from
+        self._plan: list[Callable[[Any], Any]] | None = None
+        self._compiled: _Drawing | None = None
+        self._n_draws = self._n_drawn = 0
+
+    def make(self, build: Callable[[], keras.Model]) -> keras.Model:
+        """Builds a model, and learns from it how the next could be drawn."""
+        before = generators()
+        model = build()
+        self.compiles = bool(getattr(model, "compiled", False))
+        draws = _draws_between(before, generators())
+        if draws is None or not getattr(model, "built", False):
+            return model
+        if self._plan is None:
+            self._n_draws = len(draws)
+            self._plan = _plan(model, draws)
+        elif not self.verified:
+            self.verified = len(draws) == self._n_draws and _equal([maker(draws) for maker in self._plan], model)
+        return model
+
+    def draws(self, seed: int | None) -> list[int]:
+        """What a build with Python's generator at this seed would draw from it."""
+        generator: Any = random if seed is None else random.Random(seed)
+        return [generator.randint(1, 10**9) for _ in range(self._n_draws)]
+
+    def values(self, all_draws: list[list[int]]) -> list[list[Any]]:
+        """Starting values of a model's variables, for the draws of each model."""
+        plan, self._n_drawn = self._plan or [], self._n_drawn + len(all_draws)
+        if self._n_drawn >= _MANY_DRAWINGS and self._compiled is None:
+            self._compiled = _compiled_plan(plan, all_draws[0]) or _one_by_one(plan)
+        return (self._compiled or _one_by_one(plan))(all_draws)
+
+
+def _plan(model: keras.Model, draws: list[int]) -> list[Callable[[list[int]], Any]]:
+    import keras
+
+    places = {seed: place for place, seed in enumerate(draws)}
+    initializers: dict[int, list[Any]] = {}
+    for layer in _keras.layers_of(model):
+        own = [part for part in vars(layer).values() if isinstance(part, keras.initializers.Initializer)]
+        for variable in itertools.chain(*_keras.own_variables(layer)):
+            initializers[id(variable)] = own
+    return [_maker(variable, initializers.get(id(variable), []), places, draws) for variable in model.variables]
+
+
+def _maker(
+    variable: Any, initializers: list[Any], places: Mapping[int, int], draws: list[int]
+) -> Callable[[list[int]], Any]:
+    """A function from the draws to the starting value of a variable; what hangs on no draw is taken for constant."""
+    import keras
+
+    value = keras.ops.convert_to_numpy(variable.value)
+    if value.shape == (2,) and value.dtype.kind in "iu" and int(value[1]) == 0 and int(value[0]) in places:
+        place = places[int(value[0])]
+        return lambda draws: np.array([draws[place], 0], value.dtype)
+    for initializer in initializers:
+        seed = getattr(initializer, "seed", None)
+        if not isinstance(seed, int) or seed not in places:
+            continue
+        drawn = _Drawn(initializer, places[seed], tuple(variable.shape), variable.dtype)
+        try:
+            if np.array_equal(drawn(draws), value):
+                return drawn
+        except ValueError:  # an initializer for variables of another rank
+            continue
+    return lambda draws: value
+
+
+class _Drawn:
+    """The starting value of a variable as its initializer draws it."""
+
+    def __init__(self, initializer: Any, place: int, shape: tuple[int, ...], dtype: Any) -> None:
+        self._initializer, self.place, self._shape, self._dtype = initializer, place, shape, dtype
+
+    def __call__(self, draws: list[int]) -> Any:
+        import keras
+
+        return keras.ops.convert_to_numpy(self.with_seed(draws[self.place]))
+
+    def with_seed(self, seed: Any) -> Any:
+        """The value as a tensor; the seed is a number, or an object with Keras' `next`."""
+        initializer = copy.copy(self._initializer)
+        initializer.seed = seed
+        return initializer(self._shape, dtype=self._dtype)
+
+
+_Drawing = Callable[[list[list[int]]], list[list[Any]]]
+
+
+def _one_by_one(plan: list[Callable[[Any], Any]]) -> _Drawing:
+    return lambda all_draws: [[maker(draws) for maker in plan] for draws in all_draws]
+
+
+def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> _Drawing | None:
+    """All values of a plan as one compiled function; None if it does not draw the same to the bit."""
+    drawn = [maker for maker in plan if isinstance(maker, _Drawn)]
+    try:
+        run = _compiled_drawing([maker.with_seed for maker in drawn]) if drawn else None
+    except Exception:  # an initializer that needs its seed as a number of Python
+        return None
+    if run is None:
+        return None
+
+    def draw(all_draws: list[list[int]]) -> list[list[Any]]:
+        rows = run([[draws[maker.place] for maker in drawn] for draws in all_draws])
+        found = []
+        for draws, row in zip(all_draws, rows, strict=True):
+            values = iter(row)
+            found.append([next(values) if isinstance(maker, _Drawn) else maker(draws) for maker in plan])
+        return found
+
+    return draw if all(map(np.array_equal, draw([draws])[0], _one_by_one(plan)([draws])[0])) else None
+
+
+def _equal(values: list[Any], model: keras.Model) -> bool:
+    import keras
+
+    built = [keras.ops.convert_to_numpy(variable.value) for variable in model.variables]
+    return len(values) == len(built) and all(map(np.array_equal, values, built))
+
+
+def _draws_between(before: Any, after: Any) -> list[int] | None:
+    """The seeds that Keras drew between two states of the generators; None if anything else was drawn."""
+    if before[1] != after[1]:
+        return None
+    generator = random.Random()
+    generator.setstate(before[0])
+    draws: list[int] = []
+    while generator.getstate() != after[0]:
+        if len(draws) == _MOST_DRAWS:
+            return None
+        draws.append(generator.randint(1, 10**9))
+    return draws
+
+
+def _compiled_drawing(
+    makers: Sequence[Callable[[Any], Any]],
+) -> Callable[[Sequence[Sequence[int]]], Sequence[Sequence[Any]]] | None:
+    """One function of a seed for each maker, to what they make of them as arrays, for many such rows of seeds.
+
+    None where nothing is compiled.
+    """
+    import keras
+
+    class Given(keras.random.SeedGenerator):  # what takes a seed takes one of these, too
+        def __init__(self, seed: Any) -> None:
+            self._given = seed
+
+        def next(self, ordered: bool = True) -> Any:
+            return self._given
+
+    def draw(seeds: Any) -> list[Any]:
+        return [maker(Given(seeds[number])) for number, maker in enumerate(makers)]
+
+    dtype = keras.random.SeedGenerator(0).state.dtype
+    compiled = _backends.current().for_each(draw, np.zeros((len(makers), 2), dtype))
+    if compiled is None:
+        return None
+    return lambda rows: compiled(np.array([[(seed, 0) for seed in row] for row in rows], dtype))
