@@ -14,6 +14,7 @@ import inspect
 import io
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -541,9 +542,16 @@ def _nadam_of_torch() -> type:
 # -- torch ---------------------------------------------------------------------------------------------------------
 
 
+_in_vmap = threading.local()
+_ONE_BLOCK_AT_A_TIME = threading.RLock()
+
+
 @contextlib.contextmanager
-def as_vmap_takes_it() -> Iterator[None]:
-    """Has Keras compute in a way that torch can take for several models at once; what it computes is the same."""
+def in_a_way_that_vmap_takes() -> Iterator[None]:
+    """A block in which Keras computes in a way that torch can vectorise; what it computes is the same.
+
+    Functions of Keras are replaced by others that do what they did in every thread but this one, and put back.
+    """
     import keras
     from keras.src.backend.torch import core, nn
 
@@ -554,15 +562,28 @@ def as_vmap_takes_it() -> Iterator[None]:
         (keras.regularizers.L1L2, "__call__", _penalty),
         (keras.optimizers.schedules.PiecewiseConstantDecay, "__call__", _piecewise),
     ]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
-    for owner, name, function in replaced:
-        if hasattr(owner, name):
-            setattr(owner, name, function)
-    try:
-        yield
-    finally:
-        for owner, name, function in before:
-            setattr(owner, name, function)
+    with _ONE_BLOCK_AT_A_TIME:
+        before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
+        for owner, name, function in replaced:
+            if hasattr(owner, name):
+                setattr(owner, name, _for_this_thread(function, getattr(owner, name)))
+        outside, _in_vmap.now = getattr(_in_vmap, "now", False), True
+        try:
+            yield
+        finally:
+            _in_vmap.now = outside
+            for owner, name, function in before:
+                setattr(owner, name, function)
+
+
+def _for_this_thread(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """One function in a block of `in_a_way_that_vmap_takes`, and another in all other threads."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        chosen = function if getattr(_in_vmap, "now", False) else otherwise
+        return chosen(*arguments, **keywords)
+
+    return call
 
 
 def _cond(cond: Callable[..., Any], condition: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:

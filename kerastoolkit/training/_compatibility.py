@@ -1,4 +1,4 @@
-"""Whether a Keras that was not tried trains as the programs here do."""
+"""Whether a version of Keras that was not tested trains as the programs here do."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def check_keras(fit_many: Callable[[Sequence[Fit]], list[Trained]]) -> None:
-    """Trains two small models by a Keras that was not tried, unless the user's settings would show in what it does.
+    """Trains two small models with a Keras that was not tested, unless settings of the user's would affect them.
 
     Args:
         fit_many: The function of this name, which comes later in the story than this file.
     """
     import keras
 
-    with isolated(0):  # one thread tries it, and others wait
+    with isolated(0):  # one thread at a time
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32")
         try:
@@ -42,7 +42,7 @@ def has_limits() -> bool:
 
 
 def _has_ambient_settings() -> bool:
-    """Whether models are being divided among devices, or torch keeps no gradients."""
+    """Whether models are distributed over devices, or torch records no gradients."""
     import keras
 
     if keras.config.backend() == "torch":
@@ -57,7 +57,7 @@ def _has_ambient_settings() -> bool:
 
 
 def _difference(fit_many: Callable[[Sequence[Fit]], list[Trained]]) -> str | None:
-    """What `fit_many` and this Keras make of two small models, if that differs."""
+    """How two small models that `fit_many` trains differ from those that this Keras trains; None if they do not."""
     import keras
     from keras import layers
 

@@ -1,4 +1,4 @@
-"""What a step of training costs, in time and memory, counted and not timed."""
+"""What a step of training costs in time and memory: estimated by counting, so that the same fits go the same way."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ if TYPE_CHECKING:
     import keras
 
 
-# Multiplications of a step of one model up to which it is light, on a CPU: alone, and stacked with others.
+# Multiplications in a step of one model up to which the step is light, on a CPU: alone, and stacked with others.
 _LIGHT_ALONE, _LIGHT_STACKED = 500_000, 100_000
 
-# What XLA takes off a step of one model on a CPU, in seconds, alone and stacked, and how much more it takes off for
-# each multiplication; up to so many of them, beyond which it is slower than TensorFlow's own products.
+# What XLA saves in a step of one model on a CPU, in seconds, alone and stacked, and what more it saves for each
+# multiplication; with more multiplications than the last number, TensorFlow's own products are quicker.
 _SAVED_ALONE, _SAVED_STACKED, _SAVED_A_MULTIPLICATION = 90e-6, 12e-6, 1e-10
-_MOST_MULTIPLICATIONS_FOR_XLA = 1_000_000
+_MAX_MULTIPLICATIONS_FOR_XLA = 1_000_000
 
-# What a step takes by TensorFlow's own operations, in seconds: of one model, and how much more for each multiplication
-# forward; of a stack, the same for each model of it.
+# What a step takes in TensorFlow's own operations, in seconds: for one model, and for each multiplication forward; then
+# for a stack (light or not), for each of its models, and for each multiplication forward of a model.
 _STEP_ALONE, _MULTIPLICATION_ALONE = 100e-6, 1.5e-10
 _LIGHT_STEP_STACKED, _STEP_STACKED, _MODEL_STACKED, _MULTIPLICATION_STACKED = 150e-6, 400e-6, 20e-6, 1e-10
 
-# What a step of one model by XLA takes on one core, in seconds, and how much more for each multiplication forward.
+# What a step of one model takes with XLA on one core, in seconds, and for each multiplication forward.
 _STEP_BY_XLA, _MULTIPLICATION_BY_XLA = 5e-6, 3e-10
 
-# The layers for which it does. Its convolutions are slower, it has no lists of tensors, which recurrent layers need,
-# and its random numbers are others.
+# The layers that XLA compiles well. Its convolutions are slower, it has no lists of tensors, which recurrent layers
+# need, and it draws other random numbers.
 _LAYERS_FOR_XLA = ("activations", "core", "merging", "normalization", "regularization", "reshaping")
 
-# Models that one call of XLA's program trains at most; so many stay in the cache of a core.
-_MOST_MODELS_A_CALL = 128
+# Models that one call of a program of XLA's trains at most: those that fit in the cache of a core.
+_MAX_MODELS_A_CALL = 128
 
 
 class Costs:
-    """About what a step of models of one structure costs.
+    """Approximate costs of a step of models of one structure.
 
     Args:
         template: A built model of the structure.
@@ -53,7 +53,7 @@ class Costs:
         self._template, self._backend = template, backend
 
     def bytes_of_a_step(self, batch_size: int) -> int:
-        """About how much memory one model more takes in a stacked step."""
+        """Approximate memory that each model takes in a stacked step, in bytes."""
         import keras
 
         model = self._template
@@ -68,7 +68,7 @@ class Costs:
         return 4 * (8 * weights + 4 * outputs * batch_size)
 
     def multiplications_of_a_step(self, batch_size: int) -> int:
-        """About how many multiplications one model needs forward in a step."""
+        """Approximate number of multiplications that one model needs for the forward pass of a step."""
         import keras
 
         total = 0
@@ -85,18 +85,18 @@ class Costs:
         return total
 
     def is_light(self, batch_size: int, *, stacked: bool) -> bool:
-        """Whether a step computes so little that it is the start of each operation which takes the time."""
+        """Whether a step computes so little that starting its operations takes most of the time."""
         return self.multiplications_of_a_step(batch_size) < (_LIGHT_STACKED if stacked else _LIGHT_ALONE)
 
     def saved_by_xla(self, batch_size: int, *, stacked: bool) -> float:
-        """About what XLA takes off a step of one model, in seconds; 0 where it is not quicker, or not the same."""
+        """Approximate time that XLA saves in a step of one model, in seconds; 0 where it is slower, or differs."""
         multiplications = self.multiplications_of_a_step(batch_size)
-        if multiplications > _MOST_MULTIPLICATIONS_FOR_XLA or not self._backend.has_xla or not self._compiles_well:
+        if multiplications > _MAX_MULTIPLICATIONS_FOR_XLA or not self._backend.has_xla or not self._compiles_well:
             return 0.0
         return (_SAVED_STACKED if stacked else _SAVED_ALONE) + _SAVED_A_MULTIPLICATION * multiplications
 
     def seconds(self, n_models: int, batch_size: int, *, stacked: bool) -> float:
-        """About what a step of so many models takes by TensorFlow's own operations, in seconds; else not known: NaN."""
+        """Approximate time of a step of so many models in TensorFlow's own operations, in seconds; NaN if unknown."""
         if not self._backend.has_known_times:
             return math.nan
         multiplications = self.multiplications_of_a_step(batch_size)
@@ -106,14 +106,14 @@ class Costs:
         return step + n_models * (_MODEL_STACKED + _MULTIPLICATION_STACKED * multiplications)
 
     def seconds_by_xla(self, batch_size: int) -> float:
-        """About what a step of one model takes by XLA, in seconds."""
+        """Approximate time of a step of one model with XLA, in seconds."""
         return _STEP_BY_XLA + _MULTIPLICATION_BY_XLA * self.multiplications_of_a_step(batch_size)
 
     def models_a_call(self, n_models: int) -> int:
-        """How many of so many models a call of XLA's program should take: each core of the processor has a call."""
+        """How many of these models each call of a program of XLA's should take, with a call for each core."""
         import joblib
 
-        return int(min(_MOST_MODELS_A_CALL, -(-n_models // joblib.cpu_count())))
+        return int(min(_MAX_MODELS_A_CALL, -(-n_models // joblib.cpu_count())))
 
     @functools.cached_property
     def _compiles_well(self) -> bool:
@@ -136,7 +136,7 @@ class CostsInNumPy(Costs):
 
     Args:
         template: A built model of the structure.
-        backend: The backend of Keras, whose steps these take the place of.
+        backend: The backend of Keras, whose steps these replace.
         steps: The steps.
     """
 
@@ -145,9 +145,9 @@ class CostsInNumPy(Costs):
         self._steps = steps
 
     def seconds(self, n_models: int, batch_size: int, *, stacked: bool = True) -> float:
-        """About what a step takes for so many models, in seconds."""
+        """Approximate time of a step of so many models, in seconds."""
         return self._steps.seconds(n_models, batch_size)
 
     def saved_by_xla(self, batch_size: int, *, stacked: bool) -> float:
-        """Nothing."""
+        """Always 0: nothing is compiled."""
         return 0.0

@@ -1,4 +1,4 @@
-"""Data as a step takes it."""
+"""Data in the form in which a step takes them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from kerastoolkit.training._state import Rows, tree_map
+from kerastoolkit.training._state import Array, Rows, tree_map
 
 
 class NotArraysError(Exception):
-    """The data is not made of arrays; the message says what it is."""
+    """The data are not arrays; the message says what they are."""
 
 
-# Arrays in Keras' own precision by the address of those that they were cast from.
-Casts = MutableMapping[int, Any]
+# Arrays in Keras' own precision, by the address of those that they were cast from.
+Casts = MutableMapping[int, Array]
 
 
 def rows_of(x: Any, y: Any, weights: Any, casts: Casts) -> Rows:
-    """Data as Keras passes it to a step: floats in Keras' own precision, weights for each output."""
+    """Data as Keras passes them to a step: floats in Keras' own precision, weights for each output.
+
+    Args:
+        x: Inputs, as for `Fit`.
+        y: Targets, as for `Fit`.
+        weights: Weights of the rows, as for `Fit`.
+        casts: Arrays that were cast already, for fits that share their rows; filled here.
+
+    Raises:
+        NotArraysError: They are not numpy arrays of numbers.
+        ValueError: Parts of them differ in their number of rows.
+    """
     import keras
 
     cast = functools.partial(_array, casts=casts)
@@ -33,7 +44,7 @@ def rows_of(x: Any, y: Any, weights: Any, casts: Casts) -> Rows:
     return rows
 
 
-def _array(part: Any, casts: Casts) -> Any:
+def _array(part: Any, casts: Casts) -> Array:
     import keras
 
     if not isinstance(part, np.ndarray):
@@ -48,12 +59,14 @@ def _array(part: Any, casts: Casts) -> Any:
 
 
 def n_rows_of(x: Any) -> int:
+    """Number of rows of an array, or of nested arrays."""
     import keras
 
     return len(next(part for part in keras.tree.flatten(x) if part is not None))
 
 
 def unpack_validation(data: Any) -> tuple[Any, Any, Any]:
+    """`validation_data` as inputs, targets and weights."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         raise NotArraysError("validation data that is a data set is left to Keras")
     x, y, *weights = data

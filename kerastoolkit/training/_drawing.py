@@ -1,4 +1,9 @@
-"""Starting weights, drawn as a build of the model would draw them."""
+"""Initial weights, drawn as a build of the model would draw them.
+
+Keras takes the seed of every initializer from Python's generator when the initializer is made. So one build shows which
+variable depends on which draw. That is trusted only after it has predicted another build of the same function to the
+bit.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +17,33 @@ import numpy as np
 
 from kerastoolkit import _keras
 from kerastoolkit.training import _backends
+from kerastoolkit.training._state import Array, Tensor, as_array
 from kerastoolkit.training.seeds import generators
 
 if TYPE_CHECKING:
     import keras
 
-_MOST_DRAWS = 10_000
-_MANY_DRAWINGS = 150  # from here on it pays to compile the drawing
+_MAX_DRAWS = 10_000
+_MANY_DRAWINGS = 150  # from here on it is worth compiling
 
 
 class Blueprint:
-    """What a build function makes of certain arguments: which variable hangs on which draw from the generator."""
+    """What is known of a build function with certain arguments: which variable depends on which draw.
+
+    Attributes:
+        compiles: Whether the function compiles its models; None before the first build.
+        verified: Whether what is known has predicted a build that it was not learnt from.
+    """
 
     def __init__(self) -> None:
-        self.compiles: bool | None = None  # whether the function compiles its models
-        self.verified = False  # whether the plan has been right about a build that it was not made from
+        self.compiles: bool | None = None
+        self.verified = False
         self._plan: list[Callable[[Any], Any]] | None = None
         self._compiled: _Drawing | None = None
         self._n_draws = self._n_drawn = 0
 
     def make(self, build: Callable[[], keras.Model]) -> keras.Model:
-        """Builds a model, and learns from it how the next could be drawn."""
+        """Builds a model, and learns from it how the weights of the next can be drawn."""
         before = generators()
         model = build()
         self.compiles = bool(getattr(model, "compiled", False))
@@ -52,7 +63,7 @@ class Blueprint:
         return [generator.randint(1, 10**9) for _ in range(self._n_draws)]
 
     def values(self, all_draws: list[list[int]]) -> list[list[Any]]:
-        """Starting values of a model's variables, for the draws of each model."""
+        """Initial values of the variables of each model, from its draws."""
         plan, self._n_drawn = self._plan or [], self._n_drawn + len(all_draws)
         if self._n_drawn >= _MANY_DRAWINGS and self._compiled is None:
             self._compiled = _compiled_plan(plan, all_draws[0]) or _one_by_one(plan)
@@ -72,9 +83,12 @@ def _plan(model: keras.Model, draws: list[int]) -> list[Callable[[list[int]], An
 
 
 def _maker(
-    variable: Any, initializers: list[Any], places: Mapping[int, int], draws: list[int]
+    variable: keras.Variable,
+    initializers: list[keras.initializers.Initializer],
+    places: Mapping[int, int],
+    draws: list[int],
 ) -> Callable[[list[int]], Any]:
-    """A function from the draws to the starting value of a variable; what hangs on no draw is taken for constant."""
+    """A function from the draws to the initial value of a variable; one that depends on no draw is a constant."""
     import keras
 
     value = keras.ops.convert_to_numpy(variable.value)
@@ -95,18 +109,18 @@ def _maker(
 
 
 class _Drawn:
-    """The starting value of a variable as its initializer draws it."""
+    """The initial value of a variable, as its initializer draws it."""
 
-    def __init__(self, initializer: Any, place: int, shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(
+        self, initializer: keras.initializers.Initializer, place: int, shape: tuple[int, ...], dtype: Any
+    ) -> None:
         self._initializer, self.place, self._shape, self._dtype = initializer, place, shape, dtype
 
-    def __call__(self, draws: list[int]) -> Any:
-        import keras
+    def __call__(self, draws: list[int]) -> Array:
+        return as_array(self.with_seed(draws[self.place]))
 
-        return keras.ops.convert_to_numpy(self.with_seed(draws[self.place]))
-
-    def with_seed(self, seed: Any) -> Any:
-        """The value as a tensor; the seed is a number, or an object with Keras' `next`."""
+    def with_seed(self, seed: Any) -> Tensor:
+        """The value as a tensor; the seed is a number, or an object with the `next` of Keras' `SeedGenerator`."""
         initializer = copy.copy(self._initializer)
         initializer.seed = seed
         return initializer(self._shape, dtype=self._dtype)
@@ -120,7 +134,7 @@ def _one_by_one(plan: list[Callable[[Any], Any]]) -> _Drawing:
 
 
 def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> _Drawing | None:
-    """All values of a plan as one compiled function; None if it does not draw the same to the bit."""
+    """All values of a plan as one compiled function; None if its values are not equal to the bit."""
     drawn = [maker for maker in plan if isinstance(maker, _Drawn)]
     try:
         run = _compiled_drawing([maker.with_seed for maker in drawn]) if drawn else None
@@ -140,7 +154,7 @@ def _compiled_plan(plan: list[Callable[[Any], Any]], draws: list[int]) -> _Drawi
     return draw if all(map(np.array_equal, draw([draws])[0], _one_by_one(plan)([draws])[0])) else None
 
 
-def _equal(values: list[Any], model: keras.Model) -> bool:
+def _equal(values: list[Array], model: keras.Model) -> bool:
     import keras
 
     built = [keras.ops.convert_to_numpy(variable.value) for variable in model.variables]
@@ -148,14 +162,14 @@ def _equal(values: list[Any], model: keras.Model) -> bool:
 
 
 def _draws_between(before: Any, after: Any) -> list[int] | None:
-    """The seeds that Keras drew between two states of the generators; None if anything else was drawn."""
+    """The seeds that Keras drew between two states of the generators; None if something else was drawn."""
     if before[1] != after[1]:
         return None
     generator = random.Random()
     generator.setstate(before[0])
     draws: list[int] = []
     while generator.getstate() != after[0]:
-        if len(draws) == _MOST_DRAWS:
+        if len(draws) == _MAX_DRAWS:
             return None
         draws.append(generator.randint(1, 10**9))
     return draws
@@ -164,9 +178,13 @@ def _draws_between(before: Any, after: Any) -> list[int] | None:
 def _compiled_drawing(
     makers: Sequence[Callable[[Any], Any]],
 ) -> Callable[[Sequence[Sequence[int]]], Sequence[Sequence[Any]]] | None:
-    """One function of a seed for each maker, to what they make of them as arrays, for many such rows of seeds.
+    """Functions of a seed as one compiled function of many seeds; None where nothing is compiled.
 
-    None where nothing is compiled.
+    Args:
+        makers: From a seed to a tensor, each.
+
+    Returns:
+        A function from rows of seeds, one for each maker, to rows of arrays.
     """
     import keras
 

@@ -1,9 +1,9 @@
-"""A fit, and what became of it."""
+"""A fit to be done, and what became of it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from kerastoolkit.distribution import Strategy
@@ -29,23 +29,23 @@ class Fit:
         x: Inputs: an array of shape `(n, ...)`, or a list or dict of them; or a data set of batches.
         y: Targets, shape `(n, ...)`, or a list or dict of them. Defaults to `None`.
         sample_weight: Weights of the rows, shape `(n,)`. Defaults to `None`.
-        batch_size: Rows a step. Defaults to `None`: 32.
+        batch_size: Rows in each step. Defaults to `None`: 32.
         epochs: Number of the last epoch, as in Keras. Defaults to `1`.
-        initial_epoch: Number of the first epoch, less one. Defaults to `0`.
+        initial_epoch: Number of epochs before the first, as in Keras. Defaults to `0`.
         validation_data: `(x, y)` or `(x, y, sample_weight)`, or a data set. Defaults to `None`.
-        validation_batch_size: Rows a step of validation. Defaults to `None`: `batch_size`.
+        validation_batch_size: Rows in each step of validation. Defaults to `None`: `batch_size`.
         validation_freq: Epochs from one validation to the next, or the numbers of the epochs with one. Defaults to
             `1`.
         callbacks: Callbacks. Defaults to none.
-        shuffle: Whether the rows come in a new order each epoch. Defaults to `True`.
-        seed: Seed of that order and of all that is random while training. Defaults to `None`: one is drawn.
+        shuffle: Whether the rows come in a new order in each epoch. Defaults to `True`.
+        seed: Seed of that order and of everything random in training. Defaults to `None`: one is drawn.
         verbose: Keras' verbosity. Defaults to `0`; anything else is left to `Model.fit`.
         strategy: A `distribution.Strategy` that the model was built under; the fit is left to `Model.fit`. Defaults to
             `None`.
         options: Other arguments of `Model.fit`, with which the fit is left to it. Defaults to none.
     """
 
-    model: Any
+    model: keras.Model | Callable[[], keras.Model] | Network
     x: Any
     y: Any = None
     sample_weight: Any = None
@@ -54,9 +54,9 @@ class Fit:
     initial_epoch: int = 0
     validation_data: Any = None
     validation_batch_size: int | None = None
-    validation_freq: Any = 1
-    callbacks: Sequence[Any] = ()
-    shuffle: Any = True
+    validation_freq: int | Sequence[int] = 1
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    shuffle: bool | str = True
     seed: int | None = None
     verbose: int | str = 0
     strategy: Strategy | None = None
@@ -67,11 +67,11 @@ class Trained:
     """What became of a fit.
 
     Attributes:
-        history: Losses and metrics by name, one number an epoch.
+        history: Losses and metrics by name, a number for each epoch.
         how: `"fused"` with others in one program, `"alone"` in a program of its own, or by `"Model.fit"`.
-        together: Fits in its program, itself among them.
-        reason: Why it was not fused, in words; None if it was.
-        error: What it raised; None if it was trained. Other fits are not touched by it.
+        n_together: Number of fits in its program, including this one.
+        reason: Why it was not fused, in words; None if it was fused.
+        error: What it raised; None if it was trained. It does not affect other fits.
     """
 
     def __init__(self, network: Network | None) -> None:
@@ -83,14 +83,14 @@ class Trained:
         self.error: BaseException | None = None
 
     def without_model(self) -> Trained:
-        """The same, without the model and all that it keeps in memory."""
+        """A copy without the model and everything that it keeps in memory."""
         light = Trained(None)
         vars(light).update(vars(self), network=None)
         return light
 
     @classmethod
     def failed(cls, error: BaseException) -> Trained:
-        """A fit that raised."""
+        """A fit that raised an error."""
         trained = cls(None)
         trained.error = error
         return trained

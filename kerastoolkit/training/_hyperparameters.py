@@ -1,4 +1,4 @@
-"""Hyper-parameters that differ between models of one structure, as tensors of one program."""
+"""Hyper-parameters that differ between models of one structure, passed to one program as tensors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ if TYPE_CHECKING:
 
 
 class TracedNumber:
-    """A number that differs between models: compares as the template's own, computes as a tensor.
+    """A number that differs between models: it compares as the template's number, and computes as a tensor.
 
-    Keras asks `if self.momentum != 0` in Python, which every model of a group answers alike. Arithmetic with Python
-    numbers stays in double precision, as it is for the Python number that this stands for: `1 - beta_2` in single
+    Keras asks `if self.momentum != 0` in Python, to which all models of a group give the same answer. Arithmetic with
+    Python numbers stays in double precision, as it is for the Python number that this replaces: `1 - beta_2` in single
     precision would be wrong in the fifth digit.
+
+    Args:
+        value: The tensor, in double precision.
+        number: The template's number.
+        convert: `Backend.convert`.
     """
 
-    def __init__(self, value: Any, number: float, convert: Callable[..., Any]) -> None:
+    def __init__(self, value: Tensor, number: float, convert: Callable[[Any, Any], Tensor]) -> None:
         self._value, self._number, self._convert = value, number, convert
 
-    def _with(self, value: Any, number: float) -> TracedNumber:
+    def _with(self, value: Tensor, number: float) -> TracedNumber:
         return type(self)(value, number, self._convert)
 
     def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
@@ -78,14 +83,14 @@ TracedNumber.__neg__ = lambda self: self._with(-self._value, -self._number)  # t
 
 @functools.cache
 def traced_number_class() -> type[TracedNumber]:
-    """The class of lifted numbers for the backend."""
+    """The class of traced numbers for the backend."""
     import keras
 
     if keras.config.backend() == "tensorflow":
         return TracedNumber
 
     class TracedVariable(TracedNumber, keras.Variable):
-        """A lifted number that Keras takes for one of its variables: it knows no other way to a tensor."""
+        """A traced number that Keras treats as one of its variables, which is how it makes a tensor of it."""
 
         @property
         def value(self) -> Any:
@@ -103,7 +108,7 @@ def traced_number_class() -> type[TracedNumber]:
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
-    # Not setattr: optimizers and layers track what they are given, and would take a tensor for a weight.
+    # Not setattr: optimizers and layers track what is assigned to them, and would treat a tensor as a weight.
     object.__setattr__(owner, name, value)
 
 
@@ -111,18 +116,18 @@ def _set(owner: Any, name: str, value: Any) -> None:
 def traced_in_place(
     places: Sequence[tuple[Any, str]], values: Mapping[int, Tensor], backend: Backend
 ) -> Iterator[None]:
-    """A block in which tensors stand in the place of the numbers that differ between models, for a step to be traced.
+    """A block in which tensors replace the numbers that differ between models, so that a step can be traced.
 
     Args:
-        places: Where the numbers of a structure stand: `(object, attribute)`.
-        values: A tensor for some of them, by their place in this list.
+        places: The numbers of a structure: `(object, attribute)`.
+        values: Tensors for some of them, by their index in this list.
         backend: The backend of the tensors.
     """
     traced = [places[slot] for slot in values]
     before = [getattr(owner, name) for owner, name in traced]
     for (owner, name), value, number in zip(traced, values.values(), before, strict=True):
         given = traced_number_class()(value, number, backend.convert)
-        if name == "rate":  # Keras' dropout takes a number only
+        if name == "rate":  # Keras' dropout takes nothing but a number
             _set(owner, "call", _dropout(owner, value, backend))
         elif name in _keras.keywords_of(owner):  # a loss passes this to its function
             _keras.keywords_of(owner)[name] = given
@@ -141,7 +146,7 @@ def traced_in_place(
 
 
 def _dropout(layer: keras.layers.Dropout, rate: Tensor, backend: Backend) -> Callable[..., Tensor]:
-    """`Dropout.call` of the same random numbers, for a rate that is a tensor."""
+    """`Dropout.call` with the same random numbers, for a rate that is a tensor."""
 
     def call(inputs: Tensor, training: bool = False) -> Tensor:
         if not training:

@@ -1,4 +1,4 @@
-"""An optimizer as a pure function, of one vector of all weights where it treats them all alike."""
+"""An optimizer as a pure function, applied to one flat vector of all weights where it treats all weights alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from kerastoolkit import _keras
 from kerastoolkit._keras import NotPureError
+from kerastoolkit.training._state import Array, Tensor
 
 if TYPE_CHECKING:
     import keras
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
 class PureOptimizer:
     """An optimizer as a function from gradients and state to weights and state.
 
-    Most optimizers treat every number of every weight alike. They are given all weights as one vector, which does the
-    same to the bit in a fraction of the operations; `packed` and `unpacked` go from Keras' state to this and back.
+    Most optimizers treat every element of every weight alike. They get all weights as one vector, which gives the same
+    result to the bit with a fraction of the operations; `packed` and `unpacked` convert from Keras' state and back.
+
+    Args:
+        template: A built and compiled model.
+
+    Attributes:
+        optimizer: The optimizer: for the vector, or for the weights.
+        variables: Its variables.
+        names: Their names without that of the vector; None if it is for the weights.
     """
 
     def __init__(self, template: keras.Model) -> None:
@@ -26,7 +35,7 @@ class PureOptimizer:
         self._weights = template.trainable_variables
         self.optimizer = _keras.pure_optimizer(template)
         self._places: list[list[int]] | None = None
-        self.names: list[str] | None = None  # of the state of the optimizer of the vector
+        self.names: list[str] | None = None
         self._shapes = [tuple(variable.shape) for variable in self._weights]
         self._ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
         if _treats_all_alike(template):
@@ -39,8 +48,8 @@ class PureOptimizer:
                 self.names = [variable.name.removeprefix(_prefix(vector)) for variable in flat.variables]
         self.variables = self.optimizer.variables
 
-    def _matched(self, flat: Any, vector: Any) -> list[list[int]] | None:
-        """For each variable of the optimizer of the vector, the places of those that it stands for."""
+    def _matched(self, flat: keras.optimizers.Optimizer, vector: keras.Variable) -> list[list[int]] | None:
+        """For each variable of the optimizer for the vector, the places of those that it replaces; None if unknown."""
         names = [variable.name for variable in self.optimizer.variables]
         paths = [variable.path.replace("/", "_") for variable in self._weights]
         places = []
@@ -52,8 +61,10 @@ class PureOptimizer:
             places.append([names.index(name) for name in wanted])
         return places if sum(map(len, places)) == len(names) else None
 
-    def apply(self, state: list[Any], gradients: list[Any], weights: list[Any]) -> tuple[list[Any], list[Any]]:
-        """New weights and a new state."""
+    def apply(
+        self, state: list[Tensor], gradients: list[Tensor], weights: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """New weights, and the new state of the optimizer."""
         from keras import ops
 
         if self._places is None:
@@ -67,16 +78,16 @@ class PureOptimizer:
         parts = ops.split(vector, self._ends[:-1].tolist()) if len(self._ends) > 1 else [vector]
         return [ops.reshape(part, shape) for part, shape in zip(parts, self._shapes, strict=True)], state
 
-    def packed(self, values: list[Any]) -> list[Any]:
-        """The state of Keras' optimizer as arrays, for this rule."""
+    def packed(self, values: list[Array]) -> list[Array]:
+        """The state of this optimizer, from that of Keras' optimizer."""
         if self._places is None:
             return values
-        # What is as large as all weights is a vector of all weights; the others are single numbers.
+        # What is not a single number is a vector of the size of all weights.
         parts = [[values[place] for place in places] for places in self._places]
         return [np.concatenate([value.ravel() for value in part]) if np.ndim(part[0]) else part[0] for part in parts]
 
-    def unpacked(self, state: list[Any]) -> list[Any]:
-        """The state of this rule, for Keras' optimizer."""
+    def unpacked(self, state: list[Array]) -> list[Array]:
+        """The state of Keras' optimizer, from that of this optimizer."""
         if self._places is None or not state:
             return state
         values: dict[int, Any] = {}
@@ -89,13 +100,13 @@ class PureOptimizer:
         return [values[place] for place in range(len(values))]
 
 
-def _prefix(variable: Any) -> str:
-    """What stands before the names of what an optimizer keeps for a variable."""
+def _prefix(variable: keras.Variable) -> str:
+    """The prefix of the names of what an optimizer keeps for a variable."""
     return str(variable.path.replace("/", "_"))
 
 
 def _treats_all_alike(model: keras.Model) -> bool:
-    """Whether an optimizer does the same to every number of every weight."""
+    """Whether an optimizer does the same to every element of every weight."""
     import keras
 
     optimizer, weights = model.optimizer, model.trainable_variables
@@ -110,6 +121,6 @@ def _treats_all_alike(model: keras.Model) -> bool:
         and not any(getattr(variable, "overwrite_with_gradient", False) for variable in weights)
         and len({str(variable.dtype) for variable in weights}) == 1
         and dense
-        # Their gradients are sparse: rows that come twice must not be added up before the rule has seen them.
+        # Their gradients are sparse: rows that occur twice must not be added up before the optimizer has seen them.
         and not any(isinstance(layer, keras.layers.Embedding) for layer in layers)
     )

@@ -1,10 +1,8 @@
 """One step of training as a pure function, and an epoch of it as one program, for one model or for many at once.
 
-A Keras model keeps its state in variables, and Keras traces a new program for every model. Here the state goes in and
-comes out, so that one trace serves all models of a structure, one after another or, with a leading axis on every part
-of the state, all of them in one step. What a step does is what `Model.train_step` does, in the same order.
-
-`unsupported` says in words why a model must be trained by `Model.fit`.
+A Keras model keeps its state in variables, and Keras traces a new program for every model. Here the state is an
+argument and a result, so that one trace serves all models of a structure, one after another or, with a leading axis on
+every part of the state, all of them in one step. A step does what `Model.train_step` does, in the same order.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from kerastoolkit.training._hyperparameters import traced_in_place
 from kerastoolkit.training._optimizer import PureOptimizer
 from kerastoolkit.training._purity import no_other_assignments, no_side_effects
 from kerastoolkit.training._state import (
+    Array,
     EpochInputs,
     Kind,
     Rows,
@@ -40,31 +39,32 @@ from kerastoolkit.training._state import (
     tree_map,
     values_of,
 )
+from kerastoolkit.training._structure import OptimizerLike
 
 if TYPE_CHECKING:
     import keras
 
 
-# Programs of whole epochs that are kept for a structure: each is for one number of rows.
+# Programs of whole epochs that are kept for a structure, each for one number of rows.
 _MAX_PROGRAMS_OF_EPOCHS = 8
 
-# Forms of data for which a structure keeps its programs, in training and in prediction.
+# Forms of data for which the programs of a structure are kept, in training and in prediction.
 _MAX_FORMS = 32
 
 # What a program is for: its kind, whether it is for many models, whether its steps are light, the slots of the
-# hyper-parameters that it gets as tensors, and the form of the data.
+# hyper-parameters that are passed as tensors, and the form of the data.
 _Key = tuple[Kind, bool, bool, tuple[int, ...], Any]
 
 
 @dataclasses.dataclass(eq=False)
 class _Form:
-    """What is known of the program for one form of data.
+    """The program for one form of data, and what is known of it.
 
     Attributes:
-        steps: The program; None as long as it is not made, or when it failed.
-        has_run: Whether it has ever run to its end.
-        refused: Why it cannot be made, in words.
-        by_xla: The same compiled by XLA.
+        steps: The program; None before it is made, and after it failed.
+        has_run: Whether it has run successfully.
+        refused: Why it cannot be made, in words; None if it can.
+        by_xla: The program compiled by XLA; None before it is compiled.
         is_not_for_xla: Whether XLA cannot compile it.
         is_not_for_epochs: Whether XLA cannot compile whole epochs of it.
     """
@@ -77,8 +77,12 @@ class _Form:
     is_not_for_epochs: bool = False
 
 
+class OutOfMemoryError(NotPureError):
+    """There was not enough memory for a program, which may run for fewer models."""
+
+
 class Forward:
-    """The output of models of one structure, in the mode of inference.
+    """The output of models of one structure, in inference mode.
 
     Args:
         template: A built model of the structure.
@@ -89,7 +93,7 @@ class Forward:
         self._compiled: Cache[Any, Callable[..., Tensor]] = Cache(_MAX_FORMS)
         self.chain = _dense.chain_of(template)
 
-    def __call__(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
+    def __call__(self, trainable: list[Tensor], others: list[Tensor], x: Any) -> Any:
         """Output of a model with these variables for a batch of rows."""
         if self.chain is not None and self.chain.takes(x):
             return self.chain.output([as_array(value) for value in (*trainable, *others)], x)
@@ -103,7 +107,7 @@ class Forward:
                     compiled = self._compiled.keep(form, made)
         return compiled(trainable, others, x)
 
-    def _output(self, trainable: list[Any], others: list[Any], x: Any) -> Any:
+    def _output(self, trainable: list[Tensor], others: list[Tensor], x: Any) -> Any:
         model = self._template
         pairs = _pairs(model.trainable_variables, trainable) + _pairs(model.non_trainable_variables, others)
         with _scope(pairs) as scope:
@@ -118,23 +122,23 @@ class Program:
     """The programs of one structure: train an epoch, evaluate, predict; alone or stacked.
 
     Args:
-        template: A built and compiled model of the structure. Its variables are read for their shapes; the programs
-            never change them.
-        slots: Where the values stand that may differ between models of the structure: `(object, attribute)`.
+        template: A built and compiled model of the structure. The programs read the shapes of its variables, and never
+            assign to them.
+        slots: The hyper-parameters that may differ between models of the structure: `(object, attribute)`.
     """
 
     def __init__(self, template: keras.Model, slots: Sequence[tuple[Any, str]]) -> None:
         self.template = template
         self.slots = list(slots)
         self._optimizer = PureOptimizer(template)
-        # What is lifted must be what the step uses, which is not the optimizer that the template was compiled with.
+        # The step uses a copy of the optimizer that the template was compiled with.
         self._traceable = [
             (self._optimizer.optimizer if owner is template.optimizer else owner, name) for owner, name in slots
         ]
         self._numbers = [float(getattr(owner, name)) for owner, name in self._traceable]
         self._traced_sets: list[set[int]] = []
-        self._fresh_metrics: list[Any] | None = None
-        self._fresh_optimizer: list[Any] | None = None
+        self._fresh_metrics: list[Array] | None = None
+        self._fresh_optimizer: list[Array] | None = None
         self.forward = Forward(template)
         self._backend = _backends.current()
         self._arrays: ArrayBackend = self._backend
@@ -144,24 +148,24 @@ class Program:
 
     @functools.cached_property
     def place_of_rate(self) -> int | None:
-        """Where the learning rate stands in the optimizer's state; None for a schedule."""
+        """Index of the learning rate in the state of the optimizer; None for a schedule."""
         rate = _keras.rate_of(self._optimizer.optimizer)
         places = [place for place, variable in enumerate(self._optimizer.variables) if variable is rate]
         return places[0] if places else None
 
     @property
     def compiles_each_size(self) -> bool:
-        """Whether another number of models is compiled anew."""
+        """Whether each number of models needs compiling."""
         return self._arrays.compiles_each_size
 
     @property
     def steps_a_call(self) -> int:
-        """Steps that one call should begin with; it cannot be interrupted."""
+        """Steps of the first call, which cannot be interrupted."""
         return self._arrays.steps_a_call
 
     @functools.cached_property
     def in_numpy(self) -> ProgramInNumPy | None:
-        """The same steps written out in numpy; None for a structure of which something is not."""
+        """The same steps written out in numpy; None where some part of the structure is not written out."""
         names = self._optimizer.names
         steps = _dense.steps_of(self.template, self.forward.chain, self.slots, names)
         return None if steps is None else ProgramInNumPy(self, steps)
@@ -169,9 +173,9 @@ class Program:
     # -- what the outside calls ----------------------------------------------------------------------------------
 
     def to_trace(self, values: Sequence[Sequence[float]]) -> list[int]:
-        """The slots whose values go in as data; what is alike in all models and the template is a constant.
+        """The slots whose values are passed as tensors; a value that all models share with the template is a constant.
 
-        Constants make fewer operations, and another choice of slots another program: hence all slots from the third
+        Constants need fewer operations, but each choice of slots needs a program: hence all slots from the third
         choice on.
 
         Args:
@@ -199,8 +203,8 @@ class Program:
         """Sets the variables of a model of this structure."""
         assign(model, state._replace(optimizer=self._optimizer.unpacked(state.optimizer)))
 
-    def fresh_optimizer(self, given: Any) -> list[Any]:
-        """The optimizer's state before training, with the learning rate of the optimizer that is given."""
+    def fresh_optimizer(self, given: keras.optimizers.Optimizer | OptimizerLike) -> list[Array]:
+        """The state of the optimizer before training, with the learning rate of a given optimizer."""
         if self._fresh_optimizer is None:
             self._fresh_optimizer = values_of(self._optimizer.variables)
         place = self.place_of_rate
@@ -210,15 +214,17 @@ class Program:
             state[place] = np.asarray(rate if isinstance(rate, float) else as_array(rate.value), state[place].dtype)
         return state
 
-    def values_with(self, values: Sequence[float], optimizer: Any) -> list[float]:
-        """The numbers for the slots of a model like one with these, but with another optimizer."""
+    def values_with(
+        self, values: Sequence[float], optimizer: keras.optimizers.Optimizer | OptimizerLike
+    ) -> list[float]:
+        """The values of a model that has these, but another optimizer."""
         return [
             float(getattr(optimizer, name)) if owner is self.template.optimizer else value
             for (owner, name), value in zip(self.slots, values, strict=True)
         ]
 
-    def fresh_metrics(self) -> list[Any]:
-        """The metrics' state before an epoch, as numpy arrays."""
+    def fresh_metrics(self) -> list[Array]:
+        """The state of the metrics before an epoch, as numpy arrays."""
         if self._fresh_metrics is None:
             variables = self.template.metrics_variables
             with _scope(list(zip(variables, [v.value for v in variables], strict=True))) as scope:
@@ -230,9 +236,9 @@ class Program:
         self,
         kind: Kind,
         state: State,
-        traced: dict[int, Any],
+        traced: dict[int, Tensor],
         data: Rows,
-        indices: Any,
+        indices: Tensor,
         offsets: Rows,
         *,
         stacked: bool,
@@ -244,20 +250,21 @@ class Program:
         Args:
             kind: `"train"` or `"test"`.
             state: The state; with a leading axis of models when `stacked`.
-            lifted: A value for each slot that is `to_lift`; the same.
+            traced: A value for each slot of `to_trace`, scalar; `(models,)` when `stacked`.
             data: All rows, shared by all models.
-            order: Row numbers of each batch, shape `(steps, rows)`; `(models, steps, rows)` when stacked.
-            starts: Number added to the row numbers for each part of the data, scalar; `(models,)` when stacked.
-            stacked: Whether there are many models.
-            light: Whether the steps are light; see `is_light`.
-            by_xla: Models that one call of a program compiled by XLA takes, if that can be had; 0 for TensorFlow's own.
-                Defaults to `0`.
+            indices: Row indices of each batch, shape `(steps, rows)`; `(models, steps, rows)` when `stacked`.
+            offsets: Number added to the row indices for each part of the data, scalar; `(models,)` when `stacked`.
+            stacked: Whether there is an axis of models.
+            light: Whether the steps are light; see `Costs.is_light`.
+            by_xla: Number of models in each call of a program compiled by XLA, where that is possible; 0 to use
+                TensorFlow's own operations. Defaults to `0`.
 
         Returns:
             The new state and the results of the metrics by name.
 
         Raises:
-            NotPureError: The step cannot be a program, or the program failed. The template is as it was before.
+            OutOfMemoryError: There was not enough memory.
+            NotPureError: The step cannot be a program, or the program failed. The template is unchanged.
         """
         key = (kind, stacked, light, tuple(traced), form_of(data))
         arguments = (state, traced, data, indices, offsets)
@@ -268,20 +275,24 @@ class Program:
             result = self._run_by_xla(form, by_xla, arguments, stacked=stacked) if by_xla else None
             return result or form.steps(*arguments)
         except Exception as error:
-            is_for_memory = self._backend.is_out_of_memory(error)
+            is_for_memory = self.lacked_memory(error)
             reason = _reason(error, stacked=stacked, for_memory=is_for_memory)
             with TRACING_LOCK:
                 form.steps = None
                 if not form.has_run and not is_for_memory and self._backend.is_of_the_program(error):
                     form.refused = reason
-            raise NotPureError(reason) from error
+            raise (OutOfMemoryError if is_for_memory else NotPureError)(reason) from error
+
+    def lacked_memory(self, error: BaseException) -> bool:
+        """Whether an error, of this program or of the backend, means that there was not enough memory."""
+        return isinstance(error, OutOfMemoryError) or self._backend.is_out_of_memory(error)
 
     def _run_at_first(self, form: _Form, key: _Key, arguments: tuple[Any, ...]) -> tuple[State, Any]:
-        """Makes the program and runs it."""
+        """Makes the program and runs it, unless that is known to fail."""
         with TRACING_LOCK:
             if form.refused is not None:
                 raise NotPureError(form.refused)
-            # The first call runs all code of the model; what else it changes would be lost, or shared by others.
+            # The first call runs all code of the model. Its side effects would be lost, or shared with other models.
             with contextlib.nullcontext() if form.has_run else no_side_effects(self.template):
                 if form.steps is None:
                     form.steps = self._compiled(key, arguments[2])
@@ -292,7 +303,7 @@ class Program:
     def _run_by_xla(
         self, form: _Form, n_models: int, arguments: tuple[Any, ...], *, stacked: bool
     ) -> tuple[State, Any] | None:
-        """The same as the steps of this form; None if XLA cannot compile them, or lacks the memory for it now."""
+        """The same steps compiled by XLA; None if it cannot compile them, or has not enough memory now."""
         if form.is_not_for_xla:
             return None
         try:
@@ -304,45 +315,46 @@ class Program:
                     return None
             return form.by_xla(n_models, *arguments)
         except Exception as error:
-            if not self._backend.is_out_of_memory(error):  # an operation that it does not know
+            if not self._backend.is_out_of_memory(error):  # an operation unknown to XLA
                 form.is_not_for_xla, form.by_xla = True, None
             return None
 
     def of_epochs(
         self, data: Rows, traced: Sequence[int], lengths: set[int], *, size: int, light: bool
     ) -> Callable[[EpochInputs], tuple[State, Any] | None] | None:
-        """Makes what trains a part of a stack for some epochs by XLA, on one core of the processor.
+        """A function that trains some models of a stack for some epochs with XLA, on one core of the processor.
 
-        The same as `run` does, which must have trained models like these before.
+        It does the same as `run`, which must have trained models like these before.
 
         Args:
             data: All rows, shared by all models.
-            lifted: The slots whose number differs between models.
-            lengths: Numbers of rows that the parts have.
+            traced: The slots whose values differ between models.
+            lengths: The numbers of rows that models have.
             size: Rows of a batch.
             light: As for `run`.
 
         Returns:
-            A function of a part, of no more epochs than `epochs_a_call`, to the new state and the results of the
-            metrics by name, the epochs along their second axis. None, of either, if this cannot be had.
+            A function from `EpochInputs`, with no more epochs than `epochs_a_call`, to the new state and the results of
+            the metrics by name, with the epochs along their second axis. It returns None where XLA fails; None instead
+            of the function where XLA cannot compile the epochs.
         """
         key: _Key = ("train", True, light, tuple(traced), form_of(data))
         form = self._forms.find_or_make(key, _Form)
         try:
-            # Not on the threads of `on_each_core`: whoever holds this lock may wait for one of them.
+            # Not in the threads of `on_each_core`: a thread that holds this lock may wait for one of them.
             with TRACING_LOCK:
                 if form.is_not_for_epochs or form.steps is None:
                     return None
                 programs = {n_rows: self._of_epochs(form.steps, key, size, n_rows) for n_rows in lengths}
         except Exception as error:
-            form.is_not_for_epochs = not self._backend.is_out_of_memory(error)  # an operation that it does not know
+            form.is_not_for_epochs = not self._backend.is_out_of_memory(error)  # an unknown operation
             return None
 
         def run(inputs: EpochInputs) -> tuple[State, Any] | None:
             try:
                 program = programs[inputs.permutations.shape[-1]]
                 return program(inputs.state, inputs.traced, data, inputs.permutations, inputs.offsets)
-            except Exception as error:  # the same, when it is compiled
+            except Exception as error:  # XLA compiles it when it is first called
                 form.is_not_for_epochs = form.is_not_for_epochs or not self._backend.is_out_of_memory(error)
                 return None
 
@@ -355,20 +367,20 @@ class Program:
 
     # -- arrays and tensors --------------------------------------------------------------------------------------
 
-    def tensor(self, value: Any) -> Any:
+    def tensor(self, value: Array) -> Tensor:
         """An array as a tensor of the backend."""
         return self._arrays.tensor(value)
 
     def tensors(self, values: Any) -> Any:
-        """Every array of a structure as a tensor."""
+        """All arrays of a structure as tensors."""
         return tree_map(self._arrays.tensor, values)
 
     def arrays(self, values: Any) -> Any:
-        """Every tensor of a structure as an array."""
+        """All tensors of a structure as arrays."""
         return tree_map(as_array, values)
 
-    def take(self, values: Any, members: Any) -> Any:
-        """Some models out of stacked tensors."""
+    def take(self, values: Any, members: Array) -> Any:
+        """Some models of stacked tensors."""
         return tree_map(lambda value: self._arrays.take(value, members), values)
 
     def cut(self, values: Any, first: int, end: int) -> list[Any]:
@@ -379,24 +391,24 @@ class Program:
         return [keras.tree.pack_sequence_as(values, part) for part in parts] or [values] * 3
 
     def joined(self, *parts: Any) -> Any:
-        """What `cut` has cut."""
+        """Joins what `cut` has cut."""
         return tree_map(lambda *values: self._arrays.joined(values), *parts)
 
-    def put(self, values: Any, members: Any, part: Any) -> Any:
+    def put(self, values: Any, members: Array, part: Any) -> Any:
         """Stacked tensors with some models replaced."""
         return tree_map(lambda value, new: self._arrays.put(value, members, new), values, part)
 
     # -- what a search asks --------------------------------------------------------------------------------------
 
     def weight_places(self) -> list[tuple[str, int]]:
-        """Where each of `Model.weights` stands in a state."""
+        """Place of each of `Model.weights` in a state: the name of the list, and the index in it."""
         model = self.template
         places = {id(v): ("trainable", number) for number, v in enumerate(model.trainable_variables)}
         places |= {id(v): ("others", number) for number, v in enumerate(model.non_trainable_variables)}
         return [places[id(v)] for v in model.weights]
 
-    def finalized(self, state: State) -> list[Any] | None:
-        """Trainable weights after the optimizer's last word (averages of them); None if it has none."""
+    def finalized(self, state: State) -> list[Tensor] | None:
+        """Trainable weights as the optimizer leaves them at the end (averages); None if it does not change them."""
         optimizer = self._optimizer.optimizer
         if not optimizer.use_ema:
             return None
@@ -408,12 +420,12 @@ class Program:
         ]
 
     def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
-        """Whether the program that trains many models, or one, is there already."""
+        """Whether the program that trains many models, or one, has been traced."""
         wanted = "train", stacked, form_of(data)
         return any((key[0], key[1], key[-1]) == wanted and form.steps is not None for key, form in self._forms.items())
 
     def unstackable(self) -> str | None:
-        """Why the models cannot be trained in one step, in words; None unless that is known beforehand."""
+        """Why models cannot be trained together, in words; None unless that is known already."""
         refused = (form.refused for (_, stacked, *_), form in self._forms.items() if stacked and form.refused)
         return next(refused, None)
 
@@ -432,10 +444,10 @@ class Program:
             self.template.metrics_variables,
         )
 
-    def _train_step(self, state: State, traced: dict[int, Any], rows: Rows) -> State:
+    def _train_step(self, state: State, traced: dict[int, Tensor], rows: Rows) -> State:
         with traced_in_place(self._traceable, traced, self._backend):
 
-            def loss_of(trainable: list[Any]) -> tuple[Any, Any]:
+            def loss_of(trainable: list[Tensor]) -> tuple[Tensor, Any]:
                 output, loss, others, metrics = self._loss(State(trainable, *state[1:]), rows, training=True)
                 return self._optimizer.optimizer.scale_loss(loss), (output, loss, others, metrics)
 
@@ -444,13 +456,13 @@ class Program:
         metrics = self._count(State(trainable, others, optimizer, metrics), rows, output, loss)
         return State(list(trainable), others, list(optimizer), metrics)
 
-    def _test_step(self, state: State, traced: dict[int, Any], rows: Rows) -> State:
+    def _test_step(self, state: State, traced: dict[int, Tensor], rows: Rows) -> State:
         with traced_in_place(self._traceable, traced, self._backend):
             output, loss, others, metrics = self._loss(state, rows, training=False)
         state = State(state.trainable, others, state.optimizer, metrics)
         return state._replace(metrics=self._count(state, rows, output, loss))
 
-    def _loss(self, state: State, rows: Rows, *, training: bool) -> tuple[Any, Any, list[Any], list[Any]]:
+    def _loss(self, state: State, rows: Rows, *, training: bool) -> tuple[Any, Tensor, list[Tensor], list[Tensor]]:
         model = self.template
         with _scope(self._mapping(state), collect_losses=True) as scope, no_other_assignments(self.template, scope):
             output = _keras.output_of(model, rows.x, training=training)
@@ -458,7 +470,7 @@ class Program:
         others = _updated(scope, model.non_trainable_variables, state.others)
         return output, loss, others, _updated(scope, model.metrics_variables, state.metrics)
 
-    def _count(self, state: State, rows: Rows, output: Any, loss: Any) -> list[Any]:
+    def _count(self, state: State, rows: Rows, output: Any, loss: Tensor) -> list[Tensor]:
         import keras
 
         model = self.template
@@ -468,11 +480,11 @@ class Program:
             model.compute_metrics(rows.x, rows.y, output, sample_weight=rows.weights)
         return _updated(scope, model.metrics_variables, state.metrics)
 
-    def _results(self, state: State) -> dict[str, Any]:
+    def _results(self, state: State) -> dict[str, Tensor]:
         with _scope(self._mapping(state)):
             return dict(self.template.get_metrics_result())
 
-    def _mapping(self, state: State) -> list[tuple[Any, Any]]:
+    def _mapping(self, state: State) -> list[tuple[keras.Variable, Tensor]]:
         model = self.template
         return (
             _pairs(model.trainable_variables, state.trainable)
@@ -495,11 +507,20 @@ class ProgramInNumPy(Program):
         self.costs = CostsInNumPy(program.template, program._backend, steps)
 
     def takes(self, data: Rows) -> bool:
-        """Whether it can train on these data as Keras would."""
+        """Whether it trains on these data as Keras would."""
         return self._steps.takes(*data)
 
     def run(
-        self, kind: Kind, state: State, traced: Any, data: Rows, indices: Any, offsets: Any, *, stacked: bool, **_: Any
+        self,
+        kind: Kind,
+        state: State,
+        traced: dict[int, Tensor],
+        data: Rows,
+        indices: Array,
+        offsets: Rows,
+        *,
+        stacked: bool,
+        **_: Any,
     ) -> tuple[State, Any]:
         if not stacked:
             state, traced, indices, offsets = tree_map(
@@ -516,7 +537,7 @@ class ProgramInNumPy(Program):
 
 
 def _reason(error: Exception, *, stacked: bool, for_memory: bool) -> str:
-    """An error of a program, as the reason why models are trained in another way."""
+    """What an error of a program says, as the reason why models are trained in another way."""
     if isinstance(error, NotPureError):
         return str(error)
     if for_memory:
@@ -532,16 +553,18 @@ def _reason(error: Exception, *, stacked: bool, for_memory: bool) -> str:
     return f"{what} ({f'{where[1]}: ' if where else ''}{type(error).__name__}{f': {said}' if said else ''})"
 
 
-def _pairs(variables: Sequence[Any], values: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _pairs(variables: Sequence[keras.Variable], values: Sequence[Tensor]) -> list[tuple[keras.Variable, Tensor]]:
     return list(zip(variables, values, strict=True))
 
 
-def _scope(mapping: list[tuple[Any, Any]], *, collect_losses: bool = False) -> Any:
+def _scope(mapping: list[tuple[keras.Variable, Tensor]], *, collect_losses: bool = False) -> keras.StatelessScope:
     import keras
 
     return keras.StatelessScope(state_mapping=mapping, collect_losses=collect_losses)
 
 
-def _updated(scope: Any, variables: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+def _updated(
+    scope: keras.StatelessScope, variables: Sequence[keras.Variable], before: Sequence[Tensor]
+) -> list[Tensor]:
     after = [scope.get_current_value(variable) for variable in variables]
     return [old if new is None else new for old, new in zip(before, after, strict=True)]

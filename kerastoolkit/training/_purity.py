@@ -1,4 +1,4 @@
-"""Whether a step of training changes or draws from anything but its own state."""
+"""A guard: a step of training must change its own state alone, and draw random numbers from Keras' seeds alone."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def no_side_effects(model: keras.Model) -> Iterator[None]:
-    """Sees to it that a block changes no layer and draws no random numbers; puts back what it changed.
+    """A block that must change no layer of a model and draw no random numbers; what it changed is put back.
 
     Raises:
-        NotPureError: It did.
+        NotPureError: The block changed a layer, or drew random numbers.
     """
     layers = [layer for layer in _keras.layers_of(model) if not type(layer).__module__.startswith("keras.")]
     before = [_attributes(layer) for layer in layers]
@@ -42,15 +42,15 @@ def no_side_effects(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_other_assignments(model: keras.Model, scope: Any) -> Iterator[None]:
-    """Sees to it that a block assigns to no variables but those whose new values a step returns.
+def no_other_assignments(model: keras.Model, scope: keras.StatelessScope) -> Iterator[None]:
+    """A block that must assign to no variables but those whose new values a step returns.
 
     Args:
         model: The model.
         scope: Keras' `StatelessScope`, in which the block runs.
 
     Raises:
-        NotPureError: It did.
+        NotPureError: The block assigned to another variable.
     """
     before = dict(scope.state_mapping)
     yield
@@ -69,8 +69,8 @@ def _of_every_layer() -> frozenset[str]:
     return frozenset(vars(keras.layers.Layer())) | {"_build_shapes_dict"}
 
 
-def _attributes(layer: Any) -> dict[str, tuple[Any, Any]]:
-    """What a layer keeps besides variables and layers: each attribute, and a copy of what can change in place."""
+def _attributes(layer: keras.layers.Layer) -> dict[str, tuple[Any, Any]]:
+    """The attributes of a layer but variables and layers: each value, and a copy of those that can change in place."""
     import keras
 
     own = {name: value for name, value in vars(layer).items() if name not in _of_every_layer()}
@@ -88,8 +88,8 @@ def _attributes(layer: Any) -> dict[str, tuple[Any, Any]]:
     return kept
 
 
-def _put_back(layer: Any, attributes: dict[str, tuple[Any, Any]]) -> list[str]:
-    """Puts back what a layer kept; the names of what has changed."""
+def _put_back(layer: keras.layers.Layer, attributes: dict[str, tuple[Any, Any]]) -> list[str]:
+    """Puts the attributes of a layer back; returns the names of those that had changed."""
     import keras
 
     changed = []
@@ -116,7 +116,7 @@ def _put_back(layer: Any, attributes: dict[str, tuple[Any, Any]]) -> list[str]:
 
 
 def _is_left_behind(before: Any, now: Any) -> bool:
-    """Whether a layer only keeps a tensor of the last call to be looked at: the next call could not use it."""
+    """Whether an attribute only holds a tensor of the last call, which the next call could not use."""
     concrete = isinstance(before, (int, float, np.ndarray)) or hasattr(before, "numpy") or hasattr(before, "devices")
     return hasattr(now, "dtype") and hasattr(now, "shape") and not concrete
 

@@ -1,10 +1,10 @@
-"""One fit on its way: its data, its callbacks, its history; and who is told of it."""
+"""One fit while it trains: its data, its callbacks, its history; and those who observe it."""
 
 from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -16,17 +16,29 @@ from kerastoolkit.training._data import Casts, NotArraysError, n_rows_of, rows_o
 from kerastoolkit.training._fits import Fit, Trained
 from kerastoolkit.training._program import Program
 from kerastoolkit.training._stack import Stack
-from kerastoolkit.training._state import Rows, State, form_of, tree_map
+from kerastoolkit.training._state import Array, Rows, State, form_of, tree_map
 from kerastoolkit.training.network import Network, Recipe
 
 if TYPE_CHECKING:
-    pass
+    import keras
 
-ShouldStop = Callable[[Mapping["Fit", tuple[int, Mapping[str, Any]]]], "set[Fit]"]
+# From fits that trained an epoch together, each with the number of its epochs and the logs of the last, to those of
+# them that must stop.
+ShouldStop = Callable[[Mapping[Fit, tuple[int, Mapping[str, Any]]]], set[Fit]]
 
 
 class Observers:
-    """Tells a watcher how many epochs are done, and asks a judge who must stop."""
+    """The callables that `fit_many` was given: told of each epoch, asked which fits must stop.
+
+    Args:
+        runs: All fits.
+        on_epoch_end: As for `fit_many`.
+        should_stop: As for `fit_many`.
+        while_computing: As for `fit_many`.
+
+    Attributes:
+        expected_ratio: How many times as many fits like these there will be as there are here.
+    """
 
     def __init__(
         self,
@@ -36,17 +48,18 @@ class Observers:
         while_computing: Callable[[], None] | None,
     ) -> None:
         self._on_epoch_end, self._should_stop, self._while_computing = on_epoch_end, should_stop, while_computing
-        self.expected_ratio = 1.0  # times as many fits like these as there are here
+        self.expected_ratio = 1.0
         self._epochs = sum(run.epochs for run in runs)
         self._done: dict[Run, int] = {}
 
     def __call__(self, *runs: tuple[Run, int]) -> None:
+        """Reports how many epochs of some fits are done."""
         self._done.update(runs)
         if self._on_epoch_end is not None:
             self._on_epoch_end(sum(self._done.values()), self._epochs)
 
     def while_computing(self, compute: Callable[[], None]) -> None:
-        """Does something that takes long and needs little Python, and something else meanwhile."""
+        """Runs what takes long and needs little Python in a thread, and `while_computing` in this one."""
         if self._while_computing is None:
             compute()
             return
@@ -57,11 +70,11 @@ class Observers:
 
     @property
     def can_stop(self) -> bool:
-        """Whether somebody may stop a run."""
+        """Whether fits may be stopped before their last epoch."""
         return self._should_stop is not None
 
     def must_stop(self, logs: Mapping[Run, tuple[int, Mapping[str, Any]]]) -> set[Run]:
-        """Who of the runs that trained an epoch goes no further."""
+        """Those of the runs that trained an epoch which must not train another."""
         if self._should_stop is None:
             return set()
         stopping = self._should_stop({run.fit: progress for run, progress in logs.items()})
@@ -69,7 +82,20 @@ class Observers:
 
 
 class Run:
-    """A fit on its way: its data, its callbacks, its history."""
+    """A fit while it trains: its data, its callbacks, its history.
+
+    Args:
+        fit: The fit.
+        casts: Arrays that were cast for other fits; see `rows_of`.
+
+    Attributes:
+        trained: What becomes of it.
+        seed: Its seed; drawn if the fit has none.
+        group: Key of the fits that one program can train; `("Model.fit",)` for what no program can train.
+        number: Its place among the runs of its program.
+        place: Its place among those that are still in the stack.
+        rng: The generator of the order of rows in each epoch.
+    """
 
     network: Network
     program: Program
@@ -83,7 +109,7 @@ class Run:
         self.trained = Trained(None)
         self.seed = int(np.random.randint(2**31 - 1)) if fit.seed is None else fit.seed
         self.group: Any = ("Model.fit",)
-        self.number = self.place = 0  # among the runs of its program, and among those still in the stack
+        self.number = self.place = 0
         self.has_ended = False
         try:
             self._prepare(casts)
@@ -124,13 +150,13 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """Epochs to count for it; none for what was refused, since they need be no number."""
+        """Epochs to count for it; 0 where the fit was refused, whose `epochs` may be anything."""
         return self.fit.epochs if is_whole(self.fit.epochs) else 0
 
     # -- callbacks -----------------------------------------------------------------------------------------------
 
     def attempt(self, action: Callable[[Run], None]) -> None:
-        """Does something of this run's own; what it raises ends this run and no other."""
+        """Calls something that may raise an error of this run alone, which ends this run and no other."""
         if self.trained.error is None:
             try:
                 action(self)
@@ -138,6 +164,7 @@ class Run:
                 self.trained.error = error
 
     def begin(self, stack: Stack) -> None:
+        """Begins training in a stack."""
         import keras
 
         fit = self.fit
@@ -145,7 +172,7 @@ class Run:
         self.logs: dict[str, Any] = {}
         self.history = keras.callbacks.History()
         self.callbacks = [*fit.callbacks, self.history]
-        # What Keras' own callbacks touch of a model is little; others get the model itself.
+        # Keras' own callbacks use little of a model, which a view has; others get the model itself.
         self.whole = not all(type(callback) in _served_by_view() for callback in fit.callbacks)
         self.view = self.network.model if self.whole else ModelView(self)
         self.view.stop_training = False
@@ -153,18 +180,19 @@ class Run:
         for callback in self.callbacks:
             callback.set_params(params)
             callback.set_model(self.view)
-        self.permutations = np.random.default_rng((self.seed, fit.initial_epoch))
+        self.rng = np.random.default_rng((self.seed, fit.initial_epoch))
         self.epoch = fit.initial_epoch
         self.call_with_state("on_train_begin", {})
         self.epoch = max(self.epoch, _keras.first_epoch(self.view))
 
     def end_epoch(self, logs: dict[str, Any]) -> None:
+        """Ends an epoch with its losses and metrics."""
         self.call_with_state("on_epoch_end", self.epoch, logs)
         self.logs = logs
         self.epoch += 1
 
     def finish(self) -> None:
-        """Ends training: the last word of the optimizer and of the callbacks; the network has its state again."""
+        """Ends training: of the optimizer, of the callbacks; the network gets its state back."""
         if self.has_ended:
             return
         self.has_ended = True
@@ -172,11 +200,11 @@ class Run:
         if self.trained.error is None:
             self.network.state = State(*[[np.array(value) for value in part] for part in self.stack.read(self.place)])
         self.trained.history = dict(self.history.history)
-        # Callbacks keep the view, and would keep the rows and the states of all models trained together.
+        # Callbacks keep the view, which would keep the rows and the states of all models trained together.
         view = getattr(self, "view", None)  # there is none if a callback raised at once
         if isinstance(view, ModelView):
             view.detach(self.network)
-            # The history would hold the network, which holds it, until Python's collector finds them.
+            # A cycle of history and network would live until Python's garbage collector finds it.
             self.history.set_model(None)
         self.network.history = self.history
         for name in ("stack", "rows", "validation"):
@@ -189,7 +217,7 @@ class Run:
         self.call_with_state("on_train_end", self.logs)
 
     def call_with_state(self, hook: str, *arguments: Any) -> None:
-        """Calls a hook of the callbacks; a callback that gets the model itself finds its weights in it."""
+        """Calls a hook of the callbacks; one that gets the model itself finds the current weights in it."""
         if not self.fit.callbacks:
             getattr(self.history, hook)(*arguments)
             return
@@ -212,14 +240,16 @@ class Run:
     # -- epochs --------------------------------------------------------------------------------------------------
 
     def is_done(self) -> bool:
+        """Whether it has trained its last epoch."""
         return bool(self.view.stop_training) or self.epoch >= self.fit.epochs
 
-    def permutation(self) -> Any:
-        """Row numbers of the next epoch."""
-        permutation = self.permutations.permutation(self.n_rows) if self.fit.shuffle else np.arange(self.n_rows)
-        return permutation.astype("int32")  # of many models on many rows they take memory, too
+    def permutation(self) -> Array:
+        """Row indices of the next epoch, shape `(rows,)`, int32."""
+        permutation = self.rng.permutation(self.n_rows) if self.fit.shuffle else np.arange(self.n_rows)
+        return permutation.astype("int32")  # for many models and many rows they take memory as well
 
     def is_validated(self) -> bool:
+        """Whether this epoch ends with a validation."""
         every = self.fit.validation_freq
         if self.validation is None:
             return False
@@ -227,7 +257,7 @@ class Run:
 
 
 class ModelView:
-    """What Keras' own callbacks see of a model that exists as a row of a stack."""
+    """What Keras' own callbacks see of a model that exists as one row of a stack."""
 
     def __init__(self, run: Run) -> None:
         self._run: Run | None = run
@@ -236,22 +266,23 @@ class ModelView:
         self.optimizer = OptimizerView(run)
 
     @property
-    def metrics(self) -> Any:
-        return self._network.model.metrics if self._run is None else self._run.program.template.metrics
+    def metrics(self) -> list[keras.metrics.Metric]:
+        model = self._network.model if self._run is None else self._run.program.template
+        return list(model.metrics)
 
     def detach(self, network: Network) -> None:
-        """Becomes a door to the model, when training is over."""
+        """Becomes a proxy of the model, when training is over."""
         stopped = self.stop_training
         vars(self).clear()
         vars(self).update(stop_training=stopped, _network=network, _run=None)
 
-    def get_weights(self) -> list[Any]:
+    def get_weights(self) -> list[Array]:
         if self._run is None:
             return self._network.model.get_weights()  # type: ignore[no-any-return]
         state = self._run.stack.read(self._run.place)
         return [np.array(getattr(state, part)[number]) for part, number in self._run.program.weight_places()]
 
-    def set_weights(self, weights: Sequence[Any]) -> None:
+    def set_weights(self, weights: Sequence[Array]) -> None:
         if self._run is None:
             self._network.model.set_weights(weights)
             return
@@ -259,8 +290,8 @@ class ModelView:
             self._run.stack.write(self._run.place, part, number, value)
 
     def jax_state_sync(self) -> None:
-        # On JAX, Keras' callbacks call this whenever they look at their model. A stack is never behind; without this
-        # every fit would make a model that nobody asked for, and trace a program of its own to predict.
+        # On JAX, Keras' callbacks call this before they read their model. A stack is always current; without this
+        # method every fit would build a model that nobody asked for, and trace a program of its own to predict.
         if self._run is None:
             self._network.model.jax_state_sync()
 
@@ -272,6 +303,8 @@ class ModelView:
 
 
 class OptimizerView:
+    """What they see of its optimizer."""
+
     def __init__(self, run: Run) -> None:
         self._run = run
 
@@ -286,11 +319,12 @@ class OptimizerView:
         return self._run.stack.read(self._run.place).optimizer[self._place_of_rate()]
 
     @learning_rate.setter
-    def learning_rate(self, value: Any) -> None:
+    def learning_rate(self, value: float | Array) -> None:
         self._run.stack.write(self._run.place, "optimizer", self._place_of_rate(), np.asarray(value))
 
 
 def _served_by_view() -> tuple[type, ...]:
+    """The callbacks for which a view is enough."""
     import keras
 
     callbacks = keras.callbacks
@@ -304,23 +338,25 @@ def _served_by_view() -> tuple[type, ...]:
     )
 
 
-def _is_default(callback: Any, hook: str) -> bool:
+def _is_default(callback: keras.callbacks.Callback, hook: str) -> bool:
+    """Whether a callback does nothing in a hook."""
     import keras
 
     return getattr(getattr(callback, hook), "__func__", None) is getattr(keras.callbacks.Callback, hook)
 
 
-def is_for_nan(callback: Any) -> bool:
+def is_for_nan(callback: keras.callbacks.Callback) -> bool:
+    """Whether it is Keras' callback that ends training at a loss which is not a number."""
     import keras
 
     return type(callback) is keras.callbacks.TerminateOnNaN
 
 
-def _watches_batches(callback: Any) -> bool:
+def _watches_batches(callback: keras.callbacks.Callback) -> bool:
     import keras
 
     if is_for_nan(callback):
-        return False  # `_train_together` calls it where the loss is lost
+        return False  # which `fused` calls in the epoch whose loss is not a number
     if type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore):
         return bool(callback.save_freq != "epoch")
     hooks = ["on_batch_begin", "on_batch_end"]
@@ -329,6 +365,7 @@ def _watches_batches(callback: Any) -> bool:
 
 
 def _unsupported_fit(fit: Fit) -> str | None:
+    """Why `Model.fit` must do a fit, by its arguments; None if a program can."""
     import keras
 
     if fit.strategy is not None:
@@ -350,7 +387,7 @@ def _unsupported_fit(fit: Fit) -> str | None:
 
 
 def _check_sizes(fit: Fit) -> None:
-    """Refuses numbers that a program would take and Keras would not, or the other way round."""
+    """Refuses numbers that a program would accept and Keras would not, or the other way round."""
     sizes = {"batch_size": fit.batch_size, "validation_batch_size": fit.validation_batch_size}
     found = [
         *(whole_number_wanted(name, size, otherwise=", or None") for name, size in sizes.items() if size is not None),
@@ -363,6 +400,7 @@ def _check_sizes(fit: Fit) -> None:
 
 
 def _check_rows(fit: Fit) -> None:
+    """Refuses data without rows."""
     import keras
 
     for name, data in (("x", fit.x), ("validation_data", fit.validation_data)):
@@ -370,7 +408,7 @@ def _check_rows(fit: Fit) -> None:
             raise DataError(f"`{name}` must have rows; it has none.{' Leave it out to train without.' * (name != 'x')}")
 
 
-def _model_or_recipe(model: Any) -> Any:
+def _model_or_recipe(model: keras.Model | Callable[[], keras.Model]) -> keras.Model | Recipe:
     if is_model(model):
         return model
     if callable(model):
@@ -378,7 +416,8 @@ def _model_or_recipe(model: Any) -> Any:
     raise ParameterError(f"`model` must be a compiled keras.Model or a function that returns one; got {model!r}.")
 
 
-def is_model(model: Any) -> bool:
+def is_model(model: Any) -> TypeGuard[keras.Model]:
+    """Whether something is a model of Keras."""
     import keras
 
     return isinstance(model, keras.Model)

@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 
 from kerastoolkit.training._program import Program
-from kerastoolkit.training._state import Rows, State
+from kerastoolkit.training._state import Array, Rows, State, Tensor
 from kerastoolkit.training.network import Network
 
 
 class Stack:
-    """The states of the models in training: stacked along a leading axis, or one alone without it."""
+    """The states of the models in training, stacked along a leading axis; or that of one model, without the axis.
+
+    Args:
+        program: The program of their structure.
+        networks: The models.
+        stacked: Whether there is an axis of models.
+
+    Attributes:
+        state: The state of all of them, as tensors.
+        traced: The hyper-parameters that differ between them, by their slot, as tensors of shape `(models,)`.
+        fresh: The state of the metrics at the beginning of an epoch.
+    """
 
     def __init__(self, program: Program, networks: Sequence[Network], *, stacked: bool) -> None:
         self.program, self.stacked = program, stacked
@@ -32,16 +43,26 @@ class Stack:
         trainable, others, optimizer = program.tensors(list(parts))
         self.state = State(trainable, others, optimizer, self.fresh)
         self._read: State | None = None
-        self._writes: list[tuple[int, str, int, Any]] = []
+        self._writes: list[tuple[int, str, int, float | Array]] = []
 
-    def advance(self, members: Any, change: Callable[..., tuple[State, Any]]) -> Any:
-        """Replaces the state of some models (all: None) by what a function makes of it."""
+    def advance(
+        self, members: Array | None, change: Callable[[State, dict[int, Tensor]], tuple[State, dict[str, Tensor]]]
+    ) -> dict[str, Tensor]:
+        """Replaces the state of some models by what a function makes of it.
+
+        Args:
+            members: Places of the models in the stack; None for all.
+            change: From their state and their hyper-parameters to the new state and the results of the metrics.
+
+        Returns:
+            The results.
+        """
         self.flush()
         program = self.program
         if members is None:
             self.state, results = change(self.state, self.traced)
         elif members[-1] - members[0] == len(members) - 1 and not program.compiles_each_size:
-            # They stand in a row, which is quicker to cut out.
+            # Neighbours are quicker to cut out.
             ends = int(members[0]), int(members[-1]) + 1
             before, part, after = program.cut(self.state, *ends)
             part, results = change(part, program.cut(self.traced, *ends)[1])
@@ -53,6 +74,7 @@ class Stack:
         return results
 
     def reset_metrics(self) -> None:
+        """Begins to count losses and metrics from zero."""
         self.flush()
         self.state = self.state._replace(metrics=self.fresh)
 
@@ -65,11 +87,12 @@ class Stack:
             return self._read
         return State(*[[value[place] for value in part] for part in self._read])
 
-    def write(self, place: int, part: str, number: int, value: Any) -> None:
+    def write(self, place: int, part: str, number: int, value: float | Array) -> None:
         """Sets one variable of one model, before the next step."""
         self._writes.append((place, part, number, value))
 
     def flush(self) -> None:
+        """Carries out what `write` has noted."""
         if not self._writes:
             return
         writes, self._writes = self._writes, []
@@ -88,7 +111,7 @@ class Stack:
         self._read = None
 
     def put(self, source: State, place: int) -> None:
-        """Sets one model to what it is in another state."""
+        """Sets one model to its state in another stack."""
         if not self.stacked:
             self.state = source
         else:
@@ -96,8 +119,12 @@ class Stack:
             self.state = self.program.put(self.state, index, self.program.take(source, index))
         self._read = None
 
-    def take_over(self, parts: Sequence[tuple[Any, State]]) -> None:
-        """Sets the models at some places to states, which others may follow that only fill up."""
+    def take_over(self, parts: Sequence[tuple[Array, State]]) -> None:
+        """Sets models to the states that they were trained to apart from the others.
+
+        Args:
+            parts: Places of models, and the stack of their states; what comes in it after those is padding.
+        """
         whole = [[np.array(value) for value in part] for part in self.program.arrays(self.state)]
         for places, state in parts:
             for values, news in zip(whole, self.program.arrays(state), strict=True):
@@ -106,8 +133,8 @@ class Stack:
         self.state = self.program.tensors(State(*whole))
         self._read = None
 
-    def keep(self, members: Any) -> None:
-        """Goes on with some of the models only."""
+    def keep(self, members: Array) -> None:
+        """Drops all models but those at some places."""
         self.flush()
         self.state = self.program.take(self.state, members)
         self.traced = self.program.take(self.traced, members)
@@ -116,7 +143,16 @@ class Stack:
 
 
 class Pool:
-    """The data of many fits, each different array once: `data`, and for each fit the number of its first row in it."""
+    """The data of many fits, with equal arrays kept once.
+
+    Args:
+        program: The program that trains on them.
+        rows: The data of each fit.
+
+    Attributes:
+        data: All rows, as tensors.
+        offsets: For each part of the data, where the rows of each fit begin in it, shape `(fits,)`.
+    """
 
     def __init__(self, program: Program, rows: Sequence[Rows]) -> None:
         import keras
@@ -132,9 +168,9 @@ class Pool:
         self.offsets = pack(rows[0], offsets)
 
     @staticmethod
-    def _once(arrays: Sequence[Any]) -> tuple[Any, Any]:
+    def _once(arrays: Sequence[Array]) -> tuple[Array, Array]:
         known: dict[int, int] = {}
-        kept: list[tuple[Any, int]] = []
+        kept: list[tuple[Array, int]] = []
         end, offsets = 0, []
         for array in arrays:
             if id(array) not in known:
@@ -148,12 +184,12 @@ class Pool:
         return parts[0] if len(parts) == 1 else np.concatenate(parts), np.array(offsets, "int32")
 
 
-def _are_same(one: Any, other: Any) -> bool:
-    """Whether two arrays hold the same; most that do not are told apart by a few of their rows."""
+def _are_same(one: Array, other: Array) -> bool:
+    """Whether two arrays are equal; a few of their rows tell most of those apart that are not."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     few = slice(None, None, max(1, len(one) // 64))
     if not np.array_equal(one[few], other[few]):
         return False
-    # All at once would take a byte for each number.
+    # To compare all at once would take a byte for each number.
     return all(np.array_equal(one[n : n + 1024], other[n : n + 1024]) for n in range(0, len(one), 1024))

@@ -1,4 +1,4 @@
-"""A thread for each core of the processor."""
+"""Threads, one for each core of the processor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any
 
 
 def on_each_core(work: Sequence[Iterator[Any]]) -> Generator[Any]:
-    """Goes through iterators, as many at a time as the processor has cores, and yields what they do as it comes.
+    """Consumes iterators in threads, as many at a time as the processor has cores, and yields their items as they come.
 
-    When one of them raises, or the caller goes no further, none begins another item, and those begun are waited for.
+    When an iterator raises, or the caller stops, no further item is begun, and those that are begun are waited for.
+
+    Args:
+        work: The iterators.
     """
-    come: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    items_done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     ended = object()
     stopping = threading.Event()
 
@@ -25,12 +28,12 @@ def on_each_core(work: Sequence[Iterator[Any]]) -> Generator[Any]:
             while item is not ended and not stopping.is_set():
                 item = next(items, ended)
                 if item is not ended:
-                    come.put(item)
+                    items_done.put(item)
         except BaseException:
             stopping.set()
             raise
         finally:
-            come.put(ended)
+            items_done.put(ended)
 
     futures: list[concurrent.futures.Future[None]] = []
     try:
@@ -38,7 +41,7 @@ def on_each_core(work: Sequence[Iterator[Any]]) -> Generator[Any]:
             futures.append(workers().submit(go_through, items))
         left = len(futures)
         while left:
-            item = come.get()
+            item = items_done.get()
             if item is ended:
                 left -= 1
             else:
@@ -52,7 +55,7 @@ def on_each_core(work: Sequence[Iterator[Any]]) -> Generator[Any]:
 
 @functools.cache
 def workers() -> concurrent.futures.ThreadPoolExecutor:
-    """A thread for each core, to call programs that use one core each."""
+    """The threads; each calls programs that use one core."""
     import joblib
 
     return concurrent.futures.ThreadPoolExecutor(joblib.cpu_count(), "kerastoolkit-program")

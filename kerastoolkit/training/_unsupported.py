@@ -53,7 +53,7 @@ def unsupported(model: keras.Model) -> str | None:
 
         if tf.distribute.has_strategy() or _keras.is_under_strategy(model):
             return "the model is distributed over devices"
-        # Its gradient by oneDNN, which Keras' own program has, is another than TensorFlow's: seen at 2.21.
+        # oneDNN, which Keras' own program uses, computes another gradient of it than TensorFlow: seen with 2.21.
         if any(type(layer).__name__ in ("MaxPooling3D", "AdaptiveMaxPooling3D") for layer in _keras.layers_of(model)):
             return "TensorFlow computes another gradient of MaxPooling3D in another program"
     elif keras.distribution.distribution() is not None:
@@ -68,7 +68,7 @@ def unsupported(model: keras.Model) -> str | None:
 
 
 def draws_while_training(layer: keras.layers.Layer) -> bool:
-    """Whether a layer draws random numbers while it trains; Keras gives some a seed that never do."""
+    """Whether a layer draws random numbers in training; Keras gives seeds to some that never do."""
     if not _keras.is_seeded(layer):
         return False
     rates = [getattr(layer, name, None) for name in ("rate", "stddev", "dropout", "recurrent_dropout")]

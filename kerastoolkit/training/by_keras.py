@@ -1,10 +1,10 @@
-"""The ordinary path: `Model.fit`, with the rows in the order of the seed."""
+"""The ordinary path: `Model.fit`, with the rows of each epoch in an order drawn from the seed of the fit."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,17 @@ import numpy as np
 from kerastoolkit.training._data import NotArraysError, n_rows_of, rows_of
 from kerastoolkit.training._fits import Fit
 from kerastoolkit.training._run import Observers, Run
-from kerastoolkit.training._state import Rows, tree_map
+from kerastoolkit.training._state import Rows, Tensor, tree_map
 from kerastoolkit.training.seeds import isolated
 
 
 def train_by_keras(run: Run, observers: Observers) -> None:
-    """`Model.fit`, with the rows in the order of the seed."""
+    """Trains one fit by `Model.fit`; what that raises is in `run.trained.error`.
+
+    Args:
+        run: The fit.
+        observers: Who is told of its epochs, and may stop it.
+    """
     import keras
 
     fit, trained = run.fit, run.trained
@@ -45,7 +50,14 @@ def train_by_keras(run: Run, observers: Observers) -> None:
         trained.error = error
 
 
-def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
+def _arguments(fit: Fit, seed: int, method: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments of `Model.fit`.
+
+    Args:
+        fit: The fit.
+        seed: Seed of the order of rows.
+        method: The `fit` of the model's class.
+    """
     import keras
 
     arguments: dict[str, Any] = {
@@ -72,19 +84,19 @@ def _arguments(fit: Fit, seed: int, method: Any) -> dict[str, Any]:
         return {**arguments, **given, "batch_size": fit.batch_size}
     if fit.validation_batch_size is None and fit.validation_data is not None:
         arguments["validation_batch_size"] = fit.batch_size or 32
-    permutations = np.random.default_rng((seed, fit.initial_epoch))
+    rng = np.random.default_rng((seed, fit.initial_epoch))
     if fit.strategy is not None and fit.strategy.divides_on_tensorflow:
-        return {**arguments, **_without_python(rows, fit, permutations), "shuffle": False}
-    batches = _batches()(rows, fit.batch_size or 32, permutations)
+        return {**arguments, **_dataset(rows, fit, rng), "shuffle": False}
+    batches = _batches()(rows, fit.batch_size or 32, rng)
     # Keras' adapters ask for a new order at moments that differ between backends; the begin of an epoch does not.
     reorder = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs=None: batches.reorder())
     return {**arguments, "x": batches, "shuffle": False, "callbacks": [reorder, *arguments["callbacks"]]}
 
 
-def _without_python(rows: Rows, fit: Fit, permutations: Any) -> dict[str, Any]:
-    """All epochs as one `tf.data.Dataset` of batches, in the same orders.
+def _dataset(rows: Rows, fit: Fit, rng: np.random.Generator) -> dict[str, Any]:
+    """Arguments of `Model.fit` for all epochs as one `tf.data.Dataset` of batches, with the rows in the same order.
 
-    Over several devices, batches that are made in Python were seen to take many times as long on a busy machine.
+    On several devices, batches made in Python were seen to take many times as long on a busy machine.
     """
     import keras
     import tensorflow as tf
@@ -94,9 +106,9 @@ def _without_python(rows: Rows, fit: Fit, permutations: Any) -> dict[str, Any]:
     with tf.device("CPU:0"):
         # Keras takes a list of arrays from its user, but from a data set a tuple of them.
         parts = keras.tree.lists_to_tuples(tree_map(tf.constant, rows))
-        order = tf.constant(np.stack([permutations.permutation(n_rows) for _ in range(n_epochs)]).astype("int32"))
+        order = tf.constant(np.stack([rng.permutation(n_rows) for _ in range(n_epochs)]).astype("int32"))
 
-    def batch(number: Any) -> Any:
+    def batch(number: Tensor) -> tuple[Tensor, ...]:
         first = number % steps * size
         chosen = order[number // steps, first : first + size]
         x, y, weights = tree_map(lambda part: tf.gather(part, chosen), parts)
@@ -111,11 +123,11 @@ def _batches() -> Any:
     import keras
 
     class Batches(keras.utils.PyDataset):
-        """Batches of arrays in a new order each epoch, the order that a program would take them in."""
+        """Batches of arrays in a new order each epoch, the one in which a program would take them."""
 
-        def __init__(self, rows: Rows, size: int, permutations: Any) -> None:
+        def __init__(self, rows: Rows, size: int, rng: np.random.Generator) -> None:
             super().__init__()
-            self.rows_of, self._size, self._orders = rows, size, permutations
+            self._rows, self._size, self._rng = rows, size, rng
             self._n_rows = n_rows_of(rows.x)
             self._order = np.arange(self._n_rows)
 
@@ -123,12 +135,12 @@ def _batches() -> Any:
             return -(-self._n_rows // self._size)
 
         def reorder(self) -> None:
-            self._order = self._orders.permutation(self._n_rows)
+            self._order = self._rng.permutation(self._n_rows)
 
         def __getitem__(self, number: int) -> Any:
             chosen = self._order[number * self._size : (number + 1) * self._size]
             # Keras takes a list of arrays from its user, but from a data set a tuple of them.
-            x, y, weights = keras.tree.lists_to_tuples(tree_map(lambda part: part[chosen], self.rows_of))
+            x, y, weights = keras.tree.lists_to_tuples(tree_map(lambda part: part[chosen], self._rows))
             return (x, y) if weights is None else (x, y, weights)
 
     return Batches

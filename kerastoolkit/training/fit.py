@@ -1,22 +1,22 @@
 """Many fits as one program: the engine under every search.
 
-`fit_many` trains a list of models as if `Model.fit` had been called for each, and gives each its model and history.
-Fits of one structure (same layers, same kind of optimizer, same batch size) become one program: their weights,
-optimizer states and metric states are stacked along a leading axis, and one step trains all of them. What differs
-between them (numbers of the optimizer, dropout rates, penalties, the smoothing of labels, rows, weights of rows,
-epochs, callbacks) goes in as data.
+`fit_many` trains a list of models as if `Model.fit` had been called for each, and returns a model and a history for
+each. Fits of one structure (the same layers, the same kind of optimizer, the same batch size) become one program: their
+weights, optimizer states and metric states are stacked along a leading axis, and one step trains all of them. What
+differs between them (hyper-parameters of the optimizer, dropout rates, penalties, label smoothing, rows, sample
+weights, epochs, callbacks) goes in as data.
 
-A fit on its own runs the same program for one model, which is traced once for all models of the structure. What no
-program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
-result says so.
+A single fit runs the same program for one model, which is traced once for all models of its structure. What no program
+can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the result
+says so.
 
-On TensorFlow, small networks of dense layers spend their steps between operations, not in them, and to trace a program
-takes longer than many of them train. What such networks are mostly made of is therefore written out in numpy. Where so
-many steps are ahead that they would take longer than to compile, XLA makes one piece of machine code of them, and each
-core of the processor runs it for some of the models.
+On TensorFlow, small networks of dense layers spend more time between operations than in them, and tracing a program
+takes longer than training many of them. The layers, losses and optimizers that such networks mostly consist of are
+therefore written out in numpy. Where so many steps are to come that compiling is worth it, XLA compiles them, and each
+core of the processor runs the machine code for some of the models.
 
-On every path the rows of an epoch come in an order drawn from the seed of the fit alone, so that a fit is the same
-whatever is trained beside it.
+On every path the rows of an epoch come in an order drawn from the seed of the fit alone, so that a fit does not depend
+on what is trained beside it.
 """
 
 from __future__ import annotations
@@ -54,26 +54,27 @@ def fit_many(
 ) -> list[Trained]:
     """Trains many models, those of one structure as one program.
 
-    Each ends as `Model.fit` with the same order of rows would end it: on a CPU weights differ by rounding, about 1e-6.
+    The results are those of `Model.fit` with the rows in the same order: on a CPU, weights differ by rounding errors of
+    about 1e-6.
 
     Args:
         fits: The fits. No two may share a model; those that share a callback are trained one after the other.
-        memory: Bytes that stacked models may take; more of them than fit in there are trained in turns. Defaults to
-            `None`: half of what is free.
-        at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
-        watch: Called after each epoch with the number of epochs done and of all epochs of all fits; what it raises ends
-            the training. Defaults to `None`.
-        judge: Called after each epoch with the fits that trained it together, each with how many epochs it has trained
-            and what its history says of the last; returns those that must stop. Defaults to `None`.
-        finished: Called with fits that were trained together and what became of them, as soon as they are. Defaults to
-            `None`.
-        expected: Fits like these that there will be in all, by this call and others, for which it may pay to compile
-            what would not pay for these alone. Defaults to `0`: no more than these.
-        meanwhile: Called while the processor computes what needs no Python for long, to do something else. Defaults to
+        max_memory: Bytes that stacked models may take; models that do not fit are trained in several rounds. Defaults
+            to `None`: half of the memory that is free.
+        max_together: Maximum number of fits to train together. Defaults to `None`: as many as there is memory for.
+        on_epoch_end: Called after each epoch with the number of epochs done and the number of all epochs of all fits;
+            an exception that it raises ends the training. Defaults to `None`.
+        should_stop: Called after each epoch with the fits that trained it together, each with its number of epochs and
+            the logs of the last one; returns those that must stop. Defaults to `None`.
+        finished: Called with fits that were trained together and their results, as soon as they are trained. Defaults
+            to `None`.
+        n_expected: Number of fits like these that there will be in all, in this call and others: compiling may be worth
+            it for all of them where it is not for these alone. Defaults to `0`: no more than these.
+        while_computing: Called while the processor computes for long without Python, to do something else. Defaults to
             `None`.
 
     Returns:
-        One `Trained` for each fit, in their order. What one of them raised is in its `error`.
+        A `Trained` for each fit, in their order. An exception that a fit raised is in its `error`.
 
     Raises:
         ParameterError: Two fits share a model.
@@ -91,18 +92,18 @@ def fit_many(
     groups: dict[Any, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group if run.trained.error is None else ("failed",), []).append(run)
-    if len(groups) == 1:  # of several structures it is not known how many of each there will be
+    if len(groups) == 1:  # of several structures nobody knows how many fits each will have
         observers.expected_ratio = max(1.0, n_expected / len(runs))
     for group, members in groups.items():
         together = group[0] not in ("failed", "Model.fit")
-        for turn in rounds(members, max_memory, max_together) if together else [[run] for run in members]:
+        for some in rounds(members, max_memory, max_together) if together else [[run] for run in members]:
             if together:
-                train_group(turn, observers)
+                train_group(some, observers)
             elif group[0] == "Model.fit":
-                train_by_keras(turn[0], observers)
-            observers(*((run, run.epochs) for run in turn))
+                train_by_keras(some[0], observers)
+            observers(*((run, run.epochs) for run in some))
             if finished is not None:
-                finished([run.fit for run in turn], [run.trained for run in turn])
+                finished([run.fit for run in some], [run.trained for run in some])
     return [run.trained for run in runs]
 
 
@@ -136,12 +137,12 @@ _gathering = threading.local()
 
 @contextlib.contextmanager
 def gathering(gather: Callable[[Fit], Trained], *, scored: bool = False) -> Iterator[None]:
-    """Lets every `train` of this thread go to a function, which may wait for others to train together with.
+    """A block in which every `train` of this thread calls a function that may wait for other fits to train with.
 
     Args:
         gather: Trains a fit.
-        scored: Whether the fits are scored, one among many, by somebody who knows what to do with one that failed.
-            Defaults to `False`.
+        scored: Whether the fits are some of many that are scored, by a search that knows what to do with one that
+            failed. Defaults to `False`.
     """
     before = getattr(_gathering, "gather", None), is_scored()
     _gathering.gather, _gathering.scored = gather, scored
@@ -152,17 +153,17 @@ def gathering(gather: Callable[[Fit], Trained], *, scored: bool = False) -> Iter
 
 
 def is_scored() -> bool:
-    """Whether a fit of this thread is one among many that are scored, so that it may fail; see `gathering`."""
+    """Whether a fit of this thread is one of many that are scored, so that it may fail; see `gathering`."""
     return bool(getattr(_gathering, "scored", False))
 
 
 def train(fit: Fit) -> Trained:
-    """Trains one model, by itself or with whatever else this thread's `gathering` finds to train with it.
+    """Trains one model, by itself or with the other fits that this thread's `gathering` finds.
 
     Raises:
         Exception: Whatever training raised.
     """
-    # Whoever waits inside a block of `isolated` lets nobody else come to the training that he waits for.
+    # A block of `isolated` lets no other thread train: inside of one, waiting for other fits would never end.
     gather = None if is_inside() else getattr(_gathering, "gather", None)
     trained = gather(fit) if gather is not None else fit_many([fit])[0]
     if trained.error is not None:

@@ -1,7 +1,8 @@
-"""Fits of one structure as one program: groups, stacks, epochs."""
+"""Fits of one structure as one program: how many together, by which program, epoch by epoch."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import math
@@ -18,85 +19,108 @@ from kerastoolkit.training._memory import free_memory
 from kerastoolkit.training._program import Program
 from kerastoolkit.training._run import Observers, Run, is_for_nan
 from kerastoolkit.training._stack import Pool, Stack
-from kerastoolkit.training._state import EpochInputs, Kind, State, epochs_a_call, tree_map
+from kerastoolkit.training._state import Array, EpochInputs, Kind, State, Tensor, epochs_a_call, tree_map
 from kerastoolkit.training._threads import on_each_core
 from kerastoolkit.training.by_keras import train_by_keras
 from kerastoolkit.training.network import draw
 
-# A step of fewer multiplications than this spends most of its time between them, on a CPU about a millisecond's worth.
+# A step of fewer multiplications spends most of its time between operations; on a CPU these take about a millisecond.
 _FEW_MULTIPLICATIONS = 2_000_000
 
-# Of models with more, so many are tried together.
+# Numbers of models with more multiplications that are tried together.
 _SIZES_OF_LARGE_MODELS = (2, 4)
 
-# A call of a program cannot be interrupted, so that one should not take much longer than this.
+# A call of a program cannot be interrupted, and should not take much longer than this.
 _SECONDS_A_CALL = 1.0
 
-# XLA compiles for about so long: the steps of an epoch, and whole epochs. Whether that is worth it is counted, not
-# timed, so that the same fits go the same way again.
+# Time that XLA takes to compile the steps of an epoch, and whole epochs. Whether that is worth it is estimated by
+# counting, so that the same fits always go the same way.
 _SECONDS_OF_XLA, _SECONDS_OF_XLA_FOR_EPOCHS = 0.7, 1.0
 
-# Steps in numpy are not worth tracing a program for, until they take so much longer than those of the program: that is
-# what it takes to trace it, and to compile it with XLA.
+# Time that tracing a program and compiling it with XLA takes: steps in numpy may take so much longer than its steps.
 _SECONDS_IN_NUMPY = 1.5
 
-# To trace a program takes about so long, in seconds.
+# Time that tracing a program takes.
 _SECONDS_TO_TRACE = 1.0
 
-# Large models that are trained one by one in less than this are: together they gain a third at most, and to find out
-# takes two programs.
-_SECONDS_WORTH_A_LOOK = 10.0
+# Large models that can be trained one by one in less time than this are: training them together saves a third at most,
+# and finding out takes two programs.
+_SECONDS_WORTH_MEASURING = 10.0
 
-# Models of a stack that a call of XLA trains for whole epochs: always so many, since it compiles for each number. Of
-# 256 models these are six parts, and of three folds of one or two sizes too, so that two cores have three each.
+# Models that a call of XLA's trains for whole epochs; the number is fixed, since XLA compiles for each number. Of 256
+# models there are six shards, also where three folds are of one or two sizes, so that each of two cores has three.
 _MODELS_PER_SHARD = 43
 
-# Numbers of rows that are drawn for the epochs of a call, of all models: 64 MiB of them.
+# Row indices that are drawn for the epochs of a call, for all models: 64 MiB of them.
 _MAX_INDICES = 2**24
 
-# Taking models out of a stack for an incomplete batch, and putting them back, takes as long as so many steps.
+# To take models out of a stack for an incomplete batch, and to put them back, takes as long as so many steps.
 _STEPS_OF_AN_INCOMPLETE_BATCH = 3
 
-# On TensorFlow, recurrent layers of many models take some 7 seconds longer to trace than those of one, and a step takes
-# about a millisecond less for each model: with fewer steps of all models than these, one by one is quicker.
+# On TensorFlow, recurrent layers of many models take some 7 seconds longer to trace than those of one model, and a step
+# takes about a millisecond less for each model: with fewer steps in all, training one by one is quicker.
 _STEPS_WORTH_STACKING = 5_000
 
 
 def train_group(runs: list[Run], observers: Observers) -> None:
-    """Trains fits of one structure: as many together as is quickest, and as well as they can be if it fails."""
+    """Trains fits of one structure, as many together as is quickest.
+
+    Fits that cannot be trained together are trained one by one; where memory ran out, half as many are tried first.
+
+    Args:
+        runs: The fits.
+        observers: Those who observe them.
+    """
     draw([run.network for run in runs])
     unstackable = runs[0].program.unstackable()
     size = _quickest_size(runs) if len(runs) > 1 and unstackable is None else 1
-    for some in _chunks(runs, size):
-        fused = len(some) > 1
-        for run in some:
-            run.trained.how, run.trained.n_together = "fused" if fused else "alone", len(some)
-            if not fused:
-                no_other = "nothing else to train has its structure"
-                run.trained.reason = no_other if len(runs) == 1 else unstackable or "one by one was quicker"
-        train = _Training(some, observers, stacked=True).carry_out if fused else None
-        for run in some if train is None else _attempt(some, "alone", train):
-            for left in _attempt([run], "Model.fit", functools.partial(_train_one, run, observers)):
-                train_by_keras(left, observers)
+    chunks = collections.deque(_chunks(runs, size))
+    while chunks:
+        chunk = chunks.popleft()
+        if len(chunk) == 1:
+            no_other = "nothing else to train has its structure"
+            reason = no_other if len(runs) == 1 else unstackable or chunk[0].trained.reason or "one by one was quicker"
+            _train_alone(chunk[0], reason, observers)
+            continue
+        for run in chunk:
+            run.trained.how, run.trained.reason, run.trained.n_together = "fused", None, len(chunk)
+        left, lacked_memory = _attempt(chunk, "alone", functools.partial(_train_together, chunk, observers))
+        if lacked_memory and left:
+            chunks.extendleft(reversed(_chunks(left, -(-len(left) // 2))))
+            continue
+        for run in left:
+            _train_alone(run, run.trained.reason, observers)
+
+
+def _train_alone(run: Run, reason: str | None, observers: Observers) -> None:
+    """Trains one fit by a program of its own, or else by Keras."""
+    run.trained.how, run.trained.reason, run.trained.n_together = "alone", reason, 1
+    left, _ = _attempt([run], "Model.fit", functools.partial(_train_one, run, observers))
+    if left:
+        train_by_keras(run, observers)
+
+
+def _train_together(runs: list[Run], observers: Observers) -> None:
+    _Training(runs, observers, stacked=True).carry_out()
 
 
 def _chunks(runs: list[Run], size: int) -> list[list[Run]]:
-    """The runs in parts of about the same length, none longer than `size`."""
+    """The runs in chunks of about the same length, none longer than `size`."""
     n_parts = -(-len(runs) // size)
-    return [list(shard) for shard in np.array_split(np.array(runs, dtype=object), n_parts)]
+    return [list(chunk) for chunk in np.array_split(np.array(runs, dtype=object), n_parts)]
 
 
 def _train_one(run: Run, observers: Observers) -> None:
-    # Tracing costs more than training: one that comes after many, as the last fit of a search does, goes their way.
+    # Tracing costs more than training: one fit after many, such as the last of a search, is run by their program.
     program = run.program
     stacked = program.has_traced(run.rows, stacked=True) and not program.has_traced(run.rows)
     _Training([run], observers, stacked=stacked).carry_out()
 
 
 def _quickest_size(runs: list[Run]) -> int:
-    """How many models to train together so that each takes least time; measured where it is not plain.
+    """How many models to train together so that each takes least time; measured where that is not obvious.
 
-    Of large models few are trained together at most: many take more memory and are slower, since their weights do not
+    Of large models only a few are trained together: many need more memory and are slower, since their weights do not
     stay in the processor's cache from one operation to the next.
     """
     program, n_rows = runs[0].program, runs[0].batch_size
@@ -110,18 +134,18 @@ def _quickest_size(runs: list[Run]) -> int:
         return 1 if slower and _quickest_program(runs, 1.0) is program else len(runs)
     try:
         seconds = {1: _seconds_a_step(runs[:1], stacked=False)}
-        if seconds[1] * steps * len(runs) < _SECONDS_WORTH_A_LOOK:
+        if seconds[1] * steps * len(runs) < _SECONDS_WORTH_MEASURING:
             return 1
         sizes = {min(size, len(runs)) for size in _SIZES_OF_LARGE_MODELS}
         seconds |= {size: _seconds_a_step(runs[:size], stacked=True) / size for size in sizes}
     except _keras.NotPureError:
-        # Training itself will find out what is wrong, and what to do instead.
+        # Training itself will find out what is wrong, and what to do about it.
         return min(len(runs), max(_SIZES_OF_LARGE_MODELS))
     return min(seconds, key=lambda size: seconds[size])
 
 
 def _quickest_program(runs: list[Run], expected_ratio: float) -> Program:
-    """The program for fits of one structure: in numpy where it has trained them before another one is traced."""
+    """The program for fits of one structure: in numpy where that trains them before another one would be traced."""
     program, size = runs[0].program, runs[0].sizes[0]
     in_numpy = program.in_numpy
     if in_numpy is None or program.costs.multiplications_of_a_step(size) >= _FEW_MULTIPLICATIONS:
@@ -142,11 +166,11 @@ def _steps_ahead(run: Run) -> int:
 
 
 def _seconds_a_step(runs: list[Run], *, stacked: bool) -> float:
-    """Time of one step, in seconds; what it computes is thrown away."""
+    """Time of one step, in seconds; its results are discarded."""
     program = runs[0].program
     stack = Stack(program, [run.network for run in runs], stacked=stacked)
     size = min(run.batch_size for run in runs)
-    pool = Pool(program, [tree_map(lambda shard: shard[:size], run.rows) for run in runs])
+    pool = Pool(program, [tree_map(lambda part: part[:size], run.rows) for run in runs])
     indices = np.broadcast_to(np.arange(size, dtype="int32"), (len(runs), 2, size))
     offsets = pool.offsets if stacked else tree_map(lambda offset: offset[0], pool.offsets)
     indices = np.ascontiguousarray(indices if stacked else indices[0])
@@ -158,8 +182,17 @@ def _seconds_a_step(runs: list[Run], *, stacked: bool) -> float:
     return (time.perf_counter() - begun) / 2
 
 
-def _attempt(runs: list[Run], otherwise: How, train: Callable[[], None]) -> list[Run]:
-    """Trains by a program; the runs that it could not train, as they were before, to be trained otherwise."""
+def _attempt(runs: list[Run], otherwise: How, train: Callable[[], None]) -> tuple[list[Run], bool]:
+    """Trains fits by a program.
+
+    Args:
+        runs: The fits.
+        otherwise: How the fits are trained that the program cannot train.
+        train: Trains them.
+
+    Returns:
+        The fits that it could not train, with their state of before, and whether memory ran out.
+    """
     before = {run: run.network.state for run in runs}
     try:
         train()
@@ -169,33 +202,39 @@ def _attempt(runs: list[Run], otherwise: How, train: Callable[[], None]) -> list
         for run in left:
             run.network.state = before[run]  # a callback may have changed it, or been given that of the stack
             run.trained.how, run.trained.reason, run.trained.n_together = otherwise, words, 1
-        return left
-    return []
+        return left, runs[0].program.lacked_memory(error)
+    return [], False
 
 
-def rounds(runs: list[Run], max_memory: float | None, at_most: int | None) -> list[list[Run]]:
-    """The runs in as many parts as do not fit in memory together."""
+def rounds(runs: list[Run], max_memory: float | None, max_together: int | None) -> list[list[Run]]:
+    """The fits of one structure in rounds, each of no more than fit in memory together.
+
+    Args:
+        runs: The fits.
+        max_memory: Bytes that those of a round may take; None for half of what is free.
+        max_together: Fits in a round at most; None for as many as there is memory for.
+    """
     budget = max_memory if max_memory is not None else free_memory() / 2
     each = runs[0].program.costs.bytes_of_a_step(runs[0].batch_size)
-    most = max(1, min(int(budget // max(each, 1)), at_most or len(runs)))
-    n_turns = -(-len(runs) // most)
-    size = -(-len(runs) // n_turns)
-    turns: list[list[Run]] = []
+    most = max(1, min(int(budget // max(each, 1)), max_together or len(runs)))
+    n_rounds = -(-len(runs) // most)
+    size = -(-len(runs) // n_rounds)
+    found: list[list[Run]] = []
     for run in runs:
         # A callback that two fits share holds the state of one of them.
         callbacks = {id(callback) for callback in run.fit.callbacks}
-        for turn in turns:
-            others = {id(callback) for other in turn for callback in other.fit.callbacks}
-            if len(turn) < size and not callbacks & others:
-                turn.append(run)
+        for round_ in found:
+            others = {id(callback) for other in round_ for callback in other.fit.callbacks}
+            if len(round_) < size and not callbacks & others:
+                round_.append(run)
                 break
         else:
-            turns.append([run])
-    return turns
+            found.append([run])
+    return found
 
 
 class _Shard:
-    """Some models of a stack, all with one number of rows and of epochs, that train apart from the others."""
+    """Models of a stack with equal numbers of rows and of epochs, which are trained apart from the others."""
 
     def __init__(self, training: _Training, runs: list[Run]) -> None:
         self.runs, self.has_trained = runs, False
@@ -208,27 +247,27 @@ class _Shard:
         self._program = program
         self.state: State = program.take(stack.state, places)
         self._fresh = program.take(stack.fresh, places)
-        self._lifted = program.take(stack.traced, places)
+        self._traced = program.take(stack.traced, places)
         self._offsets = tree_map(lambda offset: offset[numbers], training._training.offsets)
 
     def next(self) -> EpochInputs:
-        """The next epochs, as many as a call takes."""
+        """The inputs of the next epochs, as many as one call takes."""
         first = self.runs[0]
-        self._before = [run.permutations.bit_generator.state for run in self.runs]
+        self._before = [run.rng.bit_generator.state for run in self.runs]
         n_epochs = min(first.fit.epochs - first.epoch, self._epochs_a_call)
         permutations = np.zeros((_MODELS_PER_SHARD, n_epochs, first.n_rows), "int32")
         for of_run, run in zip(permutations, self.runs, strict=False):
             for number in range(n_epochs):
                 of_run[number] = run.permutation()
-        return EpochInputs(self.state._replace(metrics=self._fresh), self._lifted, permutations, self._offsets)
+        return EpochInputs(self.state._replace(metrics=self._fresh), self._traced, permutations, self._offsets)
 
     def undo(self) -> None:
-        """Epochs that could not be trained: their orders will be those of the next."""
+        """Takes back epochs that could not be trained, so that the next ones have their permutations."""
         for run, before in zip(self.runs, self._before, strict=True):
-            run.permutations.bit_generator.state = before
+            run.rng.bit_generator.state = before
 
-    def take(self, state: State, results: Any) -> None:
-        """Takes the state after the epochs, and down what was measured in each of them."""
+    def take(self, state: State, results: dict[str, Tensor]) -> None:
+        """Notes the state after the epochs, and the results of each of them."""
         self.state, results = state, self._program.arrays(results)
         self.has_trained = True
         values = [value.tolist() if value.ndim == 2 else list(map(list, value)) for value in results.values()]
@@ -244,10 +283,10 @@ class _Shard:
 
 
 class _Training:
-    """Fits of one structure on their way through a program: stacked, or one alone."""
+    """Fits of one structure while a program trains them, stacked; or one fit."""
 
     def __init__(self, runs: list[Run], observers: Observers, *, stacked: bool) -> None:
-        # Those of one number of rows take their last batch together, and stand in a row for it.
+        # Models with the same number of rows take their last batch together, and are neighbours for it.
         runs = sorted(runs, key=lambda run: run.n_rows)
         self._runs, self._observers, self._stacked = runs, observers, stacked
         self._expected_ratio = observers.expected_ratio
@@ -271,8 +310,8 @@ class _Training:
         try:
             self._run_epochs(self._observers)
         except Exception:
-            raise  # what still runs is trained otherwise
-        except BaseException:  # the user stopped it: what was trained so far is theirs
+            raise  # the fits that are not done are trained in another way
+        except BaseException:  # the user interrupted it, and keeps what was trained so far
             self._finish()
             raise
         self._finish()
@@ -300,10 +339,10 @@ class _Training:
             observers(*((run, run.fit.epochs if run.is_done() else run.epoch) for run in active))
 
     def _train_to_the_end(self, observers: Observers) -> bool:
-        """Trains models for all epochs that are left, many in a call of XLA, where nobody looks on and it pays.
+        """Trains models for all epochs that are left, many in a call of XLA's, where nobody observes them and it pays.
 
-        A call takes a few models of one number of rows, incomplete batch and all, so that they need not be taken out of
-        the stack and put back in every epoch.
+        A call takes models with the same number of rows through all their batches, so that they need not be taken out
+        of the stack for the incomplete one and put back in every epoch.
 
         Returns:
             Whether any were trained.
@@ -313,7 +352,7 @@ class _Training:
             return False
         try:
             observers.while_computing(lambda: self._train_parts(shards, observers))
-        finally:  # also when the user stops it
+        finally:  # also when the user interrupts it
             trained = [shard for shard in shards if shard.has_trained]
             if trained:
                 self._epochs_done += 1
@@ -344,7 +383,7 @@ class _Training:
                 observers(*done)
 
     def _epochs_a_call(self, n_rows: int) -> int:
-        """Epochs that a call by XLA takes, which cannot be interrupted."""
+        """Epochs in a call of XLA's, which cannot be interrupted."""
         seconds = self._program.costs.seconds_by_xla(self._size) * -(-n_rows // self._size) * len(self._in_stack)
         at_most = epochs_a_call(n_rows, self._size)
         return max(1, min(at_most, int(_SECONDS_A_CALL / seconds)))
@@ -360,30 +399,30 @@ class _Training:
         for (n_rows, n_epochs), runs in sorted(alike.items(), key=lambda item: -len(item[1])):
             whole, rest = divmod(n_rows, self._size)
             steps = whole + _STEPS_OF_AN_INCOMPLETE_BATCH * bool(rest)
-            # What parts are filled up with is computed, too.
+            # The padding of a shard is computed as well.
             filled = (whole + bool(rest)) * (-len(runs) % _MODELS_PER_SHARD)
             saved = self._saved_a_step * steps * len(runs) - program.costs.seconds_by_xla(self._size) * filled
-            # What is compiled beside another program takes half as long, on another core.
+            # A second program is compiled on another core meanwhile, which takes half as long.
             costs = _SECONDS_OF_XLA_FOR_EPOCHS / (2 if shards else 1)
             pays = saved * n_epochs * self._expected_ratio > costs
             few_indices = n_rows * self._epochs_a_call(n_rows) * len(runs) <= _MAX_INDICES
             if pays and few_indices and whole < _state.MAX_STEPS_BY_XLA:
                 some = range(0, len(runs), _MODELS_PER_SHARD)
                 shards += [(first, _Shard(self, runs[first : first + _MODELS_PER_SHARD])) for first in some]
-        # The first of each number of rows come first, so that what is compiled for them is compiled at one time.
+        # The first shards of each number of rows come first, so that their programs are compiled at the same time.
         return [shard for _, shard in sorted(shards, key=lambda shard: shard[0])]
 
     def _still_active(self) -> list[Run]:
         return [run for run in self._in_stack if run.trained.error is None and not run.is_done()]
 
     def _drop_finished(self, active: list[Run]) -> None:
-        """Takes what has ended out of the stack, so that the others go faster."""
+        """Takes fits that have ended out of the stack, so that the others are quicker."""
         if not self._stacked or len(active) == len(self._in_stack):
             return
         for run in set(self._in_stack) - set(active):
             run.finish()
         if self._program.compiles_each_size and len(active) > len(self._in_stack) / 2:
-            return  # to train what has ended along is quicker than to compile for each number of those that go on
+            return  # training those that have ended as well is quicker than compiling for each number of models
         self._stack.keep(np.array([run.place for run in active], "int32"))
         self._in_stack = active
         for place, run in enumerate(active):
@@ -395,7 +434,7 @@ class _Training:
                 run.attempt(lambda run: run.call_with_state("on_epoch_begin", run.epoch, {}))
         self._stack.reset_metrics()
         before = self._stack.state
-        running = set(active)  # what has ended and is still in the stack goes along, in any order
+        running = set(active)  # those that have ended and are still in the stack may have their rows in any order
         permutations = {run: run.permutation() if run in running else np.arange(run.n_rows) for run in self._in_stack}
         logs = self._sweep("train", permutations, self._training, self._size)
         for run in active:
@@ -419,11 +458,11 @@ class _Training:
             logs[run] = {**logs[run], **{f"val_{name}": value for name, value in found[run].items()}}
 
     def _sweep(self, kind: Kind, permutations: Mapping[Run, Any], pool: Pool, size: int) -> dict[Run, dict[str, Any]]:
-        """Takes every run through all its batches: what is common to many at once, then the rest of each.
+        """Takes each run through all its batches: the whole batches of all together, then the incomplete ones.
 
         Args:
-            kind: What to do.
-            orders: The row numbers of each run, in the order of the stack.
+            kind: Whether to train or to evaluate.
+            permutations: The row indices of each run, in the order of the stack.
             pool: The rows.
             size: Rows of a batch.
         """
@@ -445,10 +484,10 @@ class _Training:
         return logs
 
     def _calls(self, kind: Kind, steps: int) -> Iterator[tuple[int, bool]]:
-        """The calls that take so many steps: how many each takes, and whether by XLA.
+        """The calls that take so many steps: the steps of each, and whether XLA runs them.
 
-        The first epoch is never by XLA, which says nothing of a label or an index that is out of range; nor are the
-        last of the models, for which a program of many would be slower, and another one compiled anew.
+        XLA never runs the first epoch, since it does not report a label or an index out of range; nor the last few
+        models, for which the program for many would be slower, and another one would have to be compiled.
         """
         saved = (
             self._saved_a_step
@@ -479,7 +518,7 @@ class _Training:
         *,
         by_xla: bool = False,
     ) -> dict[Run, dict[str, Any]]:
-        """Takes runs through `steps` batches of `size` rows, from the row `first` of their orders."""
+        """Takes runs through `steps` batches of `size` rows, beginning at index `first` of their permutations."""
         program, runs = self._program, list(permutations)
         indices = np.stack([numbers[first : first + steps * size] for numbers in permutations.values()]).astype("int32")
         indices = indices.reshape(len(runs), steps, size)
@@ -488,7 +527,7 @@ class _Training:
             members, indices = None, indices[0]
         else:
             places, numbers = np.array([(run.place, run.number) for run in runs], "int32").T
-            if len(runs) == 1:  # some operations are not vectorised over one
+            if len(runs) == 1:  # some operations cannot be vectorised over one model
                 places, numbers, indices = np.repeat(places, 2), np.repeat(numbers, 2), np.repeat(indices, 2, axis=0)
             offsets = tree_map(lambda offset: offset[numbers], pool.offsets)
             members = None if len(runs) == len(self._in_stack) > 1 else places
@@ -501,12 +540,12 @@ class _Training:
         results = program.arrays(self._stack.advance(members, run))
         if not self._stacked:
             return {runs[0]: results}
-        # Numbers of Python from here on, which is quicker for all of them at once.
+        # Python's numbers from here on; it is quickest to convert all at once.
         values = [value.tolist() if value.ndim == 1 else value for value in results.values()]
         return {run: dict(zip(results, of_run, strict=True)) for run, *of_run in zip(runs, *values, strict=False)}
 
-    def _stop_at_nan(self, run: Run, indices: Any, before: State) -> dict[str, Any]:
-        """Goes through an epoch again, step by step, up to the one in which the loss is lost."""
+    def _stop_at_nan(self, run: Run, indices: Array, before: State) -> dict[str, Any]:
+        """Repeats an epoch step by step, up to the one whose loss is not a number."""
         self._stack.put(before, run.place)
         logs: dict[str, Any] = {}
         for step, first in enumerate(range(0, run.n_rows, self._size)):

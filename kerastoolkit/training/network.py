@@ -1,11 +1,8 @@
-"""A model as its structure and its state; the `keras.Model` itself is made when somebody asks for it.
+"""A model as its structure and its state; the `keras.Model` itself is built when somebody asks for it.
 
-Building a small Keras model takes longer than training it, and every built model leaves memory behind that Keras never
-gives back. A search makes hundreds of models of which nobody ever looks at the layers: for those the state is enough.
-
-Starting weights are drawn as a build would draw them. Keras takes the seed of every initializer from Python's generator
-at the moment the initializer is made, so that from one build it can be read which variable hangs on which draw. That is
-trusted only after it has foretold another build of the same function to the bit.
+Building a small Keras model takes longer than training it, and Keras never frees all the memory of a built model. A
+search makes hundreds of models whose layers nobody ever looks at: for those the state is enough. Their initial weights
+are drawn as a build would draw them; see `_drawing`.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from kerastoolkit._copies import copied
 from kerastoolkit.training import _backends
 from kerastoolkit.training._drawing import Blueprint
 from kerastoolkit.training._program import Forward, Program
-from kerastoolkit.training._state import State, assign, form_of, value_of
+from kerastoolkit.training._state import Array, Rows, State, assign, form_of, value_of
 from kerastoolkit.training._structure import (
     Structure,
     compile_key,
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
     import keras
 
 
-# Programs and blueprints hold a model each. A search over more structures than this begins to trace again.
+# Each program and each blueprint holds a model. A search over more structures than this has to trace again.
 _MAX_KEPT = 64
 _SEED_OF_TEMPLATES = 20_240_229  # any number: nobody sees the weights of a template
 
@@ -45,13 +42,13 @@ class Recipe:
     """How a compiled model is made.
 
     Args:
-        build: Makes a model; called anew for each.
-        compile: Compiles it, with new optimizer, loss and metrics for each call; None if `build` does. Defaults to
-            `None`.
-        function: The function behind `build` and its arguments, by which it is known that two builds do the same;
-            None if that cannot be known. Defaults to `None`.
-        compile_arguments: From whether `build` compiles to what `compile` will pass to `Model.compile`, an optimizer
-            among it if there is a new one. Defaults to nothing.
+        build: Builds a model; called for each model.
+        compile: Compiles a model, with a new optimizer, loss and metrics in each call; None if `build` does. Defaults
+            to `None`.
+        function: The function behind `build` and its arguments, from which it can be proved that two builds do the
+            same; None if there is no such function. Defaults to `None`.
+        compile_arguments: From whether `build` compiles to what `compile` will pass to `Model.compile`, including the
+            optimizer if it is a new one. Defaults to nothing.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class Recipe:
 
     @property
     def would_differ(self) -> bool:
-        """Whether what the function reads from outside has changed since, so that it would build another model."""
+        """Whether something outside that the function uses has changed since, so that it would build another model."""
         return self._function is not None and _origin(*self._function) != self.origin
 
     def make(self) -> keras.Model:
@@ -80,13 +77,13 @@ class Recipe:
         return model
 
     def blueprint(self) -> Blueprint | None:
-        """What is known of the build function for these arguments; None where nothing can be known."""
+        """What is known of the build function with these arguments; None where nothing can be known."""
         if self.origin is None or not _keras.is_trusted():
             return None
         return _BLUEPRINTS.find(self.origin) or _BLUEPRINTS.keep(self.origin, Blueprint())
 
     def key(self) -> tuple[Any, Any]:
-        """Key of the compiled models that this makes, and their optimizer if it is new; None for what is unknown."""
+        """Key of the compiled models that this makes, and their optimizer if it is new; None where it is unknown."""
         blueprint = self.blueprint()
         if blueprint is None or blueprint.compiles is None:
             return None, None
@@ -100,7 +97,7 @@ class Recipe:
 def _origin(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     try:
         return fingerprint(function), fingerprint(dict(arguments)), surroundings()
-    except Exception:  # a user's object may raise anything where it is looked at
+    except Exception:  # an object of the user's may raise anything
         return None
 
 
@@ -113,7 +110,7 @@ class _Ready(NamedTuple):
 
 
 class PendingState(NamedTuple):
-    """The state before training of weights that are still to be drawn, many at once."""
+    """The state before training of a network whose initial weights are still to be drawn, together with others."""
 
     blueprint: Blueprint
     draws: list[int]
@@ -131,13 +128,13 @@ class Network:
 
     Args:
         source: A compiled model, or a recipe for one.
-        seed: Seed for building it and drawing its weights; None to draw from the generators of the process. Defaults
-            to `None`.
+        seed: Seed for building the model and drawing its weights; None to draw from the generators of the process.
+            Defaults to `None`.
 
     Attributes:
         reason: Why `Model.fit` must train it, in words; None if a shared program can.
         program: The program, once the network is `ready`; None if there is a reason.
-        values: The numbers in which it differs from other models of its structure.
+        values: The hyper-parameters in which it may differ from other models of its structure.
         history: The `keras.callbacks.History` of its last fit.
     """
 
@@ -156,13 +153,13 @@ class Network:
         self._example: Any = None
         self._key: Any = None
         self._optimizer: Any = None
-        self._batch: Any = None
+        self._batch: Rows | None = None
         self._handed_out = not isinstance(source, Recipe)
         if self._recipe is not None:
             self._begin(self._recipe, seed)
 
     def _begin(self, recipe: Recipe, seed: int | None) -> None:
-        """Draws the starting weights without building, where that is known to be the same."""
+        """Notes the draws of the initial weights instead of building, where that is known to give the same."""
         blueprint = recipe.blueprint()
         self._key, self._optimizer = recipe.key()
         example = _EXAMPLES.find(self._key) if self._key is not None else None
@@ -182,14 +179,14 @@ class Network:
 
     @property
     def example(self) -> keras.Model:
-        """A model of the structure, to look at: the model itself, or one with other weights."""
+        """A model of the structure, not to be changed: the model itself, or one with other weights."""
         return self._model if self._model is not None else self._example
 
-    def ready(self, batch: Any) -> None:
+    def ready(self, batch: Rows) -> None:
         """Finds or makes the program that trains it.
 
         Args:
-            batch: Rows `(x, y, weights)` as they will be trained on, to build what Keras builds when it sees data.
+            batch: Rows `(x, y, weights)` as they will be trained on, for Keras to build what depends on data.
         """
         form = form_of(batch)
         self._forward, self._batch = None, batch
@@ -217,7 +214,7 @@ class Network:
         if reason is not None:
             return _Ready(reason, None, [])
         _keras.build(model, batch)
-        # Whoever got the model may have changed it; then it is no more what its function makes.
+        # A model that was handed out may have been changed, and may differ from what its function builds.
         origin = None if self._recipe is None or self._handed_out else self._recipe.origin
         structure = structure_of(model, origin)
         key = (structure.key, form)
@@ -235,7 +232,7 @@ class Network:
         return _Ready(None, program, structure.values)
 
     def _template(self, model: keras.Model, batch: Any, structure: Structure, origin: Any) -> Any:
-        """Another model of the structure, which nobody outside can change, and its slots."""
+        """Another model of the structure, which nobody outside can change, and its slots; None if there is none."""
         if origin is None and structure.kind != "config":
             return None
         try:
@@ -252,7 +249,7 @@ class Network:
 
     @property
     def state(self) -> State:
-        """All that training reads and writes, as arrays."""
+        """Everything that training reads and writes, as arrays."""
         if self._model is None:
             draw([self])
             return self._state  # type: ignore[no-any-return]
@@ -265,7 +262,7 @@ class Network:
         else:
             self.program.assign(self._model, state)  # type: ignore[union-attr]
 
-    def weights(self) -> list[Any]:
+    def weights(self) -> list[Array]:
         """The weights as arrays, in the order of `Model.get_weights`."""
         if self._model is not None:
             return self._model.get_weights()  # type: ignore[no-any-return]
@@ -281,7 +278,7 @@ class Network:
         return [(variable, value_of(variable)) for variable in variables]
 
     def restore(self, kept: Any) -> None:
-        """Goes back to what `snapshot` found."""
+        """Restores the state that `snapshot` returned."""
         if not isinstance(kept, list):
             if self._model is None:
                 self._state = kept
@@ -293,18 +290,18 @@ class Network:
             variable.assign(value)
 
     def sums(self) -> tuple[list[float], list[float]]:
-        """The sum of each array of weights: those that are trained, and the others. One is finite if all numbers are.
+        """The sum of each array of weights: of those that are trained, and of the others.
 
-        A sum is the quickest look at all numbers of an array, and in double precision none overflows.
+        A sum is finite if all elements are: the quickest test of an array, since in double precision none overflows.
         """
         if self._model is None:
             return _sums(self.state.trainable), _sums(self.state.others)
         return _sums_of(self._model.trainable_variables), _sums_of(self._model.non_trainable_variables)
 
     def sums_at_first(self) -> Callable[[], list[float]]:
-        """The sums of the weights that are not trained, as they are before training; to be asked for when it is over.
+        """A function that returns the sums, before training, of the weights that are not trained.
 
-        Those of an example cost nothing unless they are asked for.
+        Those of an example are computed only if the function is called.
         """
         example = self._example
         if self._model is None:
@@ -314,13 +311,13 @@ class Network:
 
     @property
     def model(self) -> keras.Model:
-        """The `keras.Model`, made now if it has not been made before."""
+        """The `keras.Model`, built now if it was not built before."""
         if self._model is None:
             with isolated(_SEED_OF_TEMPLATES):
                 changed = self._recipe.would_differ  # type: ignore[union-attr]
                 model = clone(self._example) if changed else self._recipe.make()  # type: ignore[union-attr]
             if self._batch is not None and self.reason is None:
-                _keras.build(model, self._batch)  # a model that was trained has metrics to ask
+                _keras.build(model, self._batch)  # the user expects a trained model to have metrics
             draw([self])
             set_state = assign if self.program is None else self.program.assign
             set_state(model, self._state)
@@ -339,13 +336,13 @@ class Network:
         self._hand_over_history()
 
     def _hand_over_history(self) -> None:
-        """A model has that of its last fit, as `Model.fit` leaves it."""
+        """Gives the model the history of its last fit, as `Model.fit` does."""
         if self._model is not None and self._history is not None:
             self._history.set_model(self._model)
             self._model.history = self._history
 
     def predict(self, x: Any) -> Any:
-        """Output for a batch of rows, in the mode of inference."""
+        """Output for a batch of rows, in inference mode."""
         if not _keras.is_trusted():
             return self.model(x, training=False)
         try:
@@ -363,7 +360,7 @@ class Network:
         if not self._handed_out and self.program is not None:
             self._forward_model = self._model
             return self.program.forward
-        # Whoever got the model may have changed it since the last time.
+        # A model that was handed out may have been changed since the last time.
         model = self.model
         key = structure_of(model).key if model.compiled and model.optimizer is not None else None
         if self._forward is None or key != self._forward_key:
@@ -372,15 +369,15 @@ class Network:
         return self._forward
 
 
-def _state_of(model: keras.Model, values: list[Any]) -> State:
-    """The state before training, of values for the variables of a model."""
+def _state_of(model: keras.Model, values: list[Array]) -> State:
+    """The state before training, from values for the variables of a model."""
     trainable, others = _places(model)
     return State([values[place] for place in trainable], [values[place] for place in others], [], [])
 
 
 def _places(model: keras.Model) -> tuple[list[int], list[int]]:
-    """Where the trainable and the other variables of a model stand among all of them."""
-    # What Keras adds to the variables for metrics comes last, and is in neither.
+    """Places of the trainable and of the other variables of a model among all its variables."""
+    # The variables of metrics come last, and are in neither list.
     places = {id(variable): place for place, variable in enumerate(model.variables)}
     return (
         [places[id(variable)] for variable in model.trainable_variables],
@@ -388,24 +385,24 @@ def _places(model: keras.Model) -> tuple[list[int], list[int]]:
     )
 
 
-def _sums_of(variables: Sequence[Any]) -> list[float]:
-    # Of what is spread over several hosts none sees all.
+def _sums_of(variables: Sequence[keras.Variable]) -> list[float]:
+    # No host has all of an array that is distributed over several.
     return _sums([value_of(one) for one in variables if getattr(one.value, "is_fully_addressable", True)])
 
 
-def _sums(arrays: Sequence[Any]) -> list[float]:
+def _sums(arrays: Sequence[Array]) -> list[float]:
     with np.errstate(invalid="ignore"):
         return [
             float(array.sum(dtype=np.float64)) if _is_of_floats(array) else 0.0 for array in map(np.asarray, arrays)
         ]
 
 
-def _is_of_floats(array: Any) -> bool:
-    return array.dtype.kind == "f" or "float" in array.dtype.name  # half precision of brains is no float to numpy
+def _is_of_floats(array: Array) -> bool:
+    return array.dtype.kind == "f" or "float" in array.dtype.name  # numpy does not count bfloat16 as a float
 
 
 def draw(networks: Sequence[Network]) -> None:
-    """Draws the starting weights of networks that have none yet; those that are built alike in one go."""
+    """Draws the initial weights of networks that have none yet; together for networks that are built alike."""
     pending: dict[Any, list[Network]] = {}
     for network in networks:
         if isinstance(network._state, PendingState):
@@ -419,7 +416,7 @@ def draw(networks: Sequence[Network]) -> None:
 
 
 def is_built(model: keras.Model) -> bool:
-    """Whether Keras has built what it builds when it first sees data."""
+    """Whether Keras has built what depends on data."""
     return bool(model.optimizer.built)
 
 
@@ -431,6 +428,6 @@ def clone(model: keras.Model) -> keras.Model:
     arguments = _keras.compile_arguments(model)
     if arguments is None:
         raise ValueError("the model was compiled in a way of its own")
-    # Losses of its own: while a program is traced, a number in them is not a number.
+    # With losses of its own: while a program is traced, a number in them is replaced by a tensor.
     copy.compile(**{name: copied(value) for name, value in {**arguments, "optimizer": model.optimizer}.items()})
     return copy

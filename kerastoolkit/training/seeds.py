@@ -1,12 +1,12 @@
-"""What Keras keeps for the whole process, lent to one fit and put back after.
+"""The generators and names that Keras keeps for the whole process, set for one fit and restored after it.
 
-A fit that sets seeds the usual way (`keras.utils.set_random_seed`) changes what every later random number in the
-process will be; one that does not cannot be repeated. `isolated` does both: inside the block every generator that
-Keras draws from starts at the seed, after it every generator stands where it stood before.
+A fit that sets seeds the usual way (`keras.utils.set_random_seed`) changes every later random number of the process; a
+fit that does not cannot be repeated. `isolated` avoids both: inside the block every generator that Keras draws from
+starts at the seed, and after it every generator is in the state in which it was before.
 
-The same goes for automatic names. The third `AUC()` of a process is called `auc_2`, so that a callback watching
-`val_auc` works in the first fold of a search and fails in the others. Inside the block metrics are numbered from the
-start. Layers are not: a build function may use layers made outside, whose names must not be given twice.
+The same goes for automatic names. The third `AUC()` of a process is called `auc_2`, so that a callback that monitors
+`val_auc` works in the first fold of a search and fails in the others. Inside the block the names of metrics are counted
+from the beginning. Those of layers are not: a build function may use layers made outside, whose names must stay unique.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 class _Here(threading.local):
-    """Of each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it."""
+    """For each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it."""
 
     depth = 0
     for_block = False
@@ -43,10 +43,10 @@ _here = _Here()
 
 @contextlib.contextmanager
 def isolated(seed: int | None) -> Iterator[None]:
-    """Runs a block on generators and automatic names of its own.
+    """Runs a block with generators and automatic names of its own.
 
-    One block runs at a time in a process; others wait. A search started inside a block is a part of it, in whatever
-    threads it trains. On a GPU, repeating a run exactly also needs deterministic kernels, which are a choice for the
+    One block runs at a time in a process; others wait. A search started inside a block is a part of it, whatever
+    threads it uses. On a GPU, repeating a run exactly also needs deterministic kernels, which are a choice for the
     whole process and therefore left to the user (`keras.config`/`tf.config.experimental.enable_op_determinism()`).
 
     Example:
@@ -59,8 +59,8 @@ def isolated(seed: int | None) -> Iterator[None]:
     True
 
     Args:
-        seed: Seed for Python, numpy and the backend, from 0 to 2**32 - 1. `None` leaves the generators alone: the
-            block draws from the process' own, which goes on from there.
+        seed: Seed for Python, numpy and the backend, from 0 to 2**32 - 1. With `None` the block draws from the
+            generators of the process and advances them.
     """
     with _one_at_a_time(), _metric_names_from_the_start():
         if seed is None:
@@ -81,7 +81,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def is_inside() -> bool:
-    """Whether this thread is in a block of `isolated`, so that others wait for it."""
+    """Whether this thread is in a block of `isolated`, for which other threads wait."""
     return _here.depth > 0
 
 
@@ -137,12 +137,12 @@ def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
             state.set_global_attribute(name, value)
 
 
-# Variables that a thread has yet to initialize: in another thread they would be initialized again.
-_WORK_IN_HAND = ("uninitialized_variables",)
+# Variables that a thread still has to initialise: in another thread they would be initialised again.
+_UNFINISHED = ("uninitialized_variables",)
 
 
 class Settings(NamedTuple):
-    """What a thread knows that one working for it must know, too.
+    """What a thread that works for another must know from it.
 
     Attributes:
         of_keras: What the user set in Keras: dtype policy, custom objects, seed and the like.
@@ -156,22 +156,22 @@ class Settings(NamedTuple):
 def settings() -> Settings:
     """The settings of this thread, for `put_settings` in a thread that works for it while it waits.
 
-    Keras keeps its own by thread, so that a thread of ours would not know them.
+    Keras keeps its settings by thread, and a new thread would not have them.
     """
     in_block = is_inside() or _here.for_block
     if "keras" not in sys.modules:
         return Settings(in_block=in_block)
     found = vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).items()
-    of_keras = {name: value for name, value in found if "scope" not in name and name not in _WORK_IN_HAND}
+    of_keras = {name: value for name, value in found if "scope" not in name and name not in _UNFINISHED}
     return Settings(of_keras, in_block)
 
 
 def put_settings(found: Settings, *, only: bool = False) -> None:
-    """Sets in this thread what `settings` found in another.
+    """Sets in this thread what `settings` returned in another.
 
     Args:
         found: The settings.
-        only: Whether Keras forgets what else it keeps for this thread, which is then like a new one. Defaults to
+        only: Whether Keras drops whatever else it keeps for this thread, as if the thread were new. Defaults to
             `False`.
     """
     _here.for_block = found.in_block

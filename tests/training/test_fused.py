@@ -520,7 +520,7 @@ def test_programs_of_epochs_are_kept_for_a_few_numbers_of_rows(
     monkeypatch.setattr(_program, "_MAX_PROGRAMS_OF_EPOCHS", 2)
     X, y = table()
     for n in (100, 101, 102, 100):
-        pair = [Fit(network(lambda: [layers.Dense(5)]), X[:n], y[:n], epochs=2, seed=number) for number in range(2)]
+        pair = [Fit(network(lambda: [layers.Dense(11)]), X[:n], y[:n], epochs=2, seed=number) for number in range(2)]
         trained = fit_many(pair)
     assert len(epochs_by_xla) == 4
     assert trained[0].network is not None
@@ -1474,7 +1474,7 @@ def test_groups_that_do_not_fit_in_memory_are_trained_in_turns() -> None:
 
 def test_of_large_models_few_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(fused, "_SECONDS_WORTH_A_LOOK", 0.0)
+    monkeypatch.setattr(fused, "_SECONDS_WORTH_MEASURING", 0.0)
     pairs = three_ways(simple, n=9, together=False)
     assert_equal(pairs, table()[0])
     assert all(ours.n_together <= 4 for ours, _ in pairs)
@@ -1484,7 +1484,7 @@ def test_nothing_is_traced_to_find_out_how_to_train_large_models_that_are_soon_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(fused, "_SECONDS_WORTH_A_LOOK", math.inf)
+    monkeypatch.setattr(fused, "_SECONDS_WORTH_MEASURING", math.inf)
     pairs = three_ways(simple, n=3, together=False)
     assert_equal(pairs, table()[0])
     assert [(ours.how, ours.reason) for ours, _ in pairs] == [("alone", "one by one was quicker")] * 3

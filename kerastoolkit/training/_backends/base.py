@@ -20,6 +20,9 @@ Step = Callable[[State, dict[int, Tensor], Rows], State]
 # offsets to the state after them and the results of the metrics by name.
 CompiledSteps = Callable[[State, dict[int, Tensor], Rows, Any, Rows], tuple[State, dict[str, Tensor]]]
 
+# From trainable and other weights and rows to the output of a model.
+Predict = Callable[[list[Tensor], list[Tensor], Any], Any]
+
 
 class ArrayBackend(abc.ABC):
     """Arrays, and stacks of them with a leading axis of models.
@@ -101,13 +104,7 @@ class Backend(ArrayBackend):
         """
 
     @abc.abstractmethod
-    def predict(
-        self,
-        forward: Callable[[list[Tensor], list[Tensor], Any], Any],
-        trainable: list[Tensor],
-        others: list[Tensor],
-        x: Any,
-    ) -> Callable[[list[Tensor], list[Tensor], Any], Any]:
+    def predict(self, forward: Predict, trainable: list[Tensor], others: list[Tensor], x: Any) -> Predict:
         """Makes a program of the output of a model, for weights and rows of these forms."""
 
     @abc.abstractmethod

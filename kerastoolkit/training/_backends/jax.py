@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kerastoolkit.training._backends.base import TRACING_LOCK, Backend
-from kerastoolkit.training._state import Rows, State, as_array, tree_map
+from kerastoolkit._cache import Cache
+from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Step
+from kerastoolkit.training._state import Array, Rows, State, Tensor, as_array, tree_map
 
-# Structures let go of before JAX is told to let go of all that it keeps. What else it has compiled, it compiles anew.
-_LET_GO_BEFORE_CLEARING = 4
+# Programs that are dropped before JAX is told to drop all that it keeps. What is used again, it compiles again.
+_RELEASES_BEFORE_CLEARING = 4
 
 
 class JaxBackend(Backend):
@@ -22,30 +23,30 @@ class JaxBackend(Backend):
         self._n_released = 0
 
     def release_memory(self) -> None:
-        """Gives back what JAX keeps of structures that are not kept any more.
+        """Has JAX drop what it compiled, every fourth time.
 
         To build a model, Keras calls operations of JAX one by one. JAX compiles each of them for each shape, which
-        takes two megabytes, and keeps thousands. It has no public way to let go of some.
+        takes two megabytes, and keeps thousands. It has no public way to drop some of them.
         """
         import jax
 
         self._n_released += 1
-        if self._n_released % _LET_GO_BEFORE_CLEARING == 0:
+        if self._n_released % _RELEASES_BEFORE_CLEARING == 0:
             clear: Callable[[], object] = jax.clear_caches
             clear()
 
-    def tensor(self, value: Any) -> Any:
+    def tensor(self, value: Array) -> Tensor:
         import jax.numpy as jnp
 
         return jnp.asarray(value)
 
-    def take(self, value: Any, members: Any) -> Any:
+    def take(self, value: Tensor, members: Array) -> Tensor:
         return value[members]
 
-    def put(self, value: Any, members: Any, part: Any) -> Any:
+    def put(self, value: Tensor, members: Array, part: Tensor) -> Tensor:
         return value.at[members].set(part)
 
-    def convert(self, value: Any, dtype: Any) -> Any:
+    def convert(self, value: Any, dtype: Any) -> Tensor:
         import jax.numpy as jnp
 
         return jnp.asarray(value, dtype or jnp.float32)
@@ -61,27 +62,37 @@ class JaxBackend(Backend):
 
         return not isinstance(error, jax.errors.JaxRuntimeError)
 
-    def dropout(self, inputs: Any, rate: Any, seed: Any) -> Any:
+    def dropout(self, inputs: Tensor, rate: Tensor, seed: Tensor) -> Tensor:
         import jax
 
         kept = 1 - rate
         mask = jax.random.bernoulli(seed, p=kept, shape=inputs.shape)
         return jax.lax.select(mask, inputs / kept, jax.numpy.zeros_like(inputs))
 
-    def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
+    def gradients(
+        self, loss_of: Callable[[list[Tensor]], tuple[Tensor, Any]], trainable: list[Tensor]
+    ) -> tuple[list[Tensor], Any]:
         import jax
 
         (_, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         return gradients, rest
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, traced: Sequence[int], *, stacked: bool, light: bool
-    ) -> Callable[..., Any]:
+        self,
+        step: Step,
+        results: Callable[[State], dict[str, Tensor]],
+        example: State,
+        data: Rows,
+        traced: Sequence[int],
+        *,
+        stacked: bool,
+        light: bool,
+    ) -> CompiledSteps:
         import jax
 
-        def run(state: State, traced: dict[int, Any], data: Rows, indices: Any, offsets: Rows) -> Any:
+        def run(state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
             def body(state: State, batch: Any) -> tuple[State, None]:
-                def take(part: Any, offset: Any) -> Any:
+                def take(part: Tensor, offset: Tensor) -> Tensor:
                     return part[batch + (offset[:, None] if stacked else offset)]
 
                 one = jax.vmap(step) if stacked else step
@@ -92,13 +103,18 @@ class JaxBackend(Backend):
 
         return _CompiledByJax(run)
 
-    def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
+    def predict(self, forward: Predict, trainable: list[Tensor], others: list[Tensor], x: Any) -> Predict:
         return _CompiledByJax(forward)
 
-    def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
+    def for_each(
+        self, function: Callable[[Any], list[Tensor]], example: Array
+    ) -> Callable[[Array], Sequence[Sequence[Array]]] | None:
         compiled = _CompiledByJax(function)  # all at once would be compiled anew for each number of them
         return lambda many: [list(map(as_array, compiled(one))) for one in many]
 
+
+# Forms of arguments for which a function is kept; an epoch has two or three, and each number of models others.
+_MAX_FORMS = 64
 
 # Settings of JAX that show in what a function is compiled to.
 _SETTINGS_OF_JAX = (
@@ -112,7 +128,7 @@ class _CompiledByJax:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: Cache[Any, Callable[..., Any]] = Cache(_MAX_FORMS)
 
     def __call__(self, *arguments: Any) -> Any:
         import jax
@@ -120,8 +136,8 @@ class _CompiledByJax:
         leaves, structure = jax.tree.flatten(arguments)
         forms = [(x.shape, x.dtype, getattr(x, "weak_type", False), getattr(x, "sharding", None)) for x in leaves]
         key = (structure, *forms, *(getattr(jax.config, name, None) for name in _SETTINGS_OF_JAX))
-        compiled = self._compiled.get(key)
+        compiled = self._compiled.find(key)
         if compiled is None:
             with TRACING_LOCK:
-                compiled = self._compiled[key] = jax.jit(self._function).lower(*arguments).compile()
+                compiled = self._compiled.keep(key, jax.jit(self._function).lower(*arguments).compile())
         return compiled(*arguments)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from kerastoolkit.training._backends.base import ArrayBackend
+from kerastoolkit.training._state import Array, Tensor
 
 
 class NumPyBackend(ArrayBackend):
@@ -15,16 +16,16 @@ class NumPyBackend(ArrayBackend):
     steps_a_call = 64
     compiles_each_size = False
 
-    def tensor(self, value: Any) -> Any:
+    def tensor(self, value: Array) -> Tensor:
         return np.asarray(value)
 
-    def take(self, value: Any, members: Any) -> Any:
+    def take(self, value: Tensor, members: Array) -> Tensor:
         return value[members]
 
-    def joined(self, values: Any) -> Any:
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
         return np.concatenate(values)
 
-    def put(self, value: Any, members: Any, part: Any) -> Any:
+    def put(self, value: Tensor, members: Array, part: Tensor) -> Tensor:
         value = value.copy()
         value[members] = part
         return value

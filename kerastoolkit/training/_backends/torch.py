@@ -8,8 +8,8 @@ from typing import Any
 
 from kerastoolkit import _keras
 from kerastoolkit._keras import NotPureError
-from kerastoolkit.training._backends.base import TRACING_LOCK, Backend
-from kerastoolkit.training._state import Rows, State, tree_leaves, tree_map, tree_unflatten
+from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Step
+from kerastoolkit.training._state import Array, Rows, State, Tensor, tree_leaves, tree_map, tree_unflatten
 
 
 class TorchBackend(Backend):
@@ -20,25 +20,25 @@ class TorchBackend(Backend):
     _stacked = False  # while a step runs
     _looks_ahead = False  # while a step of one model shows what those of several will not
 
-    def tensor(self, value: Any) -> Any:
+    def tensor(self, value: Array) -> Tensor:
         import keras
 
         return keras.ops.convert_to_tensor(value)
 
-    def take(self, value: Any, members: Any) -> Any:
+    def take(self, value: Tensor, members: Array) -> Tensor:
         return value[members]
 
-    def joined(self, values: Any) -> Any:
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
         import torch
 
-        return torch.cat(values)
+        return torch.cat(list(values))
 
-    def put(self, value: Any, members: Any, part: Any) -> Any:
+    def put(self, value: Tensor, members: Array, part: Tensor) -> Tensor:
         value = value.clone()
         value[members] = part
         return value
 
-    def convert(self, value: Any, dtype: Any) -> Any:
+    def convert(self, value: Any, dtype: Any) -> Tensor:
         import keras
 
         return keras.ops.cast(value, keras.config.floatx() if dtype is None else keras.backend.standardize_dtype(dtype))
@@ -53,7 +53,9 @@ class TorchBackend(Backend):
     def is_of_the_program(self, error: Exception) -> bool:
         return isinstance(error, NotPureError)  # each step runs the code anew: it could be the data
 
-    def gradients(self, loss_of: Callable[..., Any], trainable: list[Any]) -> tuple[list[Any], Any]:
+    def gradients(
+        self, loss_of: Callable[[list[Tensor]], tuple[Tensor, Any]], trainable: list[Tensor]
+    ) -> tuple[list[Tensor], Any]:
         import keras
         import torch
 
@@ -70,18 +72,26 @@ class TorchBackend(Backend):
         return found, keras.tree.map_structure(lambda part: part.detach() if torch.is_tensor(part) else part, rest)
 
     def epoch(
-        self, step: Any, results: Any, example: State, data: Rows, traced: Sequence[int], *, stacked: bool, light: bool
-    ) -> Callable[..., Any]:
+        self,
+        step: Step,
+        results: Callable[[State], dict[str, Tensor]],
+        example: State,
+        data: Rows,
+        traced: Sequence[int],
+        *,
+        stacked: bool,
+        light: bool,
+    ) -> CompiledSteps:
         import torch
 
         template = tree_map(lambda part: 0, data)  # not the data itself, which would live as long as the program
 
-        def one(state: State, traced: dict[int, Any], parts: list[Any]) -> State:
-            return step(state, traced, tree_unflatten(template, parts))  # type: ignore[no-any-return]
+        def one(state: State, traced: dict[int, Tensor], parts: list[Any]) -> State:
+            return step(state, traced, tree_unflatten(template, parts))
 
         ahead = [stacked]  # not yet looked
 
-        def look_ahead(state: State, traced: dict[int, Any], rows: list[Any]) -> None:
+        def look_ahead(state: State, traced: dict[int, Tensor], rows: list[Any]) -> None:
             first = State(*([value[0] for value in part] for part in state))
             self._stacked, self._looks_ahead = False, True
             try:
@@ -90,25 +100,25 @@ class TorchBackend(Backend):
                 self._stacked, self._looks_ahead = True, False
             ahead[0] = False
 
-        def run(state: State, traced: dict[int, Any], data: Rows, indices: Any, offsets: Rows) -> Any:
+        def run(state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
             with TRACING_LOCK, torch.no_grad():  # each step goes through the template's own layers
                 self._stacked = stacked
                 for number in range(indices.shape[-2]):
                     batch = indices[..., number, :].long()
 
-                    def take(part: Any, offset: Any, batch: Any = batch) -> Any:
+                    def take(part: Tensor, offset: Tensor, batch: Tensor = batch) -> Tensor:
                         return part[batch + (offset[:, None] if stacked else offset)]
 
                     rows = tree_leaves(tree_map(take, data, offsets))
                     if ahead[0]:
                         look_ahead(state, traced, rows)
-                    with _keras.as_vmap_takes_it() if stacked else contextlib.nullcontext():
+                    with _keras.in_a_way_that_vmap_takes() if stacked else contextlib.nullcontext():
                         state = (torch.func.vmap(one) if stacked else one)(state, traced, rows)
                 return state, torch.func.vmap(results)(state) if stacked else results(state)
 
         return run
 
-    def predict(self, forward: Any, trainable: list[Any], others: list[Any], x: Any) -> Callable[..., Any]:
+    def predict(self, forward: Predict, trainable: list[Tensor], others: list[Tensor], x: Any) -> Predict:
         import torch
 
         def run(trainable: list[Any], others: list[Any], x: Any) -> Any:
@@ -117,7 +127,9 @@ class TorchBackend(Backend):
 
         return run
 
-    def for_each(self, function: Callable[..., Any], example: Any) -> Callable[..., list[list[Any]]] | None:
+    def for_each(
+        self, function: Callable[[Any], list[Tensor]], example: Array
+    ) -> Callable[[Array], Sequence[Sequence[Array]]] | None:
         return None
 
 
