@@ -18,6 +18,7 @@ import numpy as np
 from kerastoolkit import _keras
 from kerastoolkit.training import _backends
 from kerastoolkit.training._state import Array, Tensor, as_array
+from kerastoolkit.training._structure import attributes_of_users_layers
 from kerastoolkit.training.seeds import generators
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ class Blueprint:
     Attributes:
         compiles: Whether the function compiles its models; None before the first build.
         verified: Whether what is known has predicted a build that it was not learnt from.
+        draws_elsewhere: Whether a build drew from other generators than Python's, from which Keras takes its seeds.
     """
 
     def __init__(self) -> None:
         self.compiles: bool | None = None
-        self.verified = False
+        self.verified = self.draws_elsewhere = False
         self._plan: list[Callable[[Any], Any]] | None = None
+        self._attributes: Any = None
         self._compiled: _Drawing | None = None
         self._n_draws = self._n_drawn = 0
 
@@ -48,13 +51,16 @@ class Blueprint:
         model = build()
         self.compiles = bool(getattr(model, "compiled", False))
         draws = _draws_between(before, generators())
+        self.draws_elsewhere = self.draws_elsewhere or draws is None
         if draws is None or not getattr(model, "built", False):
             return model
+        attributes = _attributes(model)
         if self._plan is None:
             self._n_draws = len(draws)
-            self._plan = _plan(model, draws)
+            self._plan, self._attributes = _plan(model, draws), attributes
         elif not self.verified:
-            self.verified = len(draws) == self._n_draws and _equal([maker(draws) for maker in self._plan], model)
+            alike = len(draws) == self._n_draws and attributes is not None and attributes == self._attributes
+            self.verified = alike and _equal([maker(draws) for maker in self._plan], model)
         return model
 
     def draws(self, seed: int | None) -> list[int]:
@@ -68,6 +74,14 @@ class Blueprint:
         if self._n_drawn >= _MANY_DRAWINGS and self._compiled is None:
             self._compiled = _compiled_plan(plan, all_draws[0]) or _one_by_one(plan)
         return (self._compiled or _one_by_one(plan))(all_draws)
+
+
+def _attributes(model: keras.Model) -> Any:
+    """What layers of the user's hold; None where that is not known."""
+    try:
+        return attributes_of_users_layers(model)
+    except Exception:  # an object of the user's may raise anything
+        return None
 
 
 def _plan(model: keras.Model, draws: list[int]) -> list[Callable[[list[int]], Any]]:

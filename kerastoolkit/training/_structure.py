@@ -14,7 +14,7 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -109,8 +109,10 @@ def fingerprint(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return "partial", fingerprint(value.func), fingerprint(value.args), fingerprint(value.keywords)
     if isinstance(value, types.FunctionType):
-        return _of_function(value, set())
-    if inspect.isclass(value) or isinstance(value, types.BuiltinFunctionType):
+        return _of_function(value, ())
+    if inspect.isclass(value):
+        return _of_class(value, ())
+    if isinstance(value, types.BuiltinFunctionType):
         return value if _is_known(getattr(value, "__module__", "") or "") else _refuse(value)
     if _is_known(type(value).__module__) and hasattr(value, "get_config"):
         return _of_configured(value)
@@ -177,16 +179,20 @@ def _of_config(config: Any) -> Any:
     return fingerprint(config)
 
 
-def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
+# Functions and classes that a key is being made of, the outermost first.
+_Seen = tuple[Any, ...]
+
+
+def _of_function(function: types.FunctionType, seen: _Seen) -> Any:
     """A function, and the values of everything outside that its code names."""
     # Not `__module__`, which `functools.wraps` takes from another function.
     if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN_MODULES:
         return function
-    if function in seen:
-        return "itself"
+    if any(one is function for one in seen):
+        return "itself", _place_in(seen, function)
     if set(vars(function)) - {"__wrapped__"}:
         raise UnknownError(f"`{function.__name__}` has attributes, which may change")
-    seen = seen | {function}
+    seen = (*seen, function)
     names = _names_in(function.__code__)
     if names & _READS_THE_WORLD:
         raise UnknownError(f"`{function.__name__}` reads {sorted(names & _READS_THE_WORLD)[0]!r}")
@@ -202,13 +208,15 @@ def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
     )
 
 
-def _of_outside(function: types.FunctionType, name: str, value: Any, seen: set[Any]) -> Any:
+def _of_outside(function: types.FunctionType, name: str, value: Any, seen: _Seen) -> Any:
     if isinstance(value, types.ModuleType):
         if not _is_known(value.__name__):
             raise UnknownError(f"`{function.__name__}` uses the module {value.__name__!r}")
         return "module", value.__name__
     if isinstance(value, types.FunctionType):
         return _of_function(value, seen)
+    if inspect.isclass(value):
+        return _of_class(value, seen)
     if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
         raise UnknownError(f"`{function.__name__}` uses {name!r}, which it may change")
     try:
@@ -217,7 +225,54 @@ def _of_outside(function: types.FunctionType, name: str, value: Any, seen: set[A
         raise UnknownError(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
 
 
-@functools.cache
+def _place_in(seen: _Seen, thing: Any) -> int:
+    return next(place for place, one in enumerate(seen) if one is thing)
+
+
+# Attributes of a class that mean nothing here.
+_OF_EVERY_CLASS = {
+    "__annotations__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__qualname__", "__static_attributes__",
+    "__weakref__",
+}  # fmt: skip
+
+
+def _of_class(kind: type, seen: _Seen) -> Any:
+    """A class: itself if it is known, else its bases and everything in its body, such as a layer of the user's."""
+    if _is_known(getattr(kind, "__module__", "") or ""):
+        return kind
+    if any(one is kind for one in seen):
+        return "itself", _place_in(seen, kind)
+    if type(kind) is not type and not _is_known(type(kind).__module__):
+        raise UnknownError(f"`{kind.__name__}` has a metaclass, {type(kind).__name__}")
+    seen = (*seen, kind)
+    members = sorted((name, member) for name, member in vars(kind).items() if name not in _OF_EVERY_CLASS)
+    return (
+        "class",
+        kind.__name__,
+        tuple(_of_class(base, seen) for base in kind.__bases__),
+        tuple((name, _of_member(kind, name, member, seen)) for name, member in members),
+    )
+
+
+def _of_member(kind: type, name: str, member: Any, seen: _Seen) -> Any:
+    if isinstance(member, types.FunctionType):
+        return _of_function(member, seen)
+    if isinstance(member, (staticmethod, classmethod)):
+        return type(member), _of_member(kind, name, member.__func__, seen)
+    if isinstance(member, property):
+        parts = (member.fget, member.fset, member.fdel)
+        return property, tuple(None if part is None else _of_member(kind, name, part, seen) for part in parts)
+    if inspect.isclass(member):
+        return _of_class(member, seen)
+    if isinstance(member, (list, dict, set, bytearray, np.ndarray)):
+        raise UnknownError(f"`{kind.__name__}` has {name!r}, which it may change")
+    try:
+        return fingerprint(member)
+    except UnknownError:
+        raise UnknownError(f"`{kind.__name__}` has {name!r}, and it is not known what that depends on") from None
+
+
+@functools.lru_cache(maxsize=1024)
 def _names_in(code: types.CodeType) -> frozenset[str]:
     """Every global, attribute and module named in code and in the code inside it."""
     names = set(code.co_names)
@@ -263,7 +318,10 @@ def _structure_of(model: keras.Model, origin: Any) -> Structure:
     except Exception:
         if origin is None:
             return Structure("itself", _ById(model), [], [])
-        kind, known = "origin", origin
+        try:
+            kind, known = "origin", (origin, attributes_of_users_layers(model, slots))
+        except Exception:
+            return Structure("itself", _ById(model), [], [])
     pattern = tuple((type(owner).__name__, name) for owner, name in slots)
     frozen = tuple(layer.trainable for layer in _keras.layers_of(model))
     key = (kind, known, compiled, optimizer, weights, pattern, frozen, surroundings(), keras.config.backend())
@@ -360,6 +418,42 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
         else:
             parts.append((name, fingerprint(_as_array(value))))
     return kind, tuple(parts)
+
+
+def attributes_of_users_layers(model: keras.Model, slots: Sequence[tuple[Any, str]] = ()) -> Any:
+    """Key of what layers of the user's hold beside variables and layers.
+
+    A function that does the same twice may yet give its layers other numbers, which it draws.
+
+    Args:
+        model: A model.
+        slots: Hyper-parameters that are not part of the key. Defaults to none.
+
+    Raises:
+        UnknownError: It cannot be proved what an attribute does.
+    """
+    own = [layer for layer in _keras.layers_of(model) if not _is_known(type(layer).__module__)]
+    return tuple((type(layer).__name__, _of_users_layer(layer, slots)) for layer in own)
+
+
+def _of_users_layer(layer: keras.layers.Layer, slots: Sequence[tuple[Any, str]]) -> Any:
+    import keras
+
+    state = keras.layers.Layer, keras.Variable, keras.KerasTensor, keras.InputSpec, keras.random.SeedGenerator
+    without_effect = *state, keras.initializers.Initializer, keras.dtype_policies.DTypePolicy
+    parts = []
+    for name, value in sorted(vars(layer).items()):
+        if name in _keras.names_of_any_layer() or name in _OF_EVERY_LAYER:
+            continue
+        if any(owner is layer and slot == name for owner, slot in slots):
+            continue
+        if isinstance(value, keras.regularizers.Regularizer):
+            parts.append((name, _penalty_key(value, list(slots))))
+        elif value is not None and all(isinstance(one, without_effect) for one in keras.tree.flatten(value)):
+            parts.append((name, "state"))
+        else:
+            parts.append((name, fingerprint(_as_array(value))))
+    return tuple(parts)
 
 
 # Attributes of every layer that mean nothing here: names, seeds, methods that Keras wraps for the object.

@@ -68,6 +68,12 @@ class Recipe:
         """Whether something outside that the function uses has changed since, so that it would build another model."""
         return self._function is not None and _origin(*self._function) != self.origin
 
+    @property
+    def trusted_origin(self) -> Any:
+        """Key of the models that the function builds; None where they may differ by what they draw."""
+        blueprint = self.blueprint()
+        return None if blueprint is not None and blueprint.draws_elsewhere else self.origin
+
     def make(self) -> keras.Model:
         """Builds and compiles a model."""
         blueprint = self.blueprint()
@@ -215,7 +221,7 @@ class Network:
             return _Ready(reason, None, [])
         _keras.build(model, batch)
         # A model that was handed out may have been changed, and may differ from what its function builds.
-        origin = None if self._recipe is None or self._handed_out else self._recipe.origin
+        origin = None if self._recipe is None or self._handed_out else self._recipe.trusted_origin
         structure = structure_of(model, origin)
         key = (structure.key, form)
         program = _PROGRAMS.find(key)
