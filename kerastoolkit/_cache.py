@@ -55,8 +55,10 @@ class Cache(Generic[Key, Value]):
         """Keeps a value, unless another thread was first.
 
         Returns:
-            The value that is kept for the key: the first one.
+            The value that is kept for the key, the first one; the given one if it is too large to be kept.
         """
+        if self._size_of(value) > self.max_size:
+            return value
         n_evicted = 0
         with self._lock:
             value = self._values.setdefault(key, value)

@@ -21,10 +21,8 @@ import re
 import sqlite3
 import stat
 import sys
-import threading
 import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, overload
 
 import numpy as np
 
+from kerastoolkit._cache import Cache
 from kerastoolkit._copies import copied
 from kerastoolkit._hdf5 import check_plain, longest_text
 from kerastoolkit._sqlite import application_of, connect, has_table
@@ -546,30 +545,8 @@ def _content_of(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-class _Recent:
-    """Features of whole arrays that were asked for last, in memory: the folds of a search come again and again."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most, self._kept, self._lock = most_bytes, OrderedDict[Any, Any](), threading.Lock()
-
-    def find(self, key: Any) -> Any:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def keep(self, key: Any, features: Any) -> None:
-        with self._lock:
-            self._kept[key] = features
-            while sum(part.nbytes for part in self._kept.values()) > self._most:
-                self._kept.popitem(last=False)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-
-
-_RECENT = _Recent(256 * 2**20)
+# Features of whole arrays that were asked for last, in memory: the folds of a search come again and again.
+_RECENT: Cache[Any, Any] = Cache(256 * 2**20, size_of=lambda features: int(features.nbytes))
 
 
 class FeatureCache:

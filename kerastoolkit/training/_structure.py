@@ -86,32 +86,42 @@ def fingerprint(value: Any) -> Any:
     Raises:
         UnknownError: What the value does may depend on something that cannot be seen.
     """
+    return _key_of(value, ())
+
+
+# Functions and classes that a key is being made of, the outermost first.
+_Seen = tuple[Any, ...]
+
+
+def _key_of(value: Any, seen: _Seen) -> Any:
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return type(value).__name__, value
     if isinstance(value, float):
         return "float", value.hex()
     if isinstance(value, np.generic):
-        return fingerprint(value.item())
+        return _key_of(value.item(), seen)
     if isinstance(value, (list, tuple)):
-        return type(value).__name__, tuple(map(fingerprint, value))
+        return type(value).__name__, tuple(_key_of(item, seen) for item in value)
     if isinstance(value, (set, frozenset)):
-        return "set", frozenset(map(fingerprint, value))
+        return "set", frozenset(_key_of(item, seen) for item in value)
     if isinstance(value, Mapping):
-        return "dict", tuple((fingerprint(key), fingerprint(item)) for key, item in value.items())
+        return "dict", tuple((_key_of(key, seen), _key_of(item, seen)) for key, item in value.items())
     if isinstance(value, np.dtype):
         return "dtype", str(value)
     if isinstance(value, np.ndarray):
-        if value.dtype == object or value.size > _MAX_ELEMENTS:
-            return "array", tuple(map(fingerprint, value.tolist())) if value.size <= _MAX_ELEMENTS else _refuse(value)
+        if value.size > _MAX_ELEMENTS:
+            _refuse(value)
+        if value.dtype == object:
+            return "array", tuple(_key_of(item, seen) for item in value.tolist())
         return "array", value.dtype.str, value.shape, value.tobytes()
     if type(value).__name__ == "DynamicBackend" and _is_known(type(value).__module__):
         return "backend", _keras.backend_of(value)  # of preprocessing layers
     if isinstance(value, functools.partial):
-        return "partial", fingerprint(value.func), fingerprint(value.args), fingerprint(value.keywords)
+        return "partial", _key_of(value.func, seen), _key_of(value.args, seen), _key_of(value.keywords, seen)
     if isinstance(value, types.FunctionType):
-        return _of_function(value, ())
+        return _of_function(value, seen)
     if inspect.isclass(value):
-        return _of_class(value, ())
+        return _of_class(value, seen)
     if isinstance(value, types.BuiltinFunctionType):
         return value if _is_known(getattr(value, "__module__", "") or "") else _refuse(value)
     if _is_known(type(value).__module__) and hasattr(value, "get_config"):
@@ -179,10 +189,6 @@ def _of_config(config: Any) -> Any:
     return fingerprint(config)
 
 
-# Functions and classes that a key is being made of, the outermost first.
-_Seen = tuple[Any, ...]
-
-
 def _of_function(function: types.FunctionType, seen: _Seen) -> Any:
     """A function, and the values of everything outside that its code names."""
     # Not `__module__`, which `functools.wraps` takes from another function.
@@ -203,8 +209,8 @@ def _of_function(function: types.FunctionType, seen: _Seen) -> Any:
         "function",
         function.__code__,
         tuple((name, _of_outside(function, name, value, seen)) for name, value in sorted(outside.items())),
-        fingerprint(function.__defaults__),
-        fingerprint(function.__kwdefaults__),
+        _key_of(function.__defaults__, seen),
+        _key_of(function.__kwdefaults__, seen),
     )
 
 
@@ -220,7 +226,7 @@ def _of_outside(function: types.FunctionType, name: str, value: Any, seen: _Seen
     if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
         raise UnknownError(f"`{function.__name__}` uses {name!r}, which it may change")
     try:
-        return fingerprint(value)
+        return _key_of(value, seen)
     except UnknownError:
         raise UnknownError(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
 
@@ -267,7 +273,7 @@ def _of_member(kind: type, name: str, member: Any, seen: _Seen) -> Any:
     if isinstance(member, (list, dict, set, bytearray, np.ndarray)):
         raise UnknownError(f"`{kind.__name__}` has {name!r}, which it may change")
     try:
-        return fingerprint(member)
+        return _key_of(member, seen)
     except UnknownError:
         raise UnknownError(f"`{kind.__name__}` has {name!r}, and it is not known what that depends on") from None
 
@@ -443,8 +449,8 @@ def _of_users_layer(layer: keras.layers.Layer, slots: Sequence[tuple[Any, str]])
     without_effect = *state, keras.initializers.Initializer, keras.dtype_policies.DTypePolicy
     parts = []
     for name, value in sorted(vars(layer).items()):
-        if name in _keras.names_of_any_layer() or name in _OF_EVERY_LAYER:
-            continue
+        if name in _keras.names_of_any_layer() or name in _OF_EVERY_LAYER or name.startswith("_self_"):
+            continue  # the last are TensorFlow's
         if any(owner is layer and slot == name for owner, slot in slots):
             continue
         if isinstance(value, keras.regularizers.Regularizer):

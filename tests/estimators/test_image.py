@@ -63,7 +63,7 @@ def weights(scratch: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) 
 
 def n_run() -> int:
     """Pictures that went through backbones since the test began."""
-    return sum(extractor.n_run for extractor in _EXTRACTORS._kept.values())
+    return sum(extractor.n_run for _, extractor in _EXTRACTORS._kept.items())
 
 
 # -- frozen features ------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from kerastoolkit.training import Fit, Trained, _drawing, _program, _state, _thr
 from kerastoolkit.training import network as network_module
 from kerastoolkit.training._backends.base import TRACING_LOCK
 from kerastoolkit.training._backends.jax import _CompiledByJax
+from kerastoolkit.training._backends.tensorflow import TensorFlowBackend
 from kerastoolkit.training._costs import Costs
 from kerastoolkit.training._program import Forward, Program
 from kerastoolkit.training._run import Run
@@ -1306,6 +1307,80 @@ def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
     sound = fit_many([make(number, wrong=-1) for number in range(3)])
     assert {one.how for one in sound} == {"fused"}  # what failed for these data is not given up for others
     assert_equal([(trained[0], sound[0]), (trained[2], sound[2])], X)
+
+
+def out_of_memory() -> Exception:
+    """What the backend raises when there is not enough memory."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")  # type: ignore[no-any-return]
+    if keras.config.backend() == "jax":
+        import jax
+
+        error: Exception = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return error
+    import torch
+
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_where_memory_is_short_fewer_are_trained_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, most = Program._compiled, [2]
+
+    def for_a_few(self: Program, *arguments: Any) -> Any:
+        steps = compiled(self, *arguments)
+
+        def run(state: Any, *others: Any) -> Any:
+            if state.trainable[0].ndim == 3 and len(state.trainable[0]) > most[0]:
+                raise out_of_memory()
+            return steps(state, *others)
+
+        return run
+
+    def make(number: int) -> Fit:
+        return Fit(network(lambda: [layers.Dense(9)], rate=0.01 * (number + 1)), *table(), epochs=2, seed=number)
+
+    monkeypatch.setattr(Program, "_compiled", for_a_few)
+    pairs = three_ways(make, n=4)
+    assert {ours.n_together for ours, _ in pairs} == {2}
+    assert_equal(pairs, table()[0])
+    most[0] = 9  # what memory was too short for is tried again when there is more
+    assert {ours.n_together for ours in fit_many([make(number) for number in range(4)])} == {4}
+
+
+def test_memory_too_short_for_one_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_at_all(*arguments: Any) -> Any:
+        raise out_of_memory()
+
+    monkeypatch.setattr(Program, "_compiled", lambda self, *arguments: none_at_all)
+    pairs = three_ways(lambda number: Fit(network(lambda: [layers.Dense(10)]), *table(), seed=0), n=1, together=False)
+    assert pairs[0][0].how == "Model.fit"
+    assert (pairs[0][0].reason or "").startswith("there was not enough memory for a program of it")
+    assert_equal(pairs, table()[0])
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_xla_has_no_memory_for_is_tried_again(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    by_xla_of, short = TensorFlowBackend.by_xla, [True]
+
+    def compiled(self: Any, *arguments: Any, **options: Any) -> Any:
+        run = by_xla_of(self, *arguments, **options)
+
+        def or_not(*given: Any) -> Any:
+            if short.pop() if short else False:
+                raise out_of_memory()
+            return run(*given)  # type: ignore[misc]
+
+        return or_not
+
+    monkeypatch.setattr(TensorFlowBackend, "by_xla", compiled)
+
+    def make(number: int) -> Fit:
+        return Fit(network(lambda: [layers.Dense(12)]), *table(), epochs=4, seed=number)
+
+    assert_equal(three_ways(make), table()[0])
+    assert by_xla == [False, True, True]
 
 
 # -- what is fused, what not ----------------------------------------------------------------------------------------
