@@ -33,7 +33,8 @@ class Blueprint:
 
     Attributes:
         compiles: Whether the function compiles its models; None before the first build.
-        verified: Whether what is known has predicted a build that it was not learnt from.
+        verified: Whether what is known has predicted a build with other draws than those that it was learnt from.
+        is_all_weights: Whether its models differ in nothing but weights: no layer of the user's holds anything else.
         draws_elsewhere: Whether a build drew from other generators than Python's, from which Keras takes its seeds.
     """
 
@@ -41,7 +42,10 @@ class Blueprint:
         self.compiles: bool | None = None
         self.verified = self.draws_elsewhere = False
         self._plan: list[Callable[[Any], Any]] | None = None
+        self.is_all_weights = False
         self._attributes: Any = None
+        self._draws: list[int] = []
+        self._repeats = False  # whether another build with the same draws gave the same
         self._compiled: _Drawing | None = None
         self._n_draws = self._n_drawn = 0
 
@@ -55,13 +59,24 @@ class Blueprint:
         if draws is None or not getattr(model, "built", False):
             return model
         attributes = _attributes(model)
+        self.is_all_weights = attributes == ()
         if self._plan is None:
             self._n_draws = len(draws)
-            self._plan, self._attributes = _plan(model, draws), attributes
+            self._plan, self._attributes, self._draws = _plan(model, draws), attributes, draws
         elif not self.verified:
             alike = len(draws) == self._n_draws and attributes is not None and attributes == self._attributes
-            self.verified = alike and _equal([maker(draws) for maker in self._plan], model)
+            alike = alike and _equal([maker(draws) for maker in self._plan], model)
+            if draws and draws == self._draws:  # of other draws this says nothing
+                self._repeats = alike
+            else:
+                self.verified = alike
         return model
+
+    def predicts(self, seed: int | None) -> bool:
+        """Whether it is known what a build would give with Python's generator at this seed, or where it is for None."""
+        if self.verified:
+            return True
+        return seed is not None and self.is_all_weights and self._repeats and self.draws(seed) == self._draws
 
     def draws(self, seed: int | None) -> list[int]:
         """What a build with Python's generator at this seed would draw from it."""

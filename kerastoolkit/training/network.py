@@ -169,15 +169,17 @@ class Network:
         blueprint = recipe.blueprint()
         self._key, self._optimizer = recipe.key()
         example = _EXAMPLES.find(self._key) if self._key is not None else None
-        if blueprint is not None and blueprint.verified and example is not None:
+        if blueprint is not None and example is not None and blueprint.predicts(seed):
             self._example = example
             self._state = PendingState(blueprint, blueprint.draws(seed), [])
             return
         with isolated(seed):
             model = recipe.make()
         self._key, self._optimizer = recipe.key()
-        alike = example is None or (blueprint is not None and blueprint.verified)
-        if self._key is None or not model.built or not alike:
+        alike = example is None or (blueprint is not None and blueprint.predicts(seed))
+        # Where more than weights may depend on draws, only this very model is sure to be what was drawn.
+        can_be_rebuilt = blueprint is not None and (blueprint.verified or blueprint.is_all_weights)
+        if self._key is None or not model.built or not alike or not can_be_rebuilt:
             self._model = model
             return
         self._example = _EXAMPLES.keep(self._key, model)

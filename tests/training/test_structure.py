@@ -365,45 +365,47 @@ def with_layer(input_shape: Any, kind: Any = Scale, **options: Any) -> keras.Mod
     return keras.Sequential([keras.Input(input_shape), layers.Dense(5, "tanh"), kind(**options), layers.Dense(1)])
 
 
-def trained_with(monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> tuple[Any, Any]:
-    """Scores of a search over learning rates, and how many of its fits were trained together."""
-    model = KerasRegressor(with_layer, **{**SMALL, **parameters})
-    search = GridSearchCV(model, {"optimizer__learning_rate": [0.003, 0.01, 0.03]}, cv=2, refit=False)
+RATES = {"optimizer__learning_rate": [0.003, 0.01, 0.03]}
+
+
+def trained_with(grid: Any = RATES, **parameters: Any) -> tuple[Any, Any]:
+    """Scores of a search, and how many of its fits were trained together with each."""
+    search = GridSearchCV(KerasRegressor(with_layer, **{**SMALL, **parameters}), grid, cv=2, refit=False)
     search.fit(X, Y[:, 0])
     return search.cv_results_["mean_test_score"], [one.n_together for one in search.report_.trained]
 
 
-def one_by_one(**parameters: Any) -> Any:
+def one_by_one(grid: Any = RATES, **parameters: Any) -> Any:
     from sklearn.model_selection import GridSearchCV as OfScikitLearn
 
     looks = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: None)  # left to Model.fit
     model = KerasRegressor(with_layer, callbacks=[looks], **{**SMALL, **parameters})
-    search = OfScikitLearn(model, {"optimizer__learning_rate": [0.003, 0.01, 0.03]}, cv=2, refit=False)
-    return search.fit(X, Y[:, 0]).cv_results_["mean_test_score"]
+    return OfScikitLearn(model, grid, cv=2, refit=False).fit(X, Y[:, 0]).cv_results_["mean_test_score"]
 
 
-def test_a_layer_of_the_users_is_trained_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores, together = trained_with(monkeypatch)
+def test_a_layer_of_the_users_is_trained_with_others() -> None:
+    scores, together = trained_with()
     assert together == [6] * 6
     assert_allclose(scores, one_by_one(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [Draws, DrawsFromNumpy])
-def test_layers_that_draw_their_numbers_are_trained_as_themselves(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
-    scores, together = trained_with(monkeypatch, kind=kind)
+def test_layers_that_draw_their_numbers_are_trained_as_themselves(kind: Any) -> None:
+    grid = {"random_state": [0, 1, 2]}
+    scores, together = trained_with(grid, kind=kind)
     assert together == [1] * 6
-    assert_allclose(scores, one_by_one(kind=kind), rtol=1e-4)
+    assert_allclose(scores, one_by_one(grid, kind=kind), rtol=1e-4)
 
 
 def test_a_change_of_a_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, _ = trained_with(monkeypatch)
+    before, _ = trained_with()
     monkeypatch.setattr(Scale, "exponent", 2.0)
-    changed, together = trained_with(monkeypatch)
+    changed, together = trained_with()
     assert together == [6] * 6
     assert_allclose(changed, one_by_one(), rtol=1e-4)
     assert not np.allclose(before, changed)
     monkeypatch.setattr(Scale, "power", staticmethod(lambda x, exponent: x))
-    changed_again, _ = trained_with(monkeypatch)
+    changed_again, _ = trained_with()
     assert_allclose(changed_again, one_by_one(), rtol=1e-4)
     assert not np.allclose(changed, changed_again)
 
