@@ -2,8 +2,8 @@
 
 A name that begins with an underscore, or stands in a module under `keras.src`, may go with the next release, or come to
 mean something else. Whatever of that is used is reached through here. A Keras of another version than those that were
-tried is looked at once, before it trains; if it lacks something, or trains a small model otherwise than the programs
-here do, then it trains every model itself, one by one, and one warning says so.
+tried is checked once, before it trains; if it lacks something, or trains a small model differently from the programs
+here, then it trains every model itself, one by one, and one warning says so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
 
 _checked: set[str] = set()  # backends
-_incompatibilities: dict[str, str | None] = {}  # by backend; None from when a look begins
+_incompatibilities: dict[str, str | None] = {}  # by backend; None as soon as a check begins
 
 
 class NotPureError(Exception):
@@ -51,14 +51,14 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def is_settled() -> bool:
-    """Whether this Keras was tried or looked at."""
+    """Whether this Keras was tried or checked."""
     import keras
 
     return is_tried() or keras.config.backend() in _checked
 
 
 def is_trusted() -> bool:
-    """Whether this Keras was tried, or looked at and nothing found."""
+    """Whether this Keras was tried, or checked without finding anything."""
     return is_settled() and incompatibility() is None
 
 
@@ -73,12 +73,12 @@ def incompatibility() -> str | None:
 
 
 def check_compatibility(trains_otherwise: Callable[[], str | None]) -> None:
-    """Looks at a Keras that has not been tried, once for each backend; warns if it must train by itself.
+    """Checks a Keras that has not been tried, once for each backend; warns if it must train every model itself.
 
     One thread at a time may call it.
 
     Args:
-        trains_otherwise: Trains with it, and says what came out otherwise than it should; None if nothing did.
+        trains_otherwise: Trains with it, and says in words what came out differently; None if nothing did.
     """
     import keras
 
@@ -92,7 +92,7 @@ def check_compatibility(trains_otherwise: Callable[[], str | None]) -> None:
             found = _missing() or trains_otherwise()
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-    except BaseException:  # the user has no patience with it; next time, then
+    except BaseException:  # the user interrupted it; it is checked again the next time
         del _incompatibilities[backend]
         raise
     if found:
@@ -492,7 +492,7 @@ def pure_optimizer(model: keras.Model) -> Any:
     return pure
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def _pure(kind: type) -> type:
     """An optimizer class with the same rule of update, without what a backend adds for devices.
 

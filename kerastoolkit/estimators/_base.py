@@ -1307,7 +1307,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # a bound, since it keeps the classes
 def _declared_names(cls: Any) -> tuple[str, ...]:
     """Parameters of a constructor, and of its parents' as long as each passes `**kwargs` on."""
     names: dict[str, None] = {}
