@@ -65,7 +65,7 @@ class Chain:
             and len(x) * self.multiplications <= _MAX_TO_PREDICT
         )
 
-    def output(self, weights: Sequence[Any], x: Any) -> Any:
+    def output(self, weights: Sequence[Array], x: Array) -> Array:
         """Output for rows that it takes, shape `(n, units)`."""
         with np.errstate(all="ignore"):
             h = np.ascontiguousarray(x).reshape(-1, _ROWS_AT_ONCE, self.n_inputs)
@@ -131,7 +131,7 @@ def _in_a_row(model: keras.Model) -> list[Any] | None:
     return layers if model.output is tensor else None
 
 
-def _is_plain_dense(layer: Any) -> bool:
+def _is_plain_dense(layer: keras.layers.Layer) -> bool:
     import keras
 
     return (
@@ -148,11 +148,11 @@ def _is_plain_dense(layer: Any) -> bool:
 class _Activation(NamedTuple):
     """An activation, in place, and how a gradient goes back through it, from its output, in place."""
 
-    forward: Callable[[Any], Any]
-    backward: Callable[[Any, Any], Any]
+    forward: Callable[[Array], object]
+    backward: Callable[[Array, Array], object]
 
 
-def _over_units(function: Any, values: Any) -> Any:
+def _over_units(function: np.ufunc, values: Array) -> Any:
     """A reduction over the last axis, which stays; numpy's own takes many times as long where that is short."""
     if values.shape[-1] > _FEW_UNITS:
         return function.reduce(values, axis=-1, keepdims=True)
@@ -160,29 +160,29 @@ def _over_units(function: Any, values: Any) -> Any:
     return functools.reduce(function, parts)
 
 
-def _mean(values: Any) -> Any:
+def _mean(values: Array) -> Any:
     return _over_units(np.add, values)[..., 0] / np.float32(values.shape[-1])
 
 
-def _softmax(z: Any) -> Any:
+def _softmax(z: Array) -> None:
     z -= _over_units(np.maximum, z)
     np.exp(z, out=z)
     z /= _over_units(np.add, z)
 
 
-def _sigmoid(z: Any) -> Any:
+def _sigmoid(z: Array) -> None:
     np.negative(z, out=z)
     np.exp(z, out=z)
     z += 1
     np.reciprocal(z, out=z)
 
 
-def _back_sigmoid(gradient: Any, output: Any) -> Any:
+def _back_sigmoid(gradient: Array, output: Array) -> None:
     gradient *= output
     gradient *= 1 - output
 
 
-def _back_tanh(gradient: Any, output: Any) -> Any:
+def _back_tanh(gradient: Array, output: Array) -> None:
     gradient *= 1 - np.square(output)
 
 
@@ -214,14 +214,14 @@ class _Loss(NamedTuple):
 
     activations: tuple[str, ...]
     through: bool
-    compute: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+    compute: Callable[[Array, Array, Any], tuple[Array, Array, Array]]
 
 
-def _smoothed(y: Any, smoothing: Any, n_classes: int) -> Any:
+def _smoothed(y: Array, smoothing: Array | float, n_classes: int) -> Any:
     return y * _single(1.0 - smoothing) + _single(smoothing / n_classes) if np.any(smoothing) else y
 
 
-def _binary_crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _binary_crossentropy(z: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     y = _smoothed(y, smoothing, 2)
     output = z.copy()
     _sigmoid(output)
@@ -229,7 +229,7 @@ def _binary_crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]
     return _mean(loss), (output - y) / np.float32(z.shape[-1]), output
 
 
-def _crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _crossentropy(z: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     y = _smoothed(y, smoothing, z.shape[-1])
     z = z - _over_units(np.maximum, z)
     output = np.exp(z)
@@ -240,12 +240,12 @@ def _crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
     return -_over_units(np.add, z)[..., 0], output - y, output
 
 
-def _squared_error(output: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _squared_error(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     difference = output - y
     return _mean(np.square(difference)), difference * np.float32(2 / y.shape[-1]), output
 
 
-def _absolute_error(output: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _absolute_error(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     difference = output - y
     return _mean(np.abs(difference)), np.sign(difference) / np.float32(y.shape[-1]), output
 
@@ -303,17 +303,17 @@ class _Metric(NamedTuple):
     """A metric: the number of its variables, how a batch is counted in them, in place, and what they say."""
 
     n_variables: int
-    add: Callable[[Sequence[Any], Any, Any], None]
-    result: Callable[[Sequence[Any]], Any]
+    add: Callable[[Sequence[Array], Array, Array], None]
+    result: Callable[[Sequence[Array]], Array]
 
 
-def _ratio(variables: Sequence[Any]) -> Any:
+def _ratio(variables: Sequence[Array]) -> Any:
     total, count = variables
     return np.divide(total, count, out=np.zeros_like(total), where=count != 0)
 
 
-def _mean_of(function: Callable[[Any, Any], Any]) -> _Metric:
-    def count(variables: Sequence[Any], y: Any, output: Any) -> None:
+def _mean_of(function: Callable[[Array, Array], Array]) -> _Metric:
+    def count(variables: Sequence[Array], y: Array, output: Array) -> None:
         values = function(y, output)
         total, rows = variables
         total += values.sum(axis=-1, dtype="float32")
@@ -322,12 +322,12 @@ def _mean_of(function: Callable[[Any, Any], Any]) -> _Metric:
     return _Metric(2, count, _ratio)
 
 
-def _largest(output: Any) -> Any:
+def _largest(output: Array) -> Any:
     # Of two, `argmax` takes the first where they are equal, and many times as long as to compare them.
     return output[..., 1] > output[..., 0] if output.shape[-1] == 2 else output.argmax(axis=-1)
 
 
-def _count_r2(variables: Sequence[Any], y: Any, output: Any) -> None:
+def _count_r2(variables: Sequence[Array], y: Array, output: Array) -> None:
     n_samples, squares, total, residual, count = variables
     total += y.sum(axis=1)
     squares += (y * y).sum(axis=1)
@@ -336,13 +336,13 @@ def _count_r2(variables: Sequence[Any], y: Any, output: Any) -> None:
     n_samples += y.shape[1] * y.shape[2]
 
 
-def _r2(variables: Sequence[Any]) -> Any:
+def _r2(variables: Sequence[Array]) -> Any:
     _, squares, total, residual, count = variables
     scores = 1 - residual / (squares - total * (total / count))
     return np.where(np.isinf(scores), np.float32(0), scores).mean(axis=-1)
 
 
-def _metric_of(metric: Any) -> _Metric | None:
+def _metric_of(metric: keras.metrics.Metric) -> _Metric | None:
     """A metric of Keras, written out; None if it is not."""
     import keras
 
@@ -368,13 +368,15 @@ def _metric_of(metric: Any) -> _Metric | None:
 _Number = Callable[[str], Any]  # of an optimizer, in double precision: one, or one for each model, `(models, 1)`
 
 
-def _decay(w: Any, rate: Any, number: _Number, spare: Any) -> None:
+def _decay(w: Array, rate: Array, number: _Number, spare: Array) -> None:
     np.multiply(w, _single(number("weight_decay")), out=spare)
     spare *= rate
     w -= spare
 
 
-def _sgd(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, spare: Any, nesterov: bool) -> None:
+def _sgd(
+    w: Array, g: Array, state: Mapping[str, Array], rate: Array, number: _Number, spare: Array, nesterov: bool
+) -> None:
     g *= rate
     if "_momentum" not in state:
         w -= g
@@ -390,7 +392,9 @@ def _sgd(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, s
         w += velocity
 
 
-def _adam(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, spare: Any, step: Any) -> None:
+def _adam(
+    w: Array, g: Array, state: Mapping[str, Array], rate: Array, number: _Number, spare: Array, step: Array | np.float64
+) -> None:
     m, v = state["_momentum"], state["_velocity"]
     beta_1, beta_2 = number("beta_1"), number("beta_2")
     # A power as plain Keras has it, which is that in double precision, rounded: `1 - power` is small at first.
@@ -410,7 +414,7 @@ def _adam(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, 
     w -= spare
 
 
-def _rmsprop(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, spare: Any) -> None:
+def _rmsprop(w: Array, g: Array, state: Mapping[str, Array], rate: Array, number: _Number, spare: Array) -> None:
     velocity, rho = state["_velocity"], number("rho")
     np.square(g, out=spare)
     spare *= _single(1 - rho)
@@ -483,7 +487,7 @@ class Steps:
         penalties = [(place, variable.regularizer) for place, variable in enumerate(model.trainable_variables)]
         self._penalties = [(place, penalty) for place, penalty in penalties if penalty is not None]
 
-    def takes(self, x: Any, y: Any, weights: Any) -> bool:
+    def takes(self, x: Any, y: Array, weights: Any) -> bool:
         """Whether these data can be trained on, without a word that Keras would say to them."""
         units = self._chain.n_outputs
         if not all(isinstance(part, np.ndarray) for part in (x, y)) or x.ndim != 2 or x.dtype != "float32":
@@ -552,7 +556,7 @@ class Steps:
             results = self._results(metrics)
         return run.weights, [state[name] for name in self._names], metrics, results
 
-    def _results(self, variables: list[Any]) -> dict[str, Any]:
+    def _results(self, variables: list[Array]) -> dict[str, Any]:
         values, first = [_ratio(variables[:2])], 2
         for metric in self._counted:
             values.append(metric.result(variables[first : first + metric.n_variables]))
@@ -583,7 +587,7 @@ class _Run:
         self._ones = [part[..., -1] if has else None for part, has in zip(self._inputs, have_bias, strict=True)]
         self._output = np.empty((n_models, size, steps._chain.n_outputs), "float32")
 
-    def _views(self, vectors: Any) -> list[Any]:
+    def _views(self, vectors: Array) -> list[Array]:
         """The parts of `(models, weights)` vectors that belong to each variable."""
         steps = self._steps
         begins = [0, *steps._ends]
@@ -592,7 +596,7 @@ class _Run:
             for begin, end, shape in zip(begins, steps._ends, steps._shapes, strict=False)
         ]
 
-    def _with_biases(self, vectors: Any) -> list[Any]:
+    def _with_biases(self, vectors: Array) -> list[Array]:
         """Those that belong to each layer."""
         steps = self._steps
         begins, kernels = [0, *steps._ends], []
@@ -602,12 +606,12 @@ class _Run:
             kernels.append(part.reshape(len(vectors), -1, steps._shapes[layer.kernel][1]))
         return kernels
 
-    def number(self, owner: Any, name: str) -> Any:
+    def number(self, owner: Any, name: str) -> Array | float:
         """A number of the optimizer or of a penalty, in double precision."""
         given = self._traced.get((id(owner), name))
         return float(getattr(owner, name)) if given is None else given
 
-    def forward(self, x: Any, rows: Any) -> None:
+    def forward(self, x: Array, rows: Array) -> None:
         np.take(x, rows, axis=0, out=self._gathered, mode="clip")
         self._inputs[0][..., : self._gathered.shape[-1]] = self._gathered
         steps = self._steps
@@ -625,7 +629,7 @@ class _Run:
             if ones is not None and layer.activation not in ("linear", "relu"):
                 ones[...] = 1
 
-    def count(self, y: Any, weights: Any, variables: list[Any]) -> None:
+    def count(self, y: Array, weights: Array | None, variables: list[Array]) -> None:
         """Computes the loss and its gradient, and counts loss and metrics."""
         steps, last, output = self._steps, self._steps._chain.layers[-1].activation, self._output
         smoothing = self._traced.get((id(steps._given_loss), "label_smoothing"))
@@ -715,7 +719,7 @@ _OPTIONS_OF_OPTIMIZERS = (
 )  # fmt: skip
 
 
-def _rule_of(optimizer: Any) -> list[str] | None:
+def _rule_of(optimizer: keras.optimizers.Optimizer) -> list[str] | None:
     """Names of the variables that the rule of an optimizer works with, sorted; None if it is not written out."""
     import keras
 

@@ -267,7 +267,7 @@ def test_a_look_that_the_user_ends_is_begun_again(newer: None) -> None:
 def test_what_is_private_to_keras_is_used_in_one_module() -> None:
     root = Path(kerastoolkit.__file__).parent
     files = [path for path in root.rglob("*.py") if path.name != "_keras.py"]
-    trees = {path.name: ast.walk(ast.parse(path.read_text())) for path in files}
+    trees = {str(path.relative_to(root)): ast.walk(ast.parse(path.read_text())) for path in files}
     own = {"_fields", "_replace"}  # of Python; of TensorFlow and torch; of scikit-learn and scikeras
     own |= {"_add_conversion", "_buffers", "_pfor_converter_registry", "_rng", "_seed", "_tile_variant"}
     own |= {"_untile_variant", "_version"}
@@ -291,3 +291,18 @@ def test_what_is_private_to_keras_is_used_in_one_module() -> None:
                 elif node.attr.startswith("_") and not node.attr.startswith("__"):
                     used.setdefault(node.attr, set()).add(file)
     assert {name: files for name, files in used.items() if name not in own} == {}
+
+
+def test_what_is_private_to_tensorflow_is_used_in_one_module() -> None:
+    root = Path(kerastoolkit.__file__).parent
+    names = {"_add_conversion", "_pfor_converter_registry", "_rng", "_seed", "_tile_variant", "_untile_variant"}
+    found = set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            is_own = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self"
+            private = isinstance(node, ast.Attribute) and node.attr in names and not is_own
+            if private or any(module.startswith("tensorflow.python") for module in modules):
+                found.add(str(path.relative_to(root)))
+    assert found == {"training/_backends/tensorflow.py"}

@@ -397,6 +397,25 @@ def test_layers_that_draw_their_numbers_are_trained_as_themselves(kind: Any) -> 
     assert_allclose(scores, one_by_one(grid, kind=kind), rtol=1e-4)
 
 
+class Mixes(layers.Layer):
+    """One that keeps no initializer of the weights that it draws."""
+
+    def build(self, input_shape: Any) -> None:
+        self.mixing = self.add_weight(shape=(input_shape[-1], 3), initializer="random_normal", name="mixing")
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.matmul(inputs, self.mixing)
+
+
+def test_weights_of_which_it_is_not_known_how_they_are_drawn() -> None:
+    grid = {"random_state": [0, 1, 2]}  # two folds with the same draws tell nothing of others
+    scores, together = trained_with(grid, kind=Mixes)
+    assert together == [6] * 6
+    assert_allclose(scores, one_by_one(grid, kind=Mixes), rtol=1e-4)
+    assert len(set(scores)) == 3
+
+
 def test_a_change_of_a_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     before, _ = trained_with()
     monkeypatch.setattr(Scale, "exponent", 2.0)
