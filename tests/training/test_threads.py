@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from keras import layers
 from numpy.testing import assert_allclose
+from sklearn.model_selection import cross_val_score
 
-from kerastoolkit import _keras
+from kerastoolkit import KerasClassifier, _keras
+from kerastoolkit.search import fused as together
 from kerastoolkit.training import Fit, fit_many, fused, isolated
 from kerastoolkit.training._backends import tensorflow as our_tensorflow
 
@@ -200,3 +203,21 @@ def test_functions_of_keras_are_ours_in_one_thread_and_then_no_more(monkeypatch:
     assert_allclose(found["ours"], found["theirs"], rtol=1e-5)
     assert_allclose(found["ours"], 0.5 * np.abs(X).sum() + 0.25 * np.square(X).sum(), rtol=1e-5)
     assert (keras.regularizers.L1L2.__call__, core.scatter, core.cond) == before
+
+
+# -- what is Python's -----------------------------------------------------------------------------------------------
+
+
+def test_two_searches_at_once_leave_pythons_collector_as_it_was() -> None:
+    before = gc.get_freeze_count()
+
+    def search() -> list[float]:
+        model = KerasClassifier(hidden=(6,), epochs=1, random_state=0)
+        with together():
+            return [float(score) for score in cross_val_score(model, X, Y, cv=2)]
+
+    expected, found = search(), list[Any]()
+    for other in at_once(lambda: found.append(search()), search):
+        assert_allclose(other, expected)
+    assert_allclose(found[0], expected)
+    assert gc.get_freeze_count() == before
