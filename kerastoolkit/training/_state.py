@@ -25,7 +25,7 @@ MAX_STEPS_BY_XLA = 256
 class State(NamedTuple):
     """Everything that a step of training reads and writes: lists of tensors, in Keras' order of the variables.
 
-    Between trainings there are no metrics in it.
+    Between trainings it has no metrics.
     """
 
     trainable: list[Tensor]
@@ -43,14 +43,14 @@ class Rows(NamedTuple):
 
 
 def epochs_a_call(n_rows: int, size: int) -> int:
-    """Epochs of so many rows that a call by XLA trains at most."""
+    """Maximum number of epochs of so many rows in a call of XLA's."""
     return max(1, MAX_STEPS_BY_XLA // -(-n_rows // size))
 
 
 class EpochInputs(NamedTuple):
-    """Models of a stack that train for some epochs: what `Program.run` takes, with row indices for each epoch.
+    """Models of a stack that are trained for some epochs: as for `Program.run`, with row indices for each epoch.
 
-    Those are `permutations`, of shape `(models, epochs, rows)`.
+    The indices, `permutations`, have the shape `(models, epochs, rows)`.
     """
 
     state: State
