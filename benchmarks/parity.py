@@ -8,7 +8,7 @@ as a row. Two fits (other rates, rows and seeds) are trained by `fit_many`, and 
 with a generator that yields the rows in the same order. The table says how `fit_many` trained them, and the largest
 differences of predictions and of History, beside the largest number of their kind. Where they are larger than 1e-5,
 plain Keras trains again from weights changed by a millionth; what that alone changes stands in brackets. What draws
-random numbers outside of Keras' seeds hangs on how often Keras asks for data and calls the model: there plain Keras
+random numbers outside of Keras' seeds depends on how often Keras asks for data and calls the model: there plain Keras
 trains again on the same batches from a data set, after it has evaluated the model once and built its optimizer.
 
 Each table of each backend runs in a process of its own. Written to `benchmarks/results/parity.json` after each row,
@@ -49,33 +49,52 @@ LARGE = 1e-5  # a difference that is held against that of changed weights
 INTRODUCTION = """\
 # What is fused
 
-A model is fused with others when all of its `fit` is Keras' own (nearly every layer, loss, metric and optimizer, in any
-combination), its data are numpy arrays, and no callback looks at batches. Whatever you train,
-`explain(fit_many(fits))` says which of these became of it, and why:
+A model is trained together with others, as one program, when all of its `fit` is Keras' own (nearly every layer, loss,
+metric and optimizer, in any combination), its data are numpy arrays, and no callback looks at batches. Layers of your
+own in a build function are no obstacle, as long as it can be proved from their code what they do. For any fits,
+`explain(fit_many(fits))` says how each of them was trained, and why:
 
-- **fused**: the fits were trained together, as one program;
-- **alone**: each was trained by a program that all models of the structure share, so that only the first is traced;
-- **Model.fit**: Keras trained it.
+- **fused**: together with others, as one program;
+- **alone**: one by one, by a program that all models of the structure share, so that only the first is traced;
+- **Model.fit**: one by one, by Keras.
 
-On TensorFlow, small networks of nothing but dense layers are computed in numpy, for which nothing need be traced:
-layers `Dense` and `Activation` of relu, sigmoid, tanh or linear units, with a softmax at the end or not; mean squared
-and absolute errors and the crossentropies (binary, categorical, sparse); accuracies, these errors and R2 as metrics;
-SGD, Adam, AdamW and RMSprop without clipping, averages, schedules or variants; penalties L1 and L2; weights of rows.
-All else of them, and trainings of more than one or two seconds, is left to programs.
+On TensorFlow, small networks of nothing but dense layers are computed in numpy, for which nothing has to be traced:
+layers `Dense` and `Activation` with relu, sigmoid, tanh or linear units, with or without a softmax at the end; mean
+squared and absolute errors and the crossentropies (binary, categorical, sparse); accuracies, these errors and R2 as
+metrics; SGD, Adam, AdamW and RMSprop without clipping, averages, schedules or variants; L1 and L2 penalties; sample
+weights. Programs do everything else, and whatever they do faster by more than one or two seconds.
 
-All of this is for Keras 3.12 to 3.15. Another Keras is looked at before its first training, which takes some seconds:
-if it lacks something, or a small model does not end as its own `Model.fit` has it end, then it trains every model by
-itself, one by one, and a warning says so.
+All of this is for Keras 3.12 to 3.15. Any other version of Keras is tested before its first training, which takes some
+seconds: if it lacks something that is needed, or if a small model does not end up as with its own `Model.fit`, it
+trains every model itself, one by one, and a warning says so.
 
-The tables go through Keras one thing at a time: two fits of a small network that has it. The numbers say how far they
-ended from plain `Model.fit` with the same order of rows, as a part of the largest number: *predictions / History*.
-About 1e-7 is the last digit of single precision. Where a number is above 1e-5, another stands in brackets: what plain
-Keras itself makes of starting weights that are changed by a millionth. Where random numbers do not come from Keras'
-seeds, they hang on how often Keras calls the model and asks for data; there the brackets say what plain Keras makes of
-the same rows from another kind of data set, after it has evaluated the model once and built its optimizer. The
-reasons are below each table. An empty cell was not measured yet.
+The tables try the parts of Keras one at a time, with two fits of a small network that has the part. The numbers are the
+largest differences from plain `Model.fit` with the rows in the same order, relative to the largest number: *predictions
+/ History*. About 1e-7 is the last digit of single precision. A number above 1e-5 is followed by another in brackets:
+the difference in plain Keras after its initial weights were changed by a millionth. Where random numbers do not come
+from Keras' seeds, they depend on how often Keras calls the model and asks for data; there the number in brackets is the
+difference in plain Keras with the same rows in another kind of data set, after it has evaluated the model once and
+built its optimizer. The reasons are below each table. An empty cell has not been measured.
 
 Made by `python benchmarks/parity.py`, with Keras {keras}.
+"""
+
+LIMITS = """\
+## Known limits
+
+- When a program fails in the middle of a training, its fits begin again in another way, from the weights they had at
+  the beginning. Their callbacks then see `on_train_begin` and the first epochs twice: a callback may hold anything, so
+  that its state cannot be put back. Nearly all failures are in the first step.
+- A model with dropout that is pickled or saved and then trained further draws other masks than the same model that was
+  not saved: Keras' files hold weights, and not the states of its random generators.
+- A sparse matrix that would take more than 64 MiB as a dense one goes to `Model.fit` in batches, and Keras traces a
+  program for each fit.
+- A layer of your own is fused if it is made in a build function and if its class, the classes above it and what they
+  use can be read: no files, clocks, modules other than numpy, Keras and the backends, lists or dicts that may change,
+  or numbers that its constructor draws. Otherwise each fit has a program of its own. A layer that is part of a finished
+  `keras.Model`, which nobody knows the code of, is such a layer too.
+- Memory that runs out is no property of a model: half as many models are tried together, down to one, and then
+  `Model.fit`. It is not remembered for later fits.
 """
 
 
@@ -332,7 +351,7 @@ def optimizer_cases() -> dict[str, Any]:
 
 
 def optimizers_with(hidden: Callable[[], list[Any]], inputs: str) -> dict[str, Any]:
-    """Every optimizer on another network: what it does to a weight may hang on what the gradient is."""
+    """Every optimizer on another network: what it does to a weight may depend on what the gradient is."""
     names = classes(keras.optimizers, keras.optimizers.Optimizer)
     cases = {name: case for name, case in optimizer_cases().items() if name in names}
     return {
@@ -684,6 +703,7 @@ def write(path: Path, rows: Rows) -> None:
             parts.append("\n".join(f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)) + "\n")
         if left_out:
             parts.append(textwrap.fill(f"Not tried: {'; '.join(left_out)}.", 120) + "\n")
+    parts.append(LIMITS)
     path.write_text("\n".join(parts), encoding="utf-8")
 
 

@@ -57,15 +57,16 @@ class Clocks:
 
 def watch(clocks: Clocks) -> None:
     """Puts the clocks around the parts of a search."""
-    from kerastoolkit.training import _dense, _program, fused
+    from kerastoolkit.training import _dense, _program, fit, fused
+    from kerastoolkit.training._backends import tensorflow
     from kerastoolkit.training.network import Network
 
     Network.__init__ = clocks.around("weights: building models, drawing", Network.__init__)  # type: ignore[method-assign]
     Network.ready = clocks.around("finding the program", Network.ready)  # type: ignore[method-assign]
-    fused._train_turn = clocks.around("around the steps", fused._train_turn)
+    fit.train_group = clocks.around("around the steps", fit.train_group)
     fused.draw = clocks.around("weights: building models, drawing", fused.draw)
     _contestants.right = clocks.around("scoring", _contestants.right)
-    traced = _program._Traced
+    traced = tensorflow._TracedFunction
     traced.__init__ = clocks.around("tracing programs", traced.__init__)  # type: ignore[method-assign]
     run, by_xla, ran = traced.__call__, _program.Program._run_by_xla, set()
     parts = {1: "weights: building models, drawing", 3: "scoring", 5: "steps"}
@@ -79,8 +80,13 @@ def watch(clocks: Clocks) -> None:
     traced.__call__ = call  # type: ignore[method-assign]
     _dense.Steps.run = clocks.around("steps", _dense.Steps.run)  # type: ignore[method-assign]
     _program.Program._run_by_xla = clocks.around("steps", by_xla)  # type: ignore[method-assign]
-    epochs = _program.Program.run_epochs
-    _program.Program.run_epochs = clocks.around("steps", epochs)  # type: ignore[method-assign]
+    of_epochs = clocks.around("tracing programs", _program.Program.of_epochs)
+
+    def epochs(*arguments: Any, **options: Any) -> Any:
+        run = of_epochs(*arguments, **options)
+        return run and clocks.around("steps", run)
+
+    _program.Program.of_epochs = epochs  # type: ignore[method-assign]
 
 
 def multiply_adds(case: Case) -> float:

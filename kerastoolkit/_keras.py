@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # The versions whose inside was read and tried.
 FIRST_TRIED, LAST_TRIED = (3, 12), (3, 15)
 
-_looked_at: set[str] = set()  # backends
-_objections: dict[str, str | None] = {}  # by backend; None from when a look begins
+_checked: set[str] = set()  # backends
+_incompatibilities: dict[str, str | None] = {}  # by backend; None as soon as a check begins
 
 
 class NotPureError(Exception):
@@ -53,53 +53,53 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def is_settled() -> bool:
-    """Whether this Keras was tried or looked at."""
+    """Whether this Keras was tried or checked."""
     import keras
 
-    return is_tried() or keras.config.backend() in _looked_at
+    return is_tried() or keras.config.backend() in _checked
 
 
 def is_trusted() -> bool:
-    """Whether this Keras was tried, or looked at and nothing found."""
-    return is_settled() and objection() is None
+    """Whether this Keras was tried, or checked without finding anything."""
+    return is_settled() and incompatibility() is None
 
 
-def objection() -> str | None:
+def incompatibility() -> str | None:
     """Why this Keras must train by itself, in words; None if it need not."""
     import keras
 
     if is_tried():
         return None
     otherwise = f"Keras {keras.__version__} was not tried, and cannot be looked at now"
-    return _objections.get(keras.config.backend(), otherwise)
+    return _incompatibilities.get(keras.config.backend(), otherwise)
 
 
-def look(trains_otherwise: Callable[[], str | None]) -> None:
-    """Looks at a Keras that has not been tried, once for each backend; warns if it must train by itself.
+def check_compatibility(trains_otherwise: Callable[[], str | None]) -> None:
+    """Checks a Keras that has not been tried, once for each backend; warns if it must train every model itself.
 
     One thread at a time may call it.
 
     Args:
-        trains_otherwise: Trains with it, and says what came out otherwise than it should; None if nothing did.
+        trains_otherwise: Trains with it, and says in words what came out differently; None if nothing did.
     """
     import keras
 
     backend, version = keras.config.backend(), keras.__version__
-    if is_tried() or backend in _objections:  # looked at before, or this is the training by which it is looked at
+    if is_tried() or backend in _incompatibilities:  # checked before, or this is the check's own training
         return
-    _objections[backend] = None
+    _incompatibilities[backend] = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where the user has warnings raise, Keras' own would
             found = _missing() or trains_otherwise()
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-    except BaseException:  # the user has no patience with it; next time, then
-        del _objections[backend]
+    except BaseException:  # the user interrupted it; it is checked again the next time
+        del _incompatibilities[backend]
         raise
     if found:
-        _objections[backend] = f"Keras {version} is built otherwise inside ({found})"
-    _looked_at.add(backend)
+        _incompatibilities[backend] = f"Keras {version} is built otherwise inside ({found})"
+    _checked.add(backend)
     if found:
         first, last = (".".join(map(str, tried)) for tried in (FIRST_TRIED, LAST_TRIED))
         newer = _numbers(version) > LAST_TRIED
@@ -521,7 +521,7 @@ def pure_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     return pure
 
 
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def _pure(kind: type) -> type:
     """An optimizer class with the same rule of update, without what a backend adds for devices.
 
@@ -571,9 +571,16 @@ def _nadam_of_torch() -> type:
 # -- torch ---------------------------------------------------------------------------------------------------------
 
 
+_in_vmap = threading.local()
+_ONE_BLOCK_AT_A_TIME = threading.RLock()
+
+
 @contextlib.contextmanager
-def as_vmap_takes_it() -> Iterator[None]:
-    """Has Keras compute in a way that torch can take for several models at once; what it computes is the same."""
+def in_a_way_that_vmap_takes() -> Iterator[None]:
+    """A block in which Keras computes in a way that torch can vectorise; what it computes is the same.
+
+    Functions of Keras are replaced by others that do what they did in every thread but this one, and put back.
+    """
     import keras
     from keras.src.backend.torch import core, nn
 
@@ -584,15 +591,28 @@ def as_vmap_takes_it() -> Iterator[None]:
         (keras.regularizers.L1L2, "__call__", _penalty),
         (keras.optimizers.schedules.PiecewiseConstantDecay, "__call__", _piecewise),
     ]
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
-    for owner, name, function in replaced:
-        if hasattr(owner, name):
-            setattr(owner, name, function)
-    try:
-        yield
-    finally:
-        for owner, name, function in before:
-            setattr(owner, name, function)
+    with _ONE_BLOCK_AT_A_TIME:
+        before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced if hasattr(owner, name)]
+        for owner, name, function in replaced:
+            if hasattr(owner, name):
+                setattr(owner, name, _for_this_thread(function, getattr(owner, name)))
+        outside, _in_vmap.now = getattr(_in_vmap, "now", False), True
+        try:
+            yield
+        finally:
+            _in_vmap.now = outside
+            for owner, name, function in before:
+                setattr(owner, name, function)
+
+
+def _for_this_thread(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """One function in a block of `in_a_way_that_vmap_takes`, and another in all other threads."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        chosen = function if getattr(_in_vmap, "now", False) else otherwise
+        return chosen(*arguments, **keywords)
+
+    return call
 
 
 def _cond(cond: Callable[..., Any], condition: Any, true: Callable[[], Any], false: Callable[[], Any]) -> Any:

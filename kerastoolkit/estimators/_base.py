@@ -47,8 +47,8 @@ from kerastoolkit.exceptions import (
     ParameterError,
 )
 from kerastoolkit.training import Fit, isolated
-from kerastoolkit.training.fused import is_scored
-from kerastoolkit.training.fused import train as train_model
+from kerastoolkit.training.fit import is_scored
+from kerastoolkit.training.fit import train as train_model
 from kerastoolkit.training.network import Network, Recipe
 
 if TYPE_CHECKING:
@@ -1307,7 +1307,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 }
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # a bound, since it keeps the classes
 def _declared_names(cls: Any) -> tuple[str, ...]:
     """Parameters of a constructor, and of its parents' as long as each passes `**kwargs` on."""
     names: dict[str, None] = {}

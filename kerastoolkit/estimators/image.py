@@ -14,8 +14,6 @@ Either way `model_` is the whole: a Keras model from pictures as they are to the
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,6 +23,7 @@ from sklearn.base import clone
 from sklearn.utils import Tags
 
 from kerastoolkit import builders, transfer
+from kerastoolkit._cache import Cache
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data import images
 from kerastoolkit.estimators import _inputs, _parameters
@@ -460,7 +459,7 @@ class _Extractors:
     """The networks that were used last: all fits of a search share one."""
 
     def __init__(self, most: int = 2) -> None:
-        self._most, self._kept, self._lock = most, OrderedDict[Any, transfer.Extractor](), threading.RLock()
+        self._kept: Cache[Any, transfer.Extractor] = Cache(most)
 
     def find(self, arguments: Mapping[str, Any]) -> transfer.Extractor:
         import keras
@@ -469,13 +468,7 @@ class _Extractors:
         path = Path(weights) if weights not in (None, "imagenet") else None
         stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path is not None and path.exists() else None
         key = (*arguments.items(), stamp, keras.config.floatx(), keras.config.dtype_policy().name)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = transfer.Extractor(transfer.feature_extractor(**arguments))
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-            return self._kept[key]
+        return self._kept.find_or_make(key, lambda: transfer.Extractor(transfer.feature_extractor(**arguments)))
 
 
 _EXTRACTORS = _Extractors()

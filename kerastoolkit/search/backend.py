@@ -36,7 +36,7 @@ from kerastoolkit.search._rows import Needs, SharedRows, owner
 from kerastoolkit.search._tasks import is_fit
 from kerastoolkit.search.rungs import Ladder
 from kerastoolkit.training._memory import free_memory
-from kerastoolkit.training.fused import Fit, Trained, fit_many, gathering
+from kerastoolkit.training.fit import Fit, Trained, fit_many, gathering
 from kerastoolkit.training.seeds import Settings, is_inside, put_settings, settings
 
 __all__ = ["FusedBackend", "fused"]
@@ -472,13 +472,13 @@ class _Conductor:
         try:
             fit_many(
                 fits,
-                memory=self._memory,
-                watch=self._after_epoch,
-                at_most=self._at_most,
-                judge=None if self._ladder is None else self._ladder.judge,
+                max_memory=self._memory,
+                on_epoch_end=self._after_epoch,
+                max_together=self._at_most,
+                should_stop=None if self._ladder is None else self._ladder.judge,
                 finished=finished,
-                expected=self._n_trained + len(fits) + len(self._new),
-                meanwhile=self._prepare_others,
+                n_expected=self._n_trained + len(fits) + len(self._new),
+                while_computing=self._prepare_others,
             )
         except Cancelled:
             pass

@@ -36,7 +36,7 @@ from kerastoolkit.search._description import Describer
 from kerastoolkit.search.journal import can_be_of_a_result
 from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
 from kerastoolkit.search.searches import _ADDED, _RUNGS, _WORKERS, _Together
-from kerastoolkit.training.fused import Fit
+from kerastoolkit.training.fit import Fit
 
 if TYPE_CHECKING:
     import optuna

@@ -14,7 +14,7 @@ import numpy as np
 
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import ParameterError
-from kerastoolkit.training.fused import Fit, Trained
+from kerastoolkit.training.fit import Fit, Trained
 
 __all__ = ["Rungs"]
 

@@ -1,9 +1,9 @@
-"""Small networks of dense layers in numpy: the steps of `Model.fit` written out, which need no program to be traced.
+"""Small networks of dense layers in numpy: the steps of `Model.fit` written out, for which no program is traced.
 
-To trace a program takes half a second, and each of its operations some microseconds more than one of numpy. A network
-of a few narrow layers is trained before that is over. Here stand the layers, losses, metrics and rules of update that
-such networks are mostly made of, computed as Keras computes them, in the same precision and order of operations; the
-tests hold each of them against `Model.fit`. `chain_of` and `steps_of` answer None for whatever is not among them.
+Tracing a program takes half a second, and each of its operations some microseconds longer than one of numpy. In that
+time a network of a few narrow layers is trained. Here are the layers, losses, metrics and optimizers that such networks
+mostly consist of, computed as Keras computes them, in the same precision and order of operations; the tests compare
+each of them with `Model.fit`. `chain_of` and `steps_of` return None where anything else is used.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit.training._state import Array
 
 if TYPE_CHECKING:
     import keras
 
 # Rows that are multiplied with the weights at a time when a network predicts. A product of another shape adds up in
-# another order, and the output for a row must not hang on the rows around it.
+# another order, and the output for a row must not depend on the other rows.
 _ROWS_AT_ONCE = 32
 
 # Multiplications of a prediction up to which numpy is quicker than to call a program.
-_MOST_TO_PREDICT = 10_000_000
+_MAX_TO_PREDICT = 10_000_000
 
 # Units up to which a loop over them is quicker than a reduction by numpy.
 _FEW_UNITS = 16
 
-# How many times as large as its variance the square of a target's mean may be. Keras adds up both in single precision
-# for R2; beyond this the order in which they are added up shows.
-_MOST_MEAN = 100.0
+# Largest ratio of the square of a target's mean to its variance. Keras sums both in single precision for R2; above this
+# ratio the order of summation shows.
+_MAX_MEAN = 100.0
 
-# A step takes so long by itself, in seconds, for each model of it, and for each multiplication forward; measured.
+# Time of a step in seconds, and for each of its models, and for each multiplication forward; measured.
 _A_STEP, _A_MODEL, _A_MULTIPLICATION = 100e-6, 3e-6, 2.2e-10
 
 
 class _Layer(NamedTuple):
-    """Places of its weights among all variables of the model, those that are trained first; no bias: None."""
+    """Places of its weights among all variables of the model, the trainable ones first; `bias` is None without one."""
 
     kernel: int
     bias: int | None
@@ -54,17 +55,17 @@ class Chain:
         self.multiplications = sum(int(np.prod(shapes[layer.kernel])) for layer in layers)
 
     def takes(self, x: Any) -> bool:
-        """Whether these rows can go in, and so few that numpy is quicker than a program."""
+        """Whether it can compute the output for these rows, so few that numpy is quicker than a program."""
         return (
             isinstance(x, np.ndarray)
             and x.dtype == "float32"
             and x.ndim == 2
             and x.shape[1] == self.n_inputs
             and len(x) % _ROWS_AT_ONCE == 0
-            and len(x) * self.multiplications <= _MOST_TO_PREDICT
+            and len(x) * self.multiplications <= _MAX_TO_PREDICT
         )
 
-    def output(self, weights: Sequence[Any], x: Any) -> Any:
+    def output(self, weights: Sequence[Array], x: Array) -> Array:
         """Output for rows that it takes, shape `(n, units)`."""
         with np.errstate(all="ignore"):
             h = np.ascontiguousarray(x).reshape(-1, _ROWS_AT_ONCE, self.n_inputs)
@@ -77,7 +78,7 @@ class Chain:
 
 
 def chain_of(model: keras.Model) -> Chain | None:
-    """The dense layers of a model that has nothing else; None if it has, or if this Keras is not known."""
+    """The dense layers of a model that has no others; None if it has, or if this Keras is not known."""
     import keras
 
     # Losses of probabilities are computed from what went into sigmoid and softmax on TensorFlow alone.
@@ -111,7 +112,7 @@ def chain_of(model: keras.Model) -> Chain | None:
 
 
 def _in_a_row(model: keras.Model) -> list[Any] | None:
-    """The layers of a model, each of which takes what the one before returns, without those that only take inputs."""
+    """The layers of a model, each of which takes the output of the one before, without its input layer."""
     import keras
 
     inputs = getattr(model, "inputs", None) or []
@@ -130,7 +131,7 @@ def _in_a_row(model: keras.Model) -> list[Any] | None:
     return layers if model.output is tensor else None
 
 
-def _is_plain_dense(layer: Any) -> bool:
+def _is_plain_dense(layer: keras.layers.Layer) -> bool:
     import keras
 
     return (
@@ -145,43 +146,43 @@ def _is_plain_dense(layer: Any) -> bool:
 
 
 class _Activation(NamedTuple):
-    """What it makes of an array, in place, and how the gradient goes back through it, from its output, in place."""
+    """An activation, in place, and how a gradient goes back through it, from its output, in place."""
 
-    forward: Callable[[Any], Any]
-    backward: Callable[[Any, Any], Any]
+    forward: Callable[[Array], object]
+    backward: Callable[[Array, Array], object]
 
 
-def _over_units(function: Any, values: Any) -> Any:
-    """A reduction over the last axis, which stays; over a short one numpy's own takes many times as long."""
+def _over_units(function: np.ufunc, values: Array) -> Any:
+    """A reduction over the last axis, which stays; numpy's own takes many times as long where that is short."""
     if values.shape[-1] > _FEW_UNITS:
         return function.reduce(values, axis=-1, keepdims=True)
     parts = (values[..., place : place + 1] for place in range(values.shape[-1]))
     return functools.reduce(function, parts)
 
 
-def _mean(values: Any) -> Any:
+def _mean(values: Array) -> Any:
     return _over_units(np.add, values)[..., 0] / np.float32(values.shape[-1])
 
 
-def _softmax(z: Any) -> Any:
+def _softmax(z: Array) -> None:
     z -= _over_units(np.maximum, z)
     np.exp(z, out=z)
     z /= _over_units(np.add, z)
 
 
-def _sigmoid(z: Any) -> Any:
+def _sigmoid(z: Array) -> None:
     np.negative(z, out=z)
     np.exp(z, out=z)
     z += 1
     np.reciprocal(z, out=z)
 
 
-def _back_sigmoid(gradient: Any, output: Any) -> Any:
+def _back_sigmoid(gradient: Array, output: Array) -> None:
     gradient *= output
     gradient *= 1 - output
 
 
-def _back_tanh(gradient: Any, output: Any) -> Any:
+def _back_tanh(gradient: Array, output: Array) -> None:
     gradient *= 1 - np.square(output)
 
 
@@ -191,7 +192,7 @@ _ACTIVATIONS = {
         lambda z: np.maximum(z, 0, out=z), lambda gradient, output: np.multiply(gradient, output > 0, out=gradient)
     ),
     "sigmoid": _Activation(_sigmoid, _back_sigmoid),
-    "softmax": _Activation(_softmax, lambda gradient, output: None),  # only where the loss goes back through it
+    "softmax": _Activation(_softmax, lambda gradient, output: None),  # only where the loss includes its gradient
     "tanh": _Activation(lambda z: np.tanh(z, out=z), _back_tanh),
 }
 _Kind = Literal["train", "test"]
@@ -213,14 +214,14 @@ class _Loss(NamedTuple):
 
     activations: tuple[str, ...]
     through: bool
-    compute: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+    compute: Callable[[Array, Array, Any], tuple[Array, Array, Array]]
 
 
-def _smoothed(y: Any, smoothing: Any, n_classes: int) -> Any:
+def _smoothed(y: Array, smoothing: Array | float, n_classes: int) -> Any:
     return y * _single(1.0 - smoothing) + _single(smoothing / n_classes) if np.any(smoothing) else y
 
 
-def _binary_crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _binary_crossentropy(z: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     y = _smoothed(y, smoothing, 2)
     output = z.copy()
     _sigmoid(output)
@@ -228,7 +229,7 @@ def _binary_crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]
     return _mean(loss), (output - y) / np.float32(z.shape[-1]), output
 
 
-def _crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _crossentropy(z: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     y = _smoothed(y, smoothing, z.shape[-1])
     z = z - _over_units(np.maximum, z)
     output = np.exp(z)
@@ -239,12 +240,12 @@ def _crossentropy(z: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
     return -_over_units(np.add, z)[..., 0], output - y, output
 
 
-def _squared_error(output: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _squared_error(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     difference = output - y
     return _mean(np.square(difference)), difference * np.float32(2 / y.shape[-1]), output
 
 
-def _absolute_error(output: Any, y: Any, smoothing: Any) -> tuple[Any, Any, Any]:
+def _absolute_error(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     difference = output - y
     return _mean(np.abs(difference)), np.sign(difference) / np.float32(y.shape[-1]), output
 
@@ -302,17 +303,17 @@ class _Metric(NamedTuple):
     """A metric: the number of its variables, how a batch is counted in them, in place, and what they say."""
 
     n_variables: int
-    add: Callable[[Sequence[Any], Any, Any], None]
-    result: Callable[[Sequence[Any]], Any]
+    add: Callable[[Sequence[Array], Array, Array], None]
+    result: Callable[[Sequence[Array]], Array]
 
 
-def _ratio(variables: Sequence[Any]) -> Any:
+def _ratio(variables: Sequence[Array]) -> Any:
     total, count = variables
     return np.divide(total, count, out=np.zeros_like(total), where=count != 0)
 
 
-def _mean_of(function: Callable[[Any, Any], Any]) -> _Metric:
-    def count(variables: Sequence[Any], y: Any, output: Any) -> None:
+def _mean_of(function: Callable[[Array, Array], Array]) -> _Metric:
+    def count(variables: Sequence[Array], y: Array, output: Array) -> None:
         values = function(y, output)
         total, rows = variables
         total += values.sum(axis=-1, dtype="float32")
@@ -321,12 +322,12 @@ def _mean_of(function: Callable[[Any, Any], Any]) -> _Metric:
     return _Metric(2, count, _ratio)
 
 
-def _largest(output: Any) -> Any:
+def _largest(output: Array) -> Any:
     # Of two, `argmax` takes the first where they are equal, and many times as long as to compare them.
     return output[..., 1] > output[..., 0] if output.shape[-1] == 2 else output.argmax(axis=-1)
 
 
-def _count_r2(variables: Sequence[Any], y: Any, output: Any) -> None:
+def _count_r2(variables: Sequence[Array], y: Array, output: Array) -> None:
     n_samples, squares, total, residual, count = variables
     total += y.sum(axis=1)
     squares += (y * y).sum(axis=1)
@@ -335,13 +336,13 @@ def _count_r2(variables: Sequence[Any], y: Any, output: Any) -> None:
     n_samples += y.shape[1] * y.shape[2]
 
 
-def _r2(variables: Sequence[Any]) -> Any:
+def _r2(variables: Sequence[Array]) -> Any:
     _, squares, total, residual, count = variables
     scores = 1 - residual / (squares - total * (total / count))
     return np.where(np.isinf(scores), np.float32(0), scores).mean(axis=-1)
 
 
-def _metric_of(metric: Any) -> _Metric | None:
+def _metric_of(metric: keras.metrics.Metric) -> _Metric | None:
     """A metric of Keras, written out; None if it is not."""
     import keras
 
@@ -367,13 +368,15 @@ def _metric_of(metric: Any) -> _Metric | None:
 _Number = Callable[[str], Any]  # of an optimizer, in double precision: one, or one for each model, `(models, 1)`
 
 
-def _decay(w: Any, rate: Any, number: _Number, spare: Any) -> None:
+def _decay(w: Array, rate: Array, number: _Number, spare: Array) -> None:
     np.multiply(w, _single(number("weight_decay")), out=spare)
     spare *= rate
     w -= spare
 
 
-def _sgd(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, spare: Any, nesterov: bool) -> None:
+def _sgd(
+    w: Array, g: Array, state: Mapping[str, Array], rate: Array, number: _Number, spare: Array, nesterov: bool
+) -> None:
     g *= rate
     if "_momentum" not in state:
         w -= g
@@ -389,7 +392,9 @@ def _sgd(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, s
         w += velocity
 
 
-def _adam(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, spare: Any, step: Any) -> None:
+def _adam(
+    w: Array, g: Array, state: Mapping[str, Array], rate: Array, number: _Number, spare: Array, step: Array | np.float64
+) -> None:
     m, v = state["_momentum"], state["_velocity"]
     beta_1, beta_2 = number("beta_1"), number("beta_2")
     # A power as plain Keras has it, which is that in double precision, rounded: `1 - power` is small at first.
@@ -409,7 +414,7 @@ def _adam(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, 
     w -= spare
 
 
-def _rmsprop(w: Any, g: Any, state: Mapping[str, Any], rate: Any, number: _Number, spare: Any) -> None:
+def _rmsprop(w: Array, g: Array, state: Mapping[str, Array], rate: Array, number: _Number, spare: Array) -> None:
     velocity, rho = state["_velocity"], number("rho")
     np.square(g, out=spare)
     spare *= _single(1 - rho)
@@ -482,7 +487,7 @@ class Steps:
         penalties = [(place, variable.regularizer) for place, variable in enumerate(model.trainable_variables)]
         self._penalties = [(place, penalty) for place, penalty in penalties if penalty is not None]
 
-    def takes(self, x: Any, y: Any, weights: Any) -> bool:
+    def takes(self, x: Any, y: Array, weights: Any) -> bool:
         """Whether these data can be trained on, without a word that Keras would say to them."""
         units = self._chain.n_outputs
         if not all(isinstance(part, np.ndarray) for part in (x, y)) or x.ndim != 2 or x.dtype != "float32":
@@ -495,24 +500,24 @@ class Steps:
             return bool(one and len(y) and whole and y.min() >= 0 and y.max() < units)
         if y.ndim == 1 and self._of_columns:
             return False
-        if self._of_r2 and len(y) and np.mean(y) ** 2 > _MOST_MEAN * np.var(y):
+        if self._of_r2 and len(y) and np.mean(y) ** 2 > _MAX_MEAN * np.var(y):
             return False
         return y.shape[1:] == (units,) or (y.ndim == 1 and units == 1)
 
     def seconds(self, n_models: int, batch_size: int) -> float:
-        """About what a step takes for so many models."""
+        """Approximate time of a step for so many models, in seconds."""
         return _A_STEP + n_models * (_A_MODEL + _A_MULTIPLICATION * batch_size * self._chain.multiplications)
 
     def run(
         self,
         kind: _Kind,
-        trainable: Sequence[Any],
-        optimizer: Sequence[Any],
-        metrics: Sequence[Any],
-        lifted: Mapping[int, Any],
+        trainable: Sequence[Array],
+        optimizer: Sequence[Array],
+        metrics: Sequence[Array],
+        traced: Mapping[int, Array],
         data: tuple[Any, Any, Any],
-        order: Any,
-        starts: tuple[Any, Any, Any],
+        indices: Array,
+        offsets: tuple[Array | None, Array | None, Array | None],
     ) -> tuple[list[Any], list[Any], list[Any], dict[str, Any]]:
         """Takes models through batches.
 
@@ -521,26 +526,26 @@ class Steps:
             trainable: Weights, each of shape `(models, ...)`; none of the arrays is changed.
             optimizer: Variables of the optimizer, the same.
             metrics: Variables of the metrics, the same.
-            lifted: For slots whose number differs between models, the numbers `(models,)` in double precision.
+            traced: For slots whose number differs between models, the numbers `(models,)` in double precision.
             data: Rows, targets and weights of rows, or None, shared by all models.
-            order: Row numbers of each batch, shape `(models, steps, rows)`.
-            starts: Number added to the row numbers for each part of the data, `(models,)`.
+            indices: Row indices of each batch, shape `(models, steps, rows)`.
+            offsets: Number added to the row indices for each part of the data, `(models,)`.
 
         Returns:
             The weights and variables afterwards, and the results of the metrics by name, `(models,)` each.
         """
-        n_models, n_steps, size = order.shape
+        n_models, n_steps, size = indices.shape
         w = np.concatenate([value.reshape(n_models, -1) for value in trainable], axis=1)
         state = {name: np.array(value) for name, value in zip(self._names, optimizer, strict=True)}
         metrics = [np.array(value) for value in metrics]
-        run = _Run(self, w, state, lifted, n_models, size)
+        run = _Run(self, w, state, traced, n_models, size)
         x, y, weights = data
         y = y.reshape(len(y), -1)
         if self._takes_numbers:
             y = y.astype("int64") == np.arange(self._chain.n_outputs)
         y = y.astype("float32", copy=False)
-        order = order.astype("intp")
-        rows, targets, of_weights = (order + (0 if start is None else start[:, None, None]) for start in starts)
+        indices = indices.astype("intp")
+        rows, targets, of_weights = (indices + (0 if offset is None else offset[:, None, None]) for offset in offsets)
         with np.errstate(all="ignore"):
             for step in range(n_steps):
                 batch_weights = None if weights is None else weights[of_weights[:, step]].astype("float32", copy=False)
@@ -551,7 +556,7 @@ class Steps:
             results = self._results(metrics)
         return run.weights, [state[name] for name in self._names], metrics, results
 
-    def _results(self, variables: list[Any]) -> dict[str, Any]:
+    def _results(self, variables: list[Array]) -> dict[str, Any]:
         values, first = [_ratio(variables[:2])], 2
         for metric in self._counted:
             values.append(metric.result(variables[first : first + metric.n_variables]))
@@ -563,11 +568,11 @@ class _Run:
     """The arrays of some models on their way through batches of one size."""
 
     def __init__(
-        self, steps: Steps, w: Any, state: dict[str, Any], lifted: Mapping[int, Any], n_models: int, size: int
+        self, steps: Steps, w: Any, state: dict[str, Any], traced: Mapping[int, Any], n_models: int, size: int
     ) -> None:
         self._steps, self._w, self._state, self._size = steps, w, state, size
-        lifts = ((steps._slots[slot], values[:, None]) for slot, values in lifted.items())
-        self._lifted = {(id(owner), name): values for (owner, name), values in lifts}
+        numbers = ((steps._slots[slot], values[:, None]) for slot, values in traced.items())
+        self._traced = {(id(owner), name): values for (owner, name), values in numbers}
         self._g, self._spare = np.empty_like(w), np.empty_like(w)
         self.weights, self._gradients = self._views(w), self._views(self._g)
         self._rate = state["learning_rate"][:, None]
@@ -582,7 +587,7 @@ class _Run:
         self._ones = [part[..., -1] if has else None for part, has in zip(self._inputs, have_bias, strict=True)]
         self._output = np.empty((n_models, size, steps._chain.n_outputs), "float32")
 
-    def _views(self, vectors: Any) -> list[Any]:
+    def _views(self, vectors: Array) -> list[Array]:
         """The parts of `(models, weights)` vectors that belong to each variable."""
         steps = self._steps
         begins = [0, *steps._ends]
@@ -591,7 +596,7 @@ class _Run:
             for begin, end, shape in zip(begins, steps._ends, steps._shapes, strict=False)
         ]
 
-    def _with_biases(self, vectors: Any) -> list[Any]:
+    def _with_biases(self, vectors: Array) -> list[Array]:
         """Those that belong to each layer."""
         steps = self._steps
         begins, kernels = [0, *steps._ends], []
@@ -601,12 +606,12 @@ class _Run:
             kernels.append(part.reshape(len(vectors), -1, steps._shapes[layer.kernel][1]))
         return kernels
 
-    def number(self, owner: Any, name: str) -> Any:
+    def number(self, owner: Any, name: str) -> Array | float:
         """A number of the optimizer or of a penalty, in double precision."""
-        given = self._lifted.get((id(owner), name))
+        given = self._traced.get((id(owner), name))
         return float(getattr(owner, name)) if given is None else given
 
-    def forward(self, x: Any, rows: Any) -> None:
+    def forward(self, x: Array, rows: Array) -> None:
         np.take(x, rows, axis=0, out=self._gathered, mode="clip")
         self._inputs[0][..., : self._gathered.shape[-1]] = self._gathered
         steps = self._steps
@@ -624,10 +629,10 @@ class _Run:
             if ones is not None and layer.activation not in ("linear", "relu"):
                 ones[...] = 1
 
-    def count(self, y: Any, weights: Any, variables: list[Any]) -> None:
+    def count(self, y: Array, weights: Array | None, variables: list[Array]) -> None:
         """Computes the loss and its gradient, and counts loss and metrics."""
         steps, last, output = self._steps, self._steps._chain.layers[-1].activation, self._output
-        smoothing = self._lifted.get((id(steps._given_loss), "label_smoothing"))
+        smoothing = self._traced.get((id(steps._given_loss), "label_smoothing"))
         smoothing = steps._smoothing if smoothing is None else smoothing[..., None]
         loss, gradient, probability = steps._loss.compute(output, y, smoothing)
         if weights is not None:
@@ -714,7 +719,7 @@ _OPTIONS_OF_OPTIMIZERS = (
 )  # fmt: skip
 
 
-def _rule_of(optimizer: Any) -> list[str] | None:
+def _rule_of(optimizer: keras.optimizers.Optimizer) -> list[str] | None:
     """Names of the variables that the rule of an optimizer works with, sorted; None if it is not written out."""
     import keras
 

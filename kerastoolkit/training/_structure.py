@@ -1,8 +1,8 @@
-"""When two things are sure to be the same: values, functions, models.
+"""When two values, functions or models are certain to be the same.
 
-A program traced for one model is right for another only if both are of one structure, and a model need not be built
-again only if the function that builds it would do the same. Guessing wrong would be a silent wrong result, so the
-question here is always what can be proved: `fingerprint` gives equal keys to what is equal for certain, and refuses
+A program traced for one model is right for another only if both have the same structure, and a model need not be built
+again only if the function that builds it would do the same. A wrong guess would silently give wrong results, so what
+counts here is what can be proved: `fingerprint` gives equal keys to what is certainly equal, and refuses
 (`UnknownError`) whatever may depend on something that it cannot see.
 """
 
@@ -14,7 +14,7 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,36 +24,37 @@ from kerastoolkit import _keras
 if TYPE_CHECKING:
     import keras
 
-# Modules whose functions depend on their arguments and on seeds alone, as far as the names below are not used.
+# Modules whose functions depend on nothing but their arguments and seeds, apart from the names below.
 _KNOWN_MODULES = {"functools", "itertools", "jax", "keras", "kerastoolkit", "math", "numpy", "tensorflow", "torch"}
 
-# What reads files, clocks or the state of the process. `from_config` and `get_layer` and their like are harmless.
+# Names of what reads files, clocks or the state of the process. `from_config`, `get_layer` and the like are harmless.
 _READS_THE_WORLD = {
     "eval", "exec", "environ", "fromfile", "genfromtxt", "get_file", "getenv", "globals", "input", "load", "load_model",
     "get_custom_objects", "get_registered_object", "load_data", "load_weights", "loadtxt", "locals", "memmap", "now",
     "open", "perf_counter", "read", "read_file", "time", "today", "vars",
 }  # fmt: skip
 
-# Floats of an optimizer that Keras only multiplies with and compares. The others it subtracts from 1 as well, which is
-# exact to the last digit only where a tensor can be of double precision; `clipvalue` it hands to a function of JAX that
-# takes nothing but arrays.
+# Floats of an optimizer that Keras only compares and multiplies with. It subtracts the others from 1, which is exact to
+# the last digit only where a tensor can have double precision; and `clipvalue` goes to a function of JAX that takes
+# nothing but arrays.
 _PLAIN_FACTORS = {"clipnorm", "epsilon", "global_clipnorm", "momentum", "weight_decay"}
 
-_MOST_ELEMENTS = 100_000  # of an array that is a part of a key
+_MAX_ELEMENTS = 100_000  # of an array that is a part of a key
 
 
 class UnknownError(Exception):
-    """It cannot be proved what this is; the message says why."""
+    """It cannot be proved what something does; the message says why."""
 
 
 class Structure(NamedTuple):
-    """What two models must share to share a program, and where they may differ.
+    """What two models must have in common to share a program, and where they may differ.
 
     Attributes:
-        kind: How the structure is known: by Keras' `"config"`, by the `"origin"` of the model, or `"itself"` alone.
+        kind: How the structure is known: from Keras' `"config"`, from the `"origin"` of the model, or `"itself"` where
+            it is known of no other model.
         key: Equal for models of one structure.
-        slots: Numbers that may differ: `(object, attribute)`.
-        values: Those numbers.
+        slots: Hyper-parameters that may differ: `(object, attribute)`.
+        values: Their values.
     """
 
     kind: str
@@ -63,7 +64,7 @@ class Structure(NamedTuple):
 
 
 def surroundings() -> Any:
-    """What Keras' code reads from settings of the process."""
+    """The settings of the process that Keras' code reads."""
     import keras
 
     config = keras.config
@@ -74,42 +75,54 @@ def surroundings() -> Any:
 
 
 def fingerprint(value: Any) -> Any:
-    """A hashable key that is equal only for values that do the same.
+    """A hashable key, equal only for values that do the same.
 
     Args:
         value: Anything.
 
     Returns:
-        The key; it holds on to functions and classes, so that no other can take their identity.
+        The key; it keeps functions and classes alive, so that no other can take their identity.
 
     Raises:
         UnknownError: What the value does may depend on something that cannot be seen.
     """
+    return _key_of(value, ())
+
+
+# Functions and classes that a key is being made of, the outermost first.
+_Seen = tuple[Any, ...]
+
+
+def _key_of(value: Any, seen: _Seen) -> Any:
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return type(value).__name__, value
     if isinstance(value, float):
         return "float", value.hex()
     if isinstance(value, np.generic):
-        return fingerprint(value.item())
+        return _key_of(value.item(), seen)
     if isinstance(value, (list, tuple)):
-        return type(value).__name__, tuple(map(fingerprint, value))
+        return type(value).__name__, tuple(_key_of(item, seen) for item in value)
     if isinstance(value, (set, frozenset)):
-        return "set", frozenset(map(fingerprint, value))
+        return "set", frozenset(_key_of(item, seen) for item in value)
     if isinstance(value, Mapping):
-        return "dict", tuple((fingerprint(key), fingerprint(item)) for key, item in value.items())
+        return "dict", tuple((_key_of(key, seen), _key_of(item, seen)) for key, item in value.items())
     if isinstance(value, np.dtype):
         return "dtype", str(value)
     if isinstance(value, np.ndarray):
-        if value.dtype == object or value.size > _MOST_ELEMENTS:
-            return "array", tuple(map(fingerprint, value.tolist())) if value.size <= _MOST_ELEMENTS else _refuse(value)
+        if value.size > _MAX_ELEMENTS:
+            _refuse(value)
+        if value.dtype == object:
+            return "array", tuple(_key_of(item, seen) for item in value.tolist())
         return "array", value.dtype.str, value.shape, value.tobytes()
     if type(value).__name__ == "DynamicBackend" and _is_known(type(value).__module__):
-        return "backend", _keras.backend_of(value)  # of the layers that prepare data
+        return "backend", _keras.backend_of(value)  # of preprocessing layers
     if isinstance(value, functools.partial):
-        return "partial", fingerprint(value.func), fingerprint(value.args), fingerprint(value.keywords)
+        return "partial", _key_of(value.func, seen), _key_of(value.args, seen), _key_of(value.keywords, seen)
     if isinstance(value, types.FunctionType):
-        return _of_function(value, set())
-    if inspect.isclass(value) or isinstance(value, types.BuiltinFunctionType):
+        return _of_function(value, seen)
+    if inspect.isclass(value):
+        return _of_class(value, seen)
+    if isinstance(value, types.BuiltinFunctionType):
         return value if _is_known(getattr(value, "__module__", "") or "") else _refuse(value)
     if _is_known(type(value).__module__) and hasattr(value, "get_config"):
         return _of_configured(value)
@@ -135,7 +148,7 @@ def _of_configured(thing: Any) -> Any:
 
 
 def _of_attributes(thing: Any, left_out: frozenset[str] = frozenset()) -> Any:
-    """What an object of Keras holds: its config may leave something out."""
+    """The attributes of an object of Keras', whose config may leave something out."""
     import keras
 
     parts = []
@@ -160,10 +173,10 @@ def _as_array(value: Any) -> Any:
 
 
 def _of_config(config: Any) -> Any:
-    """Key of a Keras config, in which what is not Keras' own is known by name only."""
+    """Key of a Keras config, in which anything that is not Keras' own is given by its name only."""
     if isinstance(config, Mapping):
         module = config.get("module")
-        # What the user registered has no module in a config.
+        # A class that the user registered has no module in a config.
         if "class_name" in config and "module" in config and not _is_known(str(module)):
             raise UnknownError(f"it holds {config['class_name']}, which is not Keras' own")
         if config.get("class_name") == "function" and module not in (None, "keras.activations"):
@@ -176,16 +189,16 @@ def _of_config(config: Any) -> Any:
     return fingerprint(config)
 
 
-def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
-    """A function, and the values of everything outside it that its code names."""
+def _of_function(function: types.FunctionType, seen: _Seen) -> Any:
+    """A function, and the values of everything outside that its code names."""
     # Not `__module__`, which `functools.wraps` takes from another function.
     if str(function.__globals__.get("__name__")).partition(".")[0] in _KNOWN_MODULES:
         return function
-    if function in seen:
-        return "itself"
+    if any(one is function for one in seen):
+        return "itself", _place_in(seen, function)
     if set(vars(function)) - {"__wrapped__"}:
         raise UnknownError(f"`{function.__name__}` has attributes, which may change")
-    seen = seen | {function}
+    seen = (*seen, function)
     names = _names_in(function.__code__)
     if names & _READS_THE_WORLD:
         raise UnknownError(f"`{function.__name__}` reads {sorted(names & _READS_THE_WORLD)[0]!r}")
@@ -196,27 +209,76 @@ def _of_function(function: types.FunctionType, seen: set[Any]) -> Any:
         "function",
         function.__code__,
         tuple((name, _of_outside(function, name, value, seen)) for name, value in sorted(outside.items())),
-        fingerprint(function.__defaults__),
-        fingerprint(function.__kwdefaults__),
+        _key_of(function.__defaults__, seen),
+        _key_of(function.__kwdefaults__, seen),
     )
 
 
-def _of_outside(function: types.FunctionType, name: str, value: Any, seen: set[Any]) -> Any:
+def _of_outside(function: types.FunctionType, name: str, value: Any, seen: _Seen) -> Any:
     if isinstance(value, types.ModuleType):
         if not _is_known(value.__name__):
             raise UnknownError(f"`{function.__name__}` uses the module {value.__name__!r}")
         return "module", value.__name__
     if isinstance(value, types.FunctionType):
         return _of_function(value, seen)
+    if inspect.isclass(value):
+        return _of_class(value, seen)
     if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
         raise UnknownError(f"`{function.__name__}` uses {name!r}, which it may change")
     try:
-        return fingerprint(value)
+        return _key_of(value, seen)
     except UnknownError:
         raise UnknownError(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
 
 
-@functools.cache
+def _place_in(seen: _Seen, thing: Any) -> int:
+    return next(place for place, one in enumerate(seen) if one is thing)
+
+
+# Attributes of a class that mean nothing here.
+_OF_EVERY_CLASS = {
+    "__annotations__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__qualname__", "__static_attributes__",
+    "__weakref__",
+}  # fmt: skip
+
+
+def _of_class(kind: type, seen: _Seen) -> Any:
+    """A class: itself if it is known, else its bases and everything in its body, such as a layer of the user's."""
+    if _is_known(getattr(kind, "__module__", "") or ""):
+        return kind
+    if any(one is kind for one in seen):
+        return "itself", _place_in(seen, kind)
+    if type(kind) is not type and not _is_known(type(kind).__module__):
+        raise UnknownError(f"`{kind.__name__}` has a metaclass, {type(kind).__name__}")
+    seen = (*seen, kind)
+    members = sorted((name, member) for name, member in vars(kind).items() if name not in _OF_EVERY_CLASS)
+    return (
+        "class",
+        kind.__name__,
+        tuple(_of_class(base, seen) for base in kind.__bases__),
+        tuple((name, _of_member(kind, name, member, seen)) for name, member in members),
+    )
+
+
+def _of_member(kind: type, name: str, member: Any, seen: _Seen) -> Any:
+    if isinstance(member, types.FunctionType):
+        return _of_function(member, seen)
+    if isinstance(member, (staticmethod, classmethod)):
+        return type(member), _of_member(kind, name, member.__func__, seen)
+    if isinstance(member, property):
+        parts = (member.fget, member.fset, member.fdel)
+        return property, tuple(None if part is None else _of_member(kind, name, part, seen) for part in parts)
+    if inspect.isclass(member):
+        return _of_class(member, seen)
+    if isinstance(member, (list, dict, set, bytearray, np.ndarray)):
+        raise UnknownError(f"`{kind.__name__}` has {name!r}, which it may change")
+    try:
+        return _key_of(member, seen)
+    except UnknownError:
+        raise UnknownError(f"`{kind.__name__}` has {name!r}, and it is not known what that depends on") from None
+
+
+@functools.lru_cache(maxsize=1024)
 def _names_in(code: types.CodeType) -> frozenset[str]:
     """Every global, attribute and module named in code and in the code inside it."""
     names = set(code.co_names)
@@ -233,15 +295,15 @@ def _names_in(code: types.CodeType) -> frozenset[str]:
 
 
 def structure_of(model: keras.Model, origin: Any = None) -> Structure:
-    """What a compiled and built model must share with another to share a program with it.
+    """What a compiled and built model must have in common with another to share a program with it.
 
     Args:
         model: The model.
-        origin: Key of the function call that made the model (not of how it was compiled), where that is known: models
-            of one origin are of one structure even if Keras' configs do not say all about them. Defaults to `None`.
+        origin: Key of the function call that built the model (not of how it was compiled), where that is known: models
+            of one origin have one structure even where Keras' configs do not say everything. Defaults to `None`.
 
     Returns:
-        The structure. A model about which too little is known is of a structure of its own.
+        The structure. A model of which too little is known has a structure of its own.
     """
     with _keras.without_tensorflow():
         return _structure_of(model, origin)
@@ -255,14 +317,17 @@ def _structure_of(model: keras.Model, origin: Any) -> Structure:
         slots = _slots(model)
         compiled = _compile_key_of(model, slots)
         weights = tuple(_weight_key(variable, slots) for variable in model.variables)
-    except Exception:  # Keras and the user's classes raise what they like where a config is asked for
+    except Exception:  # `get_config` of Keras and of the user's classes may raise anything
         return Structure("itself", _ById(model), [], [])
     try:
         kind, known = "config", (type(model), _model_key(model, slots))
     except Exception:
         if origin is None:
             return Structure("itself", _ById(model), [], [])
-        kind, known = "origin", origin
+        try:
+            kind, known = "origin", (origin, attributes_of_users_layers(model, slots))
+        except Exception:
+            return Structure("itself", _ById(model), [], [])
     pattern = tuple((type(owner).__name__, name) for owner, name in slots)
     frozen = tuple(layer.trainable for layer in _keras.layers_of(model))
     key = (kind, known, compiled, optimizer, weights, pattern, frozen, surroundings(), keras.config.backend())
@@ -270,7 +335,7 @@ def _structure_of(model: keras.Model, origin: Any) -> Structure:
 
 
 def _slots(model: keras.Model) -> list[tuple[Any, str]]:
-    """The numbers that may differ, each once."""
+    """The hyper-parameters that may differ, each once."""
     slots: list[tuple[Any, str]] = []
     for owner, name in [*_optimizer_slots(model.optimizer), *_layer_slots(model), *_loss_slots(model)]:
         if not any(other is owner and known == name for other, known in slots):
@@ -290,16 +355,16 @@ def _weight_key(variable: Any, slots: list[tuple[Any, str]]) -> Any:
 
 
 def _penalty_key(penalty: Any, slots: list[tuple[Any, str]]) -> Any:
-    """A regularizer: by its place among the slots, so that numbers that are passed in are no part of the key."""
+    """A regularizer, without those of its numbers that are slots: they are not part of the key."""
     places = [(name, place) for place, (owner, name) in enumerate(slots) if owner is penalty]
-    lifted = frozenset(name for name, _ in places)
+    traced = frozenset(name for name, _ in places)
     if not _is_known(type(penalty).__module__):
         return fingerprint(penalty)
-    return type(penalty), tuple(places), _of_attributes(penalty, lifted)
+    return type(penalty), tuple(places), _of_attributes(penalty, traced)
 
 
 class _ById:
-    """A key equal to itself alone, which keeps its object alive."""
+    """A key that equals itself alone, and keeps its object alive."""
 
     def __init__(self, thing: Any) -> None:
         self.thing = thing
@@ -320,10 +385,10 @@ def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
             raise UnknownError("a layer comes twice in it, which its config does not say")
     parts = tuple(_layer_key(layer, slots) for layer in layers)
     names: dict[str, int] = {}
-    # What makes a mask is among the operations, and is no layer.
+    # What makes a mask is an operation and no layer.
     operations = [operation for layer in layers for operation in getattr(layer, "operations", ())]
     for layer in [*_keras.layers_of(model, itself=False), *operations]:
-        # Names that were counted up say nothing; those of inputs and of several outputs go with the data.
+        # Automatic names mean nothing, but those of inputs and of several outputs refer to the data.
         automatic = re.fullmatch(rf"((for|back)ward_)?{_snake(type(layer).__name__)}(_\d+)?", layer.name)
         if automatic and not (len(model.outputs) > 1 and layer.name in model.output_names):
             names.setdefault(layer.name, len(names))
@@ -332,7 +397,7 @@ def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
 
 
 def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
-    """What a layer holds beside its config; refuses what a layer made from the config would not hold."""
+    """The attributes of a layer; refuses those that a layer made from its config would not have."""
     import keras
 
     kind = type(layer)
@@ -340,20 +405,20 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
         raise UnknownError(f"it is not known what {kind.__name__} depends on")
     if _keras.own_metrics(layer):
         raise UnknownError("it has a metric as an attribute")
-    if isinstance(layer, keras.Model):  # layers in an order that its config tells
+    if isinstance(layer, keras.Model):  # its layers are in its config
         return kind, ()
     parts = []
     for name, value in sorted(vars(layer).items()):
         if name.startswith("_") or name.endswith("_initializer") or name in _OF_EVERY_LAYER:
             continue
-        if any(owner is layer and lifted == name for owner, lifted in slots):
+        if any(owner is layer and slot == name for owner, slot in slots):
             continue
         if isinstance(value, keras.regularizers.Regularizer):
             parts.append((name, _penalty_key(value, slots)))
         elif isinstance(value, _parts_of_layers()):
             continue
         elif isinstance(value, (list, tuple, dict)) and value and not _is_plain(value):
-            continue  # of layers, tensors or specifications, which the config tells
+            continue  # layers, tensors or specifications, which are in the config
         elif isinstance(value, types.FunctionType) and not _is_known(str(value.__globals__.get("__name__"))):
             raise UnknownError(f"{layer.name} uses the function {value.__name__}")
         else:
@@ -361,7 +426,43 @@ def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
     return kind, tuple(parts)
 
 
-# What each layer has of its own without meaning anything: names, seeds, methods that Keras wraps for the object.
+def attributes_of_users_layers(model: keras.Model, slots: Sequence[tuple[Any, str]] = ()) -> Any:
+    """Key of what layers of the user's hold beside variables and layers.
+
+    A function that does the same twice may yet give its layers other numbers, which it draws.
+
+    Args:
+        model: A model.
+        slots: Hyper-parameters that are not part of the key. Defaults to none.
+
+    Raises:
+        UnknownError: It cannot be proved what an attribute does.
+    """
+    own = [layer for layer in _keras.layers_of(model) if not _is_known(type(layer).__module__)]
+    return tuple((type(layer).__name__, _of_users_layer(layer, slots)) for layer in own)
+
+
+def _of_users_layer(layer: keras.layers.Layer, slots: Sequence[tuple[Any, str]]) -> Any:
+    import keras
+
+    state = keras.layers.Layer, keras.Variable, keras.KerasTensor, keras.InputSpec, keras.random.SeedGenerator
+    without_effect = *state, keras.initializers.Initializer, keras.dtype_policies.DTypePolicy
+    parts = []
+    for name, value in sorted(vars(layer).items()):
+        if name in _keras.names_of_any_layer() or name in _OF_EVERY_LAYER or name.startswith("_self_"):
+            continue  # the last are TensorFlow's
+        if any(owner is layer and slot == name for owner, slot in slots):
+            continue
+        if isinstance(value, keras.regularizers.Regularizer):
+            parts.append((name, _penalty_key(value, list(slots))))
+        elif value is not None and all(isinstance(one, without_effect) for one in keras.tree.flatten(value)):
+            parts.append((name, "state"))
+        else:
+            parts.append((name, fingerprint(_as_array(value))))
+    return tuple(parts)
+
+
+# Attributes of every layer that mean nothing here: names, seeds, methods that Keras wraps for the object.
 _OF_EVERY_LAYER = {"build", "built", "call", "name", "quantize", "seed"}
 
 
@@ -391,14 +492,14 @@ def _parts_of_layers() -> tuple[type, ...]:
 
 
 def _snake(name: str) -> str:
-    """A class name as Keras makes names of it."""
+    """A class name in the form in which Keras uses it for names."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def _without_state(config: Any, names: Mapping[str, int], structural: bool = False) -> Any:
-    """A config without what is state (starting weights, seeds), what `_layer_key` tells, and automatic names."""
+    """A config without state (initial weights, seeds), without what is in `_layer_key`, and without automatic names."""
     if isinstance(config, Mapping):
         dropout = config.get("class_name") == "Dropout"
         result = {}
@@ -416,12 +517,12 @@ def _without_state(config: Any, names: Mapping[str, int], structural: bool = Fal
     return config
 
 
-# Where a config speaks of layers by name.
+# Keys of a config under which layers are named.
 _NAMES_LAYERS = {"input_layers", "keras_history", "name", "output_layers"}
 
 
 def compile_key(arguments: Mapping[str, Any]) -> Any:
-    """Key of arguments of `Model.compile`, without the numbers of the optimizer that may differ.
+    """Key of arguments of `Model.compile`, without the hyper-parameters of the optimizer that may differ.
 
     Raises:
         UnknownError: It cannot be proved what they do.
@@ -451,18 +552,18 @@ def _of_compiled(value: Any, slots: list[tuple[Any, str]]) -> Any:
     return _of_config(value) if isinstance(value, Mapping) else fingerprint(value)
 
 
-# What Keras makes of these is nothing but the number itself.
+# Keras uses these numbers as they are.
 NUMBERS_AS_GIVEN = ("learning_rate", "weight_decay")
 
 
 class OptimizerLike:
-    """What an optimizer would be with other `NUMBERS_AS_GIVEN`: to be looked at only.
+    """What an optimizer would be with other `NUMBERS_AS_GIVEN`; it can be read, and cannot train.
 
-    Keras takes some milliseconds to make an optimizer, and a search asks what that of each candidate would be like.
+    Keras takes some milliseconds to make an optimizer, and a search asks what the optimizer of each candidate would be.
 
     Args:
         known: An optimizer of Keras' own that nobody changes.
-        numbers: Those of the numbers that differ; `weight_decay` is not 0, as it is not in the one that is known.
+        numbers: The numbers that differ; `weight_decay` is not 0, nor is that of `known`.
     """
 
     def __init__(self, known: Any, numbers: Mapping[str, float]) -> None:
@@ -483,8 +584,8 @@ def _optimizer_key(optimizer: Any) -> Any:
     kind = type(optimizer)
     if not _is_known(kind.__module__):
         return "one of its kind", _ById(optimizer)
-    lifted = {name for owner, name in _optimizer_slots(optimizer) if owner is optimizer}
-    config = {name: value for name, value in _keras.config_of(optimizer).items() if name not in lifted | {"name"}}
+    traced = {name for owner, name in _optimizer_slots(optimizer) if owner is optimizer}
+    config = {name: value for name, value in _keras.config_of(optimizer).items() if name not in traced | {"name"}}
     config.pop("learning_rate", None)
     rate = _keras.rate_of(optimizer)
     if not _keras.is_variable(rate) and not _is_known(type(rate).__module__):
@@ -536,7 +637,7 @@ def _loss_slots(model: keras.Model) -> list[tuple[Any, str]]:
 
 
 def _smooths(loss: Any) -> bool:
-    """Whether a loss of Keras' own smoothes labels, by what its attribute says."""
+    """Whether a loss of Keras' own smooths labels, and its attribute says how much."""
     smoothing = getattr(loss, _SMOOTHING, None)
     is_known = _is_known(type(loss).__module__) and _is_nonzero(smoothing)
     return is_known and _keras.keywords_of(loss).get(_SMOOTHING) == smoothing

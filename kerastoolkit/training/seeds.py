@@ -1,12 +1,12 @@
-"""What Keras keeps for the whole process, lent to one fit and put back after.
+"""The generators and names that Keras keeps for the whole process, set for one fit and restored after it.
 
-A fit that sets seeds the usual way (`keras.utils.set_random_seed`) changes what every later random number in the
-process will be; one that does not cannot be repeated. `isolated` does both: inside the block every generator that
-Keras draws from starts at the seed, after it every generator stands where it stood before.
+A fit that sets seeds the usual way (`keras.utils.set_random_seed`) changes every later random number of the process; a
+fit that does not cannot be repeated. `isolated` avoids both: inside the block every generator that Keras draws from
+starts at the seed, and after it every generator is in the state in which it was before.
 
-The same goes for automatic names. The third `AUC()` of a process is called `auc_2`, so that a callback watching
-`val_auc` works in the first fold of a search and fails in the others. Inside the block metrics are numbered from the
-start. Layers are not: a build function may use layers made outside, whose names must not be given twice.
+The same goes for automatic names. The third `AUC()` of a process is called `auc_2`, so that a callback that monitors
+`val_auc` works in the first fold of a search and fails in the others. Inside the block the names of metrics are counted
+from the beginning. Those of layers are not: a build function may use layers made outside, whose names must stay unique.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit.training import _backends
 
 __all__ = ["isolated"]
 
@@ -31,7 +32,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 class _Here(threading.local):
-    """Of each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it."""
+    """For each thread: how many blocks it is in, and whether it works for a thread that is in one and waits for it."""
 
     depth = 0
     for_block = False
@@ -42,10 +43,10 @@ _here = _Here()
 
 @contextlib.contextmanager
 def isolated(seed: int | None) -> Iterator[None]:
-    """Runs a block on generators and automatic names of its own.
+    """Runs a block with generators and automatic names of its own.
 
-    One block runs at a time in a process; others wait. A search started inside a block is a part of it, in whatever
-    threads it trains. On a GPU, repeating a run exactly also needs deterministic kernels, which are a choice for the
+    One block runs at a time in a process; others wait. A search started inside a block is a part of it, whatever
+    threads it uses. On a GPU, repeating a run exactly also needs deterministic kernels, which are a choice for the
     whole process and therefore left to the user (`keras.config`/`tf.config.experimental.enable_op_determinism()`).
 
     Example:
@@ -58,8 +59,8 @@ def isolated(seed: int | None) -> Iterator[None]:
     True
 
     Args:
-        seed: Seed for Python, numpy and the backend, from 0 to 2**32 - 1. `None` leaves the generators alone: the
-            block draws from the process' own, which goes on from there.
+        seed: Seed for Python, numpy and the backend, from 0 to 2**32 - 1. With `None` the block draws from the
+            generators of the process and advances them.
     """
     with _one_at_a_time(), _metric_names_from_the_start():
         if seed is None:
@@ -80,7 +81,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def is_inside() -> bool:
-    """Whether this thread is in a block of `isolated`, so that others wait for it."""
+    """Whether this thread is in a block of `isolated`, for which other threads wait."""
     return _here.depth > 0
 
 
@@ -136,12 +137,12 @@ def _keras_globals(values: dict[str, Any]) -> Iterator[None]:
             state.set_global_attribute(name, value)
 
 
-# Variables that a thread has yet to initialize: in another thread they would be initialized again.
-_WORK_IN_HAND = ("uninitialized_variables",)
+# Variables that a thread still has to initialise: in another thread they would be initialised again.
+_UNFINISHED = ("uninitialized_variables",)
 
 
 class Settings(NamedTuple):
-    """What a thread knows that one working for it must know, too.
+    """What a thread that works for another must know from it.
 
     Attributes:
         of_keras: What the user set in Keras: dtype policy, custom objects, seed and the like.
@@ -155,22 +156,22 @@ class Settings(NamedTuple):
 def settings() -> Settings:
     """The settings of this thread, for `put_settings` in a thread that works for it while it waits.
 
-    Keras keeps its own by thread, so that a thread of ours would not know them.
+    Keras keeps its settings by thread, and a new thread would not have them.
     """
     in_block = is_inside() or _here.for_block
     if "keras" not in sys.modules:
         return Settings(in_block=in_block)
     found = vars(_keras.state_of_process().GLOBAL_STATE_TRACKER).items()
-    of_keras = {name: value for name, value in found if "scope" not in name and name not in _WORK_IN_HAND}
+    of_keras = {name: value for name, value in found if "scope" not in name and name not in _UNFINISHED}
     return Settings(of_keras, in_block)
 
 
 def put_settings(found: Settings, *, only: bool = False) -> None:
-    """Sets in this thread what `settings` found in another.
+    """Sets in this thread what `settings` returned in another.
 
     Args:
         found: The settings.
-        only: Whether Keras forgets what else it keeps for this thread, which is then like a new one. Defaults to
+        only: Whether Keras drops whatever else it keeps for this thread, as if the thread were new. Defaults to
             `False`.
     """
     _here.for_block = found.in_block
@@ -184,33 +185,37 @@ def put_settings(found: Settings, *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def _tensorflow(seed: int) -> Iterator[None]:
-    if "tensorflow" not in sys.modules:
+    # Whatever the backend: the user's data may come from TensorFlow.
+    with _backends.tensorflow.seeded(seed) if "tensorflow" in sys.modules else contextlib.nullcontext():
         yield
-        return
-    import tensorflow as tf
-    from tensorflow.python.eager import context as eager
-
-    context = eager.context()
-    # `tf.random.set_seed` keeps the seed and a generator of operation seeds, and has no counterpart that reads them.
-    before = context._seed, getattr(context, "_rng", None)  # there is no generator before the first operation
-    tf.random.set_seed(seed)
-    try:
-        yield
-    finally:
-        context._seed, context._rng = before
-        if before[1] is None:
-            del context._rng
 
 
 @contextlib.contextmanager
 def _torch(seed: int) -> Iterator[None]:
     import keras
 
-    if keras.config.backend() != "torch":
+    with _backends.torch.seeded(seed) if keras.config.backend() == "torch" else contextlib.nullcontext():
         yield
-        return
-    import torch
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+
+def generators() -> tuple[Any, list[Any]]:
+    """The state of every generator that a build or a step could draw from: Python's, and those of other packages."""
+    import keras
+
+    backend = keras.config.backend()
+    _, numbers, *rest = np.random.get_state(legacy=True)
+    states: list[Any] = [np.asarray(numbers).tobytes(), rest, *_generator_of_keras()]
+    if backend == "tensorflow":
+        states.append(_backends.tensorflow.generator())
+    if backend == "torch":
+        states.append(_backends.torch.generator())
+    return random.getstate(), states
+
+
+def _generator_of_keras() -> list[Any]:
+    import keras
+
+    state = _keras.state_of_process()
+    generator = state.get_global_attribute("global_seed_generator")
+    value = None if generator is None else keras.ops.convert_to_numpy(generator.state.value).tolist()
+    return [value, state.get_global_attribute("global_random_seed")]

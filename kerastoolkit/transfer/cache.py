@@ -8,9 +8,7 @@ import re
 import sqlite3
 import stat
 import sys
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -22,40 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from kerastoolkit._sqlite import application_of, connect, has_table
 from kerastoolkit.exceptions import KerasToolkitWarning
 
-__all__ = ["FeatureCache", "Features", "RecentFeatures"]
+__all__ = ["FeatureCache", "Features"]
 
 Features: TypeAlias = NDArray[np.float32]  # of one image, shape `(features,)`, or of several, `(n, features)`
-
-
-class RecentFeatures:
-    """The features of whole arrays that were asked for last, in memory: the folds of a search come again and again.
-
-    Args:
-        max_bytes: Bytes that they may take together; those that were not used for longest go first.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes, self._lock = max_bytes, threading.Lock()
-        self._kept = OrderedDict[tuple[str, bytes], Features]()
-
-    def find(self, key: tuple[str, bytes]) -> Features | None:
-        """Features that were kept; `None` if there are none of this key."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def keep(self, key: tuple[str, bytes], features: Features) -> None:
-        """Keeps features, shape `(n, features)`, under the digests of their network and of their images."""
-        with self._lock:
-            self._kept[key] = features
-            while sum(part.nbytes for part in self._kept.values()) > self._max_bytes:
-                self._kept.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forgets all of them."""
-        with self._lock:
-            self._kept.clear()
 
 
 class FeatureCache:

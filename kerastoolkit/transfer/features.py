@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit._cache import Cache
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training import isolated
 from kerastoolkit.transfer._graphs import pooled
-from kerastoolkit.transfer.cache import FeatureCache, Features, RecentFeatures
+from kerastoolkit.transfer.cache import FeatureCache, Features
 from kerastoolkit.transfer.weights import load_backbone_weights
 from kerastoolkit.transfer.zoo import Backbone, check_size, get
 
@@ -98,7 +99,8 @@ def feature_extractor(
     return model
 
 
-RECENT_FEATURES = RecentFeatures(256 * 2**20)
+# Features of whole arrays that were asked for last, in memory: the folds of a search come again and again.
+RECENT_FEATURES: Cache[tuple[str, bytes], Features] = Cache(256 * 2**20, size_of=lambda features: features.nbytes)
 
 
 class Extractor:

@@ -64,7 +64,7 @@ def weights(scratch: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) 
 
 def n_run() -> int:
     """Pictures that went through backbones since the test began."""
-    return sum(extractor.n_computed for extractor in _EXTRACTORS._kept.values())
+    return sum(extractor.n_computed for _, extractor in _EXTRACTORS._kept.items())
 
 
 # -- frozen features ------------------------------------------------------------------------------------------------

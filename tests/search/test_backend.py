@@ -196,7 +196,7 @@ def test_a_tool_of_scikit_learn_hands_in_every_fit(name: str, iris: Any) -> None
         inside = n_fits - outside.get(name, int(name.endswith("SearchCV")))
         assert inside <= len(report.trained) <= n_fits
     if name not in alone and len(report.trained) > 1:
-        assert max(one.together for one in report.trained) > 1, report.explain()
+        assert max(one.n_together for one in report.trained) > 1, report.explain()
     assert all(one.error is None for one in report.trained)
 
 
@@ -215,7 +215,7 @@ def test_an_option_that_the_backend_does_not_have_is_refused() -> None:
 def test_the_number_of_jobs_makes_no_difference(iris: Any, n_jobs: int | None) -> None:
     with fused() as report:
         cross_val_score(classifier(), *iris, cv=3, n_jobs=n_jobs)
-    assert [one.together for one in report.trained] == [3, 3, 3]
+    assert [one.n_together for one in report.trained] == [3, 3, 3]
 
 
 # -- equal to an ordinary search ------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_tasks_that_keep_many_rows_of_their_own_go_one_by_one(iris: Any, monkeyp
     search = GridSearchCV(make_pipeline(StandardScaler(), classifier()), grid, cv=3, refit=False)
     with fused() as report:
         together = clone(search).fit(*iris)
-    assert [one.together for one in report.trained] == [1] * 9
+    assert [one.n_together for one in report.trained] == [1] * 9
     scores = search.fit(*iris).cv_results_["mean_test_score"]
     assert_allclose(together.cv_results_["mean_test_score"], scores, atol=1e-6)
 
@@ -340,7 +340,7 @@ def test_of_large_tables_all_that_train_on_one_split_go_before_the_next(
     search = GridSearchCV(classifier(), {"optimizer__learning_rate": [0.001, 0.003, 0.01, 0.1]}, cv=3, refit=False)
     with fused() as report:
         together = clone(search).fit(*iris)
-    assert [one.together for one in report.trained] == [4] * 12
+    assert [one.n_together for one in report.trained] == [4] * 12
     ordinary = search.fit(*iris).cv_results_
     for split in range(3):
         assert_allclose(together.cv_results_[f"split{split}_test_score"], ordinary[f"split{split}_test_score"])
@@ -389,7 +389,7 @@ def test_tasks_of_a_split_share_its_rows(kind: str, monkeypatch: pytest.MonkeyPa
     one_by_one = peak(lambda: clone(search).fit(X, y))
     with fused() as report:
         together = peak(lambda: clone(search).fit(X, y))
-    assert [one.together for one in report.trained] == [4] * 12
+    assert [one.n_together for one in report.trained] == [4] * 12
     assert together < 1.5 * one_by_one
 
 
@@ -484,7 +484,7 @@ def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monke
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
-    monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
+    monkeypatch.setattr(engine, "_MODELS_PER_SHARD", 6)
     NOTES.clear()
     rates = {"optimizer__learning_rate": [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]}
     search = GridSearchCV(Noted(hidden=(4,), epochs=3), rates, cv=3, refit=False)
@@ -496,7 +496,7 @@ def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monke
 
     with fused() as report:
         together = scores()
-    assert [one.together for one in report.trained] == [6] * 18
+    assert [one.n_together for one in report.trained] == [6] * 18
     six = {kind: [kind] * 6 for kind in ("fit", "score")}
     assert NOTES == six["fit"] * 2 + six["score"] + six["fit"] + six["score"] * 2
     with fused():
@@ -524,7 +524,7 @@ def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, m
     monkeypatch.setattr(backend, "_MOST_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
-    monkeypatch.setattr(engine, "_MODELS_OF_A_PART", 6)
+    monkeypatch.setattr(engine, "_MODELS_PER_SHARD", 6)
     moods = {"mood": ["calm"] * 3 + ["raises"] + ["calm"] * 3}
     search = GridSearchCV(KerasClassifier(build, epochs=2), moods, cv=3, error_score="raise", refit=False)
     with fused() as report, pytest.raises(ZeroDivisionError, match="of the user"):
@@ -532,7 +532,7 @@ def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, m
     assert len(report.trained) <= 12
     with fused() as report:  # nothing of it is in the way
         cross_val_score(classifier(), *iris, cv=3)
-    assert [one.together for one in report.trained] == [3, 3, 3]
+    assert [one.n_together for one in report.trained] == [3, 3, 3]
 
 
 def test_a_thread_that_the_system_refuses_ends_the_search(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,7 +596,7 @@ def test_a_search_whose_end_is_interrupted_leaves_nothing_running(monkeypatch: p
 def test_the_arguments_of_a_task_may_come_from_a_search(iris: Any) -> None:
     with fused() as report:
         scores = joblib.Parallel()(joblib.delayed(list)(cross_val_score(classifier(), *iris, cv=2)) for _ in range(2))
-    assert [one.together for one in report.trained] == [2] * 4
+    assert [one.n_together for one in report.trained] == [2] * 4
     assert scores[0] == scores[1]
 
 
@@ -613,7 +613,7 @@ def test_a_task_may_train_between_the_results_of_a_generator(iris: Any) -> None:
         together = joblib.Parallel()(joblib.delayed(task)() for _ in range(3))
     assert caught[0].filename == __file__
     assert_allclose(together, [alone] * 3, atol=1e-6)
-    assert [one.together for one in report.trained] == [3] * 15
+    assert [one.n_together for one in report.trained] == [3] * 15
 
 
 class CannotSay(joblib.Parallel):  # type: ignore[misc]
@@ -725,7 +725,7 @@ def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatc
     monkeypatch.setattr(backend, "_MOST_BYTES", 6.5 * of_a_fit)
     with fused() as report:
         GridSearchCV(Noted(**SMALL), {"epochs": [1, 2, 3, 4]}, cv=KFold(3), refit=False).fit(*iris)
-    assert max(one.together for one in report.trained) == 7  # the first keeps no more than it would alone
+    assert max(one.n_together for one in report.trained) == 7  # the first keeps no more than it would alone
 
 
 def test_many_fits_on_the_same_array_keep_it_once(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -733,7 +733,7 @@ def test_many_fits_on_the_same_array_keep_it_once(iris: Any, monkeypatch: pytest
     monkeypatch.setattr(backend, "_MOST_BYTES", X.nbytes - 1)
     with fused() as report:
         OneVsRestClassifier(classifier()).fit(X, y)
-    assert [one.together for one in report.trained] == [3] * 3
+    assert [one.n_together for one in report.trained] == [3] * 3
 
 
 def test_an_error_in_one_task_ends_the_search_with_that_error(iris: Any) -> None:

@@ -105,7 +105,7 @@ def test_the_scores_are_those_of_a_grid_search_over_the_same_candidates(cancer: 
     assert search.best_params_ == theirs.best_params_
     assert_array_equal(search.predict(cancer[0]), theirs.predict(cancer[0]))
     # Three trials of three folds each were one program, then two.
-    assert [one.together for one in search.report_.trained] == [9] * 9 + [6] * 6
+    assert [one.n_together for one in search.report_.trained] == [9] * 9 + [6] * 6
 
 
 def test_the_study_has_every_trial_with_its_score(iris: Any) -> None:

@@ -23,7 +23,7 @@ from kerastoolkit import KerasClassifier
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV, Rungs
 from kerastoolkit.search.rungs import Ladder, Refused
-from kerastoolkit.training.fused import Fit, Trained
+from kerastoolkit.training.fit import Fit, Trained
 
 NAN = math.nan
 
@@ -398,7 +398,7 @@ def test_each_candidate_with_a_structure_of_its_own(cancer: Any) -> None:
 def test_candidates_that_are_trained_in_turns(cancer: Any) -> None:
     sizes = {"hidden": [(4,), (5,), (6,), (7,)], "optimizer__learning_rate": [0.003]}
     search, plain = searched(lambda: GridSearchCV(classifier(), sizes, **SCORES), *cancer)
-    assert {one.together for one in search.report_.trained} == {3}
+    assert {one.n_together for one in search.report_.trained} == {3}
     assert_the_rule_was_followed(search, plain, [1, 3], candidate_by_candidate)
 
 

@@ -414,7 +414,7 @@ def test_a_dense_network_goes_to_numpy_and_a_long_training_to_a_program(in_numpy
     assert isinstance(program_of(network(hidden), y).in_numpy, ProgramInNumPy)
     fit_many([Fit(network(hidden), X, y, epochs=2, seed=0)])
     assert in_numpy == [1, 1, 1, 1]  # two epochs, each with its last batch
-    fit_many([Fit(network(hidden), X, y, epochs=2, seed=0) for _ in range(2)], expected=1_000_000)
+    fit_many([Fit(network(hidden), X, y, epochs=2, seed=0) for _ in range(2)], n_expected=1_000_000)
     fit_many([Fit(network(lambda: [layers.Dense(4000), layers.Dense(40)]), X, y, epochs=1, seed=0)])
     assert len(in_numpy) == 4
 

@@ -25,9 +25,15 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 from kerastoolkit.exceptions import DataError, ParameterError
-from kerastoolkit.training import Fit, Trained, _program, explain, fit_many, fused
+from kerastoolkit.training import Fit, Trained, _drawing, _program, _state, _threads, explain, fit_many, fused
 from kerastoolkit.training import network as network_module
-from kerastoolkit.training._program import Program
+from kerastoolkit.training._backends.base import TRACING_LOCK
+from kerastoolkit.training._backends.jax import _CompiledByJax
+from kerastoolkit.training._backends.tensorflow import TensorFlowBackend
+from kerastoolkit.training._costs import Costs
+from kerastoolkit.training._program import Forward, Program
+from kerastoolkit.training._run import Run
+from kerastoolkit.training._stack import Pool
 from kerastoolkit.training.network import Network, Recipe, draw
 from kerastoolkit.training.seeds import isolated
 
@@ -165,8 +171,8 @@ def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     calls: list[bool] = []
     run = Program._run_by_xla
 
-    def counted(self: Program, *arguments: Any) -> Any:
-        result = run(self, *arguments)
+    def counted(self: Program, *arguments: Any, **options: Any) -> Any:
+        result = run(self, *arguments, **options)
         calls.append(result is not None)
         return result
 
@@ -174,7 +180,7 @@ def by_xla(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA", 1e-6)
     if os.environ.get("KERASTOOLKIT_TEST_XLA") == "epochs":
         monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
-        monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 3)
+        monkeypatch.setattr(fused, "_MODELS_PER_SHARD", 3)
     return calls
 
 
@@ -190,7 +196,7 @@ def test_long_trainings_are_by_xla(n: int, by_xla: list[bool]) -> None:
 
 @pytest.mark.backend("tensorflow")
 def test_the_last_of_many_are_not_by_xla(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Program, "models_a_call", lambda self, n_models: 4)
+    monkeypatch.setattr(Costs, "models_a_call", lambda self, n_models: 4)
     # All but one end after two epochs of five.
     assert_equal(three_ways(lambda number: simple(number, epochs=5 if number == 2 else 2), n=6), table()[0])
     assert by_xla == [True]
@@ -198,7 +204,7 @@ def test_the_last_of_many_are_not_by_xla(by_xla: list[bool], monkeypatch: pytest
 
 @pytest.mark.backend("tensorflow")
 def test_long_epochs_by_xla_are_several_calls(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 4)
+    monkeypatch.setattr(_state, "MAX_STEPS_BY_XLA", 4)
     # 14 or 15 steps: three calls of 4 and the rest by TensorFlow
     assert_equal(three_ways(lambda number: simple(number, epochs=2, batch_size=8)), table()[0])
     assert len(by_xla) == 4
@@ -258,14 +264,14 @@ def epochs_by_xla(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         def noted(part: Any) -> Any:
             found = run(part)  # type: ignore[misc]
-            calls.append(None if found is None else part.orders.shape[:2])
+            calls.append(None if found is None else part.permutations.shape[:2])
             return found
 
         return run and noted
 
     monkeypatch.setattr(Program, "of_epochs", watched)
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
-    monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 2)
+    monkeypatch.setattr(fused, "_MODELS_PER_SHARD", 2)
     return calls
 
 
@@ -279,7 +285,7 @@ def test_epochs_that_nobody_looks_at_are_by_xla(batch_size: int, epochs_by_xla: 
 
 @pytest.mark.backend("tensorflow")
 def test_epochs_by_xla_are_several_calls(epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 9)
+    monkeypatch.setattr(_state, "MAX_STEPS_BY_XLA", 9)
     # The second ends after two epochs of six. An epoch of all is four steps, so that a call takes two of them.
     pairs = three_ways(lambda number: simple(number, epochs=2 if number == 1 else 6), n=3)
     assert_equal(pairs, table()[0])
@@ -309,7 +315,7 @@ def test_epochs_that_somebody_looks_at_are_not_taken_together(watched: str, epoc
         return simple(number, callbacks=stopping, validation_data=table() if watched == "by validation" else None)
 
     judge: Any = (lambda logs: set()) if watched == "by a judge" else None
-    trained = fit_many([make(number) for number in range(3)], judge=judge)
+    trained = fit_many([make(number) for number in range(3)], should_stop=judge)
     assert [one.how for one in trained] == ["fused"] * 3
     assert epochs_by_xla == []
 
@@ -327,7 +333,7 @@ def test_epochs_that_xla_does_not_know_are_trained_without_it(epochs_by_xla: lis
 def test_a_training_by_xla_that_the_user_stops_keeps_what_it_has_learned(
     epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 9)
+    monkeypatch.setattr(_state, "MAX_STEPS_BY_XLA", 9)
 
     def make(number: int, epochs: int) -> Fit:
         random.seed(number)
@@ -341,7 +347,7 @@ def test_a_training_by_xla_that_the_user_stops_keeps_what_it_has_learned(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit_many(fits, watch=stop)
+        fit_many(fits, on_epoch_end=stop)
     n_epochs = [int(keras.ops.convert_to_numpy(fit.model.optimizer.iterations)) // 4 for fit in fits]
     assert 9 <= sum(n_epochs)  # one by TensorFlow, then calls of two, on every core
     assert max(n_epochs) < 20_000
@@ -356,28 +362,28 @@ def test_a_training_by_xla_that_the_user_stops_keeps_what_it_has_learned(
 def test_training_by_xla_does_not_wait_for_whoever_waits_for_its_threads(
     epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_program, "MOST_STEPS_BY_XLA", 9)
+    monkeypatch.setattr(_state, "MAX_STEPS_BY_XLA", 9)
     waited: list[Any] = []
 
     def train_something_else(done: int, epochs: int) -> None:
         if epochs_by_xla and not waited:  # as a program does that XLA compiled, step by step
-            with _program._ONE_TRACE_AT_A_TIME:
-                waited.extend(_program._threads().map(str, [1]))
+            with TRACING_LOCK:
+                waited.extend(_threads.workers().map(str, [1]))
 
-    fit_many([simple(number, epochs=200) for number in range(5)], watch=train_something_else)
+    fit_many([simple(number, epochs=200) for number in range(5)], on_epoch_end=train_something_else)
     assert waited == ["1"]
 
 
 @pytest.mark.backend("tensorflow", "jax")  # on torch each call goes through the code of the layers
 def test_who_predicts_does_not_wait_for_who_traces() -> None:
     model, rows = network(lambda: [layers.Dense(8), layers.BatchNormalization()]), np.ones((50, 13), "float32")
-    forward = _program.Forward(model)
+    forward = Forward(model)
     parts = model.trainable_variables, model.non_trainable_variables
     values = [[variable.value for variable in part] for part in parts]
     expected = keras.ops.convert_to_numpy(forward(*values, rows))
     found: list[Any] = []
     predicting = threading.Thread(target=lambda: found.append(forward(*values, rows)), daemon=True)
-    with _program._ONE_TRACE_AT_A_TIME:
+    with TRACING_LOCK:
         predicting.start()
         predicting.join(1500)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(found[0]), expected)
@@ -407,7 +413,7 @@ def test_threads_that_predict_while_another_trains_get_what_one_gets() -> None:
 
 
 def test_whoever_stops_work_does_not_wait_for_what_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, others_are_done = _program._threads(), threading.Event()
+    pool, others_are_done = _threads.workers(), threading.Event()
     others = [pool.submit(others_are_done.wait) for _ in range(joblib.cpu_count())]
 
     class Full:
@@ -420,10 +426,10 @@ def test_whoever_stops_work_does_not_wait_for_what_has_not_begun(monkeypatch: py
             return pool.submit(*call)
 
     full = Full()
-    monkeypatch.setattr(_program, "_threads", lambda: full)
+    monkeypatch.setattr(_threads, "workers", lambda: full)
     try:
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            list(_program.on_each_core([iter([1]), iter([2])]))
+            list(_threads.on_each_core([iter([1]), iter([2])]))
         assert not any(other.done() for other in others)
     finally:
         others_are_done.set()
@@ -445,9 +451,9 @@ def test_work_on_each_core_ends_where_a_part_of_it_raises_or_the_caller_leaves()
             yield number
 
     with pytest.raises(ValueError, match="lost"):
-        list(_program.on_each_core([failing(), endless()]))
+        list(_threads.on_each_core([failing(), endless()]))
     assert begun == ended  # what had begun was waited for
-    left_early = _program.on_each_core([endless()])
+    left_early = _threads.on_each_core([endless()])
     next(left_early)
     time.sleep(0.01)  # it goes on meanwhile
     left_early.close()
@@ -464,7 +470,7 @@ def test_what_pays_for_many_is_done_for_a_few_of_them(
     # 118 or 119 rows are three steps and a short one, which counts as three; two epochs are left after the first.
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 6 * 2 * 12.5e-6 * 10)
     for expected, calls in [(0, 0), (15, 0), (60, 2)]:  # of one fit with 118 rows, and of two with 119
-        fit_many([simple(number) for number in range(3)], expected=expected)
+        fit_many([simple(number) for number in range(3)], n_expected=expected)
         assert len(epochs_by_xla) == calls
 
 
@@ -486,7 +492,7 @@ def test_fits_of_several_structures_are_not_taken_for_many_of_each(
 ) -> None:
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 6 * 2 * 12.5e-6 * 10)
     others = [Fit(network(lambda: [layers.Dense(5)]), *table(), epochs=3, seed=number) for number in range(3)]
-    fit_many([*[simple(number) for number in range(3)], *others], expected=600)
+    fit_many([*[simple(number) for number in range(3)], *others], n_expected=600)
     assert epochs_by_xla == []
 
 
@@ -495,7 +501,7 @@ def test_calls_by_xla_are_short_and_hold_few_orders(epochs_by_xla: list[Any], mo
     monkeypatch.setattr(fused, "_SECONDS_A_CALL", 2.5 * 4 * 3 * 6.3e-6)  # two epochs and a half of four steps of three
     fit_many([simple(number, epochs=4) for number in range(3)])
     assert sorted(epochs for _, epochs in epochs_by_xla) == [1, 1, 2, 2]
-    monkeypatch.setattr(fused, "_MOST_ORDERS", 118)
+    monkeypatch.setattr(fused, "_MAX_INDICES", 118)
     fit_many([simple(number, epochs=4) for number in range(3)])
     assert len(epochs_by_xla) == 4
 
@@ -503,7 +509,7 @@ def test_calls_by_xla_are_short_and_hold_few_orders(epochs_by_xla: list[Any], mo
 @pytest.mark.backend("tensorflow")
 def test_what_parts_are_filled_up_with_counts(epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     fits = [simple(number) for number in (0, 3)]
-    monkeypatch.setattr(fused, "_MODELS_OF_A_PART", 32)  # thirty would be trained for nothing
+    monkeypatch.setattr(fused, "_MODELS_PER_SHARD", 32)  # thirty would be trained for nothing
     assert {one.how for one in fit_many(fits)} == {"fused"}
     assert epochs_by_xla == []
 
@@ -512,15 +518,15 @@ def test_what_parts_are_filled_up_with_counts(epochs_by_xla: list[Any], monkeypa
 def test_programs_of_epochs_are_kept_for_a_few_numbers_of_rows(
     epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_program, "_MOST_PROGRAMS_OF_EPOCHS", 2)
+    monkeypatch.setattr(_program, "_MAX_PROGRAMS_OF_EPOCHS", 2)
     X, y = table()
     for n in (100, 101, 102, 100):
-        pair = [Fit(network(lambda: [layers.Dense(5)]), X[:n], y[:n], epochs=2, seed=number) for number in range(2)]
+        pair = [Fit(network(lambda: [layers.Dense(11)]), X[:n], y[:n], epochs=2, seed=number) for number in range(2)]
         trained = fit_many(pair)
     assert len(epochs_by_xla) == 4
     assert trained[0].network is not None
     assert trained[0].network.program is not None
-    assert [key[-1] for key in trained[0].network.program._by_epochs] == [102, 100]
+    assert [key[-1] for key, _ in trained[0].network.program._of_epochs_kept.items()] == [102, 100]
 
 
 def test_epochs_that_differ() -> None:
@@ -979,7 +985,7 @@ def test_a_schedule_reports_its_rate() -> None:
 
 @pytest.mark.parametrize("initializer", ["he_normal", "orthogonal"])
 def test_weights_drawn_many_at_once_are_those_of_builds(initializer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "_MANY_DRAWINGS", 4)
+    monkeypatch.setattr(_drawing, "_MANY_DRAWINGS", 4)
 
     def build() -> keras.Model:
         hidden = layers.Dense(4, kernel_initializer=initializer, activation="tanh")
@@ -988,7 +994,8 @@ def test_weights_drawn_many_at_once_are_those_of_builds(initializer: str, monkey
         return model
 
     networks = [Network(Recipe(build, function=(build, {})), seed) for seed in range(8)]
-    assert sum(isinstance(one._state, network_module._Undrawn) for one in networks) == 6  # two are built, to learn how
+    drawn = [one for one in networks if isinstance(one._state, network_module.PendingState)]
+    assert len(drawn) == 6  # two are built, to learn how
     draw(networks)
     for seed, one in enumerate(networks):
         with isolated(seed):
@@ -1235,7 +1242,7 @@ def test_what_no_step_of_several_models_can_do_is_trained_one_by_one() -> None:
 
     pairs = three_ways(make, together=False)
     assert {ours.how for ours, _ in pairs} == {"Model.fit" if keras.config.backend() == "tensorflow" else "alone"}
-    assert {ours.together for ours, _ in pairs} == {1}
+    assert {ours.n_together for ours, _ in pairs} == {1}
     assert re.search("does more than to compute|cannot take a step together", pairs[0][0].reason or "")
     assert_equal(pairs, X)
 
@@ -1300,6 +1307,80 @@ def test_labels_out_of_range_are_an_error_of_that_fit_alone(where: str) -> None:
     sound = fit_many([make(number, wrong=-1) for number in range(3)])
     assert {one.how for one in sound} == {"fused"}  # what failed for these data is not given up for others
     assert_equal([(trained[0], sound[0]), (trained[2], sound[2])], X)
+
+
+def out_of_memory() -> Exception:
+    """What the backend raises when there is not enough memory."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")  # type: ignore[no-any-return]
+    if keras.config.backend() == "jax":
+        import jax
+
+        error: Exception = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return error
+    import torch
+
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def test_where_memory_is_short_fewer_are_trained_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, most = Program._compiled, [2]
+
+    def for_a_few(self: Program, *arguments: Any) -> Any:
+        steps = compiled(self, *arguments)
+
+        def run(state: Any, *others: Any) -> Any:
+            if state.trainable[0].ndim == 3 and len(state.trainable[0]) > most[0]:
+                raise out_of_memory()
+            return steps(state, *others)
+
+        return run
+
+    def make(number: int) -> Fit:
+        return Fit(network(lambda: [layers.Dense(9)], rate=0.01 * (number + 1)), *table(), epochs=2, seed=number)
+
+    monkeypatch.setattr(Program, "_compiled", for_a_few)
+    pairs = three_ways(make, n=4)
+    assert {ours.n_together for ours, _ in pairs} == {2}
+    assert_equal(pairs, table()[0])
+    most[0] = 9  # what memory was too short for is tried again when there is more
+    assert {ours.n_together for ours in fit_many([make(number) for number in range(4)])} == {4}
+
+
+def test_memory_too_short_for_one_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_at_all(*arguments: Any) -> Any:
+        raise out_of_memory()
+
+    monkeypatch.setattr(Program, "_compiled", lambda self, *arguments: none_at_all)
+    pairs = three_ways(lambda number: Fit(network(lambda: [layers.Dense(10)]), *table(), seed=0), n=1, together=False)
+    assert pairs[0][0].how == "Model.fit"
+    assert (pairs[0][0].reason or "").startswith("there was not enough memory for a program of it")
+    assert_equal(pairs, table()[0])
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_xla_has_no_memory_for_is_tried_again(by_xla: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    by_xla_of, short = TensorFlowBackend.by_xla, [True]
+
+    def compiled(self: Any, *arguments: Any, **options: Any) -> Any:
+        run = by_xla_of(self, *arguments, **options)
+
+        def or_not(*given: Any) -> Any:
+            if short.pop() if short else False:
+                raise out_of_memory()
+            return run(*given)  # type: ignore[misc]
+
+        return or_not
+
+    monkeypatch.setattr(TensorFlowBackend, "by_xla", compiled)
+
+    def make(number: int) -> Fit:
+        return Fit(network(lambda: [layers.Dense(12)]), *table(), epochs=4, seed=number)
+
+    assert_equal(three_ways(make), table()[0])
+    assert by_xla == [False, True, True]
 
 
 # -- what is fused, what not ----------------------------------------------------------------------------------------
@@ -1438,7 +1519,7 @@ def test_structures_are_kept_apart() -> None:
     tanh = [Fit(network(lambda: [layers.Dense(8, activation="tanh")]), X, y, seed=s) for s in range(2)]
     wide = Fit(network(lambda: [layers.Dense(9, activation="relu")]), X, y)
     trained = fit_many([relu[0], tanh[0], wide, relu[1], tanh[1]])
-    assert [one.together for one in trained] == [2, 2, 1, 2, 2]
+    assert [one.n_together for one in trained] == [2, 2, 1, 2, 2]
     assert trained[2].reason == "nothing else to train has its structure"
 
 
@@ -1447,12 +1528,12 @@ def test_rows_that_are_the_same_are_there_once() -> None:
     changed, in_double = X.copy(), X.astype("float64")
     changed[0, 0] += 1
     casts: dict[int, Any] = {}
-    runs = [fused._Run(Fit(network(dense), rows, y), casts) for rows in (X, changed, X.copy(), X)]
-    pool = fused._Pool(runs[0].program, [run.rows for run in runs])
+    runs = [Run(Fit(network(dense), rows, y), casts) for rows in (X, changed, X.copy(), X)]
+    pool = Pool(runs[0].program, [run.rows for run in runs])
     assert pool.starts.x.tolist() == [0, len(X), 0, 0]
     assert pool.starts.y.tolist() == [0] * 4
     assert tuple(pool.data.x.shape) == (2 * len(X), X.shape[1])
-    one, other = (fused._Run(Fit(network(dense), in_double, y), casts) for _ in range(2))
+    one, other = (Run(Fit(network(dense), in_double, y), casts) for _ in range(2))
     assert one.rows.x is other.rows.x
     assert one.rows.x.dtype == "float32"
 
@@ -1461,24 +1542,24 @@ def test_groups_that_do_not_fit_in_memory_are_trained_in_turns() -> None:
     X, _ = table()
     whole = fit_many([simple(number) for number in range(4)])
     random.seed(0)
-    trained = fit_many([simple(number) for number in range(4)], memory=20_000)
-    assert {one.together for one in whole} == {4}
-    assert {one.together for one in trained} < {1, 2, 3}
+    trained = fit_many([simple(number) for number in range(4)], max_memory=20_000)
+    assert {one.n_together for one in whole} == {4}
+    assert {one.n_together for one in trained} < {1, 2, 3}
 
 
 def test_of_large_models_few_train_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(fused, "_SECONDS_WORTH_A_LOOK", 0.0)
+    monkeypatch.setattr(fused, "_SECONDS_WORTH_MEASURING", 0.0)
     pairs = three_ways(simple, n=9, together=False)
     assert_equal(pairs, table()[0])
-    assert all(ours.together <= 4 for ours, _ in pairs)
+    assert all(ours.n_together <= 4 for ours, _ in pairs)
 
 
 def test_nothing_is_traced_to_find_out_how_to_train_large_models_that_are_soon_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fused, "_FEW_MULTIPLICATIONS", 0)
-    monkeypatch.setattr(fused, "_SECONDS_WORTH_A_LOOK", math.inf)
+    monkeypatch.setattr(fused, "_SECONDS_WORTH_MEASURING", math.inf)
     pairs = three_ways(simple, n=3, together=False)
     assert_equal(pairs, table()[0])
     assert [(ours.how, ours.reason) for ours, _ in pairs] == [("alone", "one by one was quicker")] * 3
@@ -1488,8 +1569,8 @@ def test_nothing_is_traced_to_find_out_how_to_train_large_models_that_are_soon_t
 def test_what_jax_compiled_for_structures_that_are_let_go_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     import jax
 
-    for name in ("_PROGRAMS", "_BLUEPRINTS", "_EXAMPLES", "_STARTS"):
-        monkeypatch.setattr(getattr(network_module, name), "_most", 2)
+    for name in ("_PROGRAMS", "_BLUEPRINTS", "_EXAMPLES", "_READY"):
+        monkeypatch.setattr(getattr(network_module, name), "max_size", 2)
     X, y = table()
     jax.clear_caches()
     n_kept = []
@@ -1512,7 +1593,7 @@ def test_what_is_kept_on_jax_is_not_compiled_again_when_other_things_are_given_b
         traced.append(rows.shape)
         return 2 * rows
 
-    compiled = _program._CompiledByJax(double)
+    compiled = _CompiledByJax(double)
     for length in (3, 4, 3):
         np.testing.assert_array_equal(compiled(np.ones(length, "float32")), np.full(length, 2.0))
     jax.clear_caches()

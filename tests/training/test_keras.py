@@ -20,6 +20,7 @@ from sklearn.model_selection import cross_val_score
 
 import kerastoolkit
 from kerastoolkit import KerasClassifier, _keras
+from kerastoolkit._cache import Cache
 from kerastoolkit.estimators import _base
 from kerastoolkit.exceptions import KerasToolkitWarning
 from kerastoolkit.search import GridSearchCV
@@ -33,10 +34,10 @@ X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype("float32")
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Keras of a version to come, which has not been looked at."""
     monkeypatch.setattr(keras, "__version__", "3.99.1")
-    monkeypatch.setattr(_keras, "_looked_at", set())
-    monkeypatch.setattr(_keras, "_objections", {})
-    for name in ("_PROGRAMS", "_BLUEPRINTS", "_EXAMPLES", "_STARTS"):  # of the Keras that is there
-        monkeypatch.setattr(network, name, network._Kept(8))
+    monkeypatch.setattr(_keras, "_checked", set())
+    monkeypatch.setattr(_keras, "_incompatibilities", {})
+    for name in ("_PROGRAMS", "_BLUEPRINTS", "_EXAMPLES", "_READY"):  # of the Keras that is there
+        monkeypatch.setattr(network, name, Cache(8))
 
 
 @pytest.fixture
@@ -88,9 +89,9 @@ def told(action: Callable[[], Any]) -> tuple[Any, list[str]]:
 
 def test_a_keras_that_was_tried_is_not_looked_at() -> None:
     assert _keras.is_tried()
-    _keras.look(lambda: pytest.fail("it was"))
+    _keras.check_compatibility(lambda: pytest.fail("it was"))
     assert _keras.is_trusted()
-    assert _keras.objection() is None
+    assert _keras.incompatibility() is None
 
 
 @pytest.mark.parametrize("version", ["3.11.3", "3.16.0", "3.16.0.dev2026", "4.0"])
@@ -174,18 +175,18 @@ def test_fits_that_keras_limits_are_left_to_it() -> None:
 
 
 def test_every_model_of_a_look_is_compared(newer: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = fused._Stack.__init__
+    stack = fused.Stack.__init__
 
     def alike(self: Any, program: Any, networks: Any, *, stacked: bool) -> None:
         stack(self, program, [networks[0]] * len(networks), stacked=stacked)
 
-    monkeypatch.setattr(fused._Stack, "__init__", alike)
+    monkeypatch.setattr(fused.Stack, "__init__", alike)
     _, said = told(lambda: fit_many([]))
     assert "a small model does not end as" in said[0]
 
 
 def test_fits_do_not_wait_for_each_other_once_keras_is_trusted(newer: None) -> None:
-    _keras.look(lambda: None)
+    _keras.check_compatibility(lambda: None)
     others = fits()
     with isolated(None):
         thread = threading.Thread(target=fit_many, args=([],), daemon=True)
@@ -247,7 +248,7 @@ def test_what_a_look_raises_is_held_against_keras(newer: None) -> None:
     def fail() -> None:
         raise TypeError("fit() takes no data")
 
-    _, said = told(lambda: _keras.look(fail))
+    _, said = told(lambda: _keras.check_compatibility(fail))
     assert "TypeError: fit() takes no data" in said[0]
     assert not _keras.is_trusted()
 
@@ -257,9 +258,9 @@ def test_a_look_that_the_user_ends_is_begun_again(newer: None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _keras.look(end)
+        _keras.check_compatibility(end)
     assert not _keras.is_trusted()
-    _keras.look(lambda: None)
+    _keras.check_compatibility(lambda: None)
     assert _keras.is_trusted()
 
 
@@ -290,3 +291,18 @@ def test_what_is_private_to_keras_is_used_in_one_module() -> None:
                 elif node.attr.startswith("_") and not node.attr.startswith("__"):
                     used.setdefault(node.attr, set()).add(file)
     assert {name: files for name, files in used.items() if name not in own} == {}
+
+
+def test_what_is_private_to_tensorflow_is_used_in_one_module() -> None:
+    root = Path(kerastoolkit.__file__).parent
+    names = {"_add_conversion", "_pfor_converter_registry", "_rng", "_seed", "_tile_variant", "_untile_variant"}
+    found = set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            is_own = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self"
+            private = isinstance(node, ast.Attribute) and node.attr in names and not is_own
+            if private or any(module.startswith("tensorflow.python") for module in modules):
+                found.add(str(path.relative_to(root)))
+    assert found == {"training/_backends/tensorflow.py"}

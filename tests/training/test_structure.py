@@ -19,8 +19,9 @@ from numpy.testing import assert_allclose
 from kerastoolkit import KerasRegressor, fused
 from kerastoolkit.estimators._parameters import make_optimizer, optimizer_to_look_at
 from kerastoolkit.search import GridSearchCV
-from kerastoolkit.training import Fit, _program, fit_many
-from kerastoolkit.training._structure import compile_key, structure_of
+from kerastoolkit.training import Fit, fit_many
+from kerastoolkit.training._structure import UnknownError, compile_key, fingerprint, structure_of
+from kerastoolkit.training._unsupported import unsupported
 
 layers = keras.layers
 DRAWN = np.random.default_rng(0)
@@ -320,6 +321,159 @@ def test_what_keras_cannot_put_into_a_config_is_trained_all_the_same(activation:
         assert trained.error is None
 
 
+# -- layers of the user's in a build function ------------------------------------------------------------------------
+
+
+class Scale(layers.Layer):
+    """A layer of the user's: a weight, a number, a property, a method of the class and a parent's."""
+
+    exponent = 1.0
+
+    def __init__(self, factor: float = 2.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor = factor
+
+    def build(self, input_shape: Any) -> None:
+        self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="scale")
+        super().build(input_shape)
+
+    @property
+    def doubled(self) -> float:
+        return 2 * self.factor
+
+    @staticmethod
+    def power(x: Any, exponent: float) -> Any:
+        return x * keras.ops.abs(x) ** (exponent - 1.0)
+
+    def call(self, inputs: Any) -> Any:
+        return self.power(inputs * self.scale * self.doubled, self.exponent)
+
+
+class Draws(Scale):
+    """One that draws its number as Keras draws weights."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(factor=float(keras.initializers.RandomUniform(0.5, 1.5)(())), **options)
+
+
+class DrawsFromNumpy(Scale):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(factor=float(np.random.uniform(0.5, 1.5)), **options)
+
+
+def with_layer(input_shape: Any, kind: Any = Scale, **options: Any) -> keras.Model:
+    return keras.Sequential([keras.Input(input_shape), layers.Dense(5, "tanh"), kind(**options), layers.Dense(1)])
+
+
+RATES = {"optimizer__learning_rate": [0.003, 0.01, 0.03]}
+
+
+def trained_with(grid: Any = RATES, **parameters: Any) -> tuple[Any, Any]:
+    """Scores of a search, and how many of its fits were trained together with each."""
+    search = GridSearchCV(KerasRegressor(with_layer, **{**SMALL, **parameters}), grid, cv=2, refit=False)
+    search.fit(X, Y[:, 0])
+    return search.cv_results_["mean_test_score"], [one.n_together for one in search.report_.trained]
+
+
+def one_by_one(grid: Any = RATES, **parameters: Any) -> Any:
+    from sklearn.model_selection import GridSearchCV as OfScikitLearn
+
+    looks = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs=None: None)  # left to Model.fit
+    model = KerasRegressor(with_layer, callbacks=[looks], **{**SMALL, **parameters})
+    return OfScikitLearn(model, grid, cv=2, refit=False).fit(X, Y[:, 0]).cv_results_["mean_test_score"]
+
+
+def test_a_layer_of_the_users_is_trained_with_others() -> None:
+    scores, together = trained_with()
+    assert together == [6] * 6
+    assert_allclose(scores, one_by_one(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [Draws, DrawsFromNumpy])
+def test_layers_that_draw_their_numbers_are_trained_as_themselves(kind: Any) -> None:
+    grid = {"random_state": [0, 1, 2]}
+    scores, together = trained_with(grid, kind=kind)
+    assert together == [1] * 6
+    assert_allclose(scores, one_by_one(grid, kind=kind), rtol=1e-4)
+
+
+class Mixes(layers.Layer):
+    """One that keeps no initializer of the weights that it draws."""
+
+    def build(self, input_shape: Any) -> None:
+        self.mixing = self.add_weight(shape=(input_shape[-1], 3), initializer="random_normal", name="mixing")
+        super().build(input_shape)
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.matmul(inputs, self.mixing)
+
+
+def test_weights_of_which_it_is_not_known_how_they_are_drawn() -> None:
+    grid = {"random_state": [0, 1, 2]}  # two folds with the same draws tell nothing of others
+    scores, together = trained_with(grid, kind=Mixes)
+    assert together == [6] * 6
+    assert_allclose(scores, one_by_one(grid, kind=Mixes), rtol=1e-4)
+    assert len(set(scores)) == 3
+
+
+def test_a_change_of_a_class_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, _ = trained_with()
+    monkeypatch.setattr(Scale, "exponent", 2.0)
+    changed, together = trained_with()
+    assert together == [6] * 6
+    assert_allclose(changed, one_by_one(), rtol=1e-4)
+    assert not np.allclose(before, changed)
+    monkeypatch.setattr(Scale, "power", staticmethod(lambda x, exponent: x))
+    changed_again, _ = trained_with()
+    assert_allclose(changed_again, one_by_one(), rtol=1e-4)
+    assert not np.allclose(changed, changed_again)
+
+
+class Meta(type):
+    pass
+
+
+class OfMeta(metaclass=Meta):
+    pass
+
+
+class WithList:
+    values = [1, 2]
+
+
+class ReadsAFile:
+    def call(self, inputs: Any) -> Any:
+        return open("factor").read()
+
+
+class Refers:
+    """A class whose method and default refer to itself and to a function that refers to it."""
+
+    def again(self, kind: Any = None) -> Any:
+        return refers(Refers)
+
+
+def refers(kind: Any = Refers) -> Any:
+    return Refers().again(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(OfMeta, "has a metaclass, Meta"), (WithList, "'values', which it may change"), (ReadsAFile, "reads 'open'")],
+)
+def test_classes_that_nobody_can_see_through_are_refused(kind: type, reason: str) -> None:
+    with pytest.raises(UnknownError, match=reason):
+        fingerprint(kind)
+
+
+def test_keys_of_classes() -> None:
+    assert fingerprint(Scale) == fingerprint(Scale)
+    assert fingerprint(Scale) != fingerprint(Draws)
+    assert fingerprint(layers.Dense) is layers.Dense
+    assert fingerprint(refers) == fingerprint(refers)
+    assert hash(fingerprint(Refers)) == hash(fingerprint(Refers))
+
+
 # -- optimizers that are only looked at -----------------------------------------------------------------------------
 
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -374,5 +528,5 @@ def test_to_look_whether_keras_is_known_draws_nothing_from_the_users_generators(
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     before = random.getstate(), np.random.get_state()[1].tobytes()
-    _program.unsupported(model)
+    unsupported(model)
     assert (random.getstate(), np.random.get_state()[1].tobytes()) == before

@@ -1,0 +1,141 @@
+"""What a backend of Keras does for a program; each has a class of its own in a file beside this one."""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kerastoolkit.training._state import Array, Rows, State, Tensor
+
+# Tracing goes through the template's own layers and Keras' global scopes. What has been traced or compiled needs
+# neither: it is called without the lock, so that threads that predict or train do not wait for each other.
+TRACING_LOCK = threading.RLock()
+
+# A step of training or of evaluation: from a state, the traced hyper-parameters and a batch to the next state.
+Step = Callable[[State, dict[int, Tensor], Rows], State]
+
+# Steps as one program: from a state, the traced hyper-parameters, the rows, their indices batch by batch and their
+# offsets to the state after them and the results of the metrics by name.
+CompiledSteps = Callable[[State, dict[int, Tensor], Rows, Any, Rows], tuple[State, dict[str, Tensor]]]
+
+# From trainable and other weights and rows to the output of a model.
+Predict = Callable[[list[Tensor], list[Tensor], Any], Any]
+
+
+class ArrayBackend(abc.ABC):
+    """Arrays, and stacks of them with a leading axis of models.
+
+    Attributes:
+        steps_a_call: Steps that one call of a program should begin with; it cannot be interrupted.
+        compiles_each_size: Whether another number of models is compiled anew.
+    """
+
+    steps_a_call: int
+    compiles_each_size: bool
+
+    @abc.abstractmethod
+    def tensor(self, value: Array) -> Tensor:
+        """An array as a tensor."""
+
+    @abc.abstractmethod
+    def take(self, value: Tensor, members: Array) -> Tensor:
+        """Some models of a stack."""
+
+    @abc.abstractmethod
+    def put(self, value: Tensor, members: Array, part: Tensor) -> Tensor:
+        """A stack with some models replaced."""
+
+    def cut(self, value: Tensor, first: int, end: int) -> Sequence[Tensor]:
+        """A stack cut in three: the models before `first`, those before `end`, and the others."""
+        return value[:first], value[first:end], value[end:]
+
+    def joined(self, values: Sequence[Tensor]) -> Tensor:
+        """Stacks joined to one."""
+        raise NotImplementedError
+
+
+class Backend(ArrayBackend):
+    """All that a program needs of a backend of Keras.
+
+    Attributes:
+        stacks_loops_slowly: Whether recurrent layers of many models take much longer to trace than those of one.
+        has_known_times: Whether it is known what steps of a size take; measured on processors alone.
+        has_xla: Whether small steps can be left to XLA, beside programs that it does not compile.
+    """
+
+    stacks_loops_slowly: bool = False
+    has_known_times: bool = False
+    has_xla: bool = False
+
+    @abc.abstractmethod
+    def convert(self, value: Any, dtype: Any) -> Tensor:
+        """A number or a tensor as a tensor of a dtype; None for single precision."""
+
+    @abc.abstractmethod
+    def gradients(
+        self, loss_of: Callable[[list[Tensor]], tuple[Tensor, Any]], trainable: list[Tensor]
+    ) -> tuple[list[Tensor], Any]:
+        """Gradients of a loss with respect to weights, and what else the function returns."""
+
+    @abc.abstractmethod
+    def epoch(
+        self,
+        step: Step,
+        results: Callable[[State], dict[str, Tensor]],
+        example: State,
+        data: Rows,
+        traced: Sequence[int],
+        *,
+        stacked: bool,
+        light: bool,
+    ) -> CompiledSteps:
+        """Makes a program that takes models through batches.
+
+        Args:
+            step: One step of one model.
+            results: From a state to the results of the metrics.
+            example: A state of the shapes that one model has.
+            data: Rows of the form that it will get.
+            traced: The slots of the hyper-parameters that it will get as tensors.
+            stacked: Whether it is for many models.
+            light: Whether a step computes so little that it is the start of each operation which takes the time.
+        """
+
+    @abc.abstractmethod
+    def predict(self, forward: Predict, trainable: list[Tensor], others: list[Tensor], x: Any) -> Predict:
+        """Makes a program of the output of a model, for weights and rows of these forms."""
+
+    @abc.abstractmethod
+    def for_each(
+        self, function: Callable[[Any], list[Tensor]], example: Array
+    ) -> Callable[[Array], Sequence[Sequence[Array]]] | None:
+        """Makes one program of a function of an array, for many arrays; None where nothing is compiled."""
+
+    @abc.abstractmethod
+    def is_of_the_program(self, error: Exception) -> bool:
+        """Whether an error of a first call says something of the program, and not of the data or the machine."""
+
+    @abc.abstractmethod
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that there was not enough memory."""
+
+    def dropout(self, inputs: Tensor, rate: Tensor, seed: Tensor) -> Tensor:
+        """What Keras' dropout makes of inputs, for a rate that is a tensor."""
+        raise NotImplementedError
+
+    def by_xla(self, program: CompiledSteps, *, stacked: bool) -> Callable[..., tuple[State, Any]] | None:
+        """A program compiled by XLA, as a function of the models of a call and the program's own arguments.
+
+        None if that cannot be had.
+        """
+        return None
+
+    def epochs_by_xla(self, program: CompiledSteps, size: int, n_rows: int) -> Callable[..., tuple[State, Any]]:
+        """Whole epochs of a stacked program, compiled by XLA."""
+        raise NotImplementedError
+
+    def release_memory(self) -> None:
+        """Gives back what is kept of a program that was dropped; most backends keep nothing."""
+        return None
