@@ -52,6 +52,9 @@ _MOST_MULTIPLICATIONS_FOR_XLA = 1_000_000
 _STEP_ALONE, _MULTIPLICATION_ALONE = 100e-6, 1.5e-10
 _LIGHT_STEP_STACKED, _STEP_STACKED, _MODEL_STACKED, _MULTIPLICATION_STACKED = 150e-6, 400e-6, 20e-6, 1e-10
 
+# What a step of one model by torch takes, in seconds: it starts each operation anew. One of a stack takes twice that.
+_STEP_BY_TORCH = 2e-3
+
 # What a step of one model by XLA takes on one core, in seconds, and how much more for each multiplication forward.
 _STEP_BY_XLA, _MULTIPLICATION_BY_XLA = 5e-6, 3e-10
 
@@ -475,10 +478,13 @@ class Program:
         return (_SAVED_STACKED if stacked else _SAVED_ALONE) + _SAVED_A_MULTIPLICATION * multiplications
 
     def seconds(self, n_models: int, batch_size: int, *, stacked: bool) -> float:
-        """About what a step of so many models takes by TensorFlow's own operations, in seconds; else not known: NaN."""
-        if not isinstance(self._backend, _TensorFlow):
+        """About what a step of so many models takes by TensorFlow's own operations or torch's, in seconds; else NaN."""
+        if isinstance(self._backend, _Jax):
             return math.nan
         multiplications = self.multiplications_of_a_step(batch_size)
+        if isinstance(self._backend, _Torch):
+            one = _STEP_BY_TORCH + _MULTIPLICATION_ALONE * multiplications
+            return 2 * one + n_models * _MULTIPLICATION_STACKED * multiplications if stacked else n_models * one
         if not stacked:
             return n_models * (_STEP_ALONE + _MULTIPLICATION_ALONE * multiplications)
         step = _LIGHT_STEP_STACKED if self.is_light(batch_size, stacked=True) else _STEP_STACKED

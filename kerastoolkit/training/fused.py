@@ -10,8 +10,9 @@ A fit on its own runs the same program for one model, which is traced once for a
 program can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the
 result says so.
 
-On TensorFlow, small networks of dense layers spend their steps between operations, not in them, and to trace a program
-takes longer than many of them train. What such networks are mostly made of is therefore written out in numpy. Where so
+Small networks of dense layers spend their steps between operations, not in them: on TensorFlow to trace a program takes
+longer than many of them train, and torch takes milliseconds for a step of some microseconds. What such networks are
+mostly made of is therefore written out in numpy for both. On TensorFlow, where so
 many steps are ahead that they would take longer than to compile, XLA makes one piece of machine code of them, and each
 core of the processor runs it for some of the models.
 
