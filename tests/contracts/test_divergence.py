@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
