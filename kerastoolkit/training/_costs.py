@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +23,6 @@ _LIGHT_ALONE, _LIGHT_STACKED = 500_000, 100_000
 # multiplication; with more multiplications than the last number, TensorFlow's own products are quicker.
 _SAVED_ALONE, _SAVED_STACKED, _SAVED_A_MULTIPLICATION = 90e-6, 12e-6, 1e-10
 _MAX_MULTIPLICATIONS_FOR_XLA = 1_000_000
-
-# What a step takes in TensorFlow's own operations, in seconds: for one model, and for each multiplication forward; then
-# for a stack (light or not), for each of its models, and for each multiplication forward of a model.
-_STEP_ALONE, _MULTIPLICATION_ALONE = 100e-6, 1.5e-10
-_LIGHT_STEP_STACKED, _STEP_STACKED, _MODEL_STACKED, _MULTIPLICATION_STACKED = 150e-6, 400e-6, 20e-6, 1e-10
 
 # What a step of one model takes with XLA on one core, in seconds, and for each multiplication forward.
 _STEP_BY_XLA, _MULTIPLICATION_BY_XLA = 5e-6, 3e-10
@@ -96,14 +90,9 @@ class Costs:
         return (_SAVED_STACKED if stacked else _SAVED_ALONE) + _SAVED_A_MULTIPLICATION * multiplications
 
     def seconds(self, n_models: int, batch_size: int, *, stacked: bool) -> float:
-        """Approximate time of a step of so many models in TensorFlow's own operations, in seconds; NaN if unknown."""
-        if not self._backend.has_known_times:
-            return math.nan
-        multiplications = self.multiplications_of_a_step(batch_size)
-        if not stacked:
-            return n_models * (_STEP_ALONE + _MULTIPLICATION_ALONE * multiplications)
-        step = _LIGHT_STEP_STACKED if self.is_light(batch_size, stacked=True) else _STEP_STACKED
-        return step + n_models * (_MODEL_STACKED + _MULTIPLICATION_STACKED * multiplications)
+        """Approximate time of a step of so many models without XLA, in seconds; NaN if unknown."""
+        multiplications, light = self.multiplications_of_a_step(batch_size), self.is_light(batch_size, stacked=stacked)
+        return self._backend.seconds_of_a_step(n_models, multiplications, stacked=stacked, light=light)
 
     def seconds_by_xla(self, batch_size: int) -> float:
         """Approximate time of a step of one model with XLA, in seconds."""

@@ -81,8 +81,8 @@ def chain_of(model: keras.Model) -> Chain | None:
     """The dense layers of a model that has no others; None if it has, or if this Keras is not known."""
     import keras
 
-    # Losses of probabilities are computed from what went into sigmoid and softmax on TensorFlow alone.
-    if keras.config.backend() != "tensorflow" or not _keras.is_tried() or not model.built:
+    # JAX compiles a step in little time, and rounds otherwise.
+    if keras.config.backend() not in ("tensorflow", "torch") or not _keras.is_tried() or not model.built:
         return None
     layers = _in_a_row(model)
     if not layers:
@@ -182,6 +182,11 @@ def _back_sigmoid(gradient: Array, output: Array) -> None:
     gradient *= 1 - output
 
 
+def _back_softmax(gradient: Array, output: Array) -> None:
+    gradient -= _over_units(np.add, gradient * output)
+    gradient *= output
+
+
 def _back_tanh(gradient: Array, output: Array) -> None:
     gradient *= 1 - np.square(output)
 
@@ -192,7 +197,7 @@ _ACTIVATIONS = {
         lambda z: np.maximum(z, 0, out=z), lambda gradient, output: np.multiply(gradient, output > 0, out=gradient)
     ),
     "sigmoid": _Activation(_sigmoid, _back_sigmoid),
-    "softmax": _Activation(_softmax, lambda gradient, output: None),  # only where the loss includes its gradient
+    "softmax": _Activation(_softmax, _back_softmax),  # of the last layer only
     "tanh": _Activation(lambda z: np.tanh(z, out=z), _back_tanh),
 }
 _Kind = Literal["train", "test"]
@@ -240,6 +245,34 @@ def _crossentropy(z: Array, y: Array, smoothing: Array | float) -> tuple[Array, 
     return -_over_units(np.add, z)[..., 0], output - y, output
 
 
+def _bounded(probability: Array) -> tuple[Array, Array]:
+    """Probabilities as Keras bounds them before it takes their logarithm, and which of them keep their gradient."""
+    import keras
+
+    epsilon = keras.config.epsilon()
+    low, high = np.float32(epsilon), np.float32(1.0 - epsilon)
+    return np.clip(probability, low, high), (probability >= low) & (probability <= high)
+
+
+def _crossentropy_of_output(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
+    y = _smoothed(y, smoothing, output.shape[-1])
+    total = _over_units(np.add, output)
+    share = output / total
+    bounded, inside = _bounded(share)
+    gradient = np.where(inside, -y / bounded, np.float32(0))
+    gradient -= _over_units(np.add, gradient * share)
+    gradient /= total
+    return -_over_units(np.add, y * np.log(bounded))[..., 0], gradient, output
+
+
+def _binary_crossentropy_of_output(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
+    y = _smoothed(y, smoothing, 2)
+    bounded, inside = _bounded(output)
+    loss = -y * np.log(bounded) - (1 - y) * np.log1p(-bounded)
+    gradient = np.where(inside, (bounded - y) / (bounded * (1 - bounded)), np.float32(0))
+    return _mean(loss), gradient / np.float32(output.shape[-1]), output
+
+
 def _squared_error(output: Array, y: Array, smoothing: Array | float) -> tuple[Array, Array, Array]:
     difference = output - y
     return _mean(np.square(difference)), difference * np.float32(2 / y.shape[-1]), output
@@ -257,6 +290,12 @@ _LOSSES = {
     "SparseCategoricalCrossentropy": _Loss(("softmax",), True, _crossentropy),  # of numbers turned into rows
     "MeanSquaredError": _Loss(_OF_NUMBERS, False, _squared_error),
     "MeanAbsoluteError": _Loss(_OF_NUMBERS, False, _absolute_error),
+}
+# TensorFlow computes losses of probabilities from what went into sigmoid and softmax, torch from what came out.
+_LOSSES_OF_OUTPUT = {
+    "BinaryCrossentropy": _Loss(("sigmoid",), False, _binary_crossentropy_of_output),
+    "CategoricalCrossentropy": _Loss(("softmax",), False, _crossentropy_of_output),
+    "SparseCategoricalCrossentropy": _Loss(("softmax",), False, _crossentropy_of_output),
 }
 _NAMES_OF_LOSSES = {
     "binary_crossentropy": "BinaryCrossentropy",
@@ -292,6 +331,8 @@ def _loss_of(model: keras.Model, last: str) -> tuple[str, _Loss, float] | None:
     if options != {"axis": -1, "ignore_class": None} or not isinstance(smoothing, float):
         return None
     loss = _LOSSES[name]
+    if not logits and keras.config.backend() == "torch":
+        loss = _LOSSES_OF_OUTPUT.get(name, loss)
     activations = ("linear",) if logits else loss.activations
     return (name, loss, smoothing) if last in activations else None
 

@@ -10,10 +10,11 @@ A single fit runs the same program for one model, which is traced once for all m
 can do (a `train_step` of the user's, callbacks that look at batches, data sets) is left to `Model.fit`, and the result
 says so.
 
-On TensorFlow, small networks of dense layers spend more time between operations than in them, and tracing a program
-takes longer than training many of them. The layers, losses and optimizers that such networks mostly consist of are
-therefore written out in numpy. Where so many steps are to come that compiling is worth it, XLA compiles them, and each
-core of the processor runs the machine code for some of the models.
+Small networks of dense layers spend more time between operations than in them: on TensorFlow, tracing a program takes
+longer than training many of them, and torch takes milliseconds for a step of some microseconds. The layers, losses and
+optimizers that such networks mostly consist of are therefore written out in numpy for both. On TensorFlow, where so
+many steps are to come that compiling is worth it, XLA compiles them, and each core of the processor runs the machine
+code for some of the models.
 
 On every path the rows of an epoch come in an order drawn from the seed of the fit alone, so that a fit does not depend
 on what is trained beside it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -61,13 +62,22 @@ class Backend(ArrayBackend):
 
     Attributes:
         stacks_loops_slowly: Whether recurrent layers of many models take much longer to trace than those of one.
-        has_known_times: Whether it is known what steps of a size take; measured on processors alone.
         has_xla: Whether small steps can be left to XLA, beside programs that it does not compile.
     """
 
     stacks_loops_slowly: bool = False
-    has_known_times: bool = False
     has_xla: bool = False
+
+    def seconds_of_a_step(self, n_models: int, multiplications: int, *, stacked: bool, light: bool) -> float:
+        """Approximate time of a step on a CPU without XLA, in seconds; NaN if unknown.
+
+        Args:
+            n_models: The number of models.
+            multiplications: Those of one model in the forward pass.
+            stacked: Whether the models are trained together, or one by one.
+            light: Whether starting the operations takes most of the time.
+        """
+        return math.nan
 
     @abc.abstractmethod
     def convert(self, value: Any, dtype: Any) -> Tensor:

@@ -27,6 +27,11 @@ from kerastoolkit.training._state import (
 )
 from kerastoolkit.training._threads import workers
 
+# What a step takes in TensorFlow's own operations, in seconds: for one model, and for each multiplication forward; then
+# for a stack (light or not), for each of its models, and for each multiplication forward of a model.
+_STEP_ALONE, _MULTIPLICATION_ALONE = 100e-6, 1.5e-10
+_LIGHT_STEP_STACKED, _STEP_STACKED, _MODEL_STACKED, _MULTIPLICATION_STACKED = 150e-6, 400e-6, 20e-6, 1e-10
+
 
 class TensorFlowBackend(Backend):
     """Graphs: a loop over the steps around the step, or around the step vectorised over the models."""
@@ -34,12 +39,17 @@ class TensorFlowBackend(Backend):
     steps_a_call = 64  # at first: a call cannot be interrupted, so that it should not take long
     compiles_each_size = False
     stacks_loops_slowly = True
-    has_known_times = True
 
     def __init__(self) -> None:
         import tensorflow as tf
 
         self.has_xla = not tf.config.list_physical_devices("GPU")  # measured on processors alone
+
+    def seconds_of_a_step(self, n_models: int, multiplications: int, *, stacked: bool, light: bool) -> float:
+        if not stacked:
+            return n_models * (_STEP_ALONE + _MULTIPLICATION_ALONE * multiplications)
+        step = _LIGHT_STEP_STACKED if light else _STEP_STACKED
+        return step + n_models * (_MODEL_STACKED + _MULTIPLICATION_STACKED * multiplications)
 
     def tensor(self, value: Array) -> Tensor:
         import tensorflow as tf
