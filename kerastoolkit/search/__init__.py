@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from kerastoolkit.search.backend import FusedBackend, Report, fused
+from kerastoolkit.search.backend import FusedBackend, TrainingReport, fused
 from kerastoolkit.search.rungs import Rungs
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ __all__ = [
     "Journal",
     "OptunaSearchCV",
     "RandomizedSearchCV",
-    "Report",
     "Rungs",
+    "TrainingReport",
     "fused",
 ]
 

@@ -321,8 +321,7 @@ class Describer:
 
         if isinstance(value, keras.Model):
             layers = [
-                [self._of_configured(layer), bool(layer.trainable)]
-                for layer in _keras.layers_of(value, itself=False)
+                [self._of_configured(layer), bool(layer.trainable)] for layer in _keras.layers_of(value, itself=False)
             ]
             compiled = self._of(_keras.compile_arguments(value))
             optimizer = value.optimizer if value.compiled else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import numbers
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.search._tasks import Split, replace_functions, tasks_of
 
 
 class Needs(NamedTuple):
@@ -57,28 +57,29 @@ class SharedRows:
         Returns:
             What it will need.
         """
-        items = getattr(call, "items", None)
-        if not isinstance(items, list) or len(items) != 1:
+        tasks = tasks_of(call)
+        if len(tasks) != 1:
             return Needs()
-        function, arguments, keywords = items[0]
-        arrays = frozenset(id(owner(part)) for part in (*arguments, *keywords.values()) if isinstance(part, np.ndarray))
-        given = _arguments_of_a_split(function, arguments, keywords)
-        if given is None:
+        (task,) = tasks
+        given = (*task.arguments, *task.keywords.values())
+        arrays = frozenset(id(owner(part)) for part in given if isinstance(part, np.ndarray))
+        split = task.split()
+        if split is None:
             return Needs(given=arrays)
-        estimator, X = given["estimator"], given["X"]
-        if not isinstance(estimator, KerasEstimator):  # a pipeline, say: its last step gets other rows than these
-            return Needs(own=sum(self._n_bytes(X, given[name]) for name in ("train", "test")), given=arrays)
+        X, indices = split.X, {"train": split.train, "test": split.test}
+        if not isinstance(split.estimator, KerasEstimator):  # a pipeline, say: its last step gets other rows than these
+            return Needs(own=sum(self._n_bytes(X, index) for index in indices.values()), given=arrays)
         is_array = type(X) is np.ndarray and X.ndim > 1
-        shared = [name for name in _shareable(given) if is_array and isinstance(given[name], np.ndarray)]
+        shared = [name for name in _shareable(split) if is_array and isinstance(indices[name], np.ndarray)]
         if shared:
-            # In place, since a BatchedCalls has no public way to be made anew.
-            call.items = [(self._sharing(function, X, [given[name] for name in shared]), arguments, keywords)]
+            sharing = self._sharing(task.function, X, [indices[name] for name in shared])
+            replace_functions(call, lambda task: sharing)
         # An array to train on is what the fit hands in, and counted there.
         own = [name for name in ("train", "test") if name not in shared and (name == "test" or not is_array)]
-        seed = (given.get("parameters") or {}).get("random_state", getattr(estimator, "random_state", None))
+        seed = split.parameters.get("random_state", getattr(split.estimator, "random_state", None))
         return Needs(
-            tuple(((id(X), id(given[name])), self._n_bytes(X, given[name])) for name in shared),
-            sum(self._n_bytes(X, given[name]) for name in own),
+            tuple(((id(X), id(indices[name])), self._n_bytes(X, indices[name])) for name in shared),
+            sum(self._n_bytes(X, indices[name]) for name in own),
             len(shared) == 2 and isinstance(seed, numbers.Integral),
             arrays,
         )
@@ -159,33 +160,16 @@ class _Table(np.ndarray):
         return self.view(np.ndarray)[key]
 
 
-@functools.lru_cache(maxsize=64)
-def _signature(function: Any) -> inspect.Signature:
-    return inspect.signature(function)
-
-
-def _arguments_of_a_split(function: Any, arguments: Any, keywords: Any) -> Mapping[str, Any] | None:
-    """Arguments of a function of scikit-learn that fits an estimator to some rows of a table and looks at others."""
-    inner = inspect.unwrap(function)
-    if not (getattr(inner, "__module__", "") or "").startswith("sklearn.model_selection."):
-        return None
-    try:
-        given = _signature(inner).bind(*arguments, **keywords).arguments
-    except (TypeError, ValueError):
-        return None
-    return given if {"estimator", "X", "train", "test"} <= set(given) else None
-
-
-def _shareable(given: Mapping[str, Any]) -> Sequence[str]:
+def _shareable(split: Split) -> Sequence[str]:
     """Which rows nothing could write into: no estimator of ours does, an encoder or a scorer of the user's might."""
-    estimator, changed = given["estimator"], given.get("parameters") or {}
+    estimator = split.estimator
     if type(estimator).__module__.partition(".")[0] != "kerastoolkit":
         return ()
-    if "feature_encoder" in changed or getattr(estimator, "feature_encoder", None) is not None:
+    if "feature_encoder" in split.parameters or getattr(estimator, "feature_encoder", None) is not None:
         return ()
-    if _is_of_scikit_learn(given.get("scorer")):
+    if _is_of_scikit_learn(split.scorer):
         return "train", "test"
-    return () if given.get("return_train_score") else ("train",)
+    return () if split.returns_train_score else ("train",)
 
 
 def _is_of_scikit_learn(scorer: Any) -> bool:

@@ -33,7 +33,7 @@ from sklearn import config_context
 
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search._rows import Needs, SharedRows, owner
-from kerastoolkit.search._tasks import is_fit
+from kerastoolkit.search._tasks import tasks_of
 from kerastoolkit.search.rungs import Ladder
 from kerastoolkit.training._memory import free_memory
 from kerastoolkit.training.fused import Fit, Trained, fit_many, gathering
@@ -42,26 +42,26 @@ from kerastoolkit.training.seeds import Settings, is_inside, put_settings, setti
 __all__ = ["FusedBackend", "fused"]
 
 # Tasks in flight at once. More of them make larger groups, and each keeps its rows in memory while it waits.
-_MOST_TASKS = 256
+_MAX_TASKS = 256
 
 # Bytes that tasks in flight may keep beside those of one, which it would keep as well if it were alone.
-_MOST_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20
 
 # Of these, bytes of the rows of other splits, where those of one split may be trained before those of the next.
-_MOST_BYTES_OF_ROWS = 24 * 2**20
+_MAX_BYTES_OF_ROWS = 24 * 2**20
 
 # Bytes of a row while its fit waits and is trained, whatever is in it: its number in the order of an epoch.
-_BYTES_OF_AN_ORDER = 4
+_BYTES_OF_A_PERMUTATION = 4
 
 # How long the end of a search waits for tasks that were given up; what a user wrote may take any time.
 _SECONDS_TO_GIVE_UP = 2.0
 
 # How much more they may keep before the memory that is free is looked at again.
-_BYTES_BETWEEN_LOOKS = 4 * 2**20
+_BYTES_BETWEEN_CHECKS = 4 * 2**20
 
 
 @contextlib.contextmanager
-def fused(*, memory: float | None = None) -> Iterator[Report]:
+def fused(*, max_memory: float | None = None) -> Iterator[TrainingReport]:
     """Trains the fits of everything that scikit-learn does inside the block together.
 
     Searches, cross-validation, learning curves, ensembles and whatever else hands its work to joblib gather their Keras
@@ -75,17 +75,17 @@ def fused(*, memory: float | None = None) -> Iterator[Report]:
     10 fits trained together, as one program.
 
     Args:
-        memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
+        max_memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
     Yields:
-        A `Report` of what was trained, and how.
+        A `TrainingReport` of what was trained, and how.
     """
-    backend = FusedBackend(memory=memory)
+    backend = FusedBackend(max_memory=max_memory)
     with joblib.parallel_config(backend=backend):
         yield backend.report
 
 
-class Report:
+class TrainingReport:
     """What was trained under a backend, and how.
 
     Attributes:
@@ -183,13 +183,14 @@ class _Conductor:
 
     def __init__(
         self,
-        memory: float | None,
-        report: Report,
-        watch: Callable[[int, int], None] | None,
-        at_most: int | None,
+        max_memory: float | None,
+        report: TrainingReport,
+        on_epoch_end: Callable[[int, int], None] | None,
+        max_together: int | None,
         ladder: Ladder | None,
     ) -> None:
-        self._memory, self.report, self._watch, self._at_most = memory, report, watch, at_most
+        self._max_memory, self.report = max_memory, report
+        self._on_epoch_end, self._max_together = on_epoch_end, max_together
         self._ladder = ladder
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -206,14 +207,14 @@ class _Conductor:
         self._rows = SharedRows()
         self._bytes_asleep = self._bytes_in_training = 0
         self._bytes_of_one = self._rows_of_one = 0  # of the first that sleeps or is trained, its shared rows among them
-        self._held_at_look, self._free = 2**62, 0.0
+        self._held_at_check, self._free = 2**62, 0.0
         self._users = self._n_trained = 0
         self._has_frozen = False
         self._handing_over = 0  # calls of joblib that have not yet handed over all their first tasks
 
     def another(self) -> _Conductor:
         """One like it, that does not wait for the tasks of this one."""
-        return _Conductor(self._memory, self.report, self._watch, self._at_most, self._ladder)
+        return _Conductor(self._max_memory, self.report, self._on_epoch_end, self._max_together, self._ladder)
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
 
@@ -328,8 +329,8 @@ class _Conductor:
     def _after_epoch(self, done: int, epochs: int) -> None:
         if all(task.is_given_up for task in self._training):
             raise Cancelled
-        if self._watch is not None:
-            self._watch(done, epochs)
+        if self._on_epoch_end is not None:
+            self._on_epoch_end(done, epochs)
 
     # -- inside the conductor's thread ---------------------------------------------------------------------------
 
@@ -402,7 +403,7 @@ class _Conductor:
 
     def _next(self) -> _Task | None:
         """Takes the next task to begin, if there is one and room for it."""
-        if not self._new or len(self._asleep) >= _MOST_TASKS:
+        if not self._new or len(self._asleep) >= _MAX_TASKS:
             return None
         if self._has_room(self._new[0]):
             return self._new.popleft()
@@ -422,13 +423,13 @@ class _Conductor:
         rows = self._rows.missing(task.needs)
         more = rows + task.needs.own + others[-1].n_bytes_of_fit
         beside_one = self._bytes_asleep + self._bytes_in_training + self._rows.n_bytes - self._bytes_of_one
-        if beside_one + more > _MOST_BYTES:
+        if beside_one + more > _MAX_BYTES:
             return False
-        if rows and task.needs.in_any_order and self._rows.n_bytes - self._rows_of_one + rows > _MOST_BYTES_OF_ROWS:
+        if rows and task.needs.in_any_order and self._rows.n_bytes - self._rows_of_one + rows > _MAX_BYTES_OF_ROWS:
             return False
         # To ask the system takes longer than to hand over a task.
-        if not self._held_at_look <= beside_one <= self._held_at_look + _BYTES_BETWEEN_LOOKS:
-            self._held_at_look, self._free = beside_one, free_memory()
+        if not self._held_at_check <= beside_one <= self._held_at_check + _BYTES_BETWEEN_CHECKS:
+            self._held_at_check, self._free = beside_one, free_memory()
         return beside_one + more < self._free / 4 + beside_one / 4
 
     def _weigh(self, task: _Task, fit: Fit) -> None:
@@ -438,7 +439,7 @@ class _Conductor:
         owners = {id(one): one for one in map(owner, _arrays(fit)) if not self._rows.has(one)}
         task.owners = list(owners.values())
         task.n_bytes_of_fit = sum(one.nbytes for place, one in owners.items() if place not in kept)
-        task.n_bytes_of_fit += _BYTES_OF_AN_ORDER * _n_rows(fit)
+        task.n_bytes_of_fit += _BYTES_OF_A_PERMUTATION * _n_rows(fit)
         task.n_bytes = task.n_bytes_of_fit + task.needs.own
         if not others:
             self._rows_of_one = self._rows.n_bytes
@@ -472,9 +473,9 @@ class _Conductor:
         try:
             fit_many(
                 fits,
-                memory=self._memory,
+                memory=self._max_memory,
                 watch=self._after_epoch,
-                at_most=self._at_most,
+                at_most=self._max_together,
                 judge=None if self._ladder is None else self._ladder.judge,
                 finished=finished,
                 expected=self._n_trained + len(fits) + len(self._new),
@@ -505,9 +506,10 @@ class FusedBackend(ParallelBackendBase):
     """The joblib backend behind `fused`, known to joblib as `"kerastoolkit"`.
 
     Args:
-        memory: As for `fused`.
-        watch: Called after each epoch with the epochs done and the epochs of all fits in training. Defaults to `None`.
-        at_most: Fits to train together at most. Defaults to `None`: as many as there is memory for.
+        max_memory: As for `fused`.
+        on_epoch_end: Called after each epoch with the epochs done and the epochs of all fits in training. Defaults to
+            `None`.
+        max_together: Fits to train together at most. Defaults to `None`: as many as there is memory for.
         around: Called with each task, and returns what is run in its place; tasks of searches inside tasks are left
             as they are. Defaults to `None`.
         ladder: The rungs at which candidates are compared. Defaults to `None`: all train to their end.
@@ -519,26 +521,28 @@ class FusedBackend(ParallelBackendBase):
     supports_retrieve_callback = True
     supports_sharedmem = True
     uses_threads = True
-    default_n_jobs = _MOST_TASKS
+    default_n_jobs = _MAX_TASKS
 
     def __init__(
         self,
         nesting_level: int | None = None,
         inner_max_num_threads: int | None = None,
         *,
-        memory: float | None = None,
-        watch: Callable[[int, int], None] | None = None,
-        at_most: int | None = None,
+        max_memory: float | None = None,
+        on_epoch_end: Callable[[int, int], None] | None = None,
+        max_together: int | None = None,
         around: Callable[[Any], Callable[[], Any]] | None = None,
         ladder: Ladder | None = None,
         conductor: _Conductor | None = None,
         **options: Any,
     ) -> None:
         if options:
-            raise ParameterError(f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `memory`.")
+            raise ParameterError(
+                f"The backend 'kerastoolkit' has no option {sorted(options)[0]!r}; it takes `max_memory`."
+            )
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
-        self.report = Report() if conductor is None else conductor.report
-        self._shared = conductor or _Conductor(memory, self.report, watch, at_most, ladder)
+        self.report = TrainingReport() if conductor is None else conductor.report
+        self._shared = conductor or _Conductor(max_memory, self.report, on_epoch_end, max_together, ladder)
         self._conductor = self._shared  # of the call that runs
         self._tasks: list[_Task] = []
         self._parent: _Task | None = None
@@ -563,7 +567,7 @@ class FusedBackend(ParallelBackendBase):
         """Tasks in flight: the same whatever is asked for, since they wait for one another."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        return _MOST_TASKS
+        return _MAX_TASKS
 
     def start_call(self) -> None:
         """joblib begins to hand over tasks."""
@@ -598,7 +602,7 @@ class FusedBackend(ParallelBackendBase):
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
         """Takes a task; it runs when its turn comes."""
         needs = self._conductor.prepare(func)
-        scored = any(is_fit(function) for function, *_ in getattr(func, "items", ()))
+        scored = any(task.is_fit for task in tasks_of(func))
         call = func if self._around is None else self._around(func)
         task = _Task(call, callback or (lambda task: None), self._parent, scored)
         task.settings, task.needs = self._settings, needs

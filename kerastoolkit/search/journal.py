@@ -17,7 +17,6 @@ import functools
 import hashlib
 import inspect
 import json
-import math
 import os
 import re
 import sqlite3
@@ -36,7 +35,15 @@ from kerastoolkit._sqlite import application_of, connect, has_table, look
 from kerastoolkit._version import __version__
 from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
-from kerastoolkit.search._tasks import is_fit
+from kerastoolkit.search._tasks import (
+    NOT_RECORDED,
+    Result,
+    ScoredFit,
+    can_be_of_a_result,
+    is_success,
+    replace_functions,
+    scores_of,
+)
 
 __all__ = ["Journal"]
 
@@ -55,22 +62,8 @@ _TABLE = """CREATE TABLE fits (
 )"""
 _COLUMNS = "key, parameters, split, result, recorded, model, digest"
 
-_MOST_TEXT = 2**20  # letters of a result; those of a thousand scores are a hundredth of it
-_MOST_BYTES = 10**9  # of a model, as SQLite has it, too
-
-# What scikit-learn hands to a fit that makes no difference to its result.
-_MAKES_NO_DIFFERENCE = {"callback_ctx", "candidate_progress", "caller", "split_progress", "verbose"}
-
-# Settings of scikit-learn that do.
-_SETTINGS = ("array_api_dispatch", "enable_metadata_routing", "transform_output")
-
-# What comes as a dict of many, each of which an error speaks of.
-_SPOKEN_OF = {
-    "fit_params": "the fit parameter", "parameters": "the parameter", "score_params": "the score parameter",
-}  # fmt: skip
-
-# What comes back from the task itself, not from the file.
-_NOT_RECORDED = ("estimator", "parameters")
+_MAX_TEXT = 2**20  # letters of a result; those of a thousand scores are a hundredth of it
+_MAX_BYTES = 10**9  # of a model, as SQLite has it, too
 
 
 class Journal:
@@ -137,7 +130,7 @@ class Journal:
             )
         with self._errors("opened"):
             self._check_foreign()
-            self._file = connect(path, seconds=_BUSY_SECONDS, most_bytes=_MOST_BYTES)
+            self._file = connect(path, seconds=_BUSY_SECONDS, most_bytes=_MAX_BYTES)
             # A letter that cannot be read comes through, so that it is the digest that tells of it.
             self._file.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         try:
@@ -161,15 +154,9 @@ class Journal:
             before the fit if the fit cannot be described, and JournalError if the file cannot be written: before the
             fit too, unless it is full.
         """
-        items = getattr(call, "items", None)
-        if not isinstance(items, list):
-            return call
-        # In place: a BatchedCalls also sets up the backend of what its functions call, and has no public way to be
-        # made anew.
-        call.items = [
-            (functools.partial(self._fit, function) if is_fit(function) else function, arguments, keywords)
-            for function, arguments, keywords in items
-        ]
+        replace_functions(
+            call, lambda task: functools.partial(self._fit, task.function) if task.is_fit else task.function
+        )
         return call
 
     def check(self, estimator: Any, candidates: Any = ()) -> None:
@@ -194,10 +181,9 @@ class Journal:
 
     def _fit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Gives back what is recorded of a fit, or runs it and records its result."""
-        given = inspect.signature(function).bind(*arguments, **keywords).arguments
-        estimator, parameters = given["estimator"], given.get("parameters")
+        fit = ScoredFit(function, arguments, keywords)
         with self._lock:
-            key = self._key(given, function)
+            key = self._key(fit)
             if self._failed is not None:
                 # joblib hears of an error when tasks that wait have begun already. They would go on unrecorded.
                 raise JournalError(str(self._failed)) from self._failed
@@ -206,45 +192,36 @@ class Journal:
                 self._check_writable()
         if found is None:
             result = function(*arguments, **keywords)
-            if not _is_success(result, given.get("error_score")):
+            if not is_success(result, fit.error_score):
                 return result
             try:
-                found = self._record(key, result, given)
+                found = self._record(key, result, fit)
             except JournalError as error:
                 self._failed = error
                 raise
         result = _decoded_result(found[0], str(self.path))
-        if not _is_success(result, given.get("error_score")):
+        if not is_success(result, fit.error_score):
             raise SavedFileError(
                 f"The journal {str(self.path)!r} is damaged: it holds a fit that failed, which is never recorded. Give "
                 "another path."
             )
         if "parameters" in result:
-            result["parameters"] = parameters
+            result["parameters"] = fit.parameters
         if "estimator" in result:
-            result["estimator"] = self._restored(found[1], estimator, parameters)
+            result["estimator"] = self._restored(found[1], fit.estimator, fit.parameters)
         return result
 
-    def _key(self, given: Mapping[str, Any], function: Any) -> str:
-        fit_params = given.get("fit_params")
-        if fit_params is None or fit_params is not self._search:
+    def _key(self, fit: ScoredFit) -> str:
+        if fit.fit_params is None or fit.fit_params is not self._search:
             # scikit-learn makes one such dict a search. In the next one an array may hold other values in its place.
-            if fit_params is not None:
+            if fit.fit_params is not None:
                 for _ in self._rows():  # before anything trains
                     pass
-            self._search, self._describer, self._failed = fit_params, Describer(), None
-        self._check_model(given["estimator"], returned=given.get("return_estimator"))
-        settings = getattr(function, "config", None) or {}
+            self._search, self._describer, self._failed = fit.fit_params, Describer(), None
+        self._check_model(fit.estimator, returned=fit.returns_estimator)
         # Classes and functions carry the version of their own package; folds and scores are scikit-learn's.
         parts: dict[str, Any] = {"format": _FORMAT, "scikit-learn": sklearn.__version__.partition(".")[0]}
-        parts["settings"] = json.dumps([settings.get(name) for name in _SETTINGS])
-        for name in sorted(given.keys() - _MAKES_NO_DIFFERENCE):
-            value, what = given[name], _SPOKEN_OF.get(name)
-            if what is not None and isinstance(value, Mapping):
-                parts |= {f"{what} `{key}`": value[key] for key in sorted(value)}
-            else:
-                parts["the estimator" if name == "estimator" else f"`{name}`"] = value
-        return self._describer.digest(parts)
+        return self._describer.digest({**parts, **fit.determining()})
 
     # -- what a user asks ----------------------------------------------------------------------------------------
 
@@ -268,7 +245,7 @@ class Journal:
         found = []
         for _, parameters, split, text, recorded, _ in self._rows():
             result = _decoded_result(text, str(self.path))
-            scores = {name: result[f"{name}_scores"] for name in ("test", "train") if f"{name}_scores" in result}
+            scores = {which: scores_of(result, which) for which in ("test", "train") if f"{which}_scores" in result}
             seconds = result.get("fit_time")
             row = {"parameters": parameters, "split": split, "scores": scores, "seconds": seconds, "recorded": recorded}
             found.append(row)
@@ -436,16 +413,15 @@ class Journal:
         with self._errors("written to"):
             self._opened().execute("UPDATE fits SET split = split WHERE 0")
 
-    def _record(self, key: str, result: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, bytes | None]:
+    def _record(self, key: str, result: Result, fit: ScoredFit) -> tuple[str, bytes | None]:
         """Records a result and gives back what stands in the file: where two processes ran a fit, the first one's."""
-        split = given.get("split_progress")
         row = [
             key,
-            _parameters_text(given.get("parameters") or {}),
-            None if split is None else int(split[0]),
+            _parameters_text(fit.parameters or {}),
+            fit.split,
             _encoded_result(result),
             datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            _model_bytes(given["estimator"]) if self.keep_models else None,
+            _model_bytes(fit.estimator) if self.keep_models else None,
         ]
         with self._lock, self._errors("written to"), _transaction(self._opened(), "IMMEDIATE") as file:
             file.execute(
@@ -544,25 +520,10 @@ def _transaction(file: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connec
             file.execute("ROLLBACK")
 
 
-def _is_success(result: Any, error_score: Any) -> bool:
-    """Whether a result is one to keep: the fit did not fail, and no score is what stands for a failure."""
-    if not isinstance(result, Mapping) or result.get("fit_error") is not None:
-        return False
-    scores: list[Any] = []
-    for name in ("test_scores", "train_scores"):
-        value = result.get(name, [])
-        scores += value.values() if isinstance(value, Mapping) else [value] if np.ndim(value) == 0 else []
-    return not any(score == error_score or (_is_nan(score) and _is_nan(error_score)) for score in scores)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, (float, np.floating)) and math.isnan(value)
-
-
 # -- results and parameters as text ---------------------------------------------------------------------------------
 
 
-def _encoded_result(result: Mapping[str, Any]) -> str:
+def _encoded_result(result: Result) -> str:
     """A result as JSON, in which Python writes a float so that it reads back to the bit.
 
     scikit-learn sees to it that scores are numbers, and makes plain ones of NumPy's.
@@ -574,7 +535,7 @@ def _encoded_result(result: Mapping[str, Any]) -> str:
             "plain numbers."
         )
 
-    kept = {name: None if name in _NOT_RECORDED else value for name, value in result.items()}
+    kept = {name: None if name in NOT_RECORDED else value for name, value in result.items()}
     return json.dumps(kept, default=refuse)
 
 
@@ -591,8 +552,8 @@ def _decoded_result(text: str, path: str) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        if len(text) > _MOST_TEXT:
-            raise ValueError(f"it has more than {_MOST_TEXT:,} letters")
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f"it has more than {_MAX_TEXT:,} letters")
         result = json.loads(text, object_pairs_hook=once)
         if not isinstance(result, dict):
             raise TypeError("it has no names")
@@ -604,22 +565,6 @@ def _decoded_result(text: str, path: str) -> dict[str, Any]:
         raise SavedFileError(
             f"The journal {path!r} is damaged: a result in it cannot be read ({error}).{_DAMAGED}"
         ) from error
-
-
-def can_be_of_a_result(name: str, value: Any) -> bool:
-    """Whether the result of a fit that did not fail may have such a value of that name."""
-    if name in (*_NOT_RECORDED, "fit_error"):
-        return value is None
-    if name in ("fit_time", "score_time"):
-        return _is_number(value) and 0 <= value < math.inf
-    if name in ("test_scores", "train_scores") or isinstance(value, dict):
-        # One score, or several by name. NaN is a score where the search does not take it for a failure.
-        return all(map(_is_number, value.values() if isinstance(value, dict) else [value]))
-    return value is None or isinstance(value, (int, float, str))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
 
 
 def _digest_of_row(values: Sequence[Any]) -> bytes:

@@ -33,7 +33,15 @@ from kerastoolkit._sqlite import look
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
-from kerastoolkit.search.journal import can_be_of_a_result
+from kerastoolkit.search._tasks import (
+    RESULT_OF_A_SPLIT,
+    Position,
+    Replay,
+    Result,
+    can_be_of_a_result,
+    error_of,
+    scores_of,
+)
 from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
 from kerastoolkit.search.searches import _ADDED, _RUNGS, _WORKERS, _Together
 from kerastoolkit.training.fused import Fit
@@ -118,7 +126,7 @@ class OptunaSearchCV(_Together, _Asked):
             that `refit` names. With `verbose=0` Optuna does not log that it made a study.
         {_WORKERS.format("n_jobs, pre_dispatch").strip()}
         {_RUNGS.strip()}
-        {_ADDED[_ADDED.index("progress:"):]}
+        {_ADDED[_ADDED.index("progress:") :]}
     Attributes:
         study_: The study with all its trials. `cv_results_["trial_number"]` has the numbers of the candidates in it.
     """
@@ -151,7 +159,7 @@ class OptunaSearchCV(_Together, _Asked):
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
         progress: bool | str = "auto",
-        memory: float | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -178,7 +186,7 @@ class OptunaSearchCV(_Together, _Asked):
         self.random_state = random_state
         self.early_stopping = early_stopping
         self.progress = progress
-        self.memory = memory
+        self.max_memory = max_memory
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> OptunaSearchCV:
         """Searches, and fits the best candidate on all rows.
@@ -204,7 +212,7 @@ class OptunaSearchCV(_Together, _Asked):
             self._asking = _Asking(self, study, space, _digest_of(X, y))
             try:
                 super().fit(X, y, **params)
-                self._told = self._asking.words()
+                self._summary = self._asking.words()
             finally:
                 del self._asking
         self.study_ = study
@@ -212,7 +220,7 @@ class OptunaSearchCV(_Together, _Asked):
 
     def explain(self) -> str:
         """Says in words what was trained together, what the study has, and how to go on with it."""
-        return f"{super().explain()}\n{self._told}"
+        return f"{super().explain()}\n{self._summary}"
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
@@ -285,7 +293,7 @@ class OptunaSearchCV(_Together, _Asked):
                 study.get_trials(deepcopy=False)  # now, before anything is trained
         if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
             raise ParameterError(
-                f"The study {study.study_name!r} must have one direction, \"maximize\", since scores are better the "
+                f'The study {study.study_name!r} must have one direction, "maximize", since scores are better the '
                 f"greater they are; it has {', '.join(direction.name.lower() for direction in study.directions)}."
             )
         if self.study is None and self.sampler is None:
@@ -547,7 +555,8 @@ class _Asking:
         # of the batch in training: its trials, what is recorded of each, and results by candidate and split
         self.trials: list[Any] = []
         self._recorded: list[Any] = []
-        self._results: dict[tuple[int, int], Any] = {}
+        self._results: dict[Position, Result] = {}
+        self._known: dict[Position, Result] = {}
         self._expects = 0
         self._n_recalled = self._n_asked = self._n_pruned = self._n_failed = 0
 
@@ -576,7 +585,7 @@ class _Asking:
                 if recorded is not None:
                     self._search._ladder.recall(number, recorded["ladder"] or self._not_watched())
         self._expects -= 1
-        return _Task(call, self._recorded, self._results)
+        return Replay(call, self._known, self._results)
 
     def words(self) -> str:
         """What became of the trials."""
@@ -619,7 +628,9 @@ class _Asking:
             of, splits, ladder = record["of"], record["splits"], record["ladder"]
             is_whole = record["digest"] == _digest_of_record(record, trial.params) and len(splits) == of["folds"]
             for split in splits:
-                is_whole = is_whole and "test_scores" in split and all(map(can_be_of_a_result, split, split.values()))
+                is_whole = (
+                    is_whole and scores_of(split) is not None and all(map(can_be_of_a_result, split, split.values()))
+                )
             if ladder is not None:
                 ladder = {name: ladder[name] for name in ("n_epochs", "stopped_after", "rungs")}
             if is_whole:
@@ -657,7 +668,7 @@ class _Asking:
             results = evaluate_candidates(candidates, more_results=self._columns([False] * n_trials))
             self._tell(results)
         except ValueError as error:
-            n_failed = sum(result["fit_error"] is not None for result in self._results.values())
+            n_failed = sum(error_of(result) is not None for result in self._results.values())
             self._fail()
             if isinstance(error, ParameterError) or n_failed < n_trials * self._search._n_splits:
                 raise
@@ -682,8 +693,8 @@ class _Asking:
         first = len(results["params"]) - len(self.trials)
         for number, trial in enumerate(list(self.trials)):
             value = float(results[f"mean_test_{metric}"][first + number])
-            of_splits = [self._results[number, split] for split in range(self._search._n_splits)]
-            if any(result["fit_error"] is not None for result in of_splits) or not math.isfinite(value):
+            of_splits = [self._results[Position(number, split)] for split in range(self._search._n_splits)]
+            if any(error_of(result) is not None for result in of_splits) or not math.isfinite(value):
                 self._n_failed += 1
                 self._study.tell(trial, state=states.FAIL)
                 continue
@@ -704,6 +715,12 @@ class _Asking:
 
     def _begin(self, trials: list[Any], recorded: list[Any]) -> None:
         self.trials, self._recorded, self._results = trials, recorded, {}
+        self._known = {
+            Position(candidate, split): result
+            for candidate, one in enumerate(recorded)
+            if one is not None
+            for split, result in enumerate(one["splits"])
+        }
         self._expects = len(trials) * self._search._n_splits
 
     def _columns(self, stopped: list[bool]) -> dict[str, Any]:
@@ -711,8 +728,7 @@ class _Asking:
 
     def _record(self, number: int, of_splits: list[Any], params: Mapping[str, Any]) -> dict[str, Any]:
         """What `_recall` needs to know of a trial."""
-        kept = ("fit_error", "test_scores", "train_scores", "n_test_samples", "fit_time", "score_time")
-        splits = [{name: _plain(result[name]) for name in kept if name in result} for result in of_splits]
+        splits = [{name: _plain(result[name]) for name in RESULT_OF_A_SPLIT if name in result} for result in of_splits]
         ladder = self._search._ladder
         record = {"of": self._is_like, "splits": splits, "ladder": None if ladder is None else ladder.record(number)}
         return {**record, "digest": _digest_of_record(record, params)}
@@ -725,28 +741,6 @@ class _Asking:
     def _has_time(self) -> bool:
         timeout = self._search.timeout
         return timeout is None or time.monotonic() - self._begun < timeout
-
-
-class _Task:
-    """The task of a candidate and a split, which notes its result; one that is recorded is not run.
-
-    Args:
-        call: The task as joblib has it.
-        recorded: What is recorded of each candidate of the batch, or None.
-        results: Where the result is noted, by candidate and split.
-    """
-
-    def __init__(self, call: Any, recorded: Sequence[Any], results: dict[tuple[int, int], Any]) -> None:
-        self.items = call.items
-        self._call, self._recorded, self._results = call, recorded, results
-
-    def __call__(self) -> list[Any]:
-        ((_, _, keywords),) = self.items
-        candidate, split = keywords["candidate_progress"][0], keywords["split_progress"][0]
-        recorded = self._recorded[candidate]
-        found: list[Any] = self._call() if recorded is None else [dict(recorded["splits"][split])]
-        self._results[candidate, split] = found[0]
-        return found
 
 
 class _Pruning(Ladder):

@@ -14,6 +14,7 @@ import numpy as np
 
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.search._tasks import tasks_of
 from kerastoolkit.training.fused import Fit, Trained
 
 __all__ = ["Rungs"]
@@ -157,12 +158,13 @@ class Ladder:
 
     def around(self, call: Any, inner: Callable[[], Any]) -> Callable[[], Any]:
         """The same task, whose fits are known by the candidate and the split they belong to."""
-        ((_, _, keywords),) = call.items if len(call.items) == 1 else (((), (), {}),)
+        tasks = tasks_of(call)
+        position = tasks[0].position if len(tasks) == 1 else None
         # A search that is itself searched for is fitted once more when all is over, and its tasks look like ours.
-        if "candidate_progress" not in keywords or not self._n_expected:
+        if position is None or not self._n_expected:
             return inner
         self._n_expected -= 1
-        cell = self._first + keywords["candidate_progress"][0], keywords["split_progress"][0]
+        cell = self._first + position.candidate, position.split
 
         def placed() -> Any:
             self._here.cell, self._here.is_first = cell, True

@@ -23,14 +23,14 @@ from sklearn.model_selection import check_cv
 
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.search._names import check_grid
-from kerastoolkit.search.backend import FusedBackend, Report
+from kerastoolkit.search.backend import FusedBackend, TrainingReport
 from kerastoolkit.search.journal import Journal
 from kerastoolkit.search.rungs import Ladder, Refused, Rungs
 
 __all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"]
 
 # A search that is killed loses what was trained together and not yet scored.
-_AT_MOST_UNRECORDED = 64
+_MAX_UNRECORDED = 64
 
 Self = TypeVar("Self", bound="_Together")
 
@@ -40,7 +40,7 @@ class _Together:
 
     journal: str | Path | Journal | None
     progress: bool | str
-    memory: float | None
+    max_memory: float | None
     early_stopping: Rungs | Literal["rungs"] | None = None
     cv: Any
 
@@ -73,10 +73,10 @@ class _Together:
         with self._journal() as self._recording, self._line() as self._progress:
             line, self._ladder = self._progress, ladder
             backend = FusedBackend(
-                memory=self.memory,
+                max_memory=self.max_memory,
                 around=self._around(self._recording, line, ladder),
-                watch=line.watch,
-                at_most=None if self._recording is None else _AT_MOST_UNRECORDED,
+                on_epoch_end=line.watch,
+                max_together=None if self._recording is None else _MAX_UNRECORDED,
                 ladder=ladder,
             )
             try:
@@ -91,7 +91,7 @@ class _Together:
 
     def explain(self) -> str:
         """Says in words which fits of the last search were trained together, which were not, and why."""
-        report: Report = self.report_
+        report: TrainingReport = self.report_
         return report.explain()
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
@@ -253,7 +253,7 @@ _ADDED = """
             with the same journal, trains only what is missing. Defaults to `None`: nowhere.
         progress: Whether a line tells fits done, best score so far and time left; `"auto"` in terminals only.
             Defaults to `"auto"`.
-        memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
+        max_memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
     A fit whose network diverged (weights or loss of NaN or infinity) has failed, and gets `error_score`.
     After `fit`, `report_` says what was trained together, and `explain()` says it in words.
@@ -291,7 +291,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
         early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
         progress: bool | str = "auto",
-        memory: float | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -308,7 +308,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
         self.early_stopping = early_stopping
         self.journal = journal
         self.progress = progress
-        self.memory = memory
+        self.max_memory = max_memory
 
 
 class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
@@ -339,7 +339,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
         progress: bool | str = "auto",
-        memory: float | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -358,7 +358,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         self.early_stopping = early_stopping
         self.journal = journal
         self.progress = progress
-        self.memory = memory
+        self.max_memory = max_memory
 
 
 class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
@@ -392,7 +392,7 @@ class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
         verbose: int = 0,
         journal: str | Path | Journal | None = None,
         progress: bool | str = "auto",
-        memory: float | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -413,7 +413,7 @@ class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
         )
         self.journal = journal
         self.progress = progress
-        self.memory = memory
+        self.max_memory = max_memory
 
 
 class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
@@ -447,7 +447,7 @@ class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
         verbose: int = 0,
         journal: str | Path | Journal | None = None,
         progress: bool | str = "auto",
-        memory: float | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -469,4 +469,4 @@ class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
         )
         self.journal = journal
         self.progress = progress
-        self.memory = memory
+        self.max_memory = max_memory
