@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import math
-import numbers
 import os
 import sqlite3
 import time
@@ -33,6 +32,7 @@ from kerastoolkit._sqlite import look
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
+from kerastoolkit.search._progress import SearchProgress
 from kerastoolkit.search._tasks import (
     RESULT_OF_A_SPLIT,
     Position,
@@ -43,7 +43,7 @@ from kerastoolkit.search._tasks import (
     scores_of,
 )
 from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
-from kerastoolkit.search.searches import _ADDED, _RUNGS, _WORKERS, _Together
+from kerastoolkit.search.searches import _ADDED, _RUNGS, _WORKERS, _Together, check_timeout
 from kerastoolkit.training.fused import Fit
 
 if TYPE_CHECKING:
@@ -126,12 +126,13 @@ class OptunaSearchCV(_Together, _Asked):
             that `refit` names. With `verbose=0` Optuna does not log that it made a study.
         {_WORKERS.format("n_jobs, pre_dispatch").strip()}
         {_RUNGS.strip()}
-        {_ADDED[_ADDED.index("progress:") :]}
+        {_ADDED[_ADDED.index("on_progress:") :]}
     Attributes:
         study_: The study with all its trials. `cv_results_["trial_number"]` has the numbers of the candidates in it.
     """
 
     journal = None
+    _fit_is = 3
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class OptunaSearchCV(_Together, _Asked):
         error_score: Any = np.nan,
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
-        progress: bool | str = "auto",
+        on_progress: Callable[[SearchProgress], object] | None = None,
         max_memory: float | None = None,
     ) -> None:
         super().__init__(
@@ -185,7 +186,7 @@ class OptunaSearchCV(_Together, _Asked):
         self.mode = mode
         self.random_state = random_state
         self.early_stopping = early_stopping
-        self.progress = progress
+        self.on_progress = on_progress
         self.max_memory = max_memory
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> OptunaSearchCV:
@@ -232,8 +233,7 @@ class OptunaSearchCV(_Together, _Asked):
             if not (is_whole(value) and value >= 1) and not (name == "n_trials" and value is None):
                 or_none = ", or None with a `timeout`" if name == "n_trials" else ""
                 raise ParameterError(f"`{name}` must be a whole number of at least 1{or_none}; got {value!r}.")
-        if self.timeout is not None and not (isinstance(self.timeout, numbers.Real) and self.timeout > 0):
-            raise ParameterError(f"`timeout` must be seconds, greater than 0, or None; got {self.timeout!r}.")
+        check_timeout(self.timeout)
         if self.n_trials is None and self.timeout is None:
             raise ParameterError("Without `n_trials` and `timeout` a search has no end. Give one of them.")
         self._check_study()
@@ -312,9 +312,11 @@ class OptunaSearchCV(_Together, _Asked):
             return super()._new_ladder()
         return _Pruning(Rungs(monitor=self.monitor, mode=self.mode), self._asking)
 
-    def _around(self, *given: Any) -> Callable[[Any], Any]:  # type: ignore[override]
-        around, asking = super()._around(*given), self._asking
-        return lambda call: around(asking.around(call))
+    def _timeout_of_batches(self) -> None:
+        """None: the time is kept by the batches of trials."""
+
+    def _around(self, call: Any) -> Callable[[], Any]:
+        return super()._around(self._asking.around(call))
 
 
 @contextlib.contextmanager
@@ -560,10 +562,20 @@ class _Asking:
         self._expects = 0
         self._n_recalled = self._n_asked = self._n_pruned = self._n_failed = 0
 
+    @property
+    def _n_splits(self) -> int:
+        n_splits: int = self._search._search_run.n_splits
+        return n_splits
+
+    @property
+    def _ladder(self) -> Ladder | None:
+        ladder: Ladder | None = self._search._search_run.ladder
+        return ladder
+
     def run(self, evaluate_candidates: Callable[..., Any]) -> None:
         """The whole search."""
         self._is_like = {
-            "folds": self._search._n_splits,
+            "folds": self._n_splits,
             "scoring": _scoring_name(self._search.scoring),
             "train scores": self._search.return_train_score,
             "data": self._data,
@@ -580,10 +592,10 @@ class _Asking:
         """A task whose result is noted, or not run at all if it is recorded."""
         if not self._expects:  # the tasks of what is fitted when all is over
             return call
-        if self._expects == len(self.trials) * self._search._n_splits and self._search._ladder is not None:
+        if self._expects == len(self.trials) * self._n_splits and self._ladder is not None:
             for number, recorded in enumerate(self._recorded):
                 if recorded is not None:
-                    self._search._ladder.recall(number, recorded["ladder"] or self._not_watched())
+                    self._ladder.recall(number, recorded["ladder"] or self._not_watched())
         self._expects -= 1
         return Replay(call, self._known, self._results)
 
@@ -670,7 +682,7 @@ class _Asking:
         except ValueError as error:
             n_failed = sum(error_of(result) is not None for result in self._results.values())
             self._fail()
-            if isinstance(error, ParameterError) or n_failed < n_trials * self._search._n_splits:
+            if isinstance(error, ParameterError) or n_failed < n_trials * self._n_splits:
                 raise
             warnings.warn(f"A batch of trials failed: {error}", FitFailedWarning, stacklevel=2)
             return error
@@ -693,7 +705,7 @@ class _Asking:
         first = len(results["params"]) - len(self.trials)
         for number, trial in enumerate(list(self.trials)):
             value = float(results[f"mean_test_{metric}"][first + number])
-            of_splits = [self._results[Position(number, split)] for split in range(self._search._n_splits)]
+            of_splits = [self._results[Position(number, split)] for split in range(self._n_splits)]
             if any(error_of(result) is not None for result in of_splits) or not math.isfinite(value):
                 self._n_failed += 1
                 self._study.tell(trial, state=states.FAIL)
@@ -721,7 +733,7 @@ class _Asking:
             if one is not None
             for split, result in enumerate(one["splits"])
         }
-        self._expects = len(trials) * self._search._n_splits
+        self._expects = len(trials) * self._n_splits
 
     def _columns(self, stopped: list[bool]) -> dict[str, Any]:
         return {"trial_number": [trial.number for trial in self.trials], "stopped_early": stopped}
@@ -729,13 +741,13 @@ class _Asking:
     def _record(self, number: int, of_splits: list[Any], params: Mapping[str, Any]) -> dict[str, Any]:
         """What `_recall` needs to know of a trial."""
         splits = [{name: _plain(result[name]) for name in RESULT_OF_A_SPLIT if name in result} for result in of_splits]
-        ladder = self._search._ladder
+        ladder = self._ladder
         record = {"of": self._is_like, "splits": splits, "ladder": None if ladder is None else ladder.record(number)}
         return {**record, "digest": _digest_of_record(record, params)}
 
     def _not_watched(self) -> dict[str, Any]:
         """What a ladder would have recorded of a trial that none was there for."""
-        n_epochs = {str(split): math.nan for split in range(self._search._n_splits)}
+        n_epochs = {str(split): math.nan for split in range(self._n_splits)}
         return {"n_epochs": n_epochs, "stopped_after": None, "rungs": {}}
 
     def _has_time(self) -> bool:

@@ -251,6 +251,10 @@ class Ladder:
         stopped = (candidate in self._stopped for candidate in candidates)
         return {**splits, "mean_n_epochs": mean(), "stopped_early": stopped}
 
+    def expect_again(self) -> None:
+        """The candidates of the last batch come again, at the beginning of the next."""
+        self._n_candidates = self._first
+
     def record(self, candidate: int) -> dict[str, Any]:
         """What `recall` needs to know of a candidate of the last batch, as JSON can hold it."""
         candidate += self._first

@@ -1296,9 +1296,11 @@ KERAS_PROGRAM = textwrap.dedent(
     model = Logged(build, epochs=30, batch_size=20, random_state=0, optimizer="adam")
     grid = {"width": [4, 6, 8], "optimizer__learning_rate": [0.1, 0.01]}
     scoring = ["accuracy", "neg_log_loss"]
+    line = open(log + ".line", "w")
     print("begins", flush=True)
     begun = time.monotonic()
-    search = GridSearchCV(model, grid, cv=folds, scoring=scoring, refit=False, journal=path, progress=True)
+    tell = lambda progress: print(progress, file=line, flush=True)
+    search = GridSearchCV(model, grid, cv=folds, scoring=scoring, refit=False, journal=path, on_progress=tell)
     found = search.fit(X, y).cv_results_
     plain = {name: [str(item) for item in found[name]] if name == "params" else np.asarray(found[name]).tolist()
              for name in found if "_time" not in name and not name.startswith("param_")}
@@ -1309,8 +1311,7 @@ KERAS_PROGRAM = textwrap.dedent(
 
 def _start_keras(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", KERAS_PROGRAM, str(folder / "search.db"), str(folder / "fits.log")]
-    with open(folder / "line.txt", "w") as line:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=line, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.timeout(7200)
@@ -1344,7 +1345,8 @@ def test_searches_of_keras_models_that_are_killed_go_on_where_they_were(tmp_path
                 kills, killed = kills + 1, killed + 1
                 with Journal(path) as journal:
                     counts["kills between the first and the last record"] += 0 < len(journal) < n_fits
-                counts["kills in training"] += "training, " in (folder / "line.txt").read_text().rpartition("\r")[2]
+                said = (folder / "fits.log.line").read_text().splitlines()
+                counts["kills in training"] += "training, " in "".join(said[-1:])
             trained = [line.split()[1:] for line in log.read_text().splitlines()[before:]]
             named = {(f"optimizer__learning_rate={rate}, width={width}", int(split)) for width, rate, split in trained}
             assert not named & recorded  # nothing that was recorded is trained again

@@ -451,7 +451,7 @@ def test_a_study_is_kept_in_the_file_that_is_named(iris: Any, tmp_path: Path, na
     """Whatever its name would mean in a URL."""
     quick(storage="a", study_name="a").fit(*iris)
     search = quick(storage=name, study_name="a").fit(*iris)
-    assert f"{search._told}".count("had been trained before") == 0  # not those of the other file
+    assert f"{search._summary}".count("had been trained before") == 0  # not those of the other file
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a", name])
     with closing(sqlite3.connect(tmp_path / name)) as file:
         assert file.execute("SELECT count(*) FROM trials").fetchone() == (4,)
