@@ -248,7 +248,7 @@ class SearchRun:
         scores = next((scores_of(result) for result in self._results.values() if error_of(result) is None), None)
         self._score_names = tuple(scores) if isinstance(scores, Mapping) else ()
         self._cv_results = found
-        self._tally.evaluated(found)
+        self._tally.evaluated({**found, "params": list(found["params"])})  # a list that scikit-learn extends later
         return found
 
     def _evaluate_failures(
