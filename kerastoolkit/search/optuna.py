@@ -295,8 +295,10 @@ class OptunaSearchCV(_Together, _Asked):
                 )
                 study.get_trials(deepcopy=False)  # so that errors come up before anything is trained
         if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
+            directions = ", ".join(direction.name.lower() for direction in study.directions)
             raise ParameterError(
-                f'The study {study.study_name!r} must have one direction, "maximize", XX {', '.join(direction.name.lower() for direction in study.directions)}."
+                f'The study {study.study_name!r} must have one direction, "maximize", since higher scores are better; '
+                f"it has {directions}."
             )
         if self.study is None and self.sampler is None:
             study.sampler = _default_sampler(self.random_state, len(study.get_trials(deepcopy=False)))

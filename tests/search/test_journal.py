@@ -540,19 +540,19 @@ def test_what_cannot_be_known_again_is_refused_before_training(tmp_path: Path, l
     with open(tmp_path / "notes.txt", "w") as file:
         pipeline = make_pipeline(StandardScaler(), Counted(log=str(log), what={"deep": [file]}))
         with pytest.raises(
-            ParameterError, match="`counted` -> `what` -> `deep` again: it is an open file.*Pass a path"
+            ParameterError, match="`counted` -> `what` -> `deep`: it is an open file.*Pass a path"
         ):
             search_without_copies(journal, pipeline)
-        with pytest.raises(ParameterError, match="the parameter `what` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             search_without_copies(journal, Counted(log=str(log)), [{"what": file}])
-        with pytest.raises(ParameterError, match="the parameter `what` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             journal.check(Counted(log=str(log)), [{"what": 1}, {"what": file}])
         function = lambda x: file.write(x)  # noqa: E731
-        with pytest.raises(ParameterError, match="the function `<lambda>` -> its `file` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the function `<lambda>` -> its `file`: it is an open file"):
             search(journal, make_pipeline(FunctionTransformer(function), Counted(log=str(log))), {"memory": [None]})
     with pytest.raises(ParameterError, match="read only once .generator."):
         journal.check(Counted(what=(number for number in range(3))))
-    with pytest.raises(ParameterError, match="the estimator -> `what` again: it is a _thread.lock"):
+    with pytest.raises(ParameterError, match="the estimator -> `what`: it is a _thread.lock"):
         journal.check(Counted(what=threading.Lock()))
     assert fits(log) == len(journal) == 0
     journal.check(Counted(), [{"shift": 1.0}])
