@@ -79,7 +79,7 @@ def contestants() -> dict[str, Any]:
         "logistic regression": make_pipeline(linear, LogisticRegression(max_iter=2000)),
         "gradient boosting": make_pipeline(places, boosting),
         "tabular, 15 epochs": ours,
-        "tabular, of a grid of 8": GridSearchCV(ours, grid, cv=3, scoring="neg_log_loss", progress=False),
+        "tabular, of a grid of 8": GridSearchCV(ours, grid, cv=3, scoring="neg_log_loss"),
     }
 
 

@@ -22,7 +22,7 @@ class DatabaseInfo(NamedTuple):
     """What a database says about itself.
 
     Attributes:
-        application: The number by which a program marks its files; 0 where it does not.
+        application: The number with which a program marks its files; 0 if it does not.
         version: The number that the program gives to its format.
         columns: Names of the columns of each table.
         computes: Whether it does more than keep rows: has views, triggers or columns that are computed.
@@ -123,7 +123,7 @@ def _restrict(file: sqlite3.Connection) -> None:
 
 
 def has_table(file: sqlite3.Connection, name: str, statement: str) -> bool:
-    """Whether a database holds one table and nothing else.
+    """Whether a database holds a certain table and nothing else.
 
     Args:
         file: The database.

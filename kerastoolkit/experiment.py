@@ -912,7 +912,7 @@ class _Run:
             cv=folds,
         )
         search.watch = watch = _Watch(self)
-        backend = FusedBackend(watch=watch.while_training, around=watch.around)
+        backend = FusedBackend(on_epoch_end=watch.while_training, around=watch.around)
         try:
             with joblib.parallel_config(backend=backend):
                 search.fit(X, y, **self._kept_together())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,17 @@ from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.regressor import KerasRegressor
 from kerastoolkit.exceptions import ParameterError
 
-# What a subclass of scikeras' may have of its own: it moves by changing its base class, not by this bridge.
+# What scikeras asks its users to override; the first is in none of its own classes.
 _OVERRIDABLE = ("_keras_build_fn", "target_encoder", "feature_encoder", "scorer")
+
+# What a method is stored as in its class.
+_METHODS = (FunctionType, classmethod, property, staticmethod)
+
+
+def is_of_scikeras(estimator: object) -> bool:
+    """Whether an object is an estimator of scikeras; scikeras is not imported for that."""
+    wrappers: Any = sys.modules.get("scikeras.wrappers")  # whoever made the estimator imported it
+    return wrappers is not None and isinstance(estimator, wrappers.BaseWrapper)
 
 
 def from_scikeras(estimator: Any) -> KerasClassifier | KerasRegressor:
@@ -36,10 +45,10 @@ def from_scikeras(estimator: Any) -> KerasClassifier | KerasRegressor:
         compiled by its build function.
 
     Raises:
-        ParameterError: It is no scikeras estimator, or of a class that builds, encodes or scores by itself; the
-            message says which.
+        ParameterError: It is no scikeras estimator, or of a class that overrides a method of it; the message says
+            which.
     """
-    wrappers: Any = sys.modules.get("scikeras.wrappers")  # whoever made the estimator imported it
+    wrappers: Any = sys.modules.get("scikeras.wrappers")
     if wrappers is None or not isinstance(estimator, (wrappers.KerasClassifier, wrappers.KerasRegressor)):
         raise ParameterError(
             f"`estimator` must be a scikeras KerasClassifier or KerasRegressor; got a {type(estimator).__name__}."
@@ -60,12 +69,15 @@ def from_scikeras(estimator: Any) -> KerasClassifier | KerasRegressor:
 
 
 def _refuse_overrides(theirs: type, base: type, kind: type) -> None:
-    for name in _OVERRIDABLE:
-        if getattr(theirs, name, None) is not getattr(base, name, None):
-            raise ParameterError(
-                f"{theirs.__name__} overrides `{name}`, so its code and not its parameters say what it does. Derive "
-                f"it from kerastoolkit.{kind.__name__} instead of scikeras.wrappers.{kind.__name__}."
-            )
+    """Refuses a subclass with methods of its own: it moves by changing its base class, not by this bridge."""
+    for one in theirs.__mro__[: theirs.__mro__.index(base)]:
+        for name, value in vars(one).items():
+            overrides = name in _OVERRIDABLE or (isinstance(value, _METHODS) and hasattr(base, name))
+            if overrides and not name.startswith("__"):
+                raise ParameterError(
+                    f"{theirs.__name__} overrides `{name}`, so its code and not its parameters say what it does. "
+                    f"Derive it from kerastoolkit.{kind.__name__} instead of scikeras.wrappers.{kind.__name__}."
+                )
 
 
 def _compiles_itself(estimator: Any) -> bool:

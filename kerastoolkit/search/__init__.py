@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from kerastoolkit.search.backend import FusedBackend, Report, fused
+from kerastoolkit.search.backend import FusedBackend, TrainingReport, fused
 from kerastoolkit.search.rungs import Rungs
 
 if TYPE_CHECKING:
+    from kerastoolkit.search._progress import FinishedFit, SearchProgress
     from kerastoolkit.search.journal import Journal
     from kerastoolkit.search.optuna import OptunaSearchCV
     from kerastoolkit.search.searches import (
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FinishedFit",
     "FusedBackend",
     "GridSearchCV",
     "HalvingGridSearchCV",
@@ -26,8 +28,9 @@ __all__ = [
     "Journal",
     "OptunaSearchCV",
     "RandomizedSearchCV",
-    "Report",
     "Rungs",
+    "SearchProgress",
+    "TrainingReport",
     "fused",
 ]
 
@@ -35,7 +38,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Loads the searches when they are first asked for: the backend is needed by more, and loads quicker."""
     if name in __all__:
-        module = {"Journal": "journal", "OptunaSearchCV": "optuna"}.get(name, "searches")
+        rooms = {"FinishedFit": "_progress", "SearchProgress": "_progress", "Journal": "journal"}
+        module = {**rooms, "OptunaSearchCV": "optuna"}.get(name, "searches")
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,15 +1,14 @@
-"""The rows that tasks of a search work on: one copy for all tasks of a split, and the bytes that a task keeps.
+"""The rows that tasks of a search work on: one copy for all tasks of a split, and the bytes that a task holds.
 
-scikit-learn cuts the rows of a split out of the table in each of its tasks, those to train on and those to score. Tasks
-of a fused search wait for each other, and so each would keep a table. Where nothing can write into the rows, all tasks
-that cut the same rows out of the same table get the same array, which goes with the last of them.
+scikit-learn takes the rows of a split, those to train on and those to score, out of the table in each of its tasks.
+Tasks of a fused search wait for each other, so each would hold its own copy. Where nothing can write into the rows, all
+tasks that take the same rows out of the same table get the same array, which is freed with the last of them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import numbers
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +17,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.search._tasks import Call, Split, replace_functions, tasks_of
 
 
 class Needs(NamedTuple):
     """What is known of a task before it begins.
 
     Attributes:
-        shared: The rows that it shares with other tasks of its split: a key of each part, and its bytes.
-        own: Bytes of the rows that it cuts out for itself, beside those that its fit hands in.
-        in_any_order: Whether it ends the same whatever other tasks run before it.
-        given: Addresses of the arrays that it was given, which are there without it.
+        shared: The rows that it shares with other tasks of its split: the key of each part, and its bytes.
+        own: Bytes of the rows that it takes out for itself, beside those that its fit hands in.
+        in_any_order: Whether its result is the same whatever tasks run before it.
+        given: Addresses of the arrays that it was given, which are in memory without it.
     """
 
     shared: tuple[tuple[Any, int], ...] = ()
@@ -40,54 +40,55 @@ class SharedRows:
     """The rows that tasks in flight share.
 
     Attributes:
-        n_bytes: Bytes of them.
+        n_bytes: Their bytes.
     """
 
     def __init__(self) -> None:
         self.n_bytes = 0
         self._parts: dict[Any, _Part] = {}
-        self._table: tuple[Callable[[], Any], float] = (lambda: None, 0.0)  # the last one, and the bytes of a row
+        self._table: tuple[Callable[[], Any], float] = (lambda: None, 0.0)  # the last table, and the bytes of its rows
 
-    def prepare(self, call: Any) -> Needs:
+    def prepare(self, call: Call) -> Needs:
         """Lets a task share the rows of its split, where nothing that it calls could write into them.
 
         Args:
-            call: A `joblib.parallel.BatchedCalls`, which is changed, or anything else that can be called.
+            call: A `joblib.parallel.BatchedCalls`, which is changed in place, or any other callable.
 
         Returns:
-            What it will need.
+            What the task will need.
         """
-        items = getattr(call, "items", None)
-        if not isinstance(items, list) or len(items) != 1:
+        tasks = tasks_of(call)
+        if len(tasks) != 1:
             return Needs()
-        function, arguments, keywords = items[0]
-        arrays = frozenset(id(owner(part)) for part in (*arguments, *keywords.values()) if isinstance(part, np.ndarray))
-        given = _arguments_of_a_split(function, arguments, keywords)
-        if given is None:
+        (task,) = tasks
+        given = (*task.arguments, *task.keywords.values())
+        arrays = frozenset(id(owner(part)) for part in given if isinstance(part, np.ndarray))
+        split = task.split()
+        if split is None:
             return Needs(given=arrays)
-        estimator, X = given["estimator"], given["X"]
-        if not isinstance(estimator, KerasEstimator):  # a pipeline, say: its last step gets other rows than these
-            return Needs(own=sum(self._n_bytes(X, given[name]) for name in ("train", "test")), given=arrays)
+        X, indices = split.X, {"train": split.train, "test": split.test}
+        if not isinstance(split.estimator, KerasEstimator):  # for example a pipeline, whose last step gets other rows
+            return Needs(own=sum(self._n_bytes(X, index) for index in indices.values()), given=arrays)
         is_array = type(X) is np.ndarray and X.ndim > 1
-        shared = [name for name in _shareable(given) if is_array and isinstance(given[name], np.ndarray)]
+        shared = [name for name in _shareable(split) if is_array and isinstance(indices[name], np.ndarray)]
         if shared:
-            # In place, since a BatchedCalls has no public way to be made anew.
-            call.items = [(self._sharing(function, X, [given[name] for name in shared]), arguments, keywords)]
-        # An array to train on is what the fit hands in, and counted there.
+            sharing = self._sharing(task.function, X, [indices[name] for name in shared])
+            replace_functions(call, lambda task: sharing)
+        # An array to train on is handed in by the fit, and counted there.
         own = [name for name in ("train", "test") if name not in shared and (name == "test" or not is_array)]
-        seed = (given.get("parameters") or {}).get("random_state", getattr(estimator, "random_state", None))
+        seed = split.parameters.get("random_state", getattr(split.estimator, "random_state", None))
         return Needs(
-            tuple(((id(X), id(given[name])), self._n_bytes(X, given[name])) for name in shared),
-            sum(self._n_bytes(X, given[name]) for name in own),
+            tuple(((id(X), id(indices[name])), self._n_bytes(X, indices[name])) for name in shared),
+            sum(self._n_bytes(X, indices[name]) for name in own),
             len(shared) == 2 and isinstance(seed, numbers.Integral),
             arrays,
         )
 
     def missing(self, needs: Needs) -> int:
-        """Bytes of the shared rows of a task that no other task keeps."""
+        """Bytes of the shared rows of a task that no other task holds."""
         return sum(size for key, size in needs.shared if key not in self._parts)
 
-    def has(self, array: Any) -> bool:
+    def has(self, array: object) -> bool:
         """Whether an array is among the shared rows."""
         return any(part.rows() is array for part in list(self._parts.values()))
 
@@ -96,12 +97,12 @@ class SharedRows:
         known, of_a_row = self._table
         if X is None or known() is not X:
             of_a_row = _n_bytes(X) / max(1, _n_rows(X))
-            with contextlib.suppress(TypeError):  # a list, which cannot be referred to weakly
+            with contextlib.suppress(TypeError):  # a list, which has no weak references
                 self._table = weakref.ref(X), of_a_row
         return int(of_a_row * _n_rows(index))
 
     def _sharing(self, function: Callable[..., Any], table: Any, indices: Sequence[Any]) -> Callable[..., Any]:
-        """The function of a task, for a table that cuts these rows out once for all tasks."""
+        """The function of a task, called with a table that takes these rows out once for all tasks."""
 
         @functools.wraps(function)
         def sharing(*arguments: Any, **keywords: Any) -> Any:
@@ -121,25 +122,25 @@ class SharedRows:
             rows = table[index, ...]  # as scikit-learn does
             size = rows.nbytes
 
-            def let_go(reference: Any) -> None:
+            def freed(reference: Any) -> None:
                 self.n_bytes -= size
                 if key in self._parts and self._parts[key].rows is reference:
                     del self._parts[key]
 
-            self._parts[key] = _Part(weakref.ref(rows, let_go), table, index)
+            self._parts[key] = _Part(weakref.ref(rows, freed), table, index)
             self.n_bytes += size
         return rows
 
 
 def owner(array: Any) -> Any:
-    """The array whose memory an array looks at; itself if it is its own."""
+    """The array that owns the memory of an array: the array itself, unless it is a view."""
     while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 class _Part(NamedTuple):
-    """Rows, for as long as a task has them; while they are there, nothing else has the address of table or index."""
+    """Rows, for as long as a task has them; until then, no other object has the address of their table or index."""
 
     rows: Any
     table: Any
@@ -147,7 +148,7 @@ class _Part(NamedTuple):
 
 
 class _Table(np.ndarray):
-    """A table that is asked by tasks for the rows of a split, and otherwise an array like any other."""
+    """A table from which tasks take the rows of a split, and otherwise an array like any other."""
 
     indices: Sequence[Any] = ()
     cut: Callable[[Any], Any]
@@ -159,37 +160,20 @@ class _Table(np.ndarray):
         return self.view(np.ndarray)[key]
 
 
-@functools.lru_cache(maxsize=64)
-def _signature(function: Any) -> inspect.Signature:
-    return inspect.signature(function)
-
-
-def _arguments_of_a_split(function: Any, arguments: Any, keywords: Any) -> Mapping[str, Any] | None:
-    """Arguments of a function of scikit-learn that fits an estimator to some rows of a table and looks at others."""
-    inner = inspect.unwrap(function)
-    if not (getattr(inner, "__module__", "") or "").startswith("sklearn.model_selection."):
-        return None
-    try:
-        given = _signature(inner).bind(*arguments, **keywords).arguments
-    except (TypeError, ValueError):
-        return None
-    return given if {"estimator", "X", "train", "test"} <= set(given) else None
-
-
-def _shareable(given: Mapping[str, Any]) -> Sequence[str]:
-    """Which rows nothing could write into: no estimator of ours does, an encoder or a scorer of the user's might."""
-    estimator, changed = given["estimator"], given.get("parameters") or {}
+def _shareable(split: Split) -> Sequence[str]:
+    """Which rows nothing could write into. No estimator of ours does; an encoder or scorer of the user's might."""
+    estimator = split.estimator
     if type(estimator).__module__.partition(".")[0] != "kerastoolkit":
         return ()
-    if "feature_encoder" in changed or getattr(estimator, "feature_encoder", None) is not None:
+    if "feature_encoder" in split.parameters or getattr(estimator, "feature_encoder", None) is not None:
         return ()
-    if _is_of_scikit_learn(given.get("scorer")):
+    if _is_of_scikit_learn(split.scorer):
         return "train", "test"
-    return () if given.get("return_train_score") else ("train",)
+    return () if split.returns_train_score else ("train",)
 
 
 def _is_of_scikit_learn(scorer: Any) -> bool:
-    """Whether a scorer is one, or several, of scikit-learn's, which give a function of the user's predictions only."""
+    """Whether all scorers are scikit-learn's, which pass only predictions to functions of the user's."""
     several = scorer if isinstance(scorer, Mapping) else getattr(scorer, "_scorers", {})
     if not all(map(_is_of_scikit_learn, several.values())):
         return False

@@ -1,36 +1,45 @@
 """scikit-learn's own searches, whose Keras fits are trained together.
 
 Which candidates are tried, the folds, the scores and `cv_results_` are scikit-learn's. What is added: fits of one
-structure become one program (`fused`), a line tells how far the search is, and a `journal` keeps every finished fit, so
-that a search that was stopped goes on where it was.
+structure become one program (`fused`), `verbose` shows how far the search is, a `journal` records every finished fit,
+so that an interrupted search resumes, and a `timeout` ends it in time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import joblib
 import numpy as np
 from sklearn import model_selection
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv
 
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search._names import check_grid
-from kerastoolkit.search.backend import FusedBackend, Report
+from kerastoolkit.search._progress import SearchProgress, Tally, shown_line
+from kerastoolkit.search._run import SearchRun
+from kerastoolkit.search._scikeras import take_over
+from kerastoolkit.search._tasks import Call
+from kerastoolkit.search.backend import FusedBackend, TrainingReport
 from kerastoolkit.search.journal import Journal
 from kerastoolkit.search.rungs import Ladder, Refused, Rungs
 
 __all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV"]
 
 # A search that is killed loses what was trained together and not yet scored.
-_AT_MOST_UNRECORDED = 64
+_MAX_UNRECORDED = 64
+
+Scoring: TypeAlias = str | Callable[..., Any] | Sequence[str] | Mapping[str, Any] | None
+Refit: TypeAlias = bool | str | Callable[[Mapping[str, Any]], int]
+Folds: TypeAlias = int | BaseCrossValidator | Iterable[Any] | None
+RandomState: TypeAlias = int | np.random.RandomState | None
 
 Self = TypeVar("Self", bound="_Together")
 
@@ -39,10 +48,17 @@ class _Together:
     """What the searches add to scikit-learn's. Not to be used directly."""
 
     journal: str | Path | Journal | None
-    progress: bool | str
-    memory: float | None
+    timeout: float | None
+    on_progress: Callable[[SearchProgress], object] | None
+    max_memory: float | None
     early_stopping: Rungs | Literal["rungs"] | None = None
-    cv: Any
+    estimator: BaseEstimator
+    cv: Folds
+    error_score: float | Literal["raise"]
+    refit: Refit
+    verbose: int
+
+    _fit_is = 2  # how far above `fit` the user's code is, for warnings
 
     def fit(self: Self, X: Any, y: Any = None, **params: Any) -> Self:
         """Searches, and fits the best candidate on all rows.
@@ -61,59 +77,71 @@ class _Together:
                 the message has the full name to write.
             JournalError: The journal cannot be read or written.
         """
-        if self.progress not in (True, False, "auto"):
-            raise ParameterError(f"`progress` must be True, False or 'auto'; got {self.progress!r}.")
-        check_grid(self.estimator, getattr(self, "param_grid", getattr(self, "param_distributions", None)))  # type: ignore[attr-defined]
+        check_timeout(self.timeout)
+        given = self.estimator
+        self.estimator, notes = take_over(given)
+        for note in notes:
+            warnings.warn(note, KerasToolkitWarning, stacklevel=self._fit_is)
+        try:
+            grid = "param_grid" if hasattr(self, "param_grid") else "param_distributions"
+            check_grid(self.estimator, getattr(self, grid))
+            run = self._fit_together(X, y, params)
+        finally:
+            self.estimator = given
+        self.left_out_ = run.left_out
+        if run.is_over:
+            warnings.warn(self._words_on_time(run), KerasToolkitWarning, stacklevel=self._fit_is)
+        return self
+
+    def _fit_together(self, X: Any, y: Any, params: Mapping[str, Any]) -> SearchRun:
+        """scikit-learn's own `fit`, under the backend that trains fits together."""
         ladder = self._new_ladder()
         # scikit-learn counts the folds, too, but before 1.8 keeps the number to itself until the search is over.
         if isinstance(self.cv, Iterator):
             self.cv = list(self.cv)  # it would be used up by counting
-        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))  # type: ignore[attr-defined]
-        self._n_splits: int = splitter.get_n_splits(X, y, params.get("groups"))
-        with self._journal() as self._recording, self._line() as self._progress:
-            line, self._ladder = self._progress, ladder
+        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        n_splits: int = splitter.get_n_splits(X, y, params.get("groups"))
+        with self._opened_journal() as journal, self._tally(n_splits) as tally:
+            run = self._search_run = SearchRun(
+                n_splits,
+                self.error_score,
+                tally,
+                journal=journal,
+                ladder=ladder,
+                timeout=self._timeout_of_batches(),
+                reserve=self._seconds_to_reserve,
+            )
             backend = FusedBackend(
-                memory=self.memory,
-                around=self._around(self._recording, line, ladder),
-                watch=line.watch,
-                at_most=None if self._recording is None else _AT_MOST_UNRECORDED,
+                max_memory=self.max_memory,
+                around=self._around,
+                on_epoch_end=tally.on_epoch_end,
+                max_together=None if journal is None else _MAX_UNRECORDED,
                 ladder=ladder,
             )
             try:
                 with joblib.parallel_config(backend=backend):
                     super().fit(X, y, **params)  # type: ignore[misc]
+                tally.raise_error()
             except Refused as refused:
                 raise refused.error from None
             finally:
-                del self._recording, self._progress, self._ladder
+                del self._search_run
         self.report_ = backend.report
-        return self
+        return run
 
     def explain(self) -> str:
         """Says in words which fits of the last search were trained together, which were not, and why."""
-        report: Report = self.report_
+        report: TrainingReport = self.report_
         return report.explain()
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
         # scikit-learn hands over the context of its callbacks since 1.9, to methods that name it.
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+        evaluate = self._search_run.evaluating(evaluate_candidates, self.estimator)
+        super()._run_search(evaluate, **context)  # type: ignore[misc]
 
-        def counted(candidates: Any, *args: Any, **kwargs: Any) -> Any:
-            candidates = list(candidates)
-            if self._recording is not None:
-                self._recording.check(self.estimator, candidates)  # type: ignore[attr-defined]
-            self._progress.expect(len(candidates), self._n_splits)
-            if self._ladder is not None:
-                more = {**(kwargs.get("more_results") or {}), **self._ladder.expect(len(candidates), self._n_splits)}
-                kwargs["more_results"] = more
-            return evaluate_candidates(candidates, *args, **kwargs)
-
-        super()._run_search(counted, **context)  # type: ignore[misc]
-
-    def _select_best_index(self, refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
-        """The place of the best candidate; one that was stopped at a rung is not refitted to its end, unless no other
-        has a score.
-        """
+    def _select_best_index(self, refit: Refit, refit_metric: str, results: Mapping[str, Any]) -> int:
+        """The index of the best candidate, which is one that was stopped at a rung only if no other has a score."""
         if "stopped_early" in results and not callable(refit):
             ranks, stopped = results[f"rank_test_{refit_metric}"], results["stopped_early"]
             failed = np.isnan(results[f"mean_test_{refit_metric}"])
@@ -129,134 +157,115 @@ class _Together:
             raise ParameterError(f"`early_stopping` must be 'rungs', a `Rungs` or None; got {rungs!r}.")
         if self.journal is not None:
             raise ParameterError(
-                "`early_stopping` and `journal` do not go together: who is stopped at a rung depends on all that were "
-                "there, and a journal would go on without those it has. Give one of them."
+                "`early_stopping` and `journal` do not go together: which candidates stop at a rung depends on all "
+                "that came to it, and a resumed search would compare without those in the journal. Give one of them."
             )
         return Ladder(rungs)
 
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _timeout_of_batches(self) -> float | None:
+        """Seconds within which the candidates that scikit-learn asks for may begin."""
+        return self.timeout
+
+    def _seconds_to_reserve(self, seconds_of_a_candidate: float) -> float:
+        """Seconds of `timeout` that no candidate is begun in; for subclasses that have something else to do in them.
+
+        Args:
+            seconds_of_a_candidate: What a candidate takes, all its splits, in the last batch; 0 if that is not known.
+        """
+        return 0.0
+
+    def _words_on_time(self, run: SearchRun) -> str:
+        more = "Give more time or fewer candidates."
+        if self.journal is not None:
+            more = "Fitted again with the same `journal`, the search trains only these."
+        n_given = len(run.left_out) + len(self.cv_results_["params"])  # type: ignore[attr-defined]
+        return (
+            f"The `timeout` of {self.timeout:g} seconds ended the search before {len(run.left_out)} of {n_given} "
+            f"candidates had begun; they are in `left_out_`, not in `cv_results_`. {more}"
+        )
+
+    # -- what is around it ---------------------------------------------------------------------------------------
+
     @contextlib.contextmanager
-    def _journal(self) -> Iterator[Journal | None]:
+    def _opened_journal(self) -> Iterator[Journal | None]:
         if self.journal is None or isinstance(self.journal, Journal):
             yield self.journal
             return
         with Journal(self.journal) as journal:
             yield journal
 
-    @staticmethod
-    def _around(journal: Journal | None, line: _Line, ladder: Ladder | None) -> Callable[[Any], Any]:
-        def around(call: Any) -> Any:
-            inner = call if journal is None else journal.around(call)
-            inner = inner if ladder is None else ladder.around(call, inner)
-
-            def observed() -> Any:
-                results = inner()
-                for (_, _, keywords), result in zip(call.items, results, strict=True):
-                    line.finished(keywords.get("parameters"), result)
-                return results
-
-            return observed
-
-        return around
+    def _around(self, call: Call) -> Callable[[], Any]:
+        return self._search_run.around(call)
 
     @contextlib.contextmanager
-    def _line(self) -> Iterator[_Line]:
-        refit = self.refit if isinstance(self.refit, str) else "score"  # type: ignore[attr-defined]
-        line = _Line(refit, self.progress)
-        try:
-            yield line
-        finally:
-            line.end()
+    def _tally(self, n_splits: int) -> Iterator[Tally]:
+        refit = self.refit if isinstance(self.refit, str) else "score"
+        with shown_line() if self.verbose else contextlib.nullcontext() as line:
+            observers = [observer for observer in (line, self.on_progress) if observer is not None]
+            yield Tally(refit, n_splits, self.timeout, observers)
 
 
-class _Line:
-    """A line that tells how far a search is: fits done, best mean score so far, time left."""
+class _Halving(_Together):
+    """What the halving searches add. Not to be used directly."""
 
-    def __init__(self, metric: str, wanted: bool | str) -> None:
-        self._metric = metric
-        self._shows = wanted is True or (wanted == "auto" and sys.stderr.isatty())
-        self._total = self._done = self._n_splits = 0
-        self._epochs_done = self._epochs_in_sight = 0
-        self._scores: dict[str, list[float]] = {}
-        self._best: float | None = None
-        self._begun, self._shown, self._width = time.monotonic(), 0.0, 0
+    factor: float
+    n_iterations_: int
+    n_candidates_: list[int]
+    n_resources_: list[int]
 
-    def expect(self, n_candidates: int, n_splits: int) -> None:
-        """More candidates will be fitted."""
-        self._n_splits = n_splits
-        self._total += n_candidates * n_splits
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+        super()._run_search(evaluate_candidates, callback_ctx)
+        run = self._search_run
+        self._n_planned: int = self.n_iterations_
+        if run.is_over:  # scikit-learn counts what it asked for
+            self.n_iterations_ = run.n_parts
+            del self.n_resources_[run.n_parts :], self.n_candidates_[run.n_parts :]
+            self.n_candidates_[0] -= len(run.left_out)
+            self.n_remaining_candidates_ = math.ceil(self.n_candidates_[-1] / self.factor)
 
-    def finished(self, parameters: Any, result: Any) -> None:
-        """A fit of a candidate was scored."""
-        if not isinstance(result, Mapping) or "test_scores" not in result:
-            return
-        self._done += 1
-        scores = result["test_scores"]
-        score = scores.get(self._metric) if isinstance(scores, Mapping) else scores
-        if isinstance(score, (int, float, np.number)):
-            of_candidate = self._scores.setdefault(repr(parameters), [])
-            of_candidate.append(float(score))
-            if len(of_candidate) == self._n_splits and np.isfinite(mean := float(np.mean(of_candidate))):
-                self._best = mean if self._best is None else max(self._best, mean)
-        self._show()
-
-    def watch(self, epochs_done: int, epochs: int) -> None:
-        """So many of the epochs of the fits in training are done."""
-        self._epochs_done, self._epochs_in_sight = epochs_done, epochs
-        self._show()
-
-    def _text(self) -> str:
-        seconds = time.monotonic() - self._begun
-        waiting = self._epochs_done / self._epochs_in_sight if self._epochs_in_sight else 0.0
-        parts = [f"{self._done} of {self._total} fits"]
-        if 0 < waiting < 1:
-            parts.append(f"training, {waiting:.0%}")
-        if self._best is not None:
-            parts.append(f"best so far {self._best:.4g}")
-        if self._done and self._done < self._total:
-            parts.append(f"{_duration(seconds / self._done * (self._total - self._done))} left")
-        elif self._done:
-            parts.append(_duration(seconds))
-        return " · ".join(parts)
-
-    def _show(self, *, last: bool = False) -> None:
-        now = time.monotonic()
-        if not self._shows or (now - self._shown < 0.2 and not last):
-            return
-        self._shown, text = now, self._text()
-        # A carriage return works in terminals and in notebooks.
-        print(f"\r{text:{self._width}}", end="\n" if last else "", file=sys.stderr, flush=True)
-        self._width = len(text)
-
-    def end(self) -> None:
-        """No more is to come."""
-        if self._done:
-            self._show(last=True)
+    def _words_on_time(self, run: SearchRun) -> str:
+        if not run.left_out:
+            return (
+                f"The `timeout` of {self.timeout:g} seconds ended the search after {run.n_parts} of {self._n_planned} "
+                "iterations: the best candidate is the best of the last one. Give more time or fewer candidates."
+            )
+        return f"{super()._words_on_time(run)} There was no time for further iterations."
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+def check_timeout(timeout: object) -> None:
+    """Refuses an impossible time limit."""
+    if timeout is not None and not (isinstance(timeout, (int, float, np.number)) and timeout > 0):
+        raise ParameterError(f"`timeout` must be seconds, greater than 0, or None; got {timeout!r}.")
 
 
 _WORKERS = """\
-        {}: Taken, so that a search of scikit-learn's runs here as it is, and without effect:
-            all fits share one program, which uses the cores by itself."""
+        {}: Accepted as in scikit-learn, without effect: all fits share one
+            program, which uses all cores."""
 
 _RUNGS = """
-        early_stopping: `"rungs"` stops the worst candidates at certain epochs, as a `Rungs` says in detail; then
-            `cv_results_` has the epochs of each fit (`split0_n_epochs`, ..., `mean_n_epochs`) and `stopped_early`, and
-            the best candidate is the best of those that were not stopped. Defaults to `None`: all train to the end."""
+        early_stopping: `"rungs"` stops the worst candidates at certain epochs, and a `Rungs` sets the details. Then
+            `cv_results_` also has the epochs of each fit (`split0_n_epochs`, ..., `mean_n_epochs`) and `stopped_early`,
+            and the best candidate is the best of those that were not stopped. Defaults to `None`: all train to the
+            end."""
 
 _ADDED = """
-        journal: Where every finished fit is recorded: a path or a `Journal`. A search that was stopped, started again
-            with the same journal, trains only what is missing. Defaults to `None`: nowhere.
-        progress: Whether a line tells fits done, best score so far and time left; `"auto"` in terminals only.
-            Defaults to `"auto"`.
-        memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
+        journal: Where every finished fit is recorded: a path or a `Journal`. An interrupted search resumes when it is
+            fitted again with the same journal: it trains only what is missing. Defaults to `None`: nowhere.
+        timeout: Seconds after which no candidate begins; those in training are finished, and at least one is
+            evaluated. Candidates are evaluated in their order, in batches as large as the time allows. Those that have
+            not begun are in `left_out_` instead of `cv_results_`, and a warning says how many. With `math.inf`
+            candidates come in batches, too, but none is left out. Defaults to `None`: all at once, without a limit.
+        on_progress: Called with a `SearchProgress` after each fit, and a few times a second while fits are trained;
+            what it raises ends the search. It is called from the thread that trains, so it should be quick. Defaults to
+            `None`.
+        max_memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
-    A fit whose network diverged (weights or loss of NaN or infinity) has failed, and gets `error_score`.
-    After `fit`, `report_` says what was trained together, and `explain()` says it in words.
+    With `verbose=1` a line shows how far the search is, in terminals and notebooks; `verbose=0` is silent.
+    An estimator of scikeras, alone or in a pipeline, is taken over (`from_scikeras`), with a warning that says so.
+    A fit whose network diverged (weights or loss of NaN or infinity) counts as failed, and gets `error_score`.
+    After `fit`, `report_` holds what was trained together, and `explain()` says it in words.
 """
 
 
@@ -277,21 +286,22 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
-        scoring: Any = None,
+        scoring: Scoring = None,
         n_jobs: int | None = None,
-        refit: Any = True,
-        cv: Any = None,
+        refit: Refit = True,
+        cv: Folds = None,
         verbose: int = 0,
         pre_dispatch: int | str = "2*n_jobs",
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
-        progress: bool | str = "auto",
-        memory: float | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[SearchProgress], object] | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -307,8 +317,9 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
         )
         self.early_stopping = early_stopping
         self.journal = journal
-        self.progress = progress
-        self.memory = memory
+        self.timeout = timeout
+        self.on_progress = on_progress
+        self.max_memory = max_memory
 
 
 class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
@@ -323,23 +334,24 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         n_iter: int = 10,
-        scoring: Any = None,
+        scoring: Scoring = None,
         n_jobs: int | None = None,
-        refit: Any = True,
-        cv: Any = None,
+        refit: Refit = True,
+        cv: Folds = None,
         verbose: int = 0,
         pre_dispatch: int | str = "2*n_jobs",
-        random_state: Any = None,
-        error_score: Any = np.nan,
+        random_state: RandomState = None,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
-        progress: bool | str = "auto",
-        memory: float | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[SearchProgress], object] | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -357,11 +369,12 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         )
         self.early_stopping = early_stopping
         self.journal = journal
-        self.progress = progress
-        self.memory = memory
+        self.timeout = timeout
+        self.on_progress = on_progress
+        self.max_memory = max_memory
 
 
-class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
+class HalvingGridSearchCV(_Halving, model_selection.HalvingGridSearchCV):
     __doc__ = f"""`sklearn.model_selection.HalvingGridSearchCV`, whose Keras fits are trained together.
 
     Args:
@@ -374,25 +387,26 @@ class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         factor: float = 3,
         resource: str = "n_samples",
-        max_resources: Any = "auto",
-        min_resources: Any = "exhaust",
+        max_resources: int | Literal["auto"] = "auto",
+        min_resources: int | Literal["exhaust", "smallest"] = "exhaust",
         aggressive_elimination: bool = False,
-        cv: Any = 5,
-        scoring: Any = None,
+        cv: Folds = 5,
+        scoring: Scoring = None,
         refit: bool = True,
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = True,
-        random_state: Any = None,
+        random_state: RandomState = None,
         n_jobs: int | None = None,
         verbose: int = 0,
         journal: str | Path | Journal | None = None,
-        progress: bool | str = "auto",
-        memory: float | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[SearchProgress], object] | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -412,11 +426,12 @@ class HalvingGridSearchCV(_Together, model_selection.HalvingGridSearchCV):
             verbose=verbose,
         )
         self.journal = journal
-        self.progress = progress
-        self.memory = memory
+        self.timeout = timeout
+        self.on_progress = on_progress
+        self.max_memory = max_memory
 
 
-class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
+class HalvingRandomSearchCV(_Halving, model_selection.HalvingRandomSearchCV):
     __doc__ = f"""`sklearn.model_selection.HalvingRandomSearchCV`, whose Keras fits are trained together.
 
     Args:
@@ -428,26 +443,27 @@ class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
-        n_candidates: Any = "exhaust",
+        n_candidates: int | Literal["exhaust"] = "exhaust",
         factor: float = 3,
         resource: str = "n_samples",
-        max_resources: Any = "auto",
-        min_resources: Any = "smallest",
+        max_resources: int | Literal["auto"] = "auto",
+        min_resources: int | Literal["exhaust", "smallest"] = "smallest",
         aggressive_elimination: bool = False,
-        cv: Any = 5,
-        scoring: Any = None,
+        cv: Folds = 5,
+        scoring: Scoring = None,
         refit: bool = True,
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = True,
-        random_state: Any = None,
+        random_state: RandomState = None,
         n_jobs: int | None = None,
         verbose: int = 0,
         journal: str | Path | Journal | None = None,
-        progress: bool | str = "auto",
-        memory: float | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[SearchProgress], object] | None = None,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -468,5 +484,6 @@ class HalvingRandomSearchCV(_Together, model_selection.HalvingRandomSearchCV):
             verbose=verbose,
         )
         self.journal = journal
-        self.progress = progress
-        self.memory = memory
+        self.timeout = timeout
+        self.on_progress = on_progress
+        self.max_memory = max_memory

@@ -1175,6 +1175,119 @@ refused(theirs_.BaseWrapper(dense), "BaseWrapper")
     )
 
 
+SEARCHED = """
+import sys
+import warnings
+from sklearn import model_selection
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from kerastoolkit import search
+from kerastoolkit.exceptions import KerasToolkitWarning
+
+X, y = load_iris(return_X_y=True)
+folds = list(model_selection.StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
+
+def build(meta, hidden=8):
+    # Drawn from seeds of their own, since the two draw from the seed of a fit in another order.
+    first, last = (keras.initializers.GlorotUniform(seed=seed) for seed in (1, 2))
+    return keras.Sequential([
+        keras.Input((meta["n_features_in_"],)),
+        keras.layers.Dense(hidden, activation="relu", kernel_initializer=first),
+        keras.layers.Dense(meta["n_classes_"], activation="softmax", kernel_initializer=last),
+    ])
+
+def estimator(kind=theirs_.KerasClassifier, **parameters):
+    # `fit__shuffle=False` for the same reason. With `verbose=1`, as by default, scikeras prints a bar for each fit.
+    return kind(build, model__hidden=8, loss="sparse_categorical_crossentropy", optimizer="adam",
+                optimizer__learning_rate=0.01, epochs=5, fit__shuffle=False, **parameters)
+
+def fitted(one):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        one.fit(X, y)
+    return [str(note.message) for note in told if note.category is KerasToolkitWarning]
+"""
+
+
+@pytest.mark.backend("tensorflow")
+def test_a_search_takes_over_a_scikeras_estimator_and_finds_the_same(bridge: Any) -> None:
+    bridge(
+        SEARCHED
+        + """
+for holder, start, place in (
+    (estimator(), "", ""),
+    (make_pipeline(StandardScaler(), Pipeline([("net", estimator())])), "pipeline__net__", "pipeline__net"),
+):
+    grid = {f"{start}model__hidden": [4, 16], f"{start}optimizer__learning_rate": [0.01, 0.1]}
+    ours = search.GridSearchCV(holder, grid, cv=folds, scoring="accuracy")
+    (note,) = fitted(ours)
+    assert "KerasClassifier of scikeras. The search takes it over" in note and (not place or repr(place) in note), note
+    assert "12 fits trained together" in ours.explain(), ours.explain()
+    quiet = clone(holder).set_params(**{f"{start}verbose": 0})
+    theirs = model_selection.GridSearchCV(quiet, grid, cv=folds, scoring="accuracy").fit(X, y)
+    for split in range(3):
+        name = f"split{split}_test_score"
+        np.testing.assert_allclose(ours.cv_results_[name], theirs.cv_results_[name], atol=1e-6)
+    assert ours.best_params_ == theirs.best_params_
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    best = ours.best_estimator_.get_params()[place] if place else ours.best_estimator_
+    assert type(best) is KerasClassifier and best.verbose == 0
+    # The search itself is as it was given, and can be cloned and fitted again.
+    assert ours.estimator is holder and type(clone(ours).estimator) is type(holder)
+"""
+    )
+
+
+@pytest.mark.backend("tensorflow")
+def test_every_search_takes_over_a_scikeras_estimator(bridge: Any) -> None:
+    bridge(
+        SEARCHED
+        + """
+rates = {"optimizer__learning_rate": [0.01, 0.1]}
+searches = [
+    search.RandomizedSearchCV(estimator(), rates, n_iter=2, cv=folds),
+    search.HalvingGridSearchCV(estimator(), rates, cv=3, min_resources=50),
+    search.HalvingRandomSearchCV(estimator(), rates, cv=3, min_resources=50, random_state=0),
+]
+try:
+    import optuna
+except ImportError:
+    pass
+else:
+    searches.append(search.OptunaSearchCV(estimator(), rates, n_trials=2, cv=folds, storage=None, random_state=0))
+for one in searches:
+    (note,) = fitted(one)
+    assert "The search takes it over" in note
+    assert any(trained.how == "fused" for trained in one.report_.trained), one.explain()
+    assert type(one.best_estimator_) is KerasClassifier
+"""
+    )
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_a_search_cannot_take_over_trains_as_it_is(bridge: Any) -> None:
+    bridge(
+        SEARCHED
+        + """
+class Predicts(theirs_.KerasClassifier):
+    def predict(self, X, **kwargs):
+        return super().predict(X, **kwargs)
+
+refused(estimator(Predicts), "overrides `predict`")
+rates = {"optimizer__learning_rate": [0.01, 0.1]}
+ours = search.GridSearchCV(estimator(Predicts, verbose=0), rates, cv=folds, scoring="accuracy")
+(note,) = fitted(ours)
+assert "that the search cannot take over" in note and "Predicts overrides `predict`" in note, note
+assert type(ours.best_estimator_) is Predicts and ours.report_.trained == []
+theirs = model_selection.GridSearchCV(estimator(Predicts, verbose=0), rates, cv=folds, scoring="accuracy").fit(X, y)
+np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=1e-6)
+assert ours.best_params_ == theirs.best_params_
+"""
+    )
+
+
 def test_what_is_not_of_scikeras_is_refused() -> None:
     with pytest.raises(ParameterError, match="must be a scikeras KerasClassifier or KerasRegressor; got a KerasReg"):
         from_scikeras(KerasRegressor())

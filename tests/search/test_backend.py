@@ -323,7 +323,7 @@ def build(mood: str, n_features_in_: int = 4, meta: Any = None) -> Any:
 
 
 def test_tasks_that_keep_many_rows_of_their_own_go_one_by_one(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MOST_BYTES", 1000)  # less than one fit keeps
+    monkeypatch.setattr(backend, "_MAX_BYTES", 1000)  # less than one fit keeps
     grid = {"kerasclassifier__optimizer__learning_rate": [0.001, 0.01, 0.1]}
     search = GridSearchCV(make_pipeline(StandardScaler(), classifier()), grid, cv=3, refit=False)
     with fused() as report:
@@ -336,7 +336,7 @@ def test_tasks_that_keep_many_rows_of_their_own_go_one_by_one(iris: Any, monkeyp
 def test_of_large_tables_all_that_train_on_one_split_go_before_the_next(
     iris: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_MOST_BYTES_OF_ROWS", 1000)  # less than a split has
+    monkeypatch.setattr(backend, "_MAX_BYTES_OF_ROWS", 1000)  # less than a split has
     search = GridSearchCV(classifier(), {"optimizer__learning_rate": [0.001, 0.003, 0.01, 0.1]}, cv=3, refit=False)
     with fused() as report:
         together = clone(search).fit(*iris)
@@ -358,7 +358,7 @@ def test_the_order_of_tasks_stays_where_they_draw_from_the_generators_of_the_pro
             return clone(search).fit(*iris).cv_results_["mean_test_score"]
 
     expected = scores()
-    monkeypatch.setattr(backend, "_MOST_BYTES_OF_ROWS", 1000)
+    monkeypatch.setattr(backend, "_MAX_BYTES_OF_ROWS", 1000)
     assert_allclose(scores(), expected, atol=1e-6)
 
 
@@ -385,7 +385,7 @@ def test_tasks_of_a_split_share_its_rows(kind: str, monkeypatch: pytest.MonkeyPa
 
     with fused():
         clone(search).fit(X[:100], y[:100])  # what is made once
-    monkeypatch.setattr(backend, "_MOST_BYTES_OF_ROWS", 0)
+    monkeypatch.setattr(backend, "_MAX_BYTES_OF_ROWS", 0)
     one_by_one = peak(lambda: clone(search).fit(X, y))
     with fused() as report:
         together = peak(lambda: clone(search).fit(X, y))
@@ -481,7 +481,7 @@ NOTES: list[str] = []
 
 @pytest.mark.backend("tensorflow")
 def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(backend, "_MAX_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_PER_SHARD", 6)
@@ -511,9 +511,9 @@ def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monke
 def test_tasks_that_are_trained_in_turns_have_all_scored_before_others_begin(
     iris: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(backend, "_MAX_TASKS", 6)
     NOTES.clear()
-    with joblib.parallel_config(backend=backend.FusedBackend(at_most=3)):
+    with joblib.parallel_config(backend=backend.FusedBackend(max_together=3)):
         cross_val_score(Noted(hidden=(4,), epochs=1), *iris, cv=12)
     six = {kind: [kind] * 6 for kind in ("fit", "score")}
     assert NOTES == (six["fit"] + six["score"]) * 2
@@ -521,7 +521,7 @@ def test_tasks_that_are_trained_in_turns_have_all_scored_before_others_begin(
 
 @pytest.mark.backend("tensorflow")
 def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MOST_TASKS", 6)
+    monkeypatch.setattr(backend, "_MAX_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_PER_SHARD", 6)
@@ -583,7 +583,7 @@ class Interrupted:
 
 
 def test_a_search_whose_end_is_interrupted_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_SECONDS_TO_GIVE_UP", Interrupted())
+    monkeypatch.setattr(backend, "_SECONDS_TO_CANCEL", Interrupted())
     with fused(), pytest.raises(KeyboardInterrupt):
         joblib.Parallel()(joblib.delayed(abs)(number) for number in range(2))
     assert gc.get_freeze_count() == 0
@@ -662,7 +662,7 @@ class EndsSlowly(KerasClassifier):
 
 
 def test_what_a_failed_search_gives_up_ends_before_it(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_SECONDS_TO_GIVE_UP", 1500)  # on a busy machine, ending takes longer
+    monkeypatch.setattr(backend, "_SECONDS_TO_CANCEL", 1500)  # on a busy machine, ending takes longer
     ENDED.clear()
     moods = {"mood": ["calm", "calm", "raises"]}
     search = GridSearchCV(EndsSlowly(build, epochs=1), moods, cv=3, error_score="raise", refit=False)
@@ -695,7 +695,7 @@ def test_pythons_collector_is_left_as_it_was(iris: Any) -> None:
 
 
 def test_a_search_keeps_nothing_that_has_been_scored(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MOST_TASKS", 3)
+    monkeypatch.setattr(backend, "_MAX_TASKS", 3)
     estimators: weakref.WeakSet[Any] = weakref.WeakSet()
     networks: weakref.WeakSet[Any] = weakref.WeakSet()
     alive: list[int] = []
@@ -722,7 +722,7 @@ def test_a_search_keeps_nothing_that_has_been_scored(iris: Any, monkeypatch: pyt
 def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two thirds of iris as the engine gets them, with the order of rows of an epoch, and a third to be scored on.
     of_a_fit = 100 * (4 * 8 + 4 + 4) + 50 * 4 * 8
-    monkeypatch.setattr(backend, "_MOST_BYTES", 6.5 * of_a_fit)
+    monkeypatch.setattr(backend, "_MAX_BYTES", 6.5 * of_a_fit)
     with fused() as report:
         GridSearchCV(Noted(**SMALL), {"epochs": [1, 2, 3, 4]}, cv=KFold(3), refit=False).fit(*iris)
     assert max(one.n_together for one in report.trained) == 7  # the first keeps no more than it would alone
@@ -730,7 +730,7 @@ def test_tasks_wait_for_room_by_the_bytes_that_others_keep(iris: Any, monkeypatc
 
 def test_many_fits_on_the_same_array_keep_it_once(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = iris
-    monkeypatch.setattr(backend, "_MOST_BYTES", X.nbytes - 1)
+    monkeypatch.setattr(backend, "_MAX_BYTES", X.nbytes - 1)
     with fused() as report:
         OneVsRestClassifier(classifier()).fit(X, y)
     assert [one.n_together for one in report.trained] == [3] * 3

@@ -164,7 +164,7 @@ def test_a_score_that_is_no_number_stops_the_search(journal: Journal, log: Path)
     from fractions import Fraction
 
     with pytest.raises(
-        ParameterError, match="a Fraction, which a journal cannot keep. Let the scorer return plain numbers"
+        ParameterError, match="a Fraction, which a journal cannot record. Let the scorer return plain numbers"
     ):
         search(journal, Counted(log=str(log)), scoring=lambda estimator, x, y: Fraction(1, 3))
 
@@ -539,20 +539,18 @@ def test_a_fit_is_known_again_in_another_process(tmp_path: Path, run_python: Any
 def test_what_cannot_be_known_again_is_refused_before_training(tmp_path: Path, log: Path, journal: Journal):
     with open(tmp_path / "notes.txt", "w") as file:
         pipeline = make_pipeline(StandardScaler(), Counted(log=str(log), what={"deep": [file]}))
-        with pytest.raises(
-            ParameterError, match="`counted` -> `what` -> `deep` again: it is an open file.*Pass a path"
-        ):
+        with pytest.raises(ParameterError, match="`counted` -> `what` -> `deep`: it is an open file.*Pass a path"):
             search_without_copies(journal, pipeline)
-        with pytest.raises(ParameterError, match="the parameter `what` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             search_without_copies(journal, Counted(log=str(log)), [{"what": file}])
-        with pytest.raises(ParameterError, match="the parameter `what` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             journal.check(Counted(log=str(log)), [{"what": 1}, {"what": file}])
         function = lambda x: file.write(x)  # noqa: E731
-        with pytest.raises(ParameterError, match="the function `<lambda>` -> its `file` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the function `<lambda>` -> its `file`: it is an open file"):
             search(journal, make_pipeline(FunctionTransformer(function), Counted(log=str(log))), {"memory": [None]})
     with pytest.raises(ParameterError, match="read only once .generator."):
         journal.check(Counted(what=(number for number in range(3))))
-    with pytest.raises(ParameterError, match="the estimator -> `what` again: it is a _thread.lock"):
+    with pytest.raises(ParameterError, match="the estimator -> `what`: it is a _thread.lock"):
         journal.check(Counted(what=threading.Lock()))
     assert fits(log) == len(journal) == 0
     journal.check(Counted(), [{"shift": 1.0}])
@@ -611,7 +609,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(log: Path, journal: Jour
     pages = journal._file.execute("PRAGMA page_count").fetchone()[0]
     journal._file.execute(f"PRAGMA max_page_count = {pages + 3}")
     with pytest.raises(
-        JournalError, match="is full.*Make room on the disk. Everything recorded so far is kept"
+        JournalError, match="is full.*Free some space on the disk. Everything recorded so far is kept"
     ) as error:
         search(journal, Counted(log=str(log)), grid)
     assert isinstance(error.value, OSError)
@@ -660,9 +658,9 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path):
         file.execute("PRAGMA user_version = 99")
     file.close()
     for path, message in (
-        (text, "no journal of kerastoolkit: file is not a database. Give another path"),
+        (text, "not a journal of kerastoolkit: file is not a database. Give another path"),
         (foreign, "SQLite database of another program, with 1 tables. Give another path"),
-        (newer, "is of format 99; this is kerastoolkit .* reads up to format 2. Upgrade"),
+        (newer, "has format 99; this is kerastoolkit .* reads formats up to 2. Upgrade"),
     ):
         before = path.read_bytes()
         with pytest.raises(SavedFileError, match=message):
@@ -702,7 +700,7 @@ def test_a_journal_without_digests_is_refused_and_left_as_it_is(tmp_path: Path):
         file.execute(f"PRAGMA application_id = {journal_module._APPLICATION}")
         file.execute("PRAGMA user_version = 1")
     before = (tmp_path / "search.db").read_bytes()
-    with pytest.raises(SavedFileError, match="is of format 1, from before kerastoolkit 0.1.0.*Give another path"):
+    with pytest.raises(SavedFileError, match="has format 1, from before kerastoolkit 0.1.0.*Give another path"):
         Journal(tmp_path / "search.db")
     assert (tmp_path / "search.db").read_bytes() == before
 
@@ -734,7 +732,7 @@ def test_a_path_that_leads_to_no_file_is_refused(name: str, tmp_path: Path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "somewhere")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    with pytest.raises(JournalError, match="it is no file. See whether it is a folder, or a link"):
+    with pytest.raises(JournalError, match="it is not a file. Check whether it is a folder, or a link"):
         Journal(tmp_path / name)
     assert not (tmp_path / "somewhere").exists()
 
@@ -839,7 +837,7 @@ def test_a_file_that_may_only_be_read_stops_a_search_before_it_trains(log: Path,
     journal._file.close()
     address = f"file:{journal.path}?mode=ro"
     journal._file = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
-    with pytest.raises(JournalError, match="cannot be written to: attempt to write a readonly database. Give yourself"):
+    with pytest.raises(JournalError, match="cannot be written to: attempt to write a readonly database. Make sure"):
         search(journal, Counted(log=str(log)), {"shift": [0.75]})
     assert same(search(journal, Counted(log=str(log))).cv_results_, recorded.cv_results_)  # nothing to write
     assert fits(log) == 9
@@ -861,7 +859,7 @@ def test_what_is_no_path_is_refused(path: Any):
 def test_a_place_that_cannot_hold_a_file_is_an_error(tmp_path: Path):
     with pytest.raises(JournalError, match="there is no folder '.*nowhere'"):
         Journal(tmp_path / "nowhere" / "search.db")
-    with pytest.raises(JournalError, match="cannot be opened.*See whether it is a folder"):
+    with pytest.raises(JournalError, match="cannot be opened.*Check whether it is a folder"):
         Journal(tmp_path)
 
 
@@ -1296,9 +1294,11 @@ KERAS_PROGRAM = textwrap.dedent(
     model = Logged(build, epochs=30, batch_size=20, random_state=0, optimizer="adam")
     grid = {"width": [4, 6, 8], "optimizer__learning_rate": [0.1, 0.01]}
     scoring = ["accuracy", "neg_log_loss"]
+    line = open(log + ".line", "w")
     print("begins", flush=True)
     begun = time.monotonic()
-    search = GridSearchCV(model, grid, cv=folds, scoring=scoring, refit=False, journal=path, progress=True)
+    tell = lambda progress: print(progress, file=line, flush=True)
+    search = GridSearchCV(model, grid, cv=folds, scoring=scoring, refit=False, journal=path, on_progress=tell)
     found = search.fit(X, y).cv_results_
     plain = {name: [str(item) for item in found[name]] if name == "params" else np.asarray(found[name]).tolist()
              for name in found if "_time" not in name and not name.startswith("param_")}
@@ -1309,12 +1309,11 @@ KERAS_PROGRAM = textwrap.dedent(
 
 def _start_keras(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", KERAS_PROGRAM, str(folder / "search.db"), str(folder / "fits.log")]
-    with open(folder / "line.txt", "w") as line:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=line, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.timeout(7200)
-def test_searches_of_keras_models_that_are_killed_go_on_where_they_were(tmp_path: Path):
+def test_searches_of_keras_models_that_are_killed_resume(tmp_path: Path):
     (quiet := tmp_path / "undisturbed").mkdir()
     undisturbed = _finished(_start_keras(quiet))
     moments, kills, counts = random.Random(0), 0, collections.Counter[str]()
@@ -1344,7 +1343,8 @@ def test_searches_of_keras_models_that_are_killed_go_on_where_they_were(tmp_path
                 kills, killed = kills + 1, killed + 1
                 with Journal(path) as journal:
                     counts["kills between the first and the last record"] += 0 < len(journal) < n_fits
-                counts["kills in training"] += "training, " in (folder / "line.txt").read_text().rpartition("\r")[2]
+                said = (folder / "fits.log.line").read_text().splitlines()
+                counts["kills in training"] += "training, " in "".join(said[-1:])
             trained = [line.split()[1:] for line in log.read_text().splitlines()[before:]]
             named = {(f"optimizer__learning_rate={rate}, width={width}", int(split)) for width, rate, split in trained}
             assert not named & recorded  # nothing that was recorded is trained again
