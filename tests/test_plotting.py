@@ -99,10 +99,10 @@ def _contrast(one: np.ndarray, other: np.ndarray) -> float:
 def test_numbers_in_a_confusion_can_be_read_on_a_light_page_and_on_a_dark_one(scheme: int) -> None:
     from matplotlib.figure import Figure
 
-    from kerastoolkit.report import _STYLE
+    from kerastoolkit.experiment._page import STYLE
 
     def colour(name: str) -> np.ndarray:
-        found = re.findall(rf"--{name}: #(\w{{6}})", _STYLE)[scheme]
+        found = re.findall(rf"--{name}: #(\w{{6}})", STYLE)[scheme]
         return np.array([int(found[place : place + 2], 16) / 255 for place in (0, 2, 4)])
 
     axes = plotting.plot_confusion(["a", "b"], ["a", "a"], ["a", "b"], ax=Figure().subplots())
