@@ -426,7 +426,7 @@ def is_text(series: pd.Series[Any]) -> bool:
     return is_text or isinstance(dtype, pd.CategoricalDtype)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Number) and not isinstance(value, (bool, np.bool_))
 
 

@@ -1,9 +1,9 @@
-"""Rows that are held out together: the groups or the times that the user has named, or what there is to ask."""
+"""Rows that are held out together: the groups or times that the user has named, or what is to be asked about them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,21 +16,21 @@ from kerastoolkit.exceptions import DataError, ParameterError
 
 __all__ = ["Grouping", "find_grouping"]
 
-# One to test on, and two folds of two: of each that are trained on, one is watched to know when to stop.
+# One to test on, and two folds of two: of the two that a fold trains on, one decides when to stop.
 _MIN_GROUPS = 5
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which rows belong together, or when they were taken; or what there is to ask about it.
+    """Which rows belong together, or when they were recorded; or what is to be asked about that.
 
     Attributes:
         columns: What each column but the target holds; a column of groups or times is no feature.
         groups: Name of the column of groups; None without.
         time: Name of the column of times; None without.
-        values: Number of the group of each row that has a target, or its time, shape `(n_rows,)`; None without.
+        values: The group of each row that has a target, as a number, or its time, shape `(n_rows,)`; None without.
         is_date: Whether the times are dates, in days since 1970.
-        questions: Columns that may keep rows together, if neither was given.
+        questions: Columns whose rows may belong together, if neither was given.
     """
 
     columns: list[Column]
@@ -45,15 +45,15 @@ class Grouping:
         """The name of the column; empty without."""
         return self.groups or self.time or ""
 
-    def of_rows(self, rows: Any = slice(None)) -> dict[str, np.ndarray]:
+    def of_rows(self, rows: np.ndarray | slice = slice(None)) -> dict[str, np.ndarray]:
         """The groups or times of some rows, by the name of the argument that takes them; empty without."""
         return {} if self.values is None else {"groups" if self.groups is not None else "time": self.values[rows]}
 
-    def n_values(self, rows: Any = slice(None)) -> int:
+    def n_values(self, rows: np.ndarray | slice = slice(None)) -> int:
         """Number of different groups or times among some rows."""
         return 0 if self.values is None else len(np.unique(self.values[rows]))
 
-    def beginning(self, rows: Any) -> str:
+    def beginning(self, rows: np.ndarray) -> str:
         """The first time of some rows, for people to read."""
         if self.values is None or self.time is None:
             return ""
@@ -71,7 +71,22 @@ def find_grouping(
     groups: str | Literal[False] | None,
     time: str | Literal[False] | None,
 ) -> Grouping:
-    """The groups or times of the rows, and the columns without theirs; or what there is to ask."""
+    """The groups or times of the rows; or what is to be asked about columns that look like them.
+
+    Args:
+        frame: The table, shape `(n_table_rows, n_columns)`.
+        columns: What each column but the target holds.
+        target: The target; rows without one are left out.
+        groups: Name of the column of groups, False for none, None if not known.
+        time: Name of the column of times, False for none, None if not known.
+
+    Returns:
+        A `Grouping`.
+
+    Raises:
+        ParameterError: If a column cannot be what the argument says.
+        DataError: If it has too few different values, or lacks some.
+    """
     name_of_groups = _column_named(groups, "groups", frame, target.name)
     name_of_time = _column_named(time, "time", frame, target.name)
     if name_of_groups is not None and name_of_time is not None:
@@ -82,9 +97,9 @@ def find_grouping(
     name = name_of_groups or name_of_time
     column = next(column for column in columns if column.name == name)
     if name_of_groups is not None:
-        values, note = _group_numbers(frame, column, target), "left out: its values are held out as wholes"
+        values, note = _group_numbers(frame, column, target), "left out: all rows of a value are held out together"
         if column.n_blank:
-            note += "; rows without one are kept together"
+            note += "; rows without one count as one group"
     else:
         values, note = _times(frame, column, target), "left out: the latest rows are held out by it"
     kind: Kind = "group" if name_of_groups is not None else "time"
@@ -92,7 +107,7 @@ def find_grouping(
     return Grouping(others, name_of_groups, name_of_time, values, is_date=column.kind == "date")
 
 
-def _column_named(name: Any, argument: str, frame: pd.DataFrame, target: str) -> str | None:
+def _column_named(name: object, argument: str, frame: pd.DataFrame, target: str) -> str | None:
     if name is None or name is False:
         return None
     if not isinstance(name, str):
@@ -107,15 +122,15 @@ def _column_named(name: Any, argument: str, frame: pd.DataFrame, target: str) ->
 
 
 def _group_numbers(frame: pd.DataFrame, column: Column, target: Target) -> np.ndarray:
-    # As text, so that 7, 7.0 and " 7" are one patient; those without a value are one group.
+    # As text, so that 7, 7.0 and " 7" are one patient; rows without a value are one group.
     texts = as_features(frame[[column.name]], [replace(column, kind="category")]).iloc[target.kept, 0]
     values = np.asarray(pd.factorize(texts, use_na_sentinel=False)[0])
     n_values = len(np.unique(values))
     if n_values < _MIN_GROUPS:
         raise DataError(
             f"{quoted(column.name)} has {n_values} different values in {len(values)} rows, and `groups` needs at least "
-            f"{_MIN_GROUPS}: one to test on, and two in each of two folds. Leave `groups` out, or add rows of "
-            "other ones."
+            f"{_MIN_GROUPS}: one to test on, and two in each of two folds. Leave `groups` out, or add rows with "
+            "other values."
         )
     return values
 
@@ -132,8 +147,8 @@ def _times(frame: pd.DataFrame, column: Column, target: Target) -> np.ndarray:
         )
     if n_unread:
         raise DataError(
-            f"{quoted(column.name)} has no {kind} in {n_unread} of {len(times)} rows, which so have no place in time. "
-            "Correct or remove them."
+            f"{quoted(column.name)} has no {kind} in {n_unread} of {len(times)} rows, so that these rows cannot be put "
+            "in order. Correct or remove them."
         )
     if (n_values := len(np.unique(times))) < _MIN_GROUPS:
         raise DataError(

@@ -1,11 +1,11 @@
-"""The models of an experiment: how a table becomes inputs, the network that a grid varies, and the baselines fitted."""
+"""The models of an experiment: how a table becomes inputs, the network that a grid varies, and fitted baselines."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,10 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from kerastoolkit.data.tables import Column, as_features, category_names, read_table
-from kerastoolkit.evaluation import metric_scorer, threads_for
+from kerastoolkit.evaluation import get_scorer, threads_for
+
+if TYPE_CHECKING:
+    from kerastoolkit.estimators import KerasClassifier, KerasRegressor
 
 __all__ = [
     "Task",
@@ -29,14 +32,14 @@ __all__ = [
 Task = Literal["classification", "regression"]
 
 _MAX_CATEGORIES = 30
-# Scored on the test rows beside the metric that chose.
+# Scored on the test rows, too, besides the metric that chose the winner.
 _ALSO_SCORED = {
     "classification": ("accuracy", "balanced_accuracy", "roc_auc", "neg_log_loss"),
     "regression": ("r2", "neg_root_mean_squared_error", "neg_mean_absolute_error"),
 }
 
 
-def estimator_class(task: Task) -> Any:
+def estimator_class(task: Task) -> type[KerasClassifier] | type[KerasRegressor]:
     from kerastoolkit.estimators import KerasClassifier, KerasRegressor
 
     return KerasClassifier if task == "classification" else KerasRegressor
@@ -67,7 +70,7 @@ def make_preprocessor(columns: Sequence[Column], X: pd.DataFrame) -> BaseEstimat
     )
 
 
-def make_network(task: Task, n_rows: int, seed: int) -> Any:
+def make_network(task: Task, n_rows: int, random_state: int) -> BaseEstimator:
     """The estimator that the grid varies: sized for the number of rows, stopped when validation rows say so."""
     import keras
 
@@ -78,7 +81,7 @@ def make_network(task: Task, n_rows: int, seed: int) -> Any:
         batch_size=batch_size,
         validation_split=0.15,
         callbacks={"early_stopping": stop},
-        random_state=seed,
+        random_state=random_state,
     )
     if task == "classification":
         return estimator
@@ -104,12 +107,12 @@ def network_prefix(task: Task) -> str:
     return "network__" if task == "classification" else "network__regressor__"
 
 
-def fit_baseline(model: Any, X: pd.DataFrame, y: np.ndarray) -> Any:
+def fit_baseline(model: BaseEstimator, X: pd.DataFrame, y: np.ndarray) -> BaseEstimator:
     with threads_for(len(y)):
         return clone(model).fit(X, y)
 
 
-def for_tables(fitted: Any, columns: list[Column]) -> Pipeline:
+def for_tables(fitted: BaseEstimator, columns: list[Column]) -> Pipeline:
     """A model fitted on typed features, for tables as `Experiment.predict` takes them."""
     from sklearn.preprocessing import FunctionTransformer
 
@@ -120,10 +123,10 @@ def _features(table: str | Path | pd.DataFrame, columns: list[Column]) -> pd.Dat
     return as_features(read_table(table, columns=columns).frame, columns)
 
 
-def test_scorers(metric: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
-    names = [metric]
+def test_scorers(scoring: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
+    names = [scoring]
     for name in _ALSO_SCORED[task]:
         name = "roc_auc_ovr" if name == "roc_auc" and classes is not None and len(classes) > 2 else name
         if name not in names:
             names.append(name)
-    return {name: metric_scorer(name, classes) for name in names}
+    return {name: get_scorer(name, classes) for name in names}

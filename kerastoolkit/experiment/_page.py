@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kerastoolkit import plotting
 from kerastoolkit._words import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "NOTHING",
@@ -79,30 +82,30 @@ def notice(words: str) -> Html:
 
 
 def figure(
-    draw: Callable[[Any], Any],
+    draw: Callable[[Axes], object],
     *,
     size: tuple[float, float],
     label: str,
     caption: str,
     narrow: tuple[float, float] | None = None,
-    draw_narrow: Callable[[Any], Any] | None = None,
+    draw_narrow: Callable[[Axes], object] | None = None,
 ) -> Html:
-    """A figure; one with a size for narrow pages is drawn for these as well, another scrolls where it is too wide."""
+    """A figure; one with a size for narrow pages is drawn for these as well, any other scrolls if it is too wide."""
     try:
         svg = _svg(draw, size, label)
         if narrow is None:
-            least = f"{0.8 * size[0]:.2f}in"  # a little smaller, and it can still be read
+            least = f"{0.8 * size[0]:.2f}in"  # a little smaller, it can still be read
             svg = html('<div class="scrolls"><div style="min-width: {}">{}</div></div>', least, svg)
         else:
             parts = svg, _svg(draw_narrow or draw, narrow, label)
             svg = html('<div class="broad">{}</div><div class="narrow">{}</div>', *parts)
     except Exception as error:
-        # matplotlib may raise anything, and nothing of it is worth a search of hours.
+        # matplotlib may raise anything, and no such error is worth losing a search of hours.
         return notice(f"This figure could not be drawn: {reason(error)} ({label})")
     return html("<figure>{}<figcaption>{}</figcaption></figure>", svg, caption)
 
 
-def _svg(draw: Callable[[Any], Any], size: tuple[float, float], label: str) -> Html:
+def _svg(draw: Callable[[Axes], object], size: tuple[float, float], label: str) -> Html:
     return Html(plotting.as_svg(draw, size=size, label=label))
 
 
@@ -127,7 +130,7 @@ def list_of(title: str, entries: Sequence[str]) -> Html:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, open_rows: int | None = None) -> Html:
-    """A table; those of its rows that would make it too long fold away."""
+    """A table; rows that would make it too long are folded away."""
     kinds = [_class_of(heading) for heading in headings]
     head = joined(html('<th scope="col"{}>{}</th>', *pair) for pair in zip(kinds, headings, strict=True))
     lines = [
@@ -194,10 +197,10 @@ section > p:first-child { margin-top: 0; }
 .card p { margin: 0; color: var(--muted); font-size: .88rem; }
 .card p.value { font-size: 1.75rem; font-weight: 600; color: var(--ink); line-height: 1.35;
   font-variant-numeric: tabular-nums; }
-.verdict { margin: 1.1rem 0 0; font-size: 1.05rem; }
+.conclusion { margin: 1.1rem 0 0; font-size: 1.05rem; }
 .notice { margin: 0 0 1rem; padding: .7rem 1rem; background: var(--warn); border-left: 4px solid var(--warn-line);
   border-radius: 4px; }
-/* The shade at an edge says that there is more of the table beyond it. */
+/* The shade at an edge says that the table goes on beyond it. */
 .wide { overflow-x: auto; background:
   linear-gradient(to right, var(--paper) 40%, transparent) left / 3rem 100% no-repeat local,
   linear-gradient(to left, var(--paper) 40%, transparent) right / 3rem 100% no-repeat local,
@@ -205,7 +208,7 @@ section > p:first-child { margin-top: 0; }
   linear-gradient(to left, var(--line), transparent) right / .9rem 100% no-repeat scroll; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .88rem; margin: .4rem 0; }
 th { text-align: left; font-weight: 600; color: var(--muted); }
-/* "break-word" and not "anywhere", by which a narrow page would have columns of one letter: the table scrolls. */
+/* "break-word", since "anywhere" would give a narrow page columns of one letter: the table scrolls instead. */
 th, td { padding: .38rem .7rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: break-word; min-width: 3.5rem; max-width: 24rem; }
 .words { min-width: 11rem; }
@@ -239,7 +242,7 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: .85rem; text-align:
   figure .narrow { display: block; }
   .number { padding-right: .75rem; }
   .figures figure { flex-basis: 100%; }
-  /* Which row it is stays in sight while the table is scrolled. */
+  /* The name of a row stays in sight while the table is scrolled. */
   th:first-child, td:first-child { position: sticky; left: 0; background: var(--paper); max-width: 9rem; }
 }
 """
@@ -262,7 +265,7 @@ PAGE = Template(
 <p>$subtitle</p>
 </header>
 $sections
-<footer>Written by kerastoolkit $version. This page needs no network.</footer>
+<footer>Written by kerastoolkit $version. This page works offline.</footer>
 </main>
 </body>
 </html>

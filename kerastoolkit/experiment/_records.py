@@ -1,4 +1,7 @@
-"""What `run.json` says, and what of it is believed when it is read: it may be a stranger's file."""
+"""What `run.json` says, and what of it is believed when it is read: the file may come from a stranger.
+
+Records of the first format are read, too: `_RENAMED` has the names that have changed since.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,21 @@ if TYPE_CHECKING:
 
 RUN_FILE = "run.json"
 _FORMAT = "kerastoolkit experiment"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+# What the first format called otherwise, by the part of the record: arguments and the record itself, and scores.
+_RENAMED = {"grid": "param_grid", "metric": "scoring", "seed": "random_state", "time_budget": "timeout"}
+_RENAMED_IN_SCORES = {"level": "confidence_level"}
 
 
 def first_record(plan: Plan) -> dict[str, Any]:
-    """What `run.json` says of the beginning, as it comes back from there: arrays are lists, say."""
+    """What `run.json` says of the beginning, in the form in which it is read again: arrays are lists, say.
+
+    Args:
+        plan: The plan that is about to be carried out.
+
+    Returns:
+        Plain values.
+    """
     record = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
@@ -54,8 +67,8 @@ def first_record(plan: Plan) -> dict[str, Any]:
             "n_test_values": plan.grouping.n_values(plan.held_out.test),
             "from": plan.grouping.beginning(plan.held_out.test),
         },
-        "questions": [question.as_dict() for question in plan.questions],
-        "grid": plan.grids,
+        "questions": [question.to_dict() for question in plan.questions],
+        "param_grid": plan.param_grid,
         "n_candidates": plan.n_candidates,
         "versions": _versions(),
     }
@@ -71,6 +84,17 @@ def _versions() -> dict[str, str]:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
+    """Reads and checks the record in the folder of an experiment.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Its known entries, by the names of the newest format.
+
+    Raises:
+        SavedFileError: If there is no record, or it is damaged, or was written by a newer version.
+    """
     path = folder / RUN_FILE
     if not folder.is_dir():
         raise SavedFileError(f"There is no folder '{folder}'.")
@@ -86,14 +110,38 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"'{folder}' was written by a newer kerastoolkit ({str(version)[:20]}); this is {__version__}. Upgrade to "
             "read it."
         )
-    record = {**_LATER, **record}
+    record = {**_LATER, **(_from_first_format(record) if _files.is_whole(number) and number == 1 else record)}
     checked = _files.checked_fields({name: record[name] for name in _RECORD if name in record}, _RECORD, f"'{path}'")
     checked["split"] = checked_part({**_OF_NO_GROUPS, **checked["split"]}, _SPLIT, "The split of the rows")
     checked["questions"] = [checked_part(question, _QUESTION, "A question") for question in checked["questions"]]
     return checked
 
 
-def _is_table(value: Any) -> bool:
+def _from_first_format(record: dict[str, Any]) -> dict[str, Any]:
+    """The record by the names of the newest format."""
+    record = _renamed(record, _RENAMED)
+    record["format_version"] = _FORMAT_VERSION
+    record["arguments"] = _renamed(record.get("arguments"), _RENAMED)
+    for name in ("test", "baseline_tests", "comparison"):
+        if name in record:
+            record[name] = _renamed_scores(record[name])
+    return record
+
+
+def _renamed_scores(value: object) -> Any:
+    """The same with the scores renamed, whether it is one, or holds some."""
+    if isinstance(value, list):
+        return [_renamed_scores(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _renamed_scores(one) for key, one in _renamed(value, _RENAMED_IN_SCORES).items()}
+    return value
+
+
+def _renamed(entries: object, names: Mapping[str, str]) -> Any:
+    return {names.get(name, name): value for name, value in entries.items()} if isinstance(entries, dict) else entries
+
+
+def _is_table(value: object) -> bool:
     return isinstance(value, dict)
 
 
@@ -106,13 +154,13 @@ _RECORD: dict[str, Callable[[Any], object]] = {
     "data": _is_table,
     "split": _is_table,
     "questions": _files.list_of(_is_table),
-    "grid": _files.list_of(_files.dict_of(lambda value: isinstance(value, list))),
+    "param_grid": _files.list_of(_files.dict_of(lambda value: isinstance(value, list))),
     "n_candidates": _files.is_count,
     "versions": _files.dict_of(_files.is_text),
     "name": _files.is_text,
     "target": _files.is_text,
     "task": _files.one_of("classification", "regression"),
-    "metric": _files.is_text,
+    "scoring": _files.is_text,
     "columns": _files.list_of(_is_table),
     "decisions": _files.dict_of(_files.is_text),
     "status": _files.one_of("complete", "interrupted", "failed"),
@@ -126,7 +174,7 @@ _RECORD: dict[str, Callable[[Any], object]] = {
     "baseline_tests": _files.dict_of(_files.list_of(_is_table)),
     "comparison": _files.optional(_is_table),
 }
-# What records were written without before there was such a thing.
+# What older records lack, since there was no such thing then.
 _LATER: dict[str, Any] = {"baseline_tests": {}, "comparison": None, "questions": []}
 _SPLIT: dict[str, Callable[[Any], object]] = {
     "train": _files.is_count,
@@ -139,7 +187,7 @@ _SPLIT: dict[str, Callable[[Any], object]] = {
     "n_test_values": _files.is_count,
     "from": _files.is_text,
 }
-# What records were written without before rows could be held out by group or time.
+# What older records lack, since rows could not be held out by group or time then.
 _OF_NO_GROUPS: dict[str, Any] = {"groups": None, "time": None, "n_test_values": 0, "from": ""}
 _QUESTION: dict[str, Callable[[Any], object]] = {
     "column": _files.is_text,
@@ -166,7 +214,7 @@ _SCORE: dict[str, Callable[[Any], object]] = {
     "value": _files.is_real,
     "low": _files.is_real,
     "high": _files.is_real,
-    "level": _files.is_number,
+    "confidence_level": _files.is_number,
     "n_rows": _files.is_count,
     "n_resamples": _files.is_count,
     "method": _files.is_text,
@@ -181,7 +229,7 @@ _COMPARISON: dict[str, Callable[[Any], object]] = {
     "difference": _files.is_real,
     "low": _files.is_real,
     "high": _files.is_real,
-    "level": _files.is_number,
+    "confidence_level": _files.is_number,
     "p_value": _files.is_real,
     "n_folds": _files.is_count,
     "n_unscored": _files.is_count,
@@ -196,13 +244,13 @@ _FOLD_SCORES: dict[str, Callable[[Any], object]] = {
 
 
 def checked_part(
-    record: Any, fields: Mapping[str, Callable[[Any], object]], what: str, *, optional: tuple[str, ...] = ()
+    record: dict[str, Any], fields: Mapping[str, Callable[[Any], object]], what: str, *, optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     known = {name: record[name] for name in fields if name in record}
     return _files.checked_fields(known, fields, what, optional=optional)
 
 
-def read_column(record: Any) -> Column:
+def read_column(record: dict[str, Any]) -> Column:
     return Column.from_dict(checked_part(record, _COLUMN, "A column", optional=_COLUMN_SINCE))
 
 
@@ -222,9 +270,9 @@ def read_fold_scores(record: dict[str, Any]) -> FoldScores:
 
 
 def check_preprocessing(path: Path) -> None:
-    """Refuses a file of skops that holds anything but what a preprocessing of ours is made of.
+    """Refuses a file of skops that holds anything but the parts of a preprocessing of ours.
 
-    skops itself trusts whatever scikit-learn has, of which some read files and some take functions.
+    skops itself trusts everything in scikit-learn, some of which reads files or takes functions.
     """
     with _files.archive(
         path, re.compile(r"schema\.json|\d+\.npy").fullmatch, "an experiment", needed=("schema.json",)
@@ -266,7 +314,7 @@ _PARTS_OF_A_PREPROCESSING = {
 }
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: object) -> Any:
     """What JSON does not know: numpy's numbers and arrays, and objects by their repr."""
     if isinstance(value, np.ndarray):
         return value.tolist()

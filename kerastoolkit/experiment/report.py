@@ -1,10 +1,10 @@
 """The report of an experiment: one HTML page that needs nothing else.
 
-No script, no font, no picture is fetched: figures are inline SVG in the page's own colours, so the page works offline,
-in mail, on paper, and in light or dark. It is read on telephones, too: a figure that would be too small there is drawn
-a second time for a narrow page, and a table that is too wide scrolls within itself.
+No script, font or image is fetched: figures are inline SVG in the page's own colours, so the page works offline, in
+mail, on paper, and in light or dark. It works on telephones, too: a figure that would be too small there is drawn a
+second time for a narrow page, and a table that is too wide scrolls by itself.
 
-A part of the page that fails says so in its place, and costs nothing else.
+If a part of the page fails, the page says so in its place, and nothing else is lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from kerastoolkit import plotting
 from kerastoolkit._version import __version__
-from kerastoolkit.evaluation import FoldScores, Score
+from kerastoolkit.evaluation import Evaluation, FoldScores, Score
 from kerastoolkit.experiment._page import (
     NOTHING,
     PAGE,
@@ -41,20 +41,22 @@ from kerastoolkit.experiment._page import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from kerastoolkit.experiment.result import Experiment
 
 __all__ = ["render_report"]
 
 _MAX_COLUMNS_OPEN = 12
 _MAX_CANDIDATES_OPEN = 10
-# In inches: what a telephone leaves for a figure, and the smallest cell there that a number can be read in.
+# In inches: the width of a figure on a telephone, and of the smallest cell in which a number can be read there.
 _NARROW, _MIN_CELL = 3.6, 0.27
 
 
 def render_report(experiment: Experiment) -> str:
-    """Tells an experiment as one self-contained HTML page.
+    """Reports an experiment as one self-contained HTML page.
 
-    What cannot be drawn or told is named in its place; the rest of the page is there all the same.
+    Whatever cannot be drawn or written is named in its place; the rest of the page is there all the same.
 
     Args:
         experiment: The experiment, whether complete or not.
@@ -67,16 +69,16 @@ def render_report(experiment: Experiment) -> str:
         "title": f"Predicting {experiment.target} from {experiment.name}",
         "target": experiment.target,
         "name": experiment.name,
-        "subtitle": _told(_subtitle, experiment),
+        "subtitle": _written(_subtitle, experiment),
         "style": Html(STYLE),
-        "sections": joined(_told(part, experiment) for part in parts),
+        "sections": joined(_written(part, experiment) for part in parts),
         "version": __version__,
     }
     return PAGE.substitute({name: escaped(value) for name, value in filled.items()})
 
 
-def _told(part: Callable[[Experiment], str], experiment: Experiment) -> str:
-    """A part of the page; or, if it fails, what happened, since the report comes last and must cost no result."""
+def _written(part: Callable[[Experiment], str], experiment: Experiment) -> str:
+    """A part of the page; or what happened if it fails, since the report comes last and no result may be lost to it."""
     try:
         return part(experiment)
     except Exception as error:
@@ -98,7 +100,7 @@ def _subtitle(experiment: Experiment) -> str:
 def _answer(experiment: Experiment) -> Html:
     cards = []
     if experiment.test is not None:
-        score = experiment.test.scores[experiment.metric]
+        score = experiment.test.scores[experiment.scoring]
         words = f"{_title(score.metric)}, {_interval(score)}"
         cards.append(card("Winner on the test rows", _score_value(score), words, leading=True))
     scored = experiment.candidates()
@@ -107,18 +109,18 @@ def _answer(experiment: Experiment) -> Html:
         cards.append(card("Best network", _folds_value(best), f"over the folds: {best.name}"))
     if experiment.baselines:
         rival = _best(experiment.baselines)
-        cards.append(card("Best simple model", _folds_value(rival), f"over the folds: {rival.name}"))
+        cards.append(card("Best baseline", _folds_value(rival), f"over the folds: {rival.name}"))
     notices = joined(notice(text) for text in _warnings(experiment))
-    verdict = _verdict(experiment) if scored else NOTHING
-    return html('<section>{}<div class="cards">{}</div>{}</section>', notices, joined(cards), verdict)
+    conclusion = _conclusion(experiment) if scored else NOTHING
+    return html('<section>{}<div class="cards">{}</div>{}</section>', notices, joined(cards), conclusion)
 
 
-def _verdict(experiment: Experiment) -> Html:
+def _conclusion(experiment: Experiment) -> Html:
     fine = (
-        "Folds share rows to train on; interval and p allow for that, after Nadeau and Bengio (2003). The best network "
-        "was chosen among candidates on these rows, which favours it a little; the test rows favour nobody."
+        "The folds share training rows; the interval and p allow for that, after Nadeau and Bengio (2003). The best "
+        "network was chosen from all candidates on these rows, which favours it a little; the test rows favour neither."
     )
-    return html('<p class="verdict">{}</p><p class="fine">{}</p>', experiment.verdict(), fine)
+    return html('<p class="conclusion">{}</p><p class="fine">{}</p>', experiment.explain(), fine)
 
 
 def _warnings(experiment: Experiment) -> Iterable[str]:
@@ -126,17 +128,17 @@ def _warnings(experiment: Experiment) -> Iterable[str]:
     if experiment.status == "interrupted":
         yield (
             f"This run was interrupted after {experiment.n_evaluated} of {total} candidates. No winner was fitted or "
-            "tested; what follows is what there was."
+            "tested; below is what was found by then."
         )
     if experiment.status == "failed":
-        yield "This run ended with an error before a winner was fitted. What follows is what there was."
+        yield "This run ended with an error before a winner was fitted. Below is what was found by then."
     if experiment.left_out:
         yield (
-            f"The time budget was spent: {len(experiment.left_out)} of {total} candidates were left out. They are "
-            "listed below the table of candidates."
+            f"Time ran out: {len(experiment.left_out)} of {total} candidates were left out. They are listed below the "
+            "table of candidates."
         )
     if experiment.failed:
-        yield f"{len(experiment.failed)} of {total} candidates could not be trained; the reasons are below."
+        yield f"{len(experiment.failed)} of {total} candidates could not be trained; the reasons are listed below."
     for question in experiment.questions:
         yield question.text
 
@@ -167,19 +169,19 @@ def _data(experiment: Experiment) -> Html:
     return section("Data", html("<p>{}</p>{}", joined(lead), listed))
 
 
-# What is told of columns of these kinds, where there are any.
+# What is said of columns of these kinds, if there are any.
 _OF_KINDS = (
     (
         {"number", "boolean", "date", "category"},
         "Preparation",
-        "The networks and the linear model get the columns prepared as follows, using only the rows of each fit. "
-        "Gradient boosting gets blanks and categories as they are.",
+        "The networks and the linear model get the columns prepared as follows, learned from the rows of each fit "
+        "alone. Gradient boosting gets blanks and categories as they are.",
     ),
     (
         {"number", "boolean", "date"},
         "Numbers",
-        "A blank becomes the median of its column, and a column that has blanks gets a second input that marks them. "
-        "All are then scaled to mean 0 and standard deviation 1.",
+        "A blank is replaced by the median of its column, and a column with blanks gets a second input that marks "
+        "them. All are then scaled to mean 0 and standard deviation 1.",
     ),
     ({"boolean"}, "Booleans", "True and yes count as 1, false and no as 0."),
     (
@@ -190,9 +192,9 @@ _OF_KINDS = (
     (
         {"category"},
         "Categories",
-        "Each category has an input of its own. A column with more than 30 has 29 for the most frequent ones, and one "
-        "that all others share. A category never seen before joins those others; where there are none, it turns on "
-        "none of the inputs. A blank is a category like any other.",
+        "Each category has an input of its own. A column with more than 30 categories has an input for each of the 29 "
+        "most frequent ones, and one that all others share. A category never seen before counts as one of those "
+        "others; if there are none, it turns on none of the inputs. A blank is a category like any other.",
     ),
 )
 
@@ -202,21 +204,28 @@ def _decisions(experiment: Experiment) -> Html:
     used = {column.kind for column in experiment.columns if column.is_used}
     decided += [(title, words) for kinds, title, words in _OF_KINDS if kinds & used]
     if experiment.task == "regression":
-        scaled = "Networks learn it scaled to mean 0 and standard deviation 1; scores and predictions are in its units."
+        scaled = (
+            "The networks learn it scaled to mean 0 and standard deviation 1; scores and predictions are in its units."
+        )
         decided.append(("Target", scaled))
     decided.append(("Fitting", _fitting(experiment)))
     return section("What was done", definitions(decided))
 
 
 def _fitting(experiment: Experiment) -> str:
-    split = 0.15 if experiment.network is None else experiment.network.validation_split
-    own = {name.split("__")[0] for grid in experiment.record["grid"] for name in grid}
+    split = _validation_split(experiment)
+    own = {name.split("__")[0] for grid in experiment.record["param_grid"] for name in grid}
     own &= {"callbacks", "fit", "validation_split"}
-    exception = f" Candidates with {' or '.join(sorted(own))} of their own do otherwise." if own else ""
+    exception = f" Candidates with their own {' or '.join(sorted(own))} differ in this." if own else ""
     return (
-        f"Each network learns from {1 - split:.0%} of the rows it is given and watches the other {split:.0%}: training "
-        f"stops once the loss on them no longer falls, and the weights of the best epoch are kept.{exception}"
+        f"Each network learns from {1 - split:.0%} of the rows it is given and validates on the other {split:.0%}: "
+        f"training stops once the loss on them no longer falls, and the weights of the best epoch are "
+        f"kept.{exception}"
     )
+
+
+def _validation_split(experiment: Experiment) -> float:
+    return 0.15 if experiment.network is None else float(experiment.network.validation_split)
 
 
 def _candidates(experiment: Experiment) -> Html:
@@ -234,35 +243,35 @@ def _candidates(experiment: Experiment) -> Html:
         ]
         for rank, row in enumerate(order, 1)
     ]
-    of_folds = [Numbers(f"{_title(experiment.metric)} over the folds"), Numbers("A fit")]
+    of_folds = [Numbers(f"{_title(experiment.scoring)} over the folds"), Numbers("Time per fit")]
     parts = [_candidates_figure(experiment, [scores for _, scores in scored])]
     if experiment.baselines:
         simple = [[s.name, _folds_value(s), f"{s.fit_seconds:.1f} s"] for s in experiment.baselines]
-        parts.append(html("<h3>Models to beat</h3>{}", table(["Model", *of_folds], simple)))
+        parts.append(html("<h3>Baselines</h3>{}", table(["Model", *of_folds], simple)))
     if rows:
         of_params = [name.rsplit("__", 1)[-1].replace("_", " ") for name in names]
         headings = [Numbers("Rank"), of_folds[0], *of_params, of_folds[1]]
         parts.append(html("<h3>Networks</h3>{}", table(headings, rows, open_rows=_MAX_CANDIDATES_OPEN)))
     parts.append(
         html(
-            '<p class="fine">Mean ± sample standard deviation over the folds. The best of many candidates is a little '
-            "lucky: its score over the folds flatters it, the score on the test rows does not.</p>"
+            '<p class="fine">Mean ± sample standard deviation over the folds. The best of many candidates was also a '
+            "little lucky: its score over the folds flatters it, the score on the test rows does not.</p>"
         )
     )
-    parts.append(list_of("Left out for want of time", [_spelt(params) for params in experiment.left_out]))
+    parts.append(list_of("Left out for lack of time", [_spelt(params) for params in experiment.left_out]))
     parts.append(list_of("Could not be trained", [f"{_spelt(f['params'])}: {f['error']}" for f in experiment.failed]))
-    return section("Candidates and models to beat", joined(parts))
+    return section("Candidates and baselines", joined(parts))
 
 
 def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> Html:
-    sign = _sign(experiment.metric)
+    sign = _sign(experiment.scoring)
     networks = {scores.name: [sign * score for score in scores.scores] for scores in scored}
-    simple = {scores.name: [sign * score for score in scores.scores] for scores in experiment.baselines}
-    n_rows = min(len(networks), 16) + len(simple)
+    baselines = {scores.name: [sign * score for score in scores.scores] for scores in experiment.baselines}
+    n_rows = min(len(networks), 16) + len(baselines)
 
-    def draw(ax: Any, **options: Any) -> None:
+    def draw(ax: Axes, **options: Any) -> None:
         plotting.plot_candidate_scores(
-            networks, simple, metric=_title(experiment.metric), lower_is_better=sign < 0, ax=ax, **options
+            networks, baselines, metric=_title(experiment.scoring), lower_is_better=sign < 0, ax=ax, **options
         )
 
     return figure(
@@ -270,7 +279,7 @@ def _candidates_figure(experiment: Experiment, scored: Sequence[FoldScores]) -> 
         size=(8.6, 1.2 + 0.3 * n_rows),
         narrow=(_NARROW, 1.2 + 0.45 * n_rows),
         draw_narrow=lambda ax: draw(ax, names="above"),
-        label="Scores of candidates and models to beat over the folds",
+        label="Scores of candidates and baselines over the folds",
         caption="All were trained and scored on the same folds of the training rows.",
     )
 
@@ -289,10 +298,10 @@ def _training(experiment: Experiment) -> Html:
 
 
 def _of_the_last_fit(experiment: Experiment) -> str:
-    split, n_rows = experiment.network.validation_split, experiment.record["split"]["train"]
+    split, n_rows = _validation_split(experiment), experiment.record["split"]["train"]
     words = f"The winner, trained once more on the {n_rows} training rows"
     if split:
-        words += f": it learned from {1 - split:.0%} of them and watched the other {split:.0%}, the validation rows"
+        words += f": it learned from {1 - split:.0%} of them and was validated on the other {split:.0%}"
     n_epochs, kept = len(experiment.history["loss"]), experiment.best_epoch
     words += f". It trained for {n_epochs} epoch{'s' * (n_epochs != 1)}"
     words += "." if kept is None else f" and kept the weights of epoch {kept}."
@@ -306,19 +315,21 @@ def _test(experiment: Experiment) -> Html:
     rows = [[_title(score.metric), _score_value(score), *_interval_and_how(score)] for score in test.scores.values()]
     first = next(iter(test.scores.values()))
     lead = html(
-        "<p>The winner, scored once on {}. No choice was made by these rows. An interval tells where the score would "
-        "be on many more such rows, with a confidence of {}.</p>",
+        "<p>The winner, scored once on {}. Nothing was chosen by these rows. An interval says where the score would "
+        "lie on many more rows of this kind, with a confidence of {}.</p>",
         experiment.tested_on(),
-        f"{first.level:.0%}",
+        f"{first.confidence_level:.0%}",
     )
-    scores = joined([table(["Metric", Numbers("Score"), "Interval", "Made by"], rows), _beside(experiment, first)])
-    figures = _confusion_figure(test) if test.classes is not None else _residual_figures(test)
-    per_class = _per_class(test) if test.classes is not None else NOTHING
+    scores = joined([table(["Metric", Numbers("Score"), "Interval", "Method"], rows), _beside(experiment, first)])
+    if test.classes is None:
+        figures, per_class = _residual_figures(test), NOTHING
+    else:
+        figures, per_class = _confusion_figure(test, test.classes), _per_class(test, test.classes)
     return section("Test", html('{}{}<div class="figures">{}</div>{}', lead, scores, figures, per_class))
 
 
 def _beside(experiment: Experiment, first: Score) -> Html:
-    """The models to beat on the test rows, by the metric that chose the winner."""
+    """The baselines on the test rows, by the metric that chose the winner."""
     beside = {
         name: scores[first.metric] for name, scores in experiment.baseline_tests.items() if first.metric in scores
     }
@@ -326,18 +337,18 @@ def _beside(experiment: Experiment, first: Score) -> Html:
         return NOTHING
     scored = {"The winner": first, **beside}
     rows = [[name, _score_value(score), *_interval_and_how(score)] for name, score in scored.items()]
-    headings = ["Model", Numbers(_title(first.metric)), "Interval", "Made by"]
-    return html("<h3>Beside it, on the same rows</h3>{}", table(headings, rows))
+    headings = ["Model", Numbers(_title(first.metric)), "Interval", "Method"]
+    return html("<h3>The baselines on the same rows</h3>{}", table(headings, rows))
 
 
-def _confusion_figure(test: Any) -> Html:
-    n_classes = len(test.classes)
+def _confusion_figure(test: Evaluation, classes: np.ndarray) -> Html:
+    n_classes = len(classes)
     side = float(np.clip(1.8 + 0.5 * n_classes, 3.2, 7.5))
-    names = plotting.width_of_names(test.classes)
-    square = _NARROW - names - 0.5  # inches that the names and the label beside them leave
-    below = 0.6 if names < square / n_classes else 0.6 + 0.6 * names  # tilted, where there is no room for them
+    names = plotting.width_of_names(classes)
+    square = _NARROW - names - 0.5  # inches that are left beside the names and the label
+    below = 0.6 if names < square / n_classes else 0.6 + 0.6 * names  # tilted, if there is no room for them
     return figure(
-        lambda ax: plotting.plot_confusion(test.y_true, test.y_pred, test.classes, ax=ax),
+        lambda ax: plotting.plot_confusion(test.y_true, test.y_pred, classes, ax=ax),
         size=(side + 0.4 + names, side + 0.5 * names),
         narrow=(_NARROW, square + below) if square / n_classes > _MIN_CELL else None,
         label="Confusion of classes on the test rows",
@@ -345,7 +356,7 @@ def _confusion_figure(test: Any) -> Html:
     )
 
 
-def _residual_figures(test: Any) -> Html:
+def _residual_figures(test: Evaluation) -> Html:
     shown = min(len(test.y_true), 2000)
     note = "" if shown == len(test.y_true) else f" {shown:,} of {len(test.y_true):,} rows are drawn."
     first = figure(
@@ -358,13 +369,13 @@ def _residual_figures(test: Any) -> Html:
         lambda ax: plotting.plot_predictions(test.y_true, test.y_pred, residuals=True, ax=ax),
         size=(4.0, 3.4),
         label="Residuals on the test rows",
-        caption="What the predictions missed; a pattern here is something still to be learned.",
+        caption="What the predictions miss; a pattern in it is something that could still be learned.",
     )
     return joined([first, second])
 
 
-def _per_class(test: Any) -> Html:
-    found = plotting.confusion(test.y_true, test.y_pred, test.classes)
+def _per_class(test: Evaluation, classes: np.ndarray) -> Html:
+    found = plotting.confusion(test.y_true, test.y_pred, classes)
     right = np.diag(found.counts)
     n_true, n_predicted = found.counts.sum(axis=1), found.counts.sum(axis=0)
     rows = [
@@ -379,8 +390,8 @@ def _per_class(test: Any) -> Html:
     ]
     of_numbers = map(Numbers, ("Rows", "Predicted", "Recall", "Precision"))
     words = (
-        "Recall: the share of a class's rows that were recognised. Precision: the share of the rows predicted as that "
-        "class that really belong to it."
+        "Recall: the share of the rows of a class that were recognised. Precision: the share of the rows predicted as "
+        "a class that really belong to it."
     )
     listed = table(["Class", *of_numbers], rows, open_rows=_MAX_COLUMNS_OPEN)
     return html('{}<p class="fine">{}</p>', listed, words)
@@ -390,7 +401,7 @@ def _use(experiment: Experiment) -> Html:
     if experiment.network is None:
         return NOTHING
     use = (
-        "<p>In a shell, where this folder is called FOLDER and NEW.csv is a table with the same columns:</p>"
+        "<p>In a shell, if this folder is called FOLDER, and NEW.csv is a table with the same columns:</p>"
         "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
         "<pre>from kerastoolkit import load_experiment\n\n"
         'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
@@ -401,12 +412,12 @@ def _use(experiment: Experiment) -> Html:
 
 
 def _instead(experiment: Experiment) -> Html:
-    """How to take the best simple model, unless the network is ahead of it."""
+    """How to use the best baseline instead, unless the network is ahead of it."""
     rival, comparison = experiment.best_baseline, experiment.comparison
     if rival is None or comparison is None or comparison.outcome == "ahead":
         return NOTHING
     return html(
-        "<h3>Taking {} instead</h3><p>A scikit-learn pipeline, fitted on all rows of TABLE.csv, the table of this "
+        "<h3>Using {} instead</h3><p>A scikit-learn pipeline, fitted to all rows of TABLE.csv, the table of this "
         "report:</p><pre>from kerastoolkit import load_experiment\n\n"
         'model = load_experiment("FOLDER").fit_baseline("{}", "TABLE.csv")\nmodel.predict("NEW.csv")</pre>',
         rival.name[:1].lower() + rival.name[1:],
@@ -433,7 +444,7 @@ def _title(metric: str) -> str:
 
 
 def _sign(metric: str) -> int:
-    """scikit-learn turns errors into scores by a minus; people read them without."""
+    """scikit-learn turns errors into scores by a minus sign; people read them without."""
     return -1 if metric.startswith("neg_") else 1
 
 
@@ -443,7 +454,7 @@ def _score_value(score: Score) -> str:
 
 def _interval(score: Score) -> str:
     ends, how = _interval_and_how(score)
-    return f"{score.level:.0%} interval {ends} ({how})" if score.has_interval else how
+    return f"{score.confidence_level:.0%} interval {ends} ({how})" if score.has_interval else how
 
 
 def _interval_and_how(score: Score) -> tuple[str, str]:
@@ -471,8 +482,8 @@ def _sortable(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def _param(value: Any) -> str:
-    if isinstance(value, (tuple, list)):  # a tuple is a list when it comes back from a file
+def _param(value: object) -> str:
+    if isinstance(value, (tuple, list)):  # a tuple comes back from a file as a list
         return "-".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
 

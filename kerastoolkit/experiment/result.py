@@ -1,11 +1,15 @@
-"""What comes out of an experiment; saved, it is a folder:
+"""What comes out of an experiment, and the folder that it is saved as.
 
-report.html            to read: data, models to beat, candidates, learning curves, test, what was done
-run.json               to repeat: versions, seed, arguments, digest of the data, what was chosen and why
-results.csv            every candidate's scores and times
-test_predictions.csv   the held-out rows: true and predicted
-preprocessing.skops    imputing, scaling, encoding as fitted on the training rows; no pickle
-network.zip            the network, as `kerastoolkit.load` reads it; no pickle
+The folder holds
+
+    report.html            to read: data, baselines, candidates, learning curves, test, what was done
+    run.json               to repeat it: versions, seed, arguments, digest of the data, what was chosen and why
+    results.csv            every candidate's scores and times
+    test_predictions.csv   the held-out rows: true and predicted values
+    preprocessing.skops    imputing, scaling, encoding as fitted to the training rows; no pickle
+    network.zip            the network, as `kerastoolkit.load` reads it; no pickle
+
+and nothing in it is executed when it is read.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import _files
 from kerastoolkit._words import printable, quoted
@@ -38,7 +44,7 @@ from kerastoolkit.data.tables import (
     read_target,
     unread_entries,
 )
-from kerastoolkit.evaluation import Comparison, Evaluation, FoldScores, Score, baselines, compare_on_folds
+from kerastoolkit.evaluation import Comparison, Evaluation, FoldScores, Score, compare_on_folds, make_baselines
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.experiment._models import Task, fit_baseline, for_tables, make_preprocessor
 from kerastoolkit.experiment._records import (
@@ -53,6 +59,9 @@ from kerastoolkit.experiment._records import (
 )
 from kerastoolkit.experiment.report import render_report
 
+if TYPE_CHECKING:
+    from kerastoolkit.estimators import KerasClassifier, KerasRegressor
+
 __all__ = ["Experiment", "load_experiment"]
 
 RESULTS_FILE = "results.csv"
@@ -64,42 +73,42 @@ _TRUSTED_TYPES = ("numpy.dtype", "sklearn.compose._column_transformer._Remainder
 
 @dataclass(repr=False)
 class Experiment:
-    """An experiment carried out: what was found, what was tried, what won, and how good it is.
+    """An experiment that was carried out: what was found, what was tried, what won, and how good it is.
 
     Attributes:
         name: Name of the data.
         target: Name of the target column.
         task: `"classification"` or `"regression"`.
-        metric: Name of the scorer that chose the winner.
+        scoring: Name of the scorer that chose the winner.
         columns: What each column but the target holds.
         decisions: What was decided and why, as pairs of a title and a sentence.
         record: What `run.json` says of the data, the arguments and the versions.
         status: `"complete"`, `"interrupted"` or `"failed"`.
         seconds: How long it took.
-        baselines: Scores of the models to beat, on the same folds as the candidates.
-        results: scikit-learn's `cv_results_`, a row a candidate. Fits trained together share their time.
+        baselines: Scores of the baselines, on the same folds as the candidates.
+        results: scikit-learn's `cv_results_`, one row for each candidate. Fits trained together share their time.
         best_index: Row of the winner in `results`; None if the search was not completed.
         left_out: Candidates for which there was no time.
         failed: Candidates that could not be trained and scored on all folds, with their errors.
         history: The winner's training, values by epoch.
         test: The winner on the held-out rows; None if there is no winner.
-        baseline_tests: Scores of the models to beat on the held-out rows, by name of the model and of the metric.
-        baseline_models: The models to beat, fitted on the training rows, by name: scikit-learn pipelines that predict
-            tables as `predict` takes them. They are not saved: `fit_baseline` makes them anew.
-        comparison: Whether the winner or the best model to beat is better, on folds of other splits than the search's;
-            on the search's, if there was no time for others. None until the search is complete, and for experiments of
+        baseline_tests: Scores of the baselines on the held-out rows, by name of the baseline and of the metric.
+        baseline_models: The baselines, fitted to the training rows, by name: scikit-learn pipelines that predict
+            tables as `predict` takes them. They are not saved: `fit_baseline` makes them again.
+        comparison: Whether the winner or the best baseline is better, on folds of other splits than the search's, or
+            on the search's if there was no time for others. None until the search is complete, and for experiments of
             earlier versions.
         test_rows: Positions of the held-out rows in the table, shape `(n_test,)`.
-        prepare: The fitted transformer of the winner: typed features to the network's inputs.
+        preprocessor: The fitted transformer of the winner: typed features to the network's inputs.
         network: The fitted `KerasClassifier` or `KerasRegressor`.
-        target_scale: The fitted scaler of a regression target; None for classification.
+        target_scaler: The fitted scaler of a regression target; None for classification.
         unsaved: Why the run could not write all of its folder, such as a full disk; empty if it could.
     """
 
     name: str
     target: str
     task: Task
-    metric: str
+    scoring: str
     columns: list[Column]
     decisions: list[tuple[str, str]]
     record: dict[str, Any]
@@ -116,9 +125,9 @@ class Experiment:
     baseline_models: dict[str, Any] = field(default_factory=dict)
     comparison: Comparison | None = None
     test_rows: np.ndarray | None = None
-    prepare: Any = None
-    network: Any = None
-    target_scale: Any = None
+    preprocessor: ColumnTransformer | None = None
+    network: KerasClassifier | KerasRegressor | None = None
+    target_scaler: StandardScaler | None = None
     unsaved: str = ""
 
     def __repr__(self) -> str:
@@ -133,9 +142,9 @@ class Experiment:
         elif self.n_evaluated:
             lines.append(f"  {self.n_evaluated} of {self.record['n_candidates']} candidates were evaluated")
         if self.test is not None:
-            lines.append(f"  on {self.tested_on()}: {self.test.scores[self.metric]}")
+            lines.append(f"  on {self.tested_on()}: {self.test.scores[self.scoring]}")
         if self.n_evaluated:
-            lines.append(f"  {self.verdict()}")
+            lines.append(f"  {self.explain()}")
         return "\n".join(map(printable, lines))
 
     @property
@@ -144,7 +153,7 @@ class Experiment:
         return tuple(Question(**question) for question in self.record["questions"])
 
     def tested_on(self) -> str:
-        """What the test rows are, in words that claim no more than is true of them."""
+        """Says what the test rows are, in words that claim no more than is true of them."""
         split = self.record["split"]
         n_rows = split["test"] if self.test is None else len(self.test.y_true)
         if split["groups"] is not None:
@@ -152,12 +161,12 @@ class Experiment:
             return f"{n_rows:,} rows of {of} that are not among the training rows"
         if split["time"] is not None:
             return f"the latest {n_rows:,} rows, from {split['from']} on in {quoted(split['time'])}"
-        told = f"{n_rows:,} rows held out at random"
+        rows = f"{n_rows:,} rows held out at random"
         if asked := [quoted(question.column) for question in self.questions if question.argument == "groups"]:
-            return f"{told} (with rows of the same {' or '.join(asked)} among the training rows)"
+            return f"{rows} (with rows of the same {' or '.join(asked)} among the training rows)"
         if asked := [quoted(question.column) for question in self.questions]:
-            return f"{told} (with rows before and after them in {' or '.join(asked)} among the training rows)"
-        return told
+            return f"{rows} (with rows before and after them in {' or '.join(asked)} among the training rows)"
+        return rows
 
     @property
     def n_evaluated(self) -> int:
@@ -166,7 +175,7 @@ class Experiment:
 
     @property
     def best_score(self) -> float | None:
-        """Best mean score of a candidate over the folds; None without any."""
+        """Best mean score of a candidate over the folds; None if there is none."""
         if self.results.empty:
             return None
         best = float(self.results["mean_test_score"].max())
@@ -174,7 +183,7 @@ class Experiment:
 
     @property
     def best_baseline(self) -> FoldScores | None:
-        """The model to beat with the best mean over the folds; None without any that all folds could score."""
+        """The baseline with the best mean over the folds; None if there is none that all folds could score."""
         return _best(self.baselines)
 
     @property
@@ -195,17 +204,17 @@ class Experiment:
         for row in self.results.to_dict("records"):
             params = {name.removeprefix("param_"): row[name] for name in names if not _is_masked(row[name])}
             scores = tuple(float(row[split]) for split in splits)
-            found.append((params, FoldScores(_spelt(params), self.metric, scores, float(row["mean_fit_time"]))))
+            found.append((params, FoldScores(_spelt(params), self.scoring, scores, float(row["mean_fit_time"]))))
         return found
 
-    def verdict(self) -> str:
-        """Whether the best network or the best model to beat is better, or that it cannot be told, in a sentence."""
-        comparison = self.comparison or self._compared_by_the_search()
+    def explain(self) -> str:
+        """Says whether the best network or the best baseline is better, or that this cannot be told, in a sentence."""
+        comparison = self.comparison or self._compare_on_search_folds()
         if comparison is None:
             return "There is nothing to compare yet."
         return f"{comparison}{' Prefer it, unless a network is needed.' * (comparison.outcome == 'behind')}"
 
-    def _compared_by_the_search(self) -> Comparison | None:
+    def _compare_on_search_folds(self) -> Comparison | None:
         """The comparison on the folds of the search, which are few, and by which the best network was chosen."""
         scored = [scores for _, scores in self.candidates()]
         best = scored[self.best_index] if self.best_index is not None else _best(scored)
@@ -220,7 +229,7 @@ class Experiment:
         return compare_on_folds(best, rival, n_train, n_test)
 
     def fit_baseline(self, name: str, table: str | Path | pd.DataFrame) -> Pipeline:
-        """Fits one of the models to beat on all rows of a table that have a target, to take it in the network's place.
+        """Fits one of the baselines to all rows of a table that have a target, to use it in place of the network.
 
         Example:
 
@@ -229,32 +238,35 @@ class Experiment:
         >>> model.predict("NEW.csv")  # doctest: +SKIP
 
         Args:
-            name: Name of the model, as in `baselines` and in the report.
+            name: Name of the baseline, as in `baselines` and in the report.
             table: Path of a CSV or Parquet file, or a DataFrame: the table of the experiment, or one with its columns.
 
         Returns:
             A fitted scikit-learn pipeline, whose `predict` takes tables as `Experiment.predict` does.
 
         Raises:
-            ParameterError: If there is no such model; near misses are named.
+            ParameterError: If there is no such baseline; the message names those there are.
             DataError: If the table cannot be read, or lacks a column.
         """
         read = read_table(table, columns=self.columns)
         self._warn_of_doubts(read)
         X = as_features(read.frame, self.columns)
-        seed = self.record["arguments"].get("seed", 0)
-        models = baselines(
-            self.task, make_preprocessor(self.columns, X), categories=category_names(self.columns), seed=seed
+        random_state = self.record["arguments"].get("random_state", 0)
+        models = make_baselines(
+            self.task,
+            make_preprocessor(self.columns, X),
+            categories=category_names(self.columns),
+            random_state=random_state,
         )
         if name not in models:
-            raise ParameterError(f"There is no model {quoted(name)} to beat, but {', '.join(map(quoted, models))}.")
+            raise ParameterError(f"There is no baseline {quoted(name)}, only {', '.join(map(quoted, models))}.")
         found = read_target(read, self.target, task=self.task)
         return for_tables(fit_baseline(models[name], X.iloc[found.kept], found.values), self.columns)
 
     def predict(self, table: str | Path | pd.DataFrame) -> pd.DataFrame:
         """Predicts the target of new rows.
 
-        Categories never seen and blanks are fine; columns that were not used may be missing.
+        Blanks, and categories never seen before, are fine; columns that were not used may be missing.
 
         Args:
             table: Path of a CSV or Parquet file, or a DataFrame, with the columns that are used.
@@ -265,44 +277,44 @@ class Experiment:
 
         Warns:
             KerasToolkitWarning: If entries could not be read as their column's kind, such as words among numbers, or
-                if they have two readings and the first table has not shown which is meant.
+                if they can be read in two ways and the first table did not show which is meant.
 
         Raises:
             DataError: If the table cannot be read, or lacks a column.
             SavedFileError: If the experiment has no model, having been interrupted.
         """
-        if self.network is None:
+        if self.network is None or self.preprocessor is None:
             raise SavedFileError(f"This experiment has no model to predict with: it was {self.status}. Run it again.")
         read = read_table(table, columns=self.columns)
         self._warn_of_doubts(read)
         frame = read.frame
         features = as_features(frame, self.columns)
         self._warn_of_unread(unread_entries(frame, features, self.columns), len(frame))
-        inputs = self.prepare.transform(features)
+        inputs = self.preprocessor.transform(features)
         index = (table if isinstance(table, pd.DataFrame) else frame).index
         predicted = self.network.predict(inputs)
-        if self.task == "regression":
-            values = self.target_scale.inverse_transform(np.reshape(predicted, (-1, 1)))[:, 0]
+        if self.target_scaler is not None:
+            values = self.target_scaler.inverse_transform(np.reshape(predicted, (-1, 1)))[:, 0]
             return pd.DataFrame({f"predicted_{self.target}": values}, index=index)
         probabilities = self.network.predict_proba(inputs)
         named = {f"probability_{label}": probabilities[:, at] for at, label in enumerate(self.network.classes_)}
         return pd.DataFrame({f"predicted_{self.target}": predicted, **named}, index=index)
 
     def _warn_of_doubts(self, read: Table) -> None:
-        """Says how numbers and dates were read that the new rows leave open, and the first rows did not settle."""
+        """Warns of numbers and dates that can be read in two ways, where the first rows did not settle it."""
         used = {column.name for column in self.columns if column.is_used}
         doubts = [f"{quoted(name)}: {how.doubt}" for name, how in read.spellings.items() if how.doubt and name in used]
         if doubts:
-            told = f"The new rows leave open how they are to be read: {'. '.join(doubts)}."
-            warnings.warn(told, KerasToolkitWarning, stacklevel=3)
+            message = f"Some entries of the new rows can be read in two ways: {'. '.join(doubts)}."
+            warnings.warn(message, KerasToolkitWarning, stacklevel=3)
 
     def _warn_of_unread(self, unread: Mapping[str, int], n_rows: int) -> None:
         if not unread:
             return
         kinds = {column.name: column.kind for column in self.columns}
-        told = ", ".join(f"{n} of {n_rows} in {quoted(name)} ({kinds[name]})" for name, n in unread.items())
+        which = ", ".join(f"{n} of {n_rows} in {quoted(name)} ({kinds[name]})" for name, n in unread.items())
         warnings.warn(
-            f"Entries that are not of their column's kind were taken as blanks: {told}.",
+            f"Entries that are not of their column's kind were taken as blanks: {which}.",
             KerasToolkitWarning,
             stacklevel=3,
         )
@@ -317,12 +329,12 @@ class Experiment:
             The folder.
 
         Raises:
-            OSError: If a file could not be written; all others have been.
+            OSError: If a file could not be written; all the others have been.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         errors = []
-        # The report comes last: what was trained must not be lost to it. If a file fails, the others are written still.
+        # The report comes last: no result may be lost to it. If one file fails, the others are still written.
         for write in (self._write_model, self._write_record, self._write_tables, self._write_report):
             try:
                 write(folder)
@@ -337,11 +349,11 @@ class Experiment:
             return
         import skops.io
 
-        skops.io.dump({"features": self.prepare, "target": self.target_scale}, folder / _PREPROCESSING)
+        skops.io.dump({"features": self.preprocessor, "target": self.target_scaler}, folder / _PREPROCESSING)
         self.network.save(folder / _NETWORK)
 
     def _write_record(self, folder: Path) -> None:
-        (folder / RUN_FILE).write_text(json.dumps(self.as_dict(), indent=2, default=as_json) + "\n", encoding="utf-8")
+        (folder / RUN_FILE).write_text(json.dumps(self.to_dict(), indent=2, default=as_json) + "\n", encoding="utf-8")
 
     def _write_tables(self, folder: Path) -> None:
         if not self.results.empty:
@@ -352,14 +364,14 @@ class Experiment:
     def _write_report(self, folder: Path) -> None:
         (folder / _REPORT).write_text(render_report(self), encoding="utf-8")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The record as plain values: what `run.json` holds."""
         chosen = None
         if self.best_index is not None:
             chosen = {
                 "params": self.best_params,
-                "why": f"greatest mean {self.metric} over the folds among {self.n_evaluated} candidates",
-                "folds": self.candidates()[self.best_index][1].as_dict(),
+                "why": f"greatest mean {self.scoring} over the folds among {self.n_evaluated} candidates",
+                "folds": self.candidates()[self.best_index][1].to_dict(),
                 "index": self.best_index,
             }
         return {
@@ -369,28 +381,28 @@ class Experiment:
             "name": self.name,
             "target": self.target,
             "task": self.task,
-            "metric": self.metric,
+            "scoring": self.scoring,
             "decisions": dict(self.decisions),
-            "verdict": self.verdict(),
+            "explanation": self.explain(),
             "chosen": chosen,
-            "test": None if self.test is None else [score.as_dict() for score in self.test.scores.values()],
-            "baselines": [scores.as_dict() for scores in self.baselines],
+            "test": None if self.test is None else [score.to_dict() for score in self.test.scores.values()],
+            "baselines": [scores.to_dict() for scores in self.baselines],
             "baseline_tests": {
-                name: [score.as_dict() for score in scores.values()] for name, scores in self.baseline_tests.items()
+                name: [score.to_dict() for score in scores.values()] for name, scores in self.baseline_tests.items()
             },
-            "comparison": None if self.comparison is None else self.comparison.as_dict(),
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "n_evaluated": self.n_evaluated,
             "left_out": self.left_out,
             "failed": self.failed,
             "history": self.history,
-            "columns": [column.as_dict() for column in self.columns],
+            "columns": [column.to_dict() for column in self.columns],
         }
 
     def _take_model(self, pipeline: Pipeline) -> None:
         network = pipeline.named_steps["network"]
         if self.task == "regression":
-            self.target_scale, network = network.transformer_, network.regressor_
-        self.prepare, self.network = pipeline.named_steps["prepare"], network
+            self.target_scaler, network = network.transformer_, network.regressor_
+        self.preprocessor, self.network = pipeline.named_steps["preprocessor"], network
         self.history = {name: [float(value) for value in values] for name, values in network.history_.items()}
 
     def _test_table(self, test: Evaluation) -> pd.DataFrame:
@@ -426,12 +438,12 @@ def load_experiment(folder: str | Path) -> Experiment:
 
 
 def _from_record(record: dict[str, Any], folder: Path) -> Experiment:
-    own = ("format", "format_version", "began", "arguments", "data", "split", "questions", "grid", "n_candidates")
+    own = ("format", "format_version", "began", "arguments", "data", "split", "questions", "param_grid", "n_candidates")
     experiment = Experiment(
         name=record["name"],
         target=record["target"],
         task=record["task"],
-        metric=record["metric"],
+        scoring=record["scoring"],
         columns=[read_column(column) for column in record["columns"]],
         decisions=list(record["decisions"].items()),
         record={key: record[key] for key in (*own, "versions")},
@@ -487,24 +499,24 @@ def _load_model(experiment: Experiment, folder: Path) -> None:
     found = {name: "" if part is None else type(part).__name__ for name, part in parts.items()}
     if found != wanted:
         raise SavedFileError(f"'{path}' was not written by an experiment of kerastoolkit.")
-    experiment.prepare, experiment.target_scale = parts["features"], parts["target"]
-    experiment.network = load(_files.regular_file(folder / _NETWORK, within=folder))
-    if experiment.network._task != experiment.task:
+    experiment.preprocessor, experiment.target_scaler = parts["features"], parts["target"]
+    experiment.network = network = load(_files.regular_file(folder / _NETWORK, within=folder))
+    if network._task != experiment.task:
         raise SavedFileError(f"'{folder}' is damaged: its network is not for {experiment.task}.")
-    _try_on_a_blank_row(experiment)
+    _try_on_a_blank_row(experiment, parts["features"], network.n_features_in_)
 
 
-def _try_on_a_blank_row(experiment: Experiment) -> None:
+def _try_on_a_blank_row(experiment: Experiment, preprocessor: ColumnTransformer, n_features: int) -> None:
     """Whether the parts of a loaded experiment go together."""
     blank = pd.DataFrame({column.name: [None] for column in experiment.columns})
-    inputs = experiment.prepare.transform(as_features(blank, experiment.columns))
-    if inputs.shape[1] != experiment.network.n_features_in_:
+    inputs = preprocessor.transform(as_features(blank, experiment.columns))
+    if inputs.shape[1] != n_features:
         raise SavedFileError(
             f"An experiment is damaged: its preprocessing makes {inputs.shape[1]} columns, its network reads "
-            f"{experiment.network.n_features_in_}."
+            f"{n_features}."
         )
-    if experiment.target_scale is not None:
-        experiment.target_scale.inverse_transform(np.zeros((1, 1)))
+    if experiment.target_scaler is not None:
+        experiment.target_scaler.inverse_transform(np.zeros((1, 1)))
 
 
 def _load_test(experiment: Experiment, scores: list[dict[str, Any]], folder: Path) -> None:
@@ -534,7 +546,7 @@ def _spelt(params: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _is_masked(value: Any) -> bool:
+def _is_masked(value: object) -> bool:
     return value is np.ma.masked or (isinstance(value, float) and math.isnan(value))
 
 

@@ -113,7 +113,7 @@ def cancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, 
     told: list[Progress] = []
     folder = tmp_path_factory.mktemp("cancer") / "out"
     options: dict[str, Any] = {"cv": 2, "n_repeats": 3, "out": folder, "progress": told.append, "name": "cancer"}
-    experiment = run_experiment(Tables.cancer(), "target", grid=TINY, **options)
+    experiment = run_experiment(Tables.cancer(), "target", param_grid=TINY, **options)
     return experiment, folder, told
 
 
@@ -121,7 +121,9 @@ def cancer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, 
 def titanic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
     folder = tmp_path_factory.mktemp("titanic")
     Tables.titanic().to_csv(folder / "titanic.csv", index=False)
-    return run_experiment(folder / "titanic.csv", "survived", grid=TINY, cv=2, n_repeats=1, out=folder / "out"), folder
+    return run_experiment(
+        folder / "titanic.csv", "survived", param_grid=TINY, cv=2, n_repeats=1, out=folder / "out"
+    ), folder
 
 
 @pytest.fixture(scope="session")
@@ -129,14 +131,14 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path
     folder = tmp_path_factory.mktemp("diabetes") / "out"
     frame = load_diabetes(as_frame=True).frame
     return run_experiment(
-        frame, "target", grid=TINY, cv=2, n_repeats=1, out=folder, metric="neg_root_mean_squared_error"
+        frame, "target", param_grid=TINY, cv=2, n_repeats=1, out=folder, scoring="neg_root_mean_squared_error"
     ), folder
 
 
 @pytest.fixture(scope="session")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
     folder = tmp_path_factory.mktemp("clinic") / "out"
-    options: dict[str, Any] = {"groups": "patient", "grid": SHORT, "cv": 2, "n_repeats": 1, "out": folder}
+    options: dict[str, Any] = {"groups": "patient", "param_grid": SHORT, "cv": 2, "n_repeats": 1, "out": folder}
     return run_experiment(Tables.clinic(), "healthy", **options), folder
 
 
@@ -144,6 +146,6 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path]:
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Path, str]:
     folder = tmp_path_factory.mktemp("odd") / "out"
     plan = plan_experiment(
-        Tables.odd(), "price $\u202e", grid=TINY, cv=2, n_repeats=0, out=folder, name="odd\x1b]0;title\x07\udcff"
+        Tables.odd(), "price $\u202e", param_grid=TINY, cv=2, n_repeats=0, out=folder, name="odd\x1b]0;title\x07\udcff"
     )
-    return plan.run(), folder, plan.describe()
+    return plan.run(), folder, plan.explain()

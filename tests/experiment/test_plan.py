@@ -17,9 +17,9 @@ from kerastoolkit.experiment import Experiment, Plan, plan_experiment
 
 def test_the_plan_says_what_was_found(tables: Any) -> None:
     frame = tables.plain(key=range(60), blank=[None] * 60, same=1, group=["u", "v", None] * 20)
-    plan = plan_experiment(frame, "y", name="mine", time_budget=60)
+    plan = plan_experiment(frame, "y", name="mine", timeout=60)
     assert isinstance(plan, Plan)
-    text = plan.describe()
+    text = plan.explain()
     for line in (
         "mine: 60 rows, 6 columns",
         "x      number    0 to 1, median 0.5",
@@ -31,8 +31,8 @@ def test_the_plan_says_what_was_found(tables: Any) -> None:
         "Test set: 12 of 60 rows held out by class",
         "Folds: 3 on the 48 training rows",
         "Candidates: 8 networks, 24 fits",
-        "Comparison: the best network with the best simple model, on 15 folds of other splits",
-        "no candidate is begun after 60 s",
+        "Comparison: the best network with the best baseline, on 15 folds of other splits",
+        "no candidate is started after 60 s",
     ):
         assert line in text
     assert list(plan.X.columns) == ["x", "group"]
@@ -43,7 +43,7 @@ def test_rows_without_a_target_are_left_out_and_said(tables: Any) -> None:
     frame.loc[::10, "y"] = None
     plan = plan_experiment(frame, "y")
     assert len(plan.X) == 54
-    assert "Left out: 6 rows without a target" in plan.describe()
+    assert "Left out: 6 rows without a target" in plan.explain()
 
 
 def test_a_small_class_lowers_the_folds(tables: Any) -> None:
@@ -60,15 +60,15 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "folds for few rows": ({"y": np.linspace(0, 9, 60) ** 1.5}, {"cv": 40}, "`cv` of 40 is too much for 48 training"),
     "one fold": ({}, {"cv": 1}, "`cv` must be a whole number of folds, at least 2. Got 1"),
     "repeats": ({}, {"n_repeats": -1}, "`n_repeats` must be a whole number of repeats, at least 0. Got -1"),
-    "seed": ({}, {"seed": -1}, "`seed` must be a whole number"),
-    "seed that is a truth value": ({}, {"seed": True}, "`seed` must be a whole number"),
-    "budget": ({}, {"time_budget": 0}, "`time_budget` must be a number of seconds above 0"),
-    "metric": ({}, {"metric": "acuracy"}, "Did you mean accuracy"),
+    "random_state": ({}, {"random_state": -1}, "`random_state` must be a whole number"),
+    "seed that is a truth value": ({}, {"random_state": True}, "`random_state` must be a whole number"),
+    "timeout": ({}, {"timeout": 0}, "`timeout` must be a number of seconds above 0"),
+    "scoring": ({}, {"scoring": "acuracy"}, "Did you mean accuracy"),
     "task": ({}, {"task": "ranking"}, "`task` must be 'classification' or 'regression'"),
-    "grid name": ({}, {"grid": "smal"}, "there is no file 'smal'. Did you mean 'small'"),
-    "grid key": ({}, {"grid": {"hiden": [[8]]}}, "(?s)grid cannot be used.*hidden"),
-    "grid value": ({}, {"grid": {"dropout": 0.5}}, "must give a list of values to try for 'dropout'. Got 0.5"),
-    "grid of nothing": ({}, {"grid": {}}, "must map parameters to lists of values"),
+    "grid name": ({}, {"param_grid": "smal"}, "there is no file 'smal'. Did you mean 'small'"),
+    "grid key": ({}, {"param_grid": {"hiden": [[8]]}}, "(?s)grid cannot be used.*hidden"),
+    "grid value": ({}, {"param_grid": {"dropout": 0.5}}, "must give a list of values to try for 'dropout'. Got 0.5"),
+    "grid of nothing": ({}, {"param_grid": {}}, "must map parameters to lists of values"),
     "no features": ({"x": [None] * 60}, {}, r"No column is left to predict 'y' from: 'x' \(empty\)"),
 }
 
@@ -90,17 +90,19 @@ def test_few_rows_and_a_lone_target_are_refused(tables: Any) -> None:
 def test_a_grid_comes_from_a_file(tmp_path: Path, tables: Any) -> None:
     path = tmp_path / "grid.json"
     path.write_text('[{"hidden": [[8], [4, 4]], "dropout": [0, 0.5]}, {"hidden": [[2]]}]')
-    plan = plan_experiment(tables.plain(), "y", grid=path)
+    plan = plan_experiment(tables.plain(), "y", param_grid=path)
     assert plan.n_candidates == 5
-    assert plan.grids[0]["hidden"] == [(8,), (4, 4)]
+    assert plan.param_grid[0]["hidden"] == [(8,), (4, 4)]
     path.write_text("hidden: 8")
     with pytest.raises(ParameterError, match="The grid 'grid.json' is not JSON"):
-        plan_experiment(tables.plain(), "y", grid=path)
+        plan_experiment(tables.plain(), "y", param_grid=path)
 
 
 def test_no_folder_is_made_through_a_link_that_leads_nowhere(tmp_path: Path, tables: Any) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "somewhere")
-    with pytest.raises(ParameterError, match="`out` must be a folder, and '.*link' is a link to something that is not"):
+    with pytest.raises(
+        ParameterError, match="`out` must be a folder, and '.*link' is a link to something that does not"
+    ):
         plan_experiment(tables.plain(), "y", out=tmp_path / "link")
     with pytest.raises(ParameterError, match="cannot be made: '.*link' cannot be written to"):
         plan_experiment(tables.plain(), "y", out=tmp_path / "link" / "inside")
@@ -120,10 +122,10 @@ def test_nothing_is_overwritten(tmp_path: Path, tables: Any) -> None:
 
 
 def test_an_answer_ends_the_question(tables: Any) -> None:
-    assert "Question: 'patient' repeats: 80 values" in plan_experiment(tables.clinic(), "healthy").describe()
+    assert "Question: 'patient' repeats: 80 values" in plan_experiment(tables.clinic(), "healthy").explain()
     for answer in ({"groups": False}, {"groups": "patient"}, {"groups": False, "time": False}):
         plan = plan_experiment(tables.clinic(), "healthy", **answer)
-        assert plan.questions == () and "Question" not in plan.describe()
+        assert plan.questions == () and "Question" not in plan.explain()
 
 
 def test_a_number_may_tell_the_time(tables: Any) -> None:
@@ -132,7 +134,7 @@ def test_a_number_may_tell_the_time(tables: Any) -> None:
     assert plan.n_repeats == 0 and dict(plan.decisions())["Comparison"].endswith("folds of the search alone")
     with pytest.raises(ParameterError, match="`n_repeats` must be 0, or left out, together with `time`: .* Got 2"):
         plan_experiment(frame, "healthy", time="year", n_repeats=2)
-    assert "held out by time: the latest, from 2016 on in 'year'" in plan.describe()
+    assert "held out by time: the latest, from 2016 on in 'year'" in plan.explain()
 
 
 BELONGING: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -183,8 +185,8 @@ def test_a_plan_and_what_is_refused_name_columns_and_classes_on_one_line(
         ({"y": ["a"] * 59 + [evil]}, {}),
         ({"y": ["a"] * 54 + [evil] * 6}, {"cv": 10}),
         ({evil: 1, "x": None}, {}),
-        ({}, {"grid": {evil: 3}}),
-        ({}, {"grid": {evil: [3]}}),
+        ({}, {"param_grid": {evil: 3}}),
+        ({}, {"param_grid": {evil: [3]}}),
     ):
         with pytest.raises((DataError, ParameterError), match=r"a(\\n| )b\\x1b\[2J") as error:
             plan_experiment(tables.plain(**columns), "y", **arguments)

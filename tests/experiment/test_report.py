@@ -33,7 +33,7 @@ def test_the_report_is_one_page_that_fetches_nothing(
     assert found.open == []
     assert found.fetched == []
     assert "<script" not in text and "@import" not in text and "url(" not in text.replace("url(#", "")
-    for title in ("Data", "Candidates and models to beat", "Learning curves", "Test", "What was done", "Using it"):
+    for title in ("Data", "Candidates and baselines", "Learning curves", "Test", "What was done", "Using it"):
         assert title in found.text
     assert text.count("<figure>") == (4 if which == "diabetes" else 3)
     assert len(text) < 1_000_000
@@ -80,9 +80,9 @@ def test_the_report_says_how_to_take_a_simple_model_that_is_ahead(titanic: tuple
             500,
             250,
         )
-        assert told.comparison.outcome == outcome and words in told.verdict()
+        assert told.comparison.outcome == outcome and words in told.explain()
         text = page(render_report(told)).text
-        assert told.verdict() in text and "Beside it, on the same rows" in text
+        assert told.explain() in text and "Beside it, on the same rows" in text
         advice = re.search(
             r'from kerastoolkit import load_experiment\n\nmodel = .*\nmodel\.predict\("NEW\.csv"\)', text
         )
@@ -130,7 +130,7 @@ def test_a_grid_that_changes_what_is_watched_is_told_of(cancer: tuple[Experiment
     from kerastoolkit.experiment.report import render_report
 
     other = copy.copy(cancer[0])
-    other.record = {**other.record, "grid": [{"validation_split": [0.1], "callbacks__patience": [2]}]}
+    other.record = {**other.record, "param_grid": [{"validation_split": [0.1], "callbacks__patience": [2]}]}
     assert "Candidates with callbacks or validation_split of their own do otherwise." in render_report(other)
 
 
@@ -169,14 +169,14 @@ def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
 ) -> None:
     monkeypatch.setattr(Run, "_train", lambda run: None)
     grid = {"hidden": [(8, 4)], "optimizer__learning_rate": np.array([0.1, 0.01])}
-    experiment = plan_experiment(tables.plain(), "y", grid=grid, seed=np.int64(3)).run()
+    experiment = plan_experiment(tables.plain(), "y", param_grid=grid, random_state=np.int64(3)).run()
     experiment.left_out = [{"hidden": (8, 4), "optimizer__learning_rate": np.float64(0.1)}]
     experiment.failed = [{"params": {"hidden": (8, 4)}, "error": "ValueError: no"}]
     experiment.baselines = [FoldScores("Most frequent class", "accuracy", (0.5, 0.5), 0.1)]
     experiment.save(tmp_path / "out")
     text = report(tmp_path / "out")
     assert "hidden=8-4, optimizer__learning_rate=0.1" in text and "hidden=8-4: ValueError: no" in text
-    assert html.escape('"optimizer__learning_rate": [0.1, 0.01]') in text and html.escape('"seed": 3') in text
+    assert html.escape('"optimizer__learning_rate": [0.1, 0.01]') in text and html.escape('"random_state": 3') in text
     load_experiment(tmp_path / "out").save(tmp_path / "again")
     assert report(tmp_path / "again") == text
 

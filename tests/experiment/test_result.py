@@ -25,7 +25,7 @@ def test_an_experiment_is_shown_in_a_few_lines(clinic: tuple[Experiment, Path], 
     text = repr(experiment)
     assert len(text.splitlines()) < 10 and len(text) < 1000
     for words in ("<Experiment on 'table': complete>", "predicts 'healthy' (classification)", "hidden 16",
-                  str(experiment.test.scores["accuracy"]), experiment.tested_on(), experiment.verdict()):  # fmt: skip
+                  str(experiment.test.scores["accuracy"]), experiment.tested_on(), experiment.explain()):  # fmt: skip
         assert words in text
     assert repr(load_experiment(clinic[1])) == text
     assert len(repr(experiment.test)) < 1500 and "y_true" not in repr(experiment.test)
@@ -49,9 +49,9 @@ def test_simple_models_are_scored_on_the_test_rows_and_can_be_taken(
         for name in names:
             scores, model = experiment.baseline_tests[name], experiment.baseline_models[name]
             assert list(scores) == list(experiment.test.scores)
-            score = get_scorer(experiment.metric)(model, test.drop(columns="target"), test["target"])
-            assert scores[experiment.metric].value == pytest.approx(score)
-            assert scores[experiment.metric].n_rows == len(test)
+            score = get_scorer(experiment.scoring)(model, test.drop(columns="target"), test["target"])
+            assert scores[experiment.scoring].value == pytest.approx(score)
+            assert scores[experiment.scoring].n_rows == len(test)
         loaded = load_experiment(folder)
         assert loaded.baseline_tests == experiment.baseline_tests and loaded.baseline_models == {}
         # Anew from the folder, on all rows or on those of before.
@@ -60,7 +60,7 @@ def test_simple_models_are_scored_on_the_test_rows_and_can_be_taken(
         assert list(again.predict(test)) == list(experiment.baseline_models[name].predict(test))
         everything = loaded.fit_baseline(name, frame)
         assert not np.allclose(everything[-1][-1].coef_, again[-1][-1].coef_)
-        with pytest.raises(ParameterError, match=f"There is no model 'Forest' to beat, but '{names[0]}', '{names[1]}'"):
+        with pytest.raises(ParameterError, match=f"There is no baseline 'Forest', only '{names[0]}', '{names[1]}'"):
             loaded.fit_baseline("Forest", frame)
 
 
@@ -83,7 +83,7 @@ def test_the_folder_holds_what_it_should_and_no_pickle(cancer: tuple[Experiment,
 def test_run_json_tells_how_to_repeat_it(cancer: tuple[Experiment, Path, list[Progress]]) -> None:
     record = json.loads((cancer[1] / "run.json").read_text())
     assert record["status"] == "complete"
-    assert record["arguments"]["seed"] == 0 and record["arguments"]["cv"] == 2
+    assert record["arguments"]["random_state"] == 0 and record["arguments"]["cv"] == 2
     assert re.fullmatch("[0-9a-f]{64}", record["data"]["sha256"])
     assert {"kerastoolkit", "python", "keras", "scikit-learn", "numpy", "pandas"} <= set(record["versions"])
     assert record["chosen"]["params"]["hidden"] in ([16], [4])
@@ -119,7 +119,7 @@ def test_a_table_in_european_spelling_is_learned_kept_and_predicted_from(
     )
     written.to_csv(tmp_path / "table.csv", sep=";", index=False)
     experiment = run_experiment(
-        tmp_path / "table.csv", "price", grid={"hidden": [[4]], "epochs": [2]}, cv=2, out=tmp_path / "out"
+        tmp_path / "table.csv", "price", param_grid={"hidden": [[4]], "epochs": [2]}, cv=2, out=tmp_path / "out"
     )
     assert experiment.task == "regression" and experiment.test is not None and experiment.test_rows is not None
     assert experiment.test.y_true.tolist() == truth["price"].iloc[experiment.test_rows].tolist()
@@ -154,7 +154,7 @@ def test_a_loaded_experiment_predicts_the_same(titanic: tuple[Experiment, Path],
     frame = tables.titanic().drop(columns="survived").head(50)
     pd.testing.assert_frame_equal(experiment.predict(frame), loaded.predict(frame))
     assert loaded.best_params == experiment.best_params
-    assert loaded.verdict() == experiment.verdict()
+    assert loaded.explain() == experiment.explain()
     assert loaded.test is not None and experiment.test is not None
     assert loaded.test.scores == experiment.test.scores
     assert np.array_equal(loaded.test.y_pred, experiment.test.y_pred)
@@ -229,7 +229,7 @@ def test_a_full_disk_costs_only_what_could_not_be_written(
         monkeypatch.setattr(pd.DataFrame, "to_csv", fails)  # also after each batch
     frame, grid = tables.cancer(), {"hidden": [[4]], "epochs": [1]}
     with pytest.warns(KerasToolkitWarning, match=r"Not all of the folder '.*out' could be written \(OSError: .*space"):
-        experiment = run_experiment(frame, "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
+        experiment = run_experiment(frame, "target", param_grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
     assert experiment.status == "complete" and "No space left" in experiment.unsaved
     assert len(experiment.predict(frame)) == 569
     expected = {"network.zip", "preprocessing.skops", "report.html", "results.csv", "run.json", "test_predictions.csv"}
@@ -257,7 +257,7 @@ def test_an_experiment_of_before_comparisons_can_be_loaded(
     loaded = load_experiment(folder)
     assert loaded.comparison is None and loaded.baseline_tests == {} and loaded.test is not None
     assert loaded.test.scores["roc_auc"].method == "bootstrap"
-    assert "2 folds" in loaded.verdict()  # those of the search
+    assert "2 folds" in loaded.explain()  # those of the search
     assert str(loaded.test.scores["accuracy"]).startswith("accuracy 1.000 (no interval")
     loaded.save(tmp_path / "again")
     assert "1.000 to 1.000" not in report(tmp_path / "again")

@@ -24,7 +24,7 @@ SHORT = {"hidden": [[16]], "epochs": [8], "optimizer__learning_rate": [0.01]}
 def test_breast_cancer_is_learned(cancer: tuple[Experiment, Path, list[Progress]]) -> None:
     experiment, _, _ = cancer
     assert experiment.status == "complete"
-    assert (experiment.task, experiment.metric) == ("classification", "accuracy")
+    assert (experiment.task, experiment.scoring) == ("classification", "accuracy")
     assert experiment.test is not None
     score = experiment.test.scores["accuracy"]
     assert score.value > 0.92 and score.low < score.value <= score.high
@@ -34,7 +34,7 @@ def test_breast_cancer_is_learned(cancer: tuple[Experiment, Path, list[Progress]
     ]  # fmt: skip
     assert len(experiment.results) == 2
     assert set(experiment.best_params) == {"hidden", "optimizer__learning_rate", "epochs"}
-    assert "network" in experiment.verdict()
+    assert "network" in experiment.explain()
 
 
 def test_the_best_network_and_the_best_simple_model_are_compared_on_folds_of_other_splits(
@@ -45,7 +45,7 @@ def test_the_best_network_and_the_best_simple_model_are_compared_on_folds_of_oth
     assert comparison is not None and comparison.outcome in ("ahead", "behind", "cannot tell")
     best = max(experiment.baselines, key=lambda scores: scores.mean).name.lower()
     assert (comparison.first, comparison.second, comparison.n_folds) == ("the best network", best, 6)
-    assert experiment.verdict().startswith(str(comparison))
+    assert experiment.explain().startswith(str(comparison))
     assert load_experiment(folder).comparison == comparison
     assert dict(experiment.decisions)["Comparison"].endswith("on 6 folds of other splits")
     assert [progress.message for progress in told if progress.stage == "comparison"][1].startswith(
@@ -85,7 +85,7 @@ def test_blanks_and_words_are_learned_from(titanic: tuple[Experiment, Path]) -> 
 
 def test_ten_classes_are_learned() -> None:
     experiment = run_experiment(
-        load_digits(as_frame=True).frame, "target", grid={"hidden": [[32]], "epochs": [15]}, cv=2, n_repeats=0
+        load_digits(as_frame=True).frame, "target", param_grid={"hidden": [[32]], "epochs": [15]}, cv=2, n_repeats=0
     )
     assert experiment.test is not None
     assert experiment.test.scores["accuracy"].value > 0.9
@@ -99,7 +99,7 @@ def test_test_rows_touch_no_statistic(cancer: tuple[Experiment, Path, list[Progr
     assert experiment.test_rows is not None
     frame = tables.cancer().drop(columns="target")
     train = np.setdiff1d(np.arange(len(frame)), experiment.test_rows)
-    scaler = experiment.prepare.named_transformers_["numbers"][-1]
+    scaler = experiment.preprocessor.named_transformers_["numbers"][-1]
     assert np.allclose(scaler.mean_, frame.iloc[train].mean().to_numpy())
     assert not np.allclose(scaler.mean_, frame.mean().to_numpy())
 
@@ -135,7 +135,7 @@ def test_a_simple_model_that_fails_has_no_score_and_ends_nothing(
 
     monkeypatch.setattr(HistGradientBoostingClassifier, failing, fails)
     grid = {"hidden": [[4]], "epochs": [2]}
-    experiment = run_experiment(tables.cancer(), "target", grid=grid, cv=2, n_repeats=1, out=tmp_path / "out")
+    experiment = run_experiment(tables.cancer(), "target", param_grid=grid, cv=2, n_repeats=1, out=tmp_path / "out")
     assert not experiment.baselines[2].is_scored and "Gradient boosting" not in experiment.baseline_tests
     assert experiment.comparison is not None and experiment.comparison.second == "logistic regression"
     assert "not scored" in page(report(tmp_path / "out")).text
@@ -148,10 +148,10 @@ def test_an_interruption_of_the_comparison_loses_nothing_else(tmp_path: Path, ta
 
     grid = {"hidden": [[4]], "epochs": [2]}
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(tables.cancer(), "target", grid=grid, cv=2, out=tmp_path / "out", progress=interrupt)
+        run_experiment(tables.cancer(), "target", param_grid=grid, cv=2, out=tmp_path / "out", progress=interrupt)
     loaded = load_experiment(tmp_path / "out")
     assert loaded.status == "complete" and loaded.comparison is not None and loaded.comparison.n_folds == 2
-    assert "so few folds show none but a large difference" in loaded.verdict() or loaded.comparison.p_value < 0.05
+    assert "so few folds show none but a large difference" in loaded.explain() or loaded.comparison.p_value < 0.05
     assert len(loaded.predict(tables.cancer())) == 569
 
 
@@ -160,10 +160,10 @@ def test_the_comparison_is_repeated_as_often_as_there_is_time(
     passed: float, n: int, monkeypatch: pytest.MonkeyPatch, tables: Any
 ) -> None:
     monkeypatch.setattr("kerastoolkit.experiment.run.Run.seconds", passed)
-    run = Run(plan_experiment(tables.plain(), "y", time_budget=100), None)
+    run = Run(plan_experiment(tables.plain(), "y", timeout=100), None)
     assert run._repeats_in_time(8.0) == n
-    words = {5: "15 folds of other splits", 2: "6 folds of other splits, for want of time",
-             0: "the 3 folds of the search alone, for want of time"}[n]  # fmt: skip
+    words = {5: "15 folds of other splits", 2: "6 folds of other splits, for lack of time",
+             0: "the 3 folds of the search alone, for lack of time"}[n]  # fmt: skip
     assert dict(run.experiment.decisions)["Comparison"].endswith(words)
 
 
@@ -192,7 +192,7 @@ def test_patients_on_both_sides_are_noticed_warned_of_and_told(
 ) -> None:
     # The same table by rows: boosting seems to be almost always right.
     with pytest.warns(KerasToolkitWarning, match="'patient' repeats: 80 values in 407 rows.*groups='patient'"):
-        experiment = run_experiment(tables.clinic(), "healthy", grid=SHORT, cv=2, out=tmp_path / "out")
+        experiment = run_experiment(tables.clinic(), "healthy", param_grid=SHORT, cv=2, out=tmp_path / "out")
     boosting = {scores.name: scores for scores in experiment.baselines}["Gradient boosting"]
     assert boosting.mean > 0.7
     assert [(question.column, question.argument) for question in experiment.questions] == [("patient", "groups")]
@@ -205,17 +205,16 @@ def test_patients_on_both_sides_are_noticed_warned_of_and_told(
 
 
 def test_folds_and_the_rows_that_stop_a_fit_are_whole_patients(monkeypatch: pytest.MonkeyPatch, tables: Any) -> None:
-    from kerastoolkit.experiment.run import _folds
-
     frame = tables.clinic().assign(score=lambda table: table["height"] + 5)
-    plan = plan_experiment(frame, "score", groups="patient", grid=SHORT, cv=2, n_repeats=1)
+    plan = plan_experiment(frame, "score", groups="patient", param_grid=SHORT, cv=2, n_repeats=1)
     train = plan.held_out.train
-    patients, y = frame["patient"].to_numpy()[train], plan.target.values[train]
-    by_seed = {seed: _folds(plan.X.iloc[train], y, plan, seed) for seed in (None, 0, 7)}
+    patients = frame["patient"].to_numpy()[train]
+    run = Run(plan, None)
+    by_seed = {seed: run._folds(seed) for seed in (0, 7)}
     for cut in by_seed.values():
         assert len(cut) == 2
         assert not any(set(patients[fitted]) & set(patients[scored]) for fitted, scored in cut)
-    assert np.array_equal(by_seed[None][0][0], by_seed[0][0][0])
+    assert np.array_equal(run._folds(0)[0][0], by_seed[0][0][0])
     assert not np.array_equal(by_seed[0][0][0], by_seed[7][0][0])
 
     seen: list[Any] = []
@@ -243,15 +242,15 @@ def _sales(n_days: int = 120) -> pd.DataFrame:
 
 def test_the_latest_rows_are_held_out_and_folds_go_forward(tmp_path: Path, page: Any, report: Any) -> None:
     frame = _sales()
-    plan = plan_experiment(frame, "sold", time="date", grid=SHORT, cv=3, out=tmp_path / "out")
+    plan = plan_experiment(frame, "sold", time="date", param_grid=SHORT, cv=3, out=tmp_path / "out")
     days = pd.to_datetime(frame["date"], format="%d.%m.%Y").to_numpy()
     assert set(days[plan.held_out.test]) == {np.datetime64("2024-04-06") + day for day in range(24)}
     for line in (
         "Test set: 48 of 240 rows held out by time: the latest, from 2024-04-06 on in 'date'",
-        "Folds: 3 on the 192 training rows (asked for, each scored on rows later than those that it is trained on)",
+        "Folds: 3 on the 192 training rows (as requested, each scored on rows later than those it is trained on)",
         "date  time      2024-01-01 to 2024-04-29; left out: the latest rows are held out by it",
     ):
-        assert line in plan.describe()
+        assert line in plan.explain()
     experiment = plan.run()
     assert experiment.tested_on() == "the latest 48 rows, from 2024-04-06 on in 'date'"
     assert experiment.tested_on() in page(report(tmp_path / "out")).text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
-from sklearn.model_selection import ParameterGrid
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit.estimators import KerasClassifier
 from kerastoolkit.exceptions import DataError, SavedFileError
-from kerastoolkit.experiment import Experiment, Progress, load_experiment, plan_experiment, run_experiment
-from kerastoolkit.experiment._search import Watch
-from kerastoolkit.experiment.run import Run
+from kerastoolkit.experiment import Experiment, Progress, load_experiment, run_experiment
+from kerastoolkit.experiment._search import BatchedSearch
 
 # Small enough for a test: what is searched is not what these tests are about.
 TINY = {"hidden": [[16], [4]], "optimizer__learning_rate": [0.01], "epochs": [12]}
@@ -35,17 +37,17 @@ def _scores(experiment: Experiment) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def one_by_one(tables: Any) -> Experiment:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerastoolkit.experiment._search._SECONDS_A_BATCH", 0)
-        return run_experiment(tables.cancer(), "target", grid=RATES, cv=2, n_repeats=0, metric="neg_log_loss")
+        patch.setattr("kerastoolkit.experiment._search._SECONDS_PER_BATCH", 0)
+        return run_experiment(tables.cancer(), "target", param_grid=RATES, cv=2, n_repeats=0, scoring="neg_log_loss")
 
 
 def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together(
     one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch, tables: Any
 ) -> None:
-    monkeypatch.setattr("kerastoolkit.experiment._search._SECONDS_A_BATCH", 10_000)
+    monkeypatch.setattr("kerastoolkit.experiment._search._SECONDS_PER_BATCH", 10_000)
     told: list[Progress] = []
-    options: dict[str, Any] = {"cv": 2, "n_repeats": 0, "metric": "neg_log_loss", "progress": told.append}
-    together = run_experiment(tables.cancer(), "target", grid=RATES, **options)
+    options: dict[str, Any] = {"cv": 2, "n_repeats": 0, "scoring": "neg_log_loss", "progress": told.append}
+    together = run_experiment(tables.cancer(), "target", param_grid=RATES, **options)
     pd.testing.assert_frame_equal(_scores(one_by_one), _scores(together), rtol=1e-5)
     assert one_by_one.test is not None and together.test is not None
     assert np.array_equal(one_by_one.test.y_pred, together.test.y_pred)
@@ -61,7 +63,7 @@ def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together
 def test_a_failure_leaves_the_others_of_its_batch_alone(
     one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tables: Any
 ) -> None:
-    monkeypatch.setattr("kerastoolkit.experiment._search._SECONDS_A_BATCH", 10_000)
+    monkeypatch.setattr("kerastoolkit.experiment._search._SECONDS_PER_BATCH", 10_000)
     # Of 455 training rows one fold has 227 and the other 228.
     fit = KerasClassifier.fit
 
@@ -73,8 +75,8 @@ def test_a_failure_leaves_the_others_of_its_batch_alone(
 
     monkeypatch.setattr(KerasClassifier, "fit", failing)
     some = {**RATES, "hidden": [[4]], "optimizer__learning_rate": [0.02, 0.01, 0.03, 0.003]}
-    options = {"cv": 2, "n_repeats": 0, "metric": "neg_log_loss"}
-    found = run_experiment(tables.cancer(), "target", grid=some, out=tmp_path / "out", **options)
+    options = {"cv": 2, "n_repeats": 0, "scoring": "neg_log_loss"}
+    found = run_experiment(tables.cancer(), "target", param_grid=some, out=tmp_path / "out", **options)
     assert [(each["params"]["optimizer__learning_rate"], each["error"]) for each in found.failed] == [
         (0.01, "ValueError: no 0.01"), (0.03, "in 1 of 2 folds, ValueError: no 0.03")
     ]  # fmt: skip
@@ -87,54 +89,79 @@ def test_a_failure_leaves_the_others_of_its_batch_alone(
     assert found.results["mean_test_score"].iloc[2] == pytest.approx(expected["mean_test_score"], rel=1e-5)
 
 
-@pytest.fixture
-def watch_of(tables: Any) -> Callable[..., Watch]:
-    return lambda **arguments: Watch(Run(plan_experiment(tables.plain(), "y", **arguments), None))
+def _search(param_grid: dict[str, list[Any]] | None = None, **options: Any) -> BatchedSearch:
+    cv = [(np.arange(2), np.arange(2, 4))] * 3
+    told: dict[str, Any] = {"report": lambda *step: None, "on_results": lambda results: None}
+    return BatchedSearch(KerasClassifier(), param_grid or {}, scoring=accuracy, cv=cv, **told, **options)
 
 
-def test_with_a_budget_structures_take_turns(watch_of: Callable[..., Watch]) -> None:
+accuracy = make_scorer(accuracy_score)
+
+
+def test_with_a_timeout_structures_take_turns() -> None:
     grid = {"hidden": [(8,), (4,)], "optimizer__learning_rate": list(np.linspace(0.01, 0.1, 6)), "dropout": [0, 0.1]}
     candidates = list(ParameterGrid(grid))
-    for budget, a_turn in ((None, [6, 6, 6, 6]), (1000, [4, 4, 4, 4, 2, 2, 2, 2])):
-        ordered = watch_of(grid=grid, time_budget=budget)._in_order(candidates)
+    for timeout, a_turn in ((None, [6, 6, 6, 6]), (1000, [4, 4, 4, 4, 2, 2, 2, 2])):
+        ordered = _search(grid, timeout=timeout)._in_order(candidates)
         assert sorted(map(repr, ordered)) == sorted(map(repr, candidates))
         kinds = [(one["hidden"], one["dropout"] > 0) for one in ordered]
         assert [len(list(alike)) for _, alike in itertools.groupby(kinds)] == a_turn
 
 
 @pytest.mark.parametrize(
-    ("budget", "passed", "n"), [(None, 0, 8), (100, 0, 8), (100, 86, 3), (100, 94, 1), (100, 95, 0), (100, 200, 0)]
+    ("timeout", "passed", "n"), [(None, 0, 8), (100, 0, 8), (100, 86, 3), (100, 94, 1), (100, 95, 0), (100, 200, 0)]
 )
-def test_a_batch_is_begun_only_if_it_will_end_in_time(
-    budget: float | None, passed: float, n: int, monkeypatch: pytest.MonkeyPatch, watch_of: Callable[..., Watch]
-) -> None:
-    monkeypatch.setattr("kerastoolkit.experiment.run.Run.seconds", passed)
+def test_a_batch_is_begun_only_if_it_will_end_in_time(timeout: float | None, passed: float, n: int) -> None:
     # 4 s a candidate at worst, and a third of it for the winner: in 14 s there is time for 3 and their winner.
-    watch = watch_of(time_budget=budget, n_repeats=0)
+    search = _search(timeout=timeout, elapsed=lambda: passed)
     left = [{"optimizer__learning_rate": rate} for rate in np.linspace(0.01, 0.1, 20)]
-    assert watch._next_batch(left) == left[:1]
-    watch.seconds = [1.0, 4.0]
-    assert len(watch._next_batch(left)) == n
-    if budget is not None:  # what the comparison takes, but no more than a third
-        watch = watch_of(time_budget=budget, n_repeats=2)
-        watch.seconds = [1.0, 4.0]
-        assert len(watch._next_batch(left)) == min(n, max(int((92 - passed) / 4 - 1 / 3), 0))
+    assert search._next_batch(left) == left[:1]
+    search.seconds_ = [1.0, 4.0]
+    assert len(search._next_batch(left)) == n
+    if timeout is not None:  # what the comparison takes, but no more than a third
+        search = _search(timeout=timeout, elapsed=lambda: passed, n_repeats=2)
+        search.seconds_ = [1.0, 4.0]
+        assert len(search._next_batch(left)) == min(n, max(int((92 - passed) / 4 - 1 / 3), 0))
 
 
-# ---------------------------------------------------------------------------------------------- budget, interruptions
+def test_a_search_by_itself_is_scikit_learns_with_what_was_left_out_and_failed() -> None:
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    cv = list(StratifiedKFold(2, shuffle=True, random_state=0).split(X, y))
+    pipeline = Pipeline([("scale", StandardScaler()), ("network", KerasClassifier(epochs=2, random_state=0))])
+    grid = {"network__hidden": [(4,)], "network__activation": ["relu", "rellu"]}
+    steps: list[tuple[Any, ...]] = []
+    tables: list[pd.DataFrame] = []
+    told: dict[str, Any] = {"report": lambda *step: steps.append(step), "on_results": tables.append}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        search = BatchedSearch(pipeline, grid, scoring=accuracy, cv=cv, **told).fit(X, y)
+        usual = GridSearchCV(pipeline, grid, scoring=accuracy, cv=cv).fit(X, y)
+    assert search.best_params_ == usual.best_params_
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], usual.cv_results_["mean_test_score"], atol=0.02)
+    assert search.left_out_ == [] and [failed["params"]["activation"] for failed in search.failed_] == ["rellu"]
+    assert "rellu" in search.failed_[0]["error"]
+    assert len(tables[-1]) == 1 and list(tables[-1].filter(regex="^param_")) == ["param_activation", "param_hidden"]
+    assert len(search.seconds_) == 1 and steps[-1][0] == "final fit"
+    assert {step[:3] for step in steps if step[0] == "candidates"} >= {("candidates", 4, 4)}
+    late = BatchedSearch(pipeline, {**grid, "network__activation": ["relu", "tanh"]}, scoring=accuracy, cv=cv,
+                         timeout=1e-3, **told).fit(X, y)  # fmt: skip
+    assert len(late.left_out_) == 1 and late.left_out_[0]["hidden"] == (4,) and len(late.seconds_) == 1
 
 
-def test_a_spent_budget_leaves_candidates_out_and_says_which(
+# -------------------------------------------------------------------------------------------- timeout, interruptions
+
+
+def test_a_spent_timeout_leaves_candidates_out_and_says_which(
     tmp_path: Path, tables: Any, page: Any, report: Any
 ) -> None:
     grid = {"hidden": [[8], [4], [2]], "epochs": [2]}
-    experiment = run_experiment(tables.cancer(), "target", grid=grid, cv=2, time_budget=0.01, out=tmp_path / "out")
+    experiment = run_experiment(tables.cancer(), "target", param_grid=grid, cv=2, timeout=0.01, out=tmp_path / "out")
     assert experiment.status == "complete"
     assert len(experiment.results) == 1
     assert len(experiment.left_out) == 2
     assert experiment.test is not None
     text = page(report(tmp_path / "out")).text
-    assert "time budget was spent: 2 of 3 candidates were left out" in text
+    assert "Time ran out: 2 of 3 candidates were left out" in text
     assert all(f"hidden={params['hidden'][0]}" in text for params in experiment.left_out)
 
 
@@ -151,7 +178,7 @@ def test_an_interrupted_search_leaves_a_readable_folder(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(tables.cancer(), "target", grid=TINY, cv=2, out=tmp_path / "out", progress=interrupt)
+        run_experiment(tables.cancer(), "target", param_grid=TINY, cv=2, out=tmp_path / "out", progress=interrupt)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "run.json"]
     found = page(report(tmp_path / "out"))
     assert found.open == []
@@ -164,7 +191,7 @@ def test_an_interrupted_search_leaves_a_readable_folder(
 
 def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path, tables: Any, page: Any, report: Any) -> None:
     grid = {"hidden": [[8]], "activation": ["relu", "rellu"], "epochs": [2]}
-    experiment = run_experiment(tables.cancer(), "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
+    experiment = run_experiment(tables.cancer(), "target", param_grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
     assert experiment.best_params == {"hidden": (8,), "activation": "relu", "epochs": 2}
     assert [failed["params"]["activation"] for failed in experiment.failed] == ["rellu"]
     assert "rellu" in experiment.failed[0]["error"]
@@ -174,21 +201,25 @@ def test_a_candidate_that_cannot_be_trained_is_passed_over(tmp_path: Path, table
 @pytest.mark.parametrize("load", [load_iris, load_diabetes])
 def test_a_candidate_that_diverged_has_failed_in_table_record_and_report(load: Any, tmp_path: Path, page: Any) -> None:
     grid = {"hidden": [[8]], "optimizer__learning_rate": [1e30, 0.01], "epochs": [2]}
-    experiment = run_experiment(load(as_frame=True).frame, "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
+    experiment = run_experiment(
+        load(as_frame=True).frame, "target", param_grid=grid, cv=2, n_repeats=0, out=tmp_path / "out"
+    )
     assert experiment.best_params["optimizer__learning_rate"] == 0.01
     assert experiment.results["param_optimizer__learning_rate"].tolist() == [0.01]
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     (failed,) = record["failed"]
     assert failed["params"]["optimizer__learning_rate"] == 1e30
     assert "DivergedError: The network diverged: its loss has been nan since epoch 1" in failed["error"]
-    assert record["verdict"] == experiment.verdict() and len(record["baselines"]) == 3
+    assert record["explanation"] == experiment.explain() and len(record["baselines"]) == 3
     assert "The network diverged" in page((tmp_path / "out" / "report.html").read_text()).text
 
 
 def test_if_all_candidates_diverge_the_error_says_so(tmp_path: Path, page: Any) -> None:
     grid = {"optimizer__learning_rate": [1e30, 1e25], "epochs": [2]}
     with pytest.raises(DataError, match=r"No candidate could be trained.*The network diverged"):
-        run_experiment(load_iris(as_frame=True).frame, "target", grid=grid, cv=2, n_repeats=0, out=tmp_path / "out")
+        run_experiment(
+            load_iris(as_frame=True).frame, "target", param_grid=grid, cv=2, n_repeats=0, out=tmp_path / "out"
+        )
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["status"], record["chosen"], len(record["failed"])) == ("failed", None, 2)
     assert "The network diverged" in page((tmp_path / "out" / "report.html").read_text()).text
@@ -196,5 +227,5 @@ def test_if_all_candidates_diverge_the_error_says_so(tmp_path: Path, page: Any) 
 
 def test_a_grid_of_which_nothing_can_be_trained_is_an_error_with_the_reason(tmp_path: Path, tables: Any) -> None:
     with pytest.raises(DataError, match=r"No candidate could be trained.*rellu"):
-        run_experiment(tables.cancer(), "target", grid={"activation": ["rellu"]}, cv=2, out=tmp_path / "out")
+        run_experiment(tables.cancer(), "target", param_grid={"activation": ["rellu"]}, cv=2, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"
