@@ -151,14 +151,14 @@ def test_numbers_are_read_in_the_format_of_their_column(case: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("other", "entries", "numbers", "because"),
     [
-        ("", ["1.234", "2.500"], [1.234, 2.5], "as nothing in the table tells; it could be 1234"),
-        ("", ["1,234", "2,500"], [1234, 2500], "as nothing in the table tells; it could be 1.234"),
+        ("", ["1.234", "2.500"], [1.234, 2.5], "as nothing in the table shows which; it could be 1234"),
+        ("", ["1,234", "2,500"], [1234, 2500], "as nothing in the table shows which; it could be 1.234"),
         ("121137,22", ["1.234", "2.500"], [1234, 2500], "as 'other' has decimal commas; it could be 1.234"),
         ("121137.22", ["1,234", "2,500"], [1234, 2500], "as 'other' has decimal points; it could be 1.234"),
-        ("", ["1.234", "950"], [1234, 950], "as numbers below a thousand stand beside it without decimals"),
-        ("", ["1.234", "2950"], [1.234, 2950], "as numbers above a thousand stand beside it without such a mark"),
+        ("", ["1.234", "950"], [1234, 950], "as there are numbers below a thousand without decimals, too"),
+        ("", ["1.234", "2950"], [1.234, 2950], "as there are numbers above a thousand without such a mark, too"),
         (";", ["195.000", "210.500"], [195000, 210500], "as columns that are separated by semicolons mostly have"),
-        ("", ["1.234 €", "2.500 €"], [1234, 2500], "as money has no three decimals"),
+        ("", ["1.234 €", "2.500 €"], [1234, 2500], "as money does not have three decimals"),
     ],
 )
 def test_what_a_column_leaves_open_the_table_decides_and_says(
