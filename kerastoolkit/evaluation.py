@@ -237,9 +237,9 @@ class Comparison:
         of_folds = f"{self.n_folds} fold{'s' * (self.n_folds != 1)}"
         if self.n_unscored:
             which = f"one of them could not be scored on {self.n_unscored} of {of_folds}"
-            return _sentence(f"whether {first} or {second} is better cannot be told: {which}.")
+            return _sentence(f"{first} and {second} cannot be compared: {which}.")
         if math.isnan(self.p_value):
-            return _sentence(f"whether {first} or {second} is better cannot be told from {of_folds}.")
+            return _sentence(f"{first} and {second} cannot be compared on {of_folds}.")
         if not self.difference and math.isnan(self.low):
             return _sentence(f"{first} and {second} score the same on each of {of_folds}.")
         metric = printable(self.metric.removeprefix("neg_").replace("_", " "))
@@ -250,8 +250,8 @@ class Comparison:
         spread = f"({self.confidence_level:.0%} interval {low:.3g} to {high:.3g}, {p}, {of_folds})"
         if self.outcome != "cannot tell":
             return _sentence(f"{leader} is ahead of {other} {by} {spread}.")
-        few = "; so few folds show none but a large difference" if self.n_folds < 6 else ""
-        unknown = f"whether {first} or {second} is better cannot be told"
+        few = "; so few folds can only show a large difference" if self.n_folds < 6 else ""
+        unknown = f"the folds cannot tell whether {first} or {second} is better"
         return _sentence(f"{unknown}: {leader} leads {by}, which may be chance {spread}{few}.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -329,9 +329,9 @@ def test_a_comparison_is_the_paired_t_test_with_the_variance_of_folds_that_overl
     assert [found.low, found.difference, found.high] == pytest.approx([0.05 - half, 0.05, 0.05 + half])
     assert found.outcome == "cannot tell"  # where the usual test is sure, with p = .015
     assert str(found) == (
-        "Whether ridge or boosting is better cannot be told: ridge leads by 0.05 in log loss, which may be chance "
-        f"(95% interval {found.low:.3g} to {found.high:.3g}, p = {found.p_value:.2g}, 5 folds); so few folds show none "
-        "but a large difference."
+        "The folds cannot tell whether ridge or boosting is better: ridge leads by 0.05 in log loss, which may be "
+        f"chance (95% interval {found.low:.3g} to {found.high:.3g}, p = {found.p_value:.2g}, 5 folds); so few folds "
+        "can only show a large difference."
     )
     less_sure = compare_on_folds(a, b, n_train=80, n_test=20, confidence_level=0.8)
     assert less_sure.outcome == "ahead" and less_sure.low > 0
@@ -345,11 +345,11 @@ def test_a_comparison_is_the_paired_t_test_with_the_variance_of_folds_that_overl
     [
         # .817 against .893 on three folds was called level, and .02 by one standard deviation was called ahead.
         ((0.80, 0.82, 0.83), (0.89, 0.90, 0.89), "behind", "second model is ahead of the first model by 0.0767"),
-        ((0.90, 0.93, 0.92), (0.89, 0.89, 0.91), "cannot tell", "so few folds show none but a large difference"),
+        ((0.90, 0.93, 0.92), (0.89, 0.89, 0.91), "cannot tell", "so few folds can only show a large difference"),
         ((0.9, math.nan, 0.9), (0.1, 0.1, 0.1), "cannot tell", "one of them could not be scored on 1 of 3 folds"),
         ((0.9, math.inf), (0.1, -math.inf), "cannot tell", "one of them could not be scored on 1 of 2 folds"),
-        ((0.9,), (0.1,), "cannot tell", "cannot be told from 1 fold"),
-        ((), (), "cannot tell", "cannot be told from 0 folds"),
+        ((0.9,), (0.1,), "cannot tell", "cannot be compared on 1 fold"),
+        ((), (), "cannot tell", "cannot be compared on 0 folds"),
         ((0.5, 0.7), (0.5, 0.7), "cannot tell", "score the same on each of 2 folds"),
         # Folds that differ by one row each say little, however equal the differences are.
         ((0.9, 0.9, 0.9), (0.8, 0.8, 0.8), "cannot tell", "leads by 0.1"),

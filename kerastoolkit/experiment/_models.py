@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
-from sklearn.pipeline import Pipeline
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from kerastoolkit.data.tables import Column, as_features, category_names, read_table
 from kerastoolkit.evaluation import get_scorer, threads_for
@@ -25,8 +28,8 @@ __all__ = [
     "for_tables",
     "make_network",
     "make_preprocessor",
+    "make_scorers",
     "network_prefix",
-    "test_scorers",
 ]
 
 Task = Literal["classification", "regression"]
@@ -46,15 +49,18 @@ def estimator_class(task: Task) -> type[KerasClassifier] | type[KerasRegressor]:
 
 
 def make_preprocessor(columns: Sequence[Column], X: pd.DataFrame) -> BaseEstimator:
-    """Imputes, scales and encodes; blanks and categories never seen have a place."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    """Makes the transformer that imputes, scales and encodes; blanks and categories never seen before have a place.
 
+    Args:
+        columns: What each column of the table holds.
+        X: Typed features, shape `(n_rows, n_features)`; only the names of their columns are used.
+
+    Returns:
+        The unfitted transformer.
+    """
     categories = category_names(columns)
     numbers = [name for name in X.columns if name not in set(categories)]
-    # A column that is blank in one fold alone must keep its place, or the networks' inputs would differ.
+    # A column that is blank in only one fold must keep its place, or else the networks' inputs would differ.
     impute = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     encode = OneHotEncoder(
         handle_unknown="infrequent_if_exist", max_categories=_MAX_CATEGORIES, sparse_output=False, dtype=np.float32
@@ -71,7 +77,16 @@ def make_preprocessor(columns: Sequence[Column], X: pd.DataFrame) -> BaseEstimat
 
 
 def make_network(task: Task, n_rows: int, random_state: int) -> BaseEstimator:
-    """The estimator that the grid varies: sized for the number of rows, stopped when validation rows say so."""
+    """Makes the estimator that the grid varies, trained in a way that suits the number of rows.
+
+    Args:
+        task: `"classification"` or `"regression"`.
+        n_rows: Number of rows that a fit gets.
+        random_state: Seed of every fit.
+
+    Returns:
+        The unfitted estimator; for regression it scales its target, and scores and predicts in its units.
+    """
     import keras
 
     batch_size, epochs, patience = _training_size(n_rows)
@@ -85,17 +100,14 @@ def make_network(task: Task, n_rows: int, random_state: int) -> BaseEstimator:
     )
     if task == "classification":
         return estimator
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.preprocessing import StandardScaler
-
-    # A network starts near 0; a target in the hundreds would take it most of its epochs to reach.
+    # A network starts near 0, and would need most of its epochs to reach a target in the hundreds.
     return TransformedTargetRegressor(regressor=estimator, transformer=StandardScaler())
 
 
 def _training_size(n_rows: int) -> tuple[int, int, int]:
-    """Batch size, most epochs and patience: small tables many epochs of small batches, large ones the reverse.
+    """Batch size, maximum number of epochs, and patience: many epochs of small batches for a small table.
 
-    An epoch costs some 40 ms however few its rows, so that steps are cheaper in longer epochs: hence small batches.
+    An epoch costs some 40 ms however few rows it has, so steps are cheaper in longer epochs: hence small batches.
     """
     batch_size = int(min(max(2 ** round(math.log2(max(n_rows, 1) / 30)), 16), 512))
     steps_per_epoch = max(n_rows // batch_size, 1)
@@ -104,18 +116,18 @@ def _training_size(n_rows: int) -> tuple[int, int, int]:
 
 
 def network_prefix(task: Task) -> str:
+    """What comes before the names of the estimator's parameters in the pipeline of an experiment."""
     return "network__" if task == "classification" else "network__regressor__"
 
 
 def fit_baseline(model: BaseEstimator, X: pd.DataFrame, y: np.ndarray) -> BaseEstimator:
+    """Fits a copy of a baseline to typed features, shape `(n_rows, n_features)`, and targets, shape `(n_rows,)`."""
     with threads_for(len(y)):
         return clone(model).fit(X, y)
 
 
 def for_tables(fitted: BaseEstimator, columns: list[Column]) -> Pipeline:
-    """A model fitted on typed features, for tables as `Experiment.predict` takes them."""
-    from sklearn.preprocessing import FunctionTransformer
-
+    """Wraps a model that was fitted to typed features, so that it takes tables as `Experiment.predict` does."""
     return Pipeline([("features", FunctionTransformer(_features, kw_args={"columns": columns})), ("model", fitted)])
 
 
@@ -123,7 +135,17 @@ def _features(table: str | Path | pd.DataFrame, columns: list[Column]) -> pd.Dat
     return as_features(read_table(table, columns=columns).frame, columns)
 
 
-def test_scorers(scoring: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
+def make_scorers(scoring: str, task: Task, classes: np.ndarray | None) -> dict[str, Callable[..., float]]:
+    """Makes the scorers for the test rows: the one that chose the winner comes first.
+
+    Args:
+        scoring: Name of the scorer that chose the winner.
+        task: `"classification"` or `"regression"`.
+        classes: The classes, sorted; None for regression.
+
+    Returns:
+        Scorers by name.
+    """
     names = [scoring]
     for name in _ALSO_SCORED[task]:
         name = "roc_auc_ovr" if name == "roc_auc" and classes is not None and len(classes) > 2 else name

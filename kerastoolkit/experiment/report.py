@@ -315,7 +315,7 @@ def _test(experiment: Experiment) -> Html:
     rows = [[_title(score.metric), _score_value(score), *_interval_and_how(score)] for score in test.scores.values()]
     first = next(iter(test.scores.values()))
     lead = html(
-        "<p>The winner, scored once on {}. Nothing was chosen by these rows. An interval says where the score would "
+        "<p>The winner, scored once on {}. No choice was based on these rows. An interval says where the score would "
         "lie on many more rows of this kind, with a confidence of {}.</p>",
         experiment.tested_on(),
         f"{first.confidence_level:.0%}",

@@ -212,7 +212,7 @@ class Experiment:
         comparison = self.comparison or self._compare_on_search_folds()
         if comparison is None:
             return "There is nothing to compare yet."
-        return f"{comparison}{' Prefer it, unless a network is needed.' * (comparison.outcome == 'behind')}"
+        return f"{comparison}{' Prefer it, unless you need a network.' * (comparison.outcome == 'behind')}"
 
     def _compare_on_search_folds(self) -> Comparison | None:
         """The comparison on the folds of the search, which are few, and by which the best network was chosen."""

@@ -27,8 +27,8 @@ from kerastoolkit.experiment._models import (
     for_tables,
     make_network,
     make_preprocessor,
+    make_scorers,
     network_prefix,
-    test_scorers,
 )
 from kerastoolkit.experiment._records import first_record
 from kerastoolkit.experiment._search import BatchedSearch, results_table
@@ -213,7 +213,7 @@ class Run:
         plan, experiment = self.plan, self.experiment
         X_test, y_test = plan.X.iloc[plan.held_out.test], plan.target.values[plan.held_out.test]
         options: dict[str, Any] = {
-            "scoring": test_scorers(plan.scoring, plan.target.task, self.classes),
+            "scoring": make_scorers(plan.scoring, plan.target.task, self.classes),
             "groups": plan.grouping.of_rows(plan.held_out.test).get("groups"),
             "n_resamples": int(np.clip(2_000_000 // len(y_test), 100, 500)),
             "random_state": plan.random_state,

@@ -1,7 +1,7 @@
 """Experiments saved before their parameters had the names of today: `saved_before` was written by that code.
 
 There are two: iris by two columns, and diabetes by persons of three rows each. Beside what an experiment writes, they
-hold what it predicted and concluded then.
+hold what it predicted then.
 """
 
 from __future__ import annotations
@@ -38,8 +38,12 @@ def test_it_loads_and_predicts_and_concludes_as_it_did(name: str) -> None:
     assert (loaded.status, loaded.task) == ("complete", "classification" if name == "iris" else "regression")
     expected = pd.read_csv(SAVED / name / "predicted.csv")
     pd.testing.assert_frame_equal(loaded.predict(_table(name)), expected, rtol=1e-4, check_dtype=False)
-    assert loaded.explain() == (SAVED / name / "verdict.txt").read_text(encoding="utf-8").rstrip()
     assert loaded.test is not None and loaded.comparison is not None
+    before = json.loads((SAVED / name / "run.json").read_text(encoding="utf-8"))
+    for field in ("first", "second", "metric", "outcome", "difference", "low", "high", "p_value", "n_folds"):
+        assert getattr(loaded.comparison, field) == before["comparison"][field]
+    assert loaded.explain().startswith(str(loaded.comparison))
+    assert [score.value for score in loaded.test.scores.values()] == [score["value"] for score in before["test"]]
     levels = [score.confidence_level for scores in loaded.baseline_tests.values() for score in scores.values()]
     levels += [score.confidence_level for score in loaded.test.scores.values()]
     assert {*levels, loaded.comparison.confidence_level} == {0.95}

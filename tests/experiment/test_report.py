@@ -71,7 +71,7 @@ def test_the_report_says_how_to_take_a_simple_model_that_is_ahead(titanic: tuple
     experiment, folder = titanic
     rival = max(experiment.baselines, key=lambda scores: scores.mean).name
     for scores, outcome, words in (
-        ((0.1, 0.2, 0.1), "behind", "Prefer it, unless a network is needed."), ((0.9, 0.9, 0.8), "ahead", "is ahead of")
+        ((0.1, 0.2, 0.1), "behind", "Prefer it, unless you need a network."), ((0.9, 0.9, 0.8), "ahead", "is ahead of")
     ):  # fmt: skip
         told = copy.copy(experiment)
         told.comparison = compare_on_folds(
@@ -82,7 +82,7 @@ def test_the_report_says_how_to_take_a_simple_model_that_is_ahead(titanic: tuple
         )
         assert told.comparison.outcome == outcome and words in told.explain()
         text = page(render_report(told)).text
-        assert told.explain() in text and "Beside it, on the same rows" in text
+        assert told.explain() in text and "The baselines on the same rows" in text
         advice = re.search(
             r'from kerastoolkit import load_experiment\n\nmodel = .*\nmodel\.predict\("NEW\.csv"\)', text
         )
@@ -107,13 +107,13 @@ def test_the_report_says_which_rows_stopped_the_winner_and_what_it_kept(
         assert experiment.best_epoch == load_experiment(folder).best_epoch == best
         text = page(report(folder)).text
         assert (
-            f"The winner, trained once more on the {n_rows} training rows: it learned from 85% of them and watched the "
-            f"other 15%, the validation rows. It trained for {len(history['loss'])} epochs and kept the weights of "
+            f"The winner, trained once more on the {n_rows} training rows: it learned from 85% of them and was "
+            f"validated on the other 15%. It trained for {len(history['loss'])} epochs and kept the weights of "
             f"epoch {best}."
         ) in text
         assert f">kept: epoch {best}</text>" in report(folder)
         assert "all training rows" not in text
-        assert "Each network learns from 85% of the rows it is given and watches the other 15%: " in text
+        assert "Each network learns from 85% of the rows it is given and validates on the other 15%: " in text
     assert "all training rows" not in "".join(told.message for told in cancer[2])
 
 
@@ -131,7 +131,7 @@ def test_a_grid_that_changes_what_is_watched_is_told_of(cancer: tuple[Experiment
 
     other = copy.copy(cancer[0])
     other.record = {**other.record, "param_grid": [{"validation_split": [0.1], "callbacks__patience": [2]}]}
-    assert "Candidates with callbacks or validation_split of their own do otherwise." in render_report(other)
+    assert "Candidates with their own callbacks or validation_split differ in this." in render_report(other)
 
 
 # --------------------------------------------------------------------------------------------- what is saved is shown
@@ -270,7 +270,7 @@ def _forged_fields(record: Any, forge: Any) -> dict[str, Any]:
     return {key: _forged(value, forge) for key, value in vars(record).items()}
 
 
-PARTS = ["name", "target", "task", "metric", "columns", "decisions", "record", "status", "seconds", "baselines",
+PARTS = ["name", "target", "task", "scoring", "columns", "decisions", "record", "status", "seconds", "baselines",
          "results", "left_out", "failed", "history", "test", "baseline_tests", "comparison"]  # fmt: skip
 
 
