@@ -10,8 +10,8 @@ The package reads as one story, a room for each step, and a room knows only the 
     estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline;
                   `ImageClassifier` and `ImageRegressor` for pictures, `TextClassifier` for texts
     search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
-    evaluation    scores with their spread, beside the simple models to beat
-    plotting      pictures of the results
+    evaluation    scores with their spread, beside those of simple baselines
+    plotting      figures of the results
     experiment    the whole story in one call, from a table to a report: `run_experiment`
 
 Rooms and names load when they are first used, so importing is quick and loads neither Keras nor TensorFlow.

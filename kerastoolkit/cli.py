@@ -1,11 +1,11 @@
 """The main job from a shell: `kerastoolkit search` and `kerastoolkit predict`.
 
-A thin door: what it does is in `kerastoolkit.experiment`, which is imported only once a command runs, so that `--help`
+A thin door: the work is done in `kerastoolkit.experiment`, which is imported only once a command runs, so that `--help`
 answers at once. Exit status: 0 done, 1 done but not all of it could be written, 2 something about the input is wrong
 (one message on stderr), 130 interrupted.
 
-Whatever is said goes through `_say`, since tables, files and folders may have anything for a name: what a terminal
-would obey is spelt out, and so is what it cannot show.
+Everything is printed by `_say`, since tables, files and folders may have any name: what a terminal would obey is
+spelt out, and so is what it cannot show.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from kerastoolkit._version import __version__
-from kerastoolkit._words import did_you_mean, printable, quoted
+from kerastoolkit._words import did_you_mean, near_misses, printable, quoted
 from kerastoolkit.exceptions import DataError, KerasToolkitError, KerasToolkitWarning, ParameterError
 
 if TYPE_CHECKING:
@@ -31,9 +31,31 @@ if TYPE_CHECKING:
     from kerastoolkit.data.repeats import Question
     from kerastoolkit.experiment import Experiment, Plan, Progress
 
+    _Commands = argparse._SubParsersAction["_Parser"]
+
 __all__ = ["main"]
 
 _DEMOS = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+# What other tools call our options.
+_OTHER_NAMES = {
+    "--budget": "--timeout",
+    "--folds": "--cv",
+    "--grid": "--param-grid",
+    "--group": "--groups",
+    "--label": "--target",
+    "--max-time": "--timeout",
+    "--metric": "--scoring",
+    "--n-folds": "--cv",
+    "--output": "--out",
+    "--params": "--param-grid",
+    "--rng": "--random-state",
+    "--score": "--scoring",
+    "--scorer": "--scoring",
+    "--seed": "--random-state",
+    "--time-budget": "--timeout",
+    "--time-limit": "--timeout",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_instead_of(unknown, options.known)}")
     try:
         return int(options.command(options))
     except KerasToolkitError as error:
@@ -54,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("kerastoolkit: interrupted", sys.stderr)
         return 130
+
+
+def _instead_of(unknown: Sequence[str], known: Sequence[str]) -> str:
+    """A sentence that names the option that may have been meant; empty if none looks like it."""
+    names = {**dict(zip(known, known, strict=True)), **{name: to for name, to in _OTHER_NAMES.items() if to in known}}
+    options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    meant = [names[name] for option in options[:1] for name in near_misses(option, names, n=1)]
+    return f". Did you mean {meant[0]}?" if meant else ""
 
 
 def _say(text: str, stream: TextIO) -> None:
@@ -68,12 +101,12 @@ def _showable(text: str, stream: TextIO) -> str:
 
 @contextlib.contextmanager
 def _warnings_are_said() -> Iterator[None]:
-    """Our own warnings as lines on stderr, without the place in the code that a program would want."""
+    """Prints our own warnings as lines on stderr, without the place in the code, which is of no use in a shell."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", KerasToolkitWarning)
         show = warnings.showwarning
 
-        def say(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        def say(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if issubclass(category, KerasToolkitWarning):
                 _say(f"kerastoolkit: {message}", sys.stderr)
             else:
@@ -103,11 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_search(commands: Any) -> None:
+def _add_search(commands: _Commands) -> None:
     search = commands.add_parser(
         "search",
-        help="search a network for a table and write a folder with the report",
-        description="Search a Keras network that predicts one column of a table from the others. Writes a folder: "
+        help="search for a network that suits a table, and write a folder with the report",
+        description="Search for a Keras network that predicts one column of a table from the others. Writes a folder: "
         "report.html to read, the fitted model for `kerastoolkit predict`, results.csv and run.json.",
     )
     search.add_argument("table", nargs="?", metavar="TABLE", help="a CSV or Parquet file")
@@ -118,58 +151,63 @@ def _add_search(commands: Any) -> None:
         const=_DEMOS[0],
         choices=_DEMOS,
         metavar="NAME",
-        help=f"in place of TABLE and --target, data of scikit-learn: {', '.join(_DEMOS)} (default: {_DEMOS[0]})",
+        help=f"a data set of scikit-learn instead of TABLE and --target: {', '.join(_DEMOS)} (default: {_DEMOS[0]})",
     )
     search.add_argument("--out", metavar="FOLDER", help="a new folder to write (default: kerastoolkit-NAME)")
+    search.add_argument("--task", choices=("classification", "regression"), help="default: inferred from the target")
     search.add_argument(
-        "--task", choices=("classification", "regression"), help="default: inferred from the target, and said"
+        "--scoring", metavar="NAME", help="name of a scikit-learn scorer (default: chosen to suit the task)"
     )
-    search.add_argument("--metric", metavar="NAME", help="a scikit-learn scorer name (default: chosen, and said)")
     search.add_argument("--cv", type=int, metavar="N", help="number of folds (default: 3)")
     search.add_argument(
-        "--groups", metavar="COLUMN", help="rows with the same value, such as a patient, are held out as a whole"
+        "--groups", metavar="COLUMN", help="rows with the same value, such as a patient, are held out together"
     )
     search.add_argument(
-        "--no-groups", dest="groups", action="store_const", const=False, help="rows do not belong together: do not ask"
+        "--no-groups",
+        dest="groups",
+        action="store_const",
+        const=False,
+        help="rows do not belong together, so do not ask",
     )
-    search.add_argument("--time", metavar="COLUMN", help="the latest rows are held out, by this column")
+    search.add_argument("--time", metavar="COLUMN", help="hold out the latest rows, by this column")
     search.add_argument(
-        "--no-time", dest="time", action="store_const", const=False, help="time does not matter: do not ask"
+        "--no-time", dest="time", action="store_const", const=False, help="time does not matter, so do not ask"
     )
     search.add_argument(
-        "--grid",
+        "--param-grid",
         default="small",
         metavar="small|wide|FILE",
         help='8 or 48 candidates, or a JSON file such as {"hidden": [[64], [128, 64]], "dropout": [0, 0.3]}',
     )
     search.add_argument(
-        "--repeats",
-        dest="n_repeats",
+        "--n-repeats",
         type=int,
         metavar="N",
-        help="how often the best network and the best simple model are cross-validated anew to be compared "
+        help="how often the best network and the best baseline are cross-validated again to compare them "
         "(default: as often as gives fifteen folds)",
     )
-    search.add_argument("--seed", type=int, default=0, metavar="N", help="seed of splits and fits (default: 0)")
-    search.add_argument(
-        "--time-budget", type=float, metavar="SECONDS", help="begin no further candidate after so many seconds"
-    )
-    search.set_defaults(command=_search)
+    search.add_argument("--random-state", type=int, default=0, metavar="N", help="seed of splits and fits (default: 0)")
+    search.add_argument("--timeout", type=float, metavar="SECONDS", help="start no further candidate after this time")
+    search.set_defaults(command=_search, known=_options_of(search))
 
 
-def _add_predict(commands: Any) -> None:
+def _add_predict(commands: _Commands) -> None:
     predict = commands.add_parser(
         "predict",
         help="predict new rows with the model of a folder",
-        description="Predict new rows with the model that a search has written. Writes the table with the "
-        "predictions added as columns.",
+        description="Predict new rows with the model that a search has written. Writes the table with its predictions "
+        "as further columns.",
     )
     predict.add_argument("folder", metavar="FOLDER", help="the folder of a search")
     predict.add_argument("table", metavar="NEW", help="a CSV or Parquet file with the same columns")
     predict.add_argument(
         "--out", metavar="FILE", help="a new .csv or .parquet file to write (default: NAME-predictions.csv)"
     )
-    predict.set_defaults(command=_predict)
+    predict.set_defaults(command=_predict, known=_options_of(predict))
+
+
+def _options_of(parser: argparse.ArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
 
 
 # ----------------------------------------------------------------------------------------------------------- search
@@ -180,29 +218,29 @@ def _search(options: argparse.Namespace) -> int:
         lacking = "TABLE" if options.table is None else "--target COLUMN"
         raise ParameterError(f"{lacking} is missing. Give a table and its target, or --demo to try it without.")
     if options.demo is not None and (options.table is not None or options.target is not None):
-        raise ParameterError("--demo brings its own table and target: leave TABLE and --target away.")
+        raise ParameterError("--demo brings its own table and target: leave out TABLE and --target.")
     if options.table is not None and not Path(options.table).exists():
-        # Said before anything is imported; `read_table` adds near misses.
+        # Before anything is imported.
         raise DataError(_no_such_file(options.table))
 
     from kerastoolkit.experiment import plan_experiment
 
     table, target, name = (options.table, options.target, None) if options.demo is None else _demo(options.demo)
     folder = Path(options.out) if options.out else _unused(f"kerastoolkit-{options.demo or Path(options.table).stem}")
-    names = ("task", "metric", "cv", "groups", "time", "grid", "n_repeats", "seed", "time_budget")
+    names = ("task", "scoring", "cv", "groups", "time", "param_grid", "n_repeats", "random_state", "timeout")
     arguments: dict[str, Any] = {**{name: getattr(options, name) for name in names}, "out": folder, "name": name}
     plan = plan_experiment(table, target, **arguments)
-    _say(f"{plan.describe()}\n", sys.stdout)
+    _say(f"{plan.explain()}\n", sys.stdout)
     if answers := _answers(plan.questions):
         plan = plan_experiment(table, target, **{**arguments, **answers})
         _say("".join(f"{title}: {words}\n" for title, words in plan.decisions()), sys.stdout)
-    line = _ProgressLine(sys.stderr, metric=plan.metric, n_folds=plan.n_folds)
+    line = _ProgressLine(sys.stderr, scoring=plan.scoring, n_folds=plan.n_folds)
     try:
         with _warnings_are_said(), _without_questions(plan):
             experiment = plan.run(progress=line)
     except KeyboardInterrupt:
         line.close()
-        _say(f"Interrupted. What there is so far: {printable(folder / 'report.html')}", sys.stderr)
+        _say(f"Interrupted. What was found so far: {printable(folder / 'report.html')}", sys.stderr)
         return 130
     line.close()
     _say(_conclusion(experiment, folder), sys.stdout)
@@ -210,13 +248,13 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _answers(questions: Sequence[Question]) -> dict[str, str | Literal[False]]:
-    """What the user answers, if there is one at a terminal; a script is never waited for."""
+    """The user's answers, if somebody sits at a terminal; a script is never kept waiting."""
     if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return {}
     denied = set()
     for question in questions:
-        does = "each value held out as a whole" if question.argument == "groups" else "the latest rows held out"
-        _say(f"{quoted(question.column)}: {does}? y for yes, n for no, or Enter to leave it open:", sys.stderr)
+        does = "all rows of a value" if question.argument == "groups" else "the latest rows"
+        _say(f"{quoted(question.column)}: hold out {does}? y for yes, n for no, Enter to leave it open:", sys.stderr)
         answer = sys.stdin.readline().strip().lower()
         if answer in ("y", "yes"):
             return {question.argument: question.column}
@@ -228,7 +266,7 @@ def _answers(questions: Sequence[Question]) -> dict[str, str | Literal[False]]:
 
 @contextlib.contextmanager
 def _without_questions(plan: Plan) -> Iterator[None]:
-    """Without the warnings that ask again what the plan has asked."""
+    """Silences the warnings that would repeat the questions of the plan."""
     with warnings.catch_warnings():
         for question in plan.questions:
             warnings.filterwarnings("ignore", re.escape(question.text), KerasToolkitWarning)
@@ -242,28 +280,28 @@ def _conclusion(experiment: Experiment, folder: Path) -> str:
     if experiment.best_index is not None:
         lines.append(str(replace(experiment.candidates()[experiment.best_index][1], name="Best network")))
         lines.append("(± is the sample standard deviation over the folds)")
-    lines += ["", f"Winner: {chosen}", experiment.verdict()]
+    lines += ["", f"Winner: {chosen}", experiment.explain()]
     rival, comparison = experiment.best_baseline, experiment.comparison
     if rival is not None and comparison is not None and comparison.outcome == "behind":
         call = f'load_experiment("{folder}").fit_baseline("{rival.name}", TABLE)'
-        lines.append(f"To take it, in Python: {call}")
+        lines.append(f"To use it, in Python: {call}")
     if experiment.left_out:
-        lines.append(f"Left out for want of time: {len(experiment.left_out)} candidates (see the report).")
+        lines.append(f"Left out for lack of time: {len(experiment.left_out)} candidates (see the report).")
     if experiment.failed:
         lines.append(f"Could not be trained: {len(experiment.failed)} candidates (see the report).")
     if test is not None:
-        lines.append(f"On {experiment.tested_on()}: {test.scores[experiment.metric]}")
-        beside = {name: scores[experiment.metric] for name, scores in experiment.baseline_tests.items()}
+        lines.append(f"On {experiment.tested_on()}: {test.scores[experiment.scoring]}")
+        beside = {name: scores[experiment.scoring] for name, scores in experiment.baseline_tests.items()}
         lines += [f"  {name} on the same rows: {score}" for name, score in beside.items()]
     lines += ["", f"Report:  {folder / 'report.html'}", f"Predict: kerastoolkit predict {folder} NEW.csv"]
     return "\n".join(map(printable, lines))
 
 
 class _ProgressLine:
-    """One line that is written over in a terminal; elsewhere a line a candidate."""
+    """One line that is overwritten in a terminal; elsewhere a line for each candidate."""
 
-    def __init__(self, stream: TextIO, *, metric: str, n_folds: int) -> None:
-        self.stream, self.metric, self.n_folds = stream, metric, n_folds
+    def __init__(self, stream: TextIO, *, scoring: str, n_folds: int) -> None:
+        self.stream, self.scoring, self.n_folds = stream, scoring, n_folds
         self.is_terminal = stream.isatty()
         self.width, self.last_done = 0, -1
 
@@ -291,7 +329,7 @@ class _ProgressLine:
         filled = round(20 * progress.done / max(progress.total, 1))
         parts = [f"[{'#' * filled}{'-' * (20 - filled)}] {progress.done} of {progress.total} fits"]
         if progress.best is not None:
-            parts.append(f"best {self.metric} {progress.best:.3f}")
+            parts.append(f"best {self.scoring} {progress.best:.3f}")
         parts.append(progress.message)
         if progress.seconds_left is not None:
             parts.append(f"{_spell(progress.seconds_left)} left")
@@ -309,7 +347,7 @@ def _demo(name: str) -> tuple[pd.DataFrame, str, str]:
 
     data: Any = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
     frame = data.frame.copy()
-    # Words say more than numbers, where the classes have names of their own.
+    # Words say more than numbers, if the classes have names.
     if name in ("breast_cancer", "iris", "wine"):
         frame["target"] = [str(data.target_names[label]) for label in data.target]
     return frame, "target", name
@@ -330,7 +368,7 @@ def _predict(options: argparse.Namespace) -> int:
     frame = read_table(options.table, columns=experiment.columns).frame
     with _warnings_are_said():
         predicted = experiment.predict(frame)
-    # A column of that name in the new table (predictions of an earlier run) gives way.
+    # If the new table has a column of that name, from an earlier run, it is replaced.
     table = frame.drop(columns=[name for name in predicted.columns if name in frame.columns]).join(predicted)
     if out.suffix == ".parquet":
         from kerastoolkit._optional import require
@@ -350,7 +388,7 @@ def _checked_output(options: argparse.Namespace) -> Path:
     if out.suffix not in (".csv", ".parquet"):
         raise ParameterError(f"--out must end in .csv or .parquet. Got '{out.name}'.")
     if os.path.lexists(out):  # a link that leads nowhere, too: what is written would be somewhere else
-        raise ParameterError(f"'{out}' is there already, and nothing is overwritten. Name a new file as --out.")
+        raise ParameterError(f"'{out}' exists already, and nothing is overwritten. Give --out the name of a new file.")
     if not out.absolute().parent.is_dir():
         raise ParameterError(f"There is no folder '{out.parent}' to write '{out.name}' into.")
     return out
@@ -363,7 +401,7 @@ def _no_such_file(table: str) -> str:
 
 
 def _unused(name: str, ending: str = "") -> Path:
-    """The name, or the first of name-2, name-3 that is not taken."""
+    """The name, or the first of name-2, name-3, ... that is not taken."""
     path, number = Path(name + ending), 1
     while os.path.lexists(path):
         number += 1

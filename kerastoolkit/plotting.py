@@ -1,13 +1,13 @@
-"""Pictures of results: learning curves, confusion, predictions beside the truth, candidates beside baselines.
+"""Figures of results: learning curves, confusion, predictions against true values, candidates beside baselines.
 
-Each picture is computed first, as a small record of numbers that can be tested and read, and drawn second. This is the
+Each figure is computed first, as a small record of numbers that can be tested and read, and drawn second. This is the
 only file that imports matplotlib. `as_svg` draws without pyplot, so that no window system and no global figure is
-involved, and hands the colours to the page: text and axes follow its light or dark scheme.
+involved, and leaves the colours to the page: text and axes follow its light or dark scheme.
 
 Labels come from the user's data, and are drawn as they are written: matplotlib would take "$10-$20" for mathematics.
 
-The colours are those of Okabe and Ito, told apart with any kind of colour vision; where two series meet, they also
-differ in line style or shape.
+The colours are those of Okabe and Ito, which can be told apart with any kind of colour vision; two series in one figure
+also differ in line style or shape.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 _INK, _MUTED, _LINE = "#1f2a36", "#5b6876", "#c9d1da"
 _PAGE_COLOURS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)",
                  BLUE: "var(--blue)", ORANGE: "var(--orange)", GREEN: "var(--green)"}  # fmt: skip
-# Text as it is written: neither as matplotlib's mathematics, nor as TeX where the user's settings ask for it. On the
-# user's own axes, the numbers beside an axis and the legend stay as they are: they may be mathematics of the user's.
+# Text as it is written: neither as matplotlib's mathematics, nor as TeX if the user's settings ask for it. On the
+# user's own axes, the numbers beside an axis and the legend stay as they are: the user may want mathematics there.
 _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}
 _LITERAL_EVERYWHERE: dict[Any, Any] = {
     "text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False
 }  # fmt: skip
-_MOST_LABELLED_CLASSES = 20
-_MOST_POINTS = 2000
+_MAX_LABELLED_CLASSES = 20
+_MAX_POINTS = 2000
 
 
 # -------------------------------------------------------------------------------------------------- learning curves
 
 
 class LearningCurves(NamedTuple):
-    """What to draw of a training: the curves over the epochs, and the epoch whose weights were kept.
+    """What to draw of a training: curves over the epochs, and the epoch whose weights were kept.
 
     Attributes:
         epochs: Epoch numbers from 1, shape `(n_epochs,)`.
         train: Values on the training rows, shape `(n_epochs,)`.
         validation: Values on the validation rows, shape `(n_epochs,)`; None without any.
-        best_epoch: The epoch whose weights were put back after training, counted from 1; None if none were.
+        best_epoch: The epoch whose weights were restored after training, counted from 1; None if none were.
         quantity: Name of what is drawn, such as `"loss"`.
     """
 
@@ -81,22 +81,22 @@ class LearningCurves(NamedTuple):
     quantity: str
 
 
-def learning_curves(history: Any, quantity: str = "loss", *, best_epoch: int | None = None) -> LearningCurves:
+def learning_curves(history: object, quantity: str = "loss", *, best_epoch: int | None = None) -> LearningCurves:
     """Computes the curves of one quantity of a training.
 
     Args:
         history: A fitted estimator; or values of each quantity by epoch, as in its `history_`; or what
             `keras.Model.fit` returns.
         quantity: Which quantity, such as `"accuracy"`. Defaults to `"loss"`.
-        best_epoch: The epoch whose weights were put back after training, counted from 1. Defaults to `None`: the
-            estimator's `best_epoch_`; for a history, which does not tell, none.
+        best_epoch: The epoch whose weights were restored after training, counted from 1. Defaults to `None`: the
+            estimator's `best_epoch_`; none for a history, which does not know it.
 
     Returns:
         A `LearningCurves`.
 
     Raises:
-        ParameterError: There is no such quantity or epoch in the history, or the validation rows were not looked at in
-            each epoch.
+        ParameterError: The history has no such quantity or epoch, or the validation rows were not scored in every
+            epoch.
     """
     if best_epoch is None:
         best_epoch = getattr(history, "best_epoch_", None)
@@ -118,8 +118,8 @@ def learning_curves(history: Any, quantity: str = "loss", *, best_epoch: int | N
         if len(validation) != len(train):
             raise ParameterError(
                 f"`history` has {len(train)} values of {quoted(quantity)} and {len(validation)} of "
-                f"{quoted('val_' + quantity)}, and does not tell of which epochs these are. To draw the training rows "
-                f"alone, give {{{quantity!r}: history[{quantity!r}]}}."
+                f"{quoted('val_' + quantity)}, and does not say to which epochs they belong. To draw the training rows "
+                f"alone, pass {{{quantity!r}: history[{quantity!r}]}}."
             )
     if best_epoch is not None and not 1 <= best_epoch <= len(train):
         raise ParameterError(f"`best_epoch` must be one of the {len(train)} epochs, from 1; got {best_epoch!r}.")
@@ -127,11 +127,11 @@ def learning_curves(history: Any, quantity: str = "loss", *, best_epoch: int | N
 
 
 def plot_learning_curves(
-    history: Any, quantity: str = "loss", *, best_epoch: int | None = None, ax: Axes | None = None
+    history: object, quantity: str = "loss", *, best_epoch: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Draws how one quantity went over the epochs, on training and on validation rows.
+    """Draws one quantity over the epochs, on training and on validation rows.
 
-    A dotted line marks the epoch whose weights were put back after training, where it is known that some were:
+    A dotted line marks the epoch whose weights were restored after training, if it is known that some were:
 
     >>> axes = plot_learning_curves(classifier, "accuracy")  # doctest: +SKIP
 
@@ -139,8 +139,8 @@ def plot_learning_curves(
         history: A fitted estimator; or values of each quantity by epoch, as in its `history_`; or what
             `keras.Model.fit` returns.
         quantity: Which quantity, such as `"accuracy"`. Defaults to `"loss"`.
-        best_epoch: The epoch to mark, counted from 1. Defaults to `None`: the estimator's `best_epoch_`; for a history,
-            which does not tell, none.
+        best_epoch: The epoch to mark, counted from 1. Defaults to `None`: the estimator's `best_epoch_`; none for a
+            history, which does not know it.
         ax: Axes to draw on. Defaults to `None`, new ones.
 
     Returns:
@@ -171,7 +171,7 @@ def plot_learning_curves(
 
 
 class Confusion(NamedTuple):
-    """Which class was taken for which.
+    """Which class was mistaken for which.
 
     Attributes:
         counts: Rows by true class (first axis) and predicted class, shape `(n_classes, n_classes)`.
@@ -185,7 +185,7 @@ class Confusion(NamedTuple):
 
 
 def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[Any] | np.ndarray) -> Confusion:
-    """Counts which class was taken for which.
+    """Counts which class was mistaken for which.
 
     Args:
         y_true: True classes, shape `(n_rows,)`.
@@ -205,7 +205,7 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[Any] | n
 def plot_confusion(
     y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[Any] | np.ndarray, *, ax: Axes | None = None
 ) -> Axes:
-    """Draws which class was taken for which; a darker cell is a larger share of the true class.
+    """Draws which class was mistaken for which; a darker cell is a larger share of the true class.
 
     Args:
         y_true: True classes, shape `(n_rows,)`.
@@ -226,15 +226,15 @@ def plot_confusion(
         for column in range(n_classes):
             share = found.shares[row, column]
             colour = BLUE if row == column else ORANGE
-            # At most half: text in the page's ink stays readable on it, be the page light or dark.
+            # At most half, so that text can be read on it on a light page and on a dark one.
             ax.fill(*_square(row, column), color=colour, alpha=0.05 + 0.5 * share if share else 0.0, linewidth=0)
-            if n_classes <= _MOST_LABELLED_CLASSES and found.counts[row, column]:
+            if n_classes <= _MAX_LABELLED_CLASSES and found.counts[row, column]:
                 _cell_text(ax, row, column, found, 72 * side / n_classes)
     ax.hlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
     ax.vlines(edges, -0.5, n_classes - 0.5, color=_LINE, linewidth=0.6)
     ax.set(xlim=(-0.5, n_classes - 0.5), ylim=(n_classes - 0.5, -0.5), xlabel="predicted", ylabel="true")
     ax.set_aspect("equal")
-    step = math.ceil(n_classes / _MOST_LABELLED_CLASSES)
+    step = math.ceil(n_classes / _MAX_LABELLED_CLASSES)
     ticks = np.arange(0, n_classes, step)
     names = [_label(found.classes[tick], 16) for tick in ticks]
     tilted = width_of_names(names) > side * step / n_classes
@@ -281,7 +281,7 @@ class Predictions(NamedTuple):
         y_true: True values, shape `(n_points,)`.
         y_pred: Predicted values, shape `(n_points,)`.
         residuals: True minus predicted, shape `(n_points,)`.
-        span: Least and greatest value of either, for a square picture.
+        span: Least and greatest value of either, for a square figure.
         n_rows: Number of rows the points were drawn from.
     """
 
@@ -293,7 +293,7 @@ class Predictions(NamedTuple):
 
 
 def predictions(y_true: np.ndarray, y_pred: np.ndarray) -> Predictions:
-    """Sets predicted values beside true ones; of many rows, a fixed sample.
+    """Pairs predicted values with true ones; of many rows, a fixed sample.
 
     Args:
         y_true: True values, shape `(n_rows,)`.
@@ -304,8 +304,8 @@ def predictions(y_true: np.ndarray, y_pred: np.ndarray) -> Predictions:
     """
     y_true, y_pred = np.asarray(y_true, dtype=float), np.asarray(y_pred, dtype=float)
     n_rows = len(y_true)
-    if n_rows > _MOST_POINTS:
-        rows = np.sort(np.random.RandomState(0).permutation(n_rows)[:_MOST_POINTS])
+    if n_rows > _MAX_POINTS:
+        rows = np.sort(np.random.RandomState(0).permutation(n_rows)[:_MAX_POINTS])
         y_true, y_pred = y_true[rows], y_pred[rows]
     span = float(min(y_true.min(), y_pred.min())), float(max(y_true.max(), y_pred.max()))
     return Predictions(y_true, y_pred, y_true - y_pred, span, n_rows)
@@ -351,7 +351,7 @@ class CandidateScores(NamedTuple):
         names: Name of each model.
         scores: Score of each fold of each model.
         means: Mean of each model, shape `(n_models,)`.
-        is_baseline: Whether each model is one to beat, not a candidate.
+        is_baseline: Whether each model is a baseline, not a candidate.
         n_left_out: Number of candidates below those kept.
     """
 
@@ -366,15 +366,15 @@ def candidate_scores(
     candidates: Mapping[str, Sequence[float]],
     baselines: Mapping[str, Sequence[float]],
     *,
-    most: int = 16,
+    max_candidates: int = 16,
     lower_is_better: bool = False,
 ) -> CandidateScores:
     """Orders candidates and baselines by their mean score.
 
     Args:
         candidates: Fold scores of each candidate by name.
-        baselines: Fold scores of each model to beat by name.
-        most: How many candidates to keep, the best ones. Defaults to `16`.
+        baselines: Fold scores of each baseline by name.
+        max_candidates: How many candidates to keep, the best ones. Defaults to `16`.
         lower_is_better: Whether the scores are errors. Defaults to `False`.
 
     Returns:
@@ -382,7 +382,7 @@ def candidate_scores(
     """
     scored = {name: tuple(scores) for name, scores in candidates.items() if np.isfinite(scores).all()}
     sign = 1 if lower_is_better else -1
-    kept = sorted(scored, key=lambda name: sign * float(np.mean(scored[name])))[:most]
+    kept = sorted(scored, key=lambda name: sign * float(np.mean(scored[name])))[:max_candidates]
     models = [(name, scored[name], False) for name in kept]
     models += [(name, tuple(scores), True) for name, scores in baselines.items() if np.isfinite(scores).all()]
     models.sort(key=lambda model: sign * float(np.mean(model[1])))
@@ -400,27 +400,27 @@ def plot_candidate_scores(
     baselines: Mapping[str, Sequence[float]],
     *,
     metric: str = "score",
-    most: int = 16,
+    max_candidates: int = 16,
     lower_is_better: bool = False,
     names: Literal["beside", "above"] = "beside",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws the fold scores of candidates and baselines, one line a model: a dot a fold, a bar for the mean.
+    """Draws the fold scores of candidates and baselines, one line per model: a dot for each fold, a bar for the mean.
 
     Args:
         candidates: Fold scores of each candidate by name.
-        baselines: Fold scores of each model to beat by name.
+        baselines: Fold scores of each baseline by name.
         metric: Name of the score. Defaults to `"score"`.
-        most: How many candidates to draw, the best ones. Defaults to `16`.
+        max_candidates: How many candidates to draw, the best ones. Defaults to `16`.
         lower_is_better: Whether the scores are errors. Defaults to `False`.
-        names: Where the name of a model stands: `"beside"` its line, or `"above"` it, for a narrow picture. Defaults to
+        names: Where to put the name of a model: `"beside"` its line, or `"above"` it, for a narrow figure. Defaults to
             `"beside"`.
         ax: Axes to draw on. Defaults to `None`, new ones.
 
     Returns:
         The axes.
     """
-    found = candidate_scores(candidates, baselines, most=most, lower_is_better=lower_is_better)
+    found = candidate_scores(candidates, baselines, max_candidates=max_candidates, lower_is_better=lower_is_better)
     ax = _axes(ax)
     limits = _close_view(found)
     half = 0.3 if names == "beside" else 0.2
@@ -431,7 +431,7 @@ def plot_candidate_scores(
                 solid_capstyle="round")  # fmt: skip
         ax.scatter(scores, [position] * len(scores), s=14, color=colour, marker=marker, alpha=0.65, linewidth=0)
         ax.plot([found.means[position]] * 2, [position - half, position + half], color=colour, linewidth=2.4)
-    for colour, marker, label in ((BLUE, "o", "networks"), (ORANGE, "D", "models to beat")):
+    for colour, marker, label in ((BLUE, "o", "networks"), (ORANGE, "D", "baselines")):
         ax.scatter([], [], s=22, color=colour, marker=marker, label=label)
     if names == "beside":
         ax.set_yticks(range(len(found.names)), [_label(name, 60) for name in found.names], **_LITERAL)
@@ -444,13 +444,13 @@ def plot_candidate_scores(
     if limits is not None:
         ax.set_xlim(limits)
         _mark_far_away(ax, found, limits, lower_is_better)
-    ax.set_xlabel(f"{_label(metric.replace('_', ' '), 60)}: one dot a fold, bar at the mean")
+    ax.set_xlabel(f"{_label(metric.replace('_', ' '), 60)}: a dot for each fold, a bar at the mean")
     ax.legend(frameon=False, labelcolor=_INK, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     return _dress(ax, grid="x")
 
 
 def _close_view(found: CandidateScores) -> tuple[float, float] | None:
-    """Limits that leave out models far worse than the rest, where they would press the rest into one line."""
+    """Limits that leave out models far worse than the rest, which would squeeze the rest together."""
     if len(found.names) < 4:
         return None
     # In the order of their means; the last one or two may be far off.
@@ -476,15 +476,15 @@ def _mark_far_away(ax: Axes, found: CandidateScores, limits: tuple[float, float]
 # ---------------------------------------------------------------------------------------------------------- drawing
 
 
-def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str) -> str:
-    """Draws a picture as inline SVG for a page, in the page's colours and fonts, all text as it is written.
+def as_svg(draw: Callable[[Axes], object], *, size: tuple[float, float], label: str) -> str:
+    """Draws a figure as inline SVG for a page, in the page's colours and fonts, with all text as it is written.
 
-    The page is to set the variables `--ink`, `--muted`, `--line`, `--blue`, `--orange` and `--green`.
+    The page must set the variables `--ink`, `--muted`, `--line`, `--blue`, `--orange` and `--green`.
 
     Args:
         draw: A function that draws on the axes it is given.
         size: Width and height, in inches of 72 points.
-        label: What the picture shows, for those who do not see it.
+        label: What the figure shows, for those who cannot see it.
 
     Returns:
         An `<svg>` element that refers to nothing outside itself.
@@ -496,14 +496,14 @@ def as_svg(draw: Callable[[Axes], Any], *, size: tuple[float, float], label: str
     label = printable(label)
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
-        # The same picture gives the same text, and two on one page share no ids, be it of one picture in two sizes.
+        # The same figure gives the same text, and two on one page share no ids, even one figure in two sizes.
         "svg.hashsalt": f"{size} {label}",
         "font.size": 10,
         "axes.unicode_minus": True,
         **_LITERAL_EVERYWHERE,
     }
     with matplotlib.rc_context(settings), warnings.catch_warnings():
-        # That its own font lacks a Chinese or Arabic letter, say: it is the page's fonts that show the text.
+        # That its own font lacks a Chinese or Arabic letter, say: the text will be shown in the page's fonts.
         warnings.simplefilter("ignore")
         # Room at the sides, in inches: the page's font may be wider than that of matplotlib.
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1))
@@ -518,7 +518,7 @@ def _for_page(svg: str, label: str) -> str:
 
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # In tags alone: a class may be called "#0072b2".
+    # In tags alone, since a class may be called "#0072b2".
     svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(tag.group()), svg)
     # As wide as the page allows, up to the size it was drawn for.
     svg = re.sub(r'(<svg[^>]*?) width="([^"]*)"', r'\1 style="max-width: \2"', svg, count=1)
@@ -528,9 +528,9 @@ def _for_page(svg: str, label: str) -> str:
 
 def _tag_for_page(tag: str) -> str:
     tag = re.sub(r' xmlns:xlink="[^"]*"', "", tag).replace("xlink:href", "href")
-    # matplotlib numbers the groups of each picture alike, and nothing refers to them.
+    # matplotlib numbers the groups of every figure in the same way, and nothing refers to them.
     tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
-    # matplotlib names its own fonts, by one property or by two; the page's are to be taken.
+    # matplotlib names its own fonts, by one property or by two; the page's are to be used.
     tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
     tag = re.sub(r"font-family: [^;\"]*(; )?", "", tag)
     for stand_in, variable in _PAGE_COLOURS.items():
@@ -562,12 +562,12 @@ def _dress(ax: Axes, *, grid: str | None, frame: bool = True) -> Axes:
 
 
 def _n_places(text: str) -> int:
-    """How many Latin letters are as wide as a text: a sign of Chinese, Japanese or Korean is as wide as two."""
+    """How many Latin letters are as wide as a text: a Chinese, Japanese or Korean character counts as two."""
     return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text)
 
 
 def _label(text: str, width: int) -> str:
-    """Text of the user's as a label: on one line, not too long, and never nothing."""
+    """The user's text as a label: on one line, not too long, and never empty."""
     text = printable(text) if text.strip() else repr(text)
     if _n_places(text) <= width:
         return text

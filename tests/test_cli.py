@@ -48,7 +48,7 @@ for heavy in ("numpy", "pandas", "sklearn", "keras", "tensorflow", "matplotlib")
     assert heavy not in sys.modules, heavy
 """
     said = run_python(program).stdout
-    assert "search" in said and "--time-budget" in said
+    assert "search" in said and "--timeout" in said
     assert f"kerastoolkit {__version__}" in said
 
 
@@ -73,14 +73,14 @@ REFUSED: dict[str, tuple[list[str], dict[str, bytes], str]] = {
     "constant target": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,5\n2,5\n"}, "The target 'y' is constant"),
     "lone class": (["t.csv", "--target", "y"], {"t.csv": GOOD.encode() + b"\n7,u,c\n"}, "has one row only: 'c'"),
     "infinite target": (["t.csv", "--target", "y"], {"t.csv": b"x,y\n1,1.5\n2,inf\n3,2.5\n"}, "infinite in 1 row"),
-    "metric": (["good.csv", "--target", "y", "--metric", "f11"], {}, "no `metric` 'f11' for one target. Did you mean"),
+    "metric": (["good.csv", "--target", "y", "--scoring", "f11"], {}, "for a single target. Did you mean"),
     "folds": (["good.csv", "--target", "y", "--cv", "50"], {}, "`cv` of 50 is more than the 24 training rows"),
-    "grid": (["good.csv", "--target", "y", "--grid", "wid"], {}, "Did you mean 'wide'"),
-    "grid key": (["good.csv", "--target", "y", "--grid", "g.json"], {"g.json": b'{"hiden": [8]}'}, "hidden"),
+    "grid": (["good.csv", "--target", "y", "--param-grid", "wid"], {}, "Did you mean 'wide'"),
+    "grid key": (["good.csv", "--target", "y", "--param-grid", "g.json"], {"g.json": b'{"hiden": [8]}'}, "hidden"),
     "folder": (["good.csv", "--target", "y", "--out", "full"], {"full/mine": b""}, "'full' is not empty"),
     "groups": (["good.csv", "--target", "y", "--groups", "grup"], {}, "there is no 'grup'. Did you mean 'group'?"),
     "few groups": (["good.csv", "--target", "y", "--groups", "group"], {}, "has 2 different values in 60 rows, and"),
-    "budget": (["good.csv", "--target", "y", "--time-budget", "-5"], {}, "`time_budget` must be a number"),
+    "timeout": (["good.csv", "--target", "y", "--timeout", "-5"], {}, "`timeout` must be a number"),
 }  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def test_bad_input_is_told_before_tensorflow_is_loaded(run_python: _Run, here: P
     program = """
 import sys
 from kerastoolkit.cli import main
-assert main(["search", "good.csv", "--target", "y", "--metric", "accurac"]) == 2
+assert main(["search", "good.csv", "--target", "y", "--scoring", "accurac"]) == 2
 assert main(["search", "good.csv", "--target", "y", "--cv", "30"]) == 2
 assert "tensorflow" not in sys.modules and "keras" not in sys.modules
 """
@@ -118,20 +118,45 @@ def test_words_that_cannot_be_read_end_with_2_as_well(words: list[str]) -> None:
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("search good.csv --target y --seed 3", "--random-state"),
+        ("search good.csv --target y --metric f1", "--scoring"),
+        ("search good.csv --target y --grid wide", "--param-grid"),
+        ("search good.csv --target y --param_grid=wide", "--param-grid"),
+        ("search good.csv --target y --time-budget 60", "--timeout"),
+        ("search good.csv --target y --repeats 2", "--n-repeats"),
+        ("search good.csv --target y --scorring f1", "--scoring"),
+        ("predict folder new.csv --output found.csv", "--out"),
+        ("predict folder new.csv --seed 3", None),  # which only a search has
+        ("predict folder new.csv more.csv", None),
+    ],
+)
+def test_an_option_by_another_usual_name_gets_the_right_one(
+    words: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "unrecognized arguments: " in said
+    assert said.rstrip().endswith(f". Did you mean {meant}?") if meant else "Did you mean" not in said
+
+
 def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = load_breast_cancer(as_frame=True)
     frame = data.frame.iloc[:, [0, 1, 2, 3, -1]].assign(target=data.target_names[data.target])
     frame.to_csv("cells.csv", index=False)
     (here / "grid.json").write_text('{"hidden": [[8], [4]], "epochs": [10]}')
-    command = ["search", "cells.csv", "--target", "target", "--grid", "grid.json", "--cv", "2", "--metric", "f1",
-               "--repeats", "3"]  # fmt: skip
+    command = ["search", "cells.csv", "--target", "target", "--param-grid", "grid.json", "--cv", "2", "--scoring", "f1",
+               "--n-repeats", "3"]  # fmt: skip
     assert main(command) == 0
     said = capsys.readouterr()
     for line in (
         "cells.csv: 569 rows, 5 columns",
         "mean radius     number",
         "Task: classification, because 'target' holds 2 different words",
-        "Metric: f1 (asked for)",
+        "Metric: f1 (as requested)",
         "Logistic regression: f1 0.",
         "Winner: epochs=10, hidden=(",
         "(± is the sample standard deviation over the folds)",
@@ -167,7 +192,7 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["kerastoolkit-cells", "less.csv"], "lacks 1 column: 'mean area'"),
         (["kerastoolkit-cell", "new.csv"], "There is no folder 'kerastoolkit-cell'"),
         (["kerastoolkit-cells", "nw.csv"], "No such file: 'nw.csv'. Did you mean 'new.csv'?"),
-        (["kerastoolkit-cells", "new.csv", "--out", "new.csv"], "is there already, and nothing is overwritten"),
+        (["kerastoolkit-cells", "new.csv", "--out", "new.csv"], "exists already, and nothing is overwritten"),
         (["kerastoolkit-cells", "new.csv", "--out", "new.txt"], "must end in .csv or .parquet"),
     ):
         assert main(["predict", *words]) == 2
@@ -231,13 +256,13 @@ def test_a_terminal_obeys_nothing_of_a_table_or_a_file(here: Path, capsys: pytes
     (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
     spelt = r"\x1b]0;owned\x07\x1b[2J\u202e"
     for words, status in (
-        (["search", table, *"--target y --grid grid.json --cv 2 --repeats 0 --out".split(), f"out{EVIL}"], 0),
+        (["search", table, *"--target y --param-grid grid.json --cv 2 --n-repeats 0 --out".split(), f"out{EVIL}"], 0),
         (["predict", f"out{EVIL}", new, "--out", f"found{EVIL}.csv"], 0),  # with a warning
         (["predict", f"none{EVIL}", table], 2),
         (["search", f"none{EVIL}.csv", "--target", "y"], 2),
         (["search", table, "--target", f"y{EVIL}"], 2),
-        (["search", table, "--target", "y", "--metric", EVIL], 2),
-        (["search", table, "--target", "y", "--grid", EVIL], 2),
+        (["search", table, "--target", "y", "--scoring", EVIL], 2),
+        (["search", table, "--target", "y", "--param-grid", EVIL], 2),
     ):
         assert main(words) == status
         said = "".join(capsys.readouterr())
@@ -274,7 +299,7 @@ def test_a_folder_that_could_not_be_written_is_said_with_status_1(
 
     monkeypatch.setattr(Experiment, "_write_report", fails)
     (here / "grid.json").write_text('{"hidden": [[4]], "epochs": [1]}')
-    assert main("search good.csv --target y --grid grid.json --cv 2 --repeats 0 --out out".split()) == 1
+    assert main("search good.csv --target y --param-grid grid.json --cv 2 --n-repeats 0 --out out".split()) == 1
     said = capsys.readouterr()
     assert "kerastoolkit: Not all of the folder 'out' could be written (OSError: " in said.err
     assert "Winner: " in said.out
@@ -296,7 +321,7 @@ def test_a_second_search_takes_a_folder_of_its_own(here: Path, monkeypatch: pyte
 def test_predictions_are_not_written_through_a_link(here: Path) -> None:
     (here / "new.csv").symlink_to(here / "somewhere.csv")
     (here / "good-predictions.csv").symlink_to(here / "somewhere.csv")
-    with pytest.raises(ParameterError, match="'new.csv' is there already"):
+    with pytest.raises(ParameterError, match="'new.csv' exists already"):
         _checked_output(argparse.Namespace(out="new.csv", table="good.csv"))
     assert _checked_output(argparse.Namespace(out=None, table="good.csv")) == Path("good-predictions-2.csv")
 
@@ -304,7 +329,8 @@ def test_predictions_are_not_written_through_a_link(here: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
 def test_ctrl_c_ends_with_130_and_a_readable_folder(here: Path) -> None:
     # Of 48 candidates most are still to come when the first results are there.
-    command = [sys.executable, "-m", "kerastoolkit.cli", "search", "--demo", "iris", "--out", "out", "--grid", "wide"]
+    words = ["search", "--demo", "iris", "--out", "out", "--param-grid", "wide"]
+    command = [sys.executable, "-m", "kerastoolkit.cli", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while not (here / "out" / "results.csv").exists():
@@ -315,6 +341,6 @@ def test_ctrl_c_ends_with_130_and_a_readable_folder(here: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "Interrupted. What there is so far: out" in said and "Traceback" not in said
+    assert "Interrupted. What was found so far: out" in said and "Traceback" not in said
     assert json.loads((here / "out" / "run.json").read_text())["status"] == "interrupted"
     assert "This run was interrupted after" in (here / "out" / "report.html").read_text(encoding="utf-8")

@@ -13,23 +13,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import accuracy_score, f1_score, get_scorer, make_scorer, r2_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, make_scorer, r2_score, roc_auc_score
 from sklearn.model_selection import KFold, RepeatedStratifiedKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit.evaluation import (
     FoldScores,
-    baselines,
     bootstrap_score,
-    choose_metric,
+    choose_scoring,
     compare_on_folds,
     evaluate,
-    metric_scorer,
+    get_scorer,
+    make_baselines,
     score_on_folds,
 )
 from kerastoolkit.exceptions import ParameterError
@@ -65,7 +66,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     model = Ridge().fit(X, y)
     found = evaluate(model, X, y, ["r2", "neg_mean_absolute_error"], n_resamples=10)
     for name, score in found.scores.items():
-        assert score.value == pytest.approx(get_scorer(name)(model, X, y))
+        assert score.value == pytest.approx(sklearn.metrics.get_scorer(name)(model, X, y))
     assert found.classes is None and found.y_proba is None
 
 
@@ -75,14 +76,14 @@ def test_the_interval_narrows_as_rows_grow_and_follows_the_seed() -> None:
     def width(n_rows: int, seed: int = 0) -> float:
         y = generator.randint(0, 2, n_rows)
         right = generator.rand(n_rows) < 0.9
-        score = bootstrap_score(accuracy_score, y, np.where(right, y, 1 - y), stratify=True, seed=seed)
+        score = bootstrap_score(accuracy_score, y, np.where(right, y, 1 - y), stratify=True, random_state=seed)
         return score.high - score.low
 
     # The standard error of a share of 0.9 in n rows, twice on each side.
     assert width(100) == pytest.approx(4 * 0.03, rel=0.4)
     assert width(2500) == pytest.approx(4 * 0.006, rel=0.4)
     y = np.arange(50) % 2
-    once, again, other = (bootstrap_score(accuracy_score, y, y[::-1] * 0, seed=seed) for seed in (1, 1, 2))
+    once, again, other = (bootstrap_score(accuracy_score, y, y[::-1] * 0, random_state=seed) for seed in (1, 1, 2))
     assert once == again != other
 
 
@@ -243,24 +244,24 @@ def test_a_metric_that_is_not_defined_on_resamples_says_so_by_their_number() -> 
     ],
 )
 def test_the_metric_suits_the_target(y: list[float], task: str, metric: str) -> None:
-    assert choose_metric(np.array(y), task)[0] == metric  # type: ignore[arg-type]
+    assert choose_scoring(np.array(y), task)[0] == metric  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("metric", "task", "message"),
     [
-        ("acuracy", "classification", "no `metric` 'acuracy' for one target. Did you mean accuracy"),
+        ("acuracy", "classification", "`scoring='acuracy'` names no scikit-learn scorer .*Did you mean accuracy"),
         ("rmse", "regression", "Did you mean neg_root_mean_squared_error"),
         ("mean_absolute_error", "regression", "Did you mean neg_mean_absolute_error"),
         ("r2", "classification", "does not score classification"),
         ("accuracy", "regression", "does not score regression. Take, for instance, r2"),
         ("roc_auc", "classification", "scores two classes, and the target has 3. Take 'roc_auc_ovr'"),
-        ("v_measure_score", "classification", "no `metric` 'v_measure_score'"),
+        ("v_measure_score", "classification", "`scoring='v_measure_score'` names no"),
     ],
 )
 def test_a_metric_that_does_not_fit_is_refused(metric: str, task: str, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
-        choose_metric(np.array([0, 1, 2] * 5), task, metric)  # type: ignore[arg-type]
+        choose_scoring(np.array([0, 1, 2] * 5), task, metric)  # type: ignore[arg-type]
 
 
 def test_simple_models_take_categories_and_blanks() -> None:
@@ -272,13 +273,13 @@ def test_simple_models_take_categories_and_blanks() -> None:
     X = pd.DataFrame({"size": size, "kind": kind})
 
     from kerastoolkit.data.tables import describe_columns
-    from kerastoolkit.experiment import _preparation
+    from kerastoolkit.experiment._models import make_preprocessor
 
-    prepare = _preparation(describe_columns(X), X)
+    prepare = make_preprocessor(describe_columns(X), X)
     folds = list(KFold(3).split(X))
     scores = {
-        name: score_on_folds(name, model, X, y, folds=folds, metric="r2")
-        for name, model in baselines("regression", prepare, categories=["kind"]).items()
+        name: score_on_folds(name, model, X, y, cv=folds, scoring="r2")
+        for name, model in make_baselines("regression", prepare, categories=["kind"]).items()
     }
     assert [len(found.scores) for found in scores.values()] == [3, 3, 3]
     assert scores["Mean of the target"].mean < 0.01
@@ -289,8 +290,8 @@ def test_simple_models_take_categories_and_blanks() -> None:
 def test_simple_models_of_classes() -> None:
     X, y = load_iris(return_X_y=True, as_frame=True)
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(X, y))
-    models = baselines("classification", StandardScaler())
-    means = [score_on_folds(name, m, X, y, folds=folds, metric="accuracy").mean for name, m in models.items()]
+    models = make_baselines("classification", StandardScaler())
+    means = [score_on_folds(name, m, X, y, cv=folds, scoring="accuracy").mean for name, m in models.items()]
     assert means[0] == pytest.approx(1 / 3, abs=0.02)
     assert min(means[1:]) > 0.9
 
@@ -303,14 +304,14 @@ def test_records_read_well() -> None:
     failed = FoldScores("Ridge", "r2", (0.4, math.nan, 0.6), 0.1)
     assert str(failed) == "Ridge: no r2, since 1 of 3 folds could not be scored" and math.isnan(failed.mean)
     assert str(bootstrap_score(r2_score, [1.0, 2.0, 3.0], [1.0, 2.5, 3.0])).startswith("r2_score 0.875 (95% interval")
-    with pytest.raises(ParameterError, match="`level` must be between 0 and 1, both excluded, such as 0.95. Got 95"):
-        bootstrap_score(r2_score, [1.0, 2.0], [1.0, 2.0], level=95)
+    with pytest.raises(ParameterError, match="`confidence_level` must be between 0 and 1, both excluded.* Got 95"):
+        bootstrap_score(r2_score, [1.0, 2.0], [1.0, 2.0], confidence_level=95)
 
 
 def test_a_pipeline_is_evaluated_through_its_last_step() -> None:
     X, y = _cancer()
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
-    assert evaluate(model, X, y, {"mine": metric_scorer("f1", np.unique(y))}, n_resamples=5).scores["mine"].value > 0.9
+    assert evaluate(model, X, y, {"mine": get_scorer("f1", np.unique(y))}, n_resamples=5).scores["mine"].value > 0.9
 
 
 # --------------------------------------------------------------------------------------------------------- comparisons
@@ -328,14 +329,14 @@ def test_a_comparison_is_the_paired_t_test_with_the_variance_of_folds_that_overl
     assert [found.low, found.difference, found.high] == pytest.approx([0.05 - half, 0.05, 0.05 + half])
     assert found.outcome == "cannot tell"  # where the usual test is sure, with p = .015
     assert str(found) == (
-        "Whether ridge or boosting is better cannot be told: ridge leads by 0.05 in log loss, which may be chance "
-        f"(95% interval {found.low:.3g} to {found.high:.3g}, p = {found.p_value:.2g}, 5 folds); so few folds show none "
-        "but a large difference."
+        "The folds cannot tell whether ridge or boosting is better: ridge leads by 0.05 in log loss, which may be "
+        f"chance (95% interval {found.low:.3g} to {found.high:.3g}, p = {found.p_value:.2g}, 5 folds); so few folds "
+        "can only show a large difference."
     )
-    less_sure = compare_on_folds(a, b, n_train=80, n_test=20, level=0.8)
+    less_sure = compare_on_folds(a, b, n_train=80, n_test=20, confidence_level=0.8)
     assert less_sure.outcome == "ahead" and less_sure.low > 0
     assert str(less_sure).startswith("Ridge is ahead of boosting by 0.05 in log loss (80% interval 0.0")
-    other_way = compare_on_folds(b, a, n_train=80, n_test=20, level=0.8)
+    other_way = compare_on_folds(b, a, n_train=80, n_test=20, confidence_level=0.8)
     assert other_way.outcome == "behind" and str(other_way) == str(less_sure)
 
 
@@ -344,11 +345,11 @@ def test_a_comparison_is_the_paired_t_test_with_the_variance_of_folds_that_overl
     [
         # .817 against .893 on three folds was called level, and .02 by one standard deviation was called ahead.
         ((0.80, 0.82, 0.83), (0.89, 0.90, 0.89), "behind", "second model is ahead of the first model by 0.0767"),
-        ((0.90, 0.93, 0.92), (0.89, 0.89, 0.91), "cannot tell", "so few folds show none but a large difference"),
+        ((0.90, 0.93, 0.92), (0.89, 0.89, 0.91), "cannot tell", "so few folds can only show a large difference"),
         ((0.9, math.nan, 0.9), (0.1, 0.1, 0.1), "cannot tell", "one of them could not be scored on 1 of 3 folds"),
         ((0.9, math.inf), (0.1, -math.inf), "cannot tell", "one of them could not be scored on 1 of 2 folds"),
-        ((0.9,), (0.1,), "cannot tell", "cannot be told from 1 fold"),
-        ((), (), "cannot tell", "cannot be told from 0 folds"),
+        ((0.9,), (0.1,), "cannot tell", "cannot be compared on 1 fold"),
+        ((), (), "cannot tell", "cannot be compared on 0 folds"),
         ((0.5, 0.7), (0.5, 0.7), "cannot tell", "score the same on each of 2 folds"),
         # Folds that differ by one row each say little, however equal the differences are.
         ((0.9, 0.9, 0.9), (0.8, 0.8, 0.8), "cannot tell", "leads by 0.1"),
@@ -379,7 +380,7 @@ def test_a_model_that_fails_has_no_score() -> None:
             raise ValueError("no")
 
     X, y = _cancer()
-    found = score_on_folds("Fails", Fails(), X, y, folds=KFold(3).split(X), metric="accuracy")
+    found = score_on_folds("Fails", Fails(), X, y, cv=KFold(3).split(X), scoring="accuracy")
     assert len(found.scores) == 3 and not found.is_scored and math.isnan(found.std)
 
 

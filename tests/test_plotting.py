@@ -67,7 +67,7 @@ def test_an_epoch_is_marked_only_where_its_weights_were_kept() -> None:
         (HISTORY, {"quantity": "los"}, "`quantity` is 'los', and the history has 'loss', 'val_loss'. Did you mean"),
         (HISTORY, {"best_epoch": 5}, "`best_epoch` must be one of the 4 epochs, from 1; got 5."),
         (HISTORY, {"best_epoch": 0}, "`best_epoch` must be one of the 4 epochs, from 1; got 0."),
-        ({"loss": [1.0, 0.5], "val_loss": [1.0]}, {}, "2 values of 'loss' and 1 of 'val_loss', and does not tell"),
+        ({"loss": [1.0, 0.5], "val_loss": [1.0]}, {}, "2 values of 'loss' and 1 of 'val_loss', and does not say"),
         ([1.0, 0.5], {}, "`history` must be a fitted estimator, its `history_`, or"),
     ],
 )
@@ -99,10 +99,10 @@ def _contrast(one: np.ndarray, other: np.ndarray) -> float:
 def test_numbers_in_a_confusion_can_be_read_on_a_light_page_and_on_a_dark_one(scheme: int) -> None:
     from matplotlib.figure import Figure
 
-    from kerastoolkit.report import _STYLE
+    from kerastoolkit.experiment._page import STYLE
 
     def colour(name: str) -> np.ndarray:
-        found = re.findall(rf"--{name}: #(\w{{6}})", _STYLE)[scheme]
+        found = re.findall(rf"--{name}: #(\w{{6}})", STYLE)[scheme]
         return np.array([int(found[place : place + 2], 16) / 255 for place in (0, 2, 4)])
 
     axes = plotting.plot_confusion(["a", "b"], ["a", "a"], ["a", "b"], ax=Figure().subplots())
@@ -146,7 +146,7 @@ def test_models_come_best_first_and_failures_are_left_out() -> None:
     found = plotting.candidate_scores(CANDIDATES, BASELINES)
     assert found.names == ("hidden 16", "Logistic regression", "hidden 8", "Most frequent class")
     assert found.is_baseline == (False, True, False, True)
-    only_one = plotting.candidate_scores(CANDIDATES, BASELINES, most=1)
+    only_one = plotting.candidate_scores(CANDIDATES, BASELINES, max_candidates=1)
     assert only_one.n_left_out == 1 and "hidden 8" not in only_one.names
     errors = plotting.candidate_scores(CANDIDATES, BASELINES, lower_is_better=True)
     assert errors.names == found.names[::-1]

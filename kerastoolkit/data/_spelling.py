@@ -1,12 +1,12 @@
-"""How the numbers and dates of a table are written, and which of its words stand for "not available".
+"""How the numbers and dates of a table are written, and which of its words mean "not available".
 
-1234.5 is written 1,234.5 or 1.234,5, 1 234,5, 1'234.5, $1,234.50 or (1,234.50), and one entry often leaves open what it
-means: 1.234 is more than a thousand in Rome and little more than one in London, 03/04/2021 is in March or in April. So
-a spelling is found for a whole column: the one that reads all of its entries, or all but a few. What a column leaves
-open is decided by the other columns, then by the column's whole numbers, then by the delimiter, and always told.
+1234.5 may be written 1,234.5 or 1.234,5, 1 234,5, 1'234.5, $1,234.50 or (1,234.50), and a single entry is often
+ambiguous: 1.234 is more than a thousand in Rome and little more than one in London, 03/04/2021 is in March or in April.
+So a spelling is found for a whole column: the one that reads all of its entries, or all but a few. If a column is still
+ambiguous, the other columns decide, then its own whole numbers, then the delimiter, and a note always says so.
 
-Only text is looked at; what is a number already stays as it is. A spelling is kept with the description of its column,
-so that new rows are read as the first ones were.
+Only text is considered; numbers stay as they are. A spelling is kept with the description of its column, so that new
+rows are read as the first ones were.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "respelt",
 ]
 
-# No word of a language, whatever the column holds.
+# Never a value, whatever the column holds.
 SURE_BLANKS = frozenset(
     ["", "?", "nan", "NaN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "#N/A N/A"]
     + ["1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"]
@@ -49,9 +49,9 @@ SURE_BLANKS = frozenset(
 MAYBE_BLANKS = frozenset(["NA", "N/A", "n/a", "NULL", "null", "None"])
 TRUTH = {"true": 1.0, "yes": 1.0, "y": 1.0, "t": 1.0, "false": 0.0, "no": 0.0, "n": 0.0, "f": 0.0}
 
-_MOST_STRAYS, _SHARE_OF_STRAYS, _FEWEST_READ = 3, 0.01, 5  # distinct entries
+_MAX_STRAYS, _SHARE_OF_STRAYS, _MIN_READ = 3, 0.01, 5  # distinct entries
 _SAMPLE = 300  # distinct entries that tell whether a column may hold numbers or dates at all
-_FEWEST_OF_A_WORD = 20  # "4 doors" is a class, and "4 doors" to "400 doors" are numbers
+_MIN_PER_WORD = 20  # "4 doors" is a class, and "4 doors" to "400 doors" are numbers
 
 # Spaces that do not break, minus signs and apostrophes as typesetters write them.
 _PLAINER = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2212": "-", "\u2019": "'", "\u02bc": "'"})
@@ -128,12 +128,12 @@ class Spelling:
 
     Attributes:
         kind: `"number"`, `"date"` or `"words"`.
-        decimal: Of numbers, the decimal mark: `"."`, `","`, or `""` where all are whole and nothing shows it.
-        unit: Of numbers, what stands before or after them, such as `"%"` or `"$"`.
-        date_format: Of dates, the format that reads them, as pandas takes it.
+        decimal: The decimal mark of numbers: `"."`, `","`, or `""` if all are whole and nothing shows it.
+        unit: What is written before or after numbers, such as `"%"` or `"$"`.
+        date_format: The format of dates, as pandas takes it.
         words: Spellings of "not available" that are values here.
-        notes: What would surprise.
-        doubt: What the entries leave open and how it was decided; empty if nothing.
+        notes: Anything surprising.
+        doubt: How entries that can be read in two ways were read, and why; empty if there are none.
     """
 
     kind: Literal["number", "date", "words"] = "words"
@@ -199,7 +199,7 @@ class Numbers:
             return False
         units = self.units(decimal)
         is_word = bool(units) and _KNOWN.fullmatch(units[0]) is None
-        if len(units) > 1 or (is_word and len(read) <= _FEWEST_OF_A_WORD):
+        if len(units) > 1 or (is_word and len(read) <= _MIN_PER_WORD):
             return False
         return not all(text.startswith("(") for text in read)
 
@@ -223,9 +223,9 @@ def _are_few(strays: Sequence[str], counts: Mapping[str, int], n_rows: int, n_re
     strays = [text for text in strays if any(map(str.isalnum, text))]
     if not strays:
         return n_read > 0
-    few = len(strays) <= max(_MOST_STRAYS, _SHARE_OF_STRAYS * n_read)
+    few = len(strays) <= max(_MAX_STRAYS, _SHARE_OF_STRAYS * n_read)
     # Two spellings of which one is a number ("0" and "none") are more likely two categories.
-    return few and n_read >= _FEWEST_READ and sum(counts[text] for text in strays) <= 0.5 * n_rows
+    return few and n_read >= _MIN_READ and sum(counts[text] for text in strays) <= 0.5 * n_rows
 
 
 # ----------------------------------------------------------------------------------------------------------- dates
@@ -345,7 +345,7 @@ class _Dates:
         """Whether more than a few entries are dates in another order alone."""
         order = self.orders.get(self._most)
         others = [read for made, read in self.read.items() if self.orders[made] != order]
-        return bool(others) and int((np.any(others, axis=0) & ~self.read[self._most]).sum()) > _MOST_STRAYS
+        return bool(others) and int((np.any(others, axis=0) & ~self.read[self._most]).sum()) > _MAX_STRAYS
 
     def rivals(self) -> list[str]:
         """Formats with another order that read as much as the best one."""
@@ -426,7 +426,7 @@ def is_text(series: pd.Series[Any]) -> bool:
     return is_text or isinstance(dtype, pd.CategoricalDtype)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Number) and not isinstance(value, (bool, np.bool_))
 
 
@@ -489,23 +489,23 @@ class _Table:
         return Spelling("number", decimal, units[0] if units else "", notes=tuple(notes), doubt=doubt)
 
     def _mark_of(self, entries: Numbers) -> tuple[str, str]:
-        """The decimal mark of a column whose entries leave it open, and why."""
+        """The decimal mark of a column whose entries can be read in two ways, and why."""
         one = entries.either[0]
         inside = "." if "." in one else ","
         thousands = "," if inside == "." else "."
-        told = entries.mark_of_thousands()
+        shown = entries.mark_of_thousands()
         if self.decimal:
             name = quoted(self.marks[self.decimal][0])
             return self.decimal, f"as {name} has decimal {'points' if self.decimal == '.' else 'commas'}"
-        if told == "thousands":
-            return thousands, "as numbers below a thousand stand beside it without decimals"
-        if told == "decimal":
-            return inside, "as numbers above a thousand stand beside it without such a mark"
+        if shown == "thousands":
+            return thousands, "as there are numbers below a thousand without decimals, too"
+        if shown == "decimal":
+            return inside, "as there are numbers above a thousand without such a mark, too"
         if any(re.fullmatch(rf"{_SIGNS}|{_MONEY}", unit) for unit in entries.units(inside)):
-            return thousands, "as money has no three decimals"
+            return thousands, "as money does not have three decimals"
         if self.delimiter == ";":
             return ",", "as columns that are separated by semicolons mostly have decimal commas"
-        return ".", "as nothing in the table tells"
+        return ".", "as nothing in the table shows which"
 
     def _of_dates(self, dates: _Dates, blanks: Iterable[str]) -> Spelling:
         best = dates.best
@@ -611,9 +611,9 @@ def _read_as_blank(texts: Iterable[str]) -> list[str]:
     return [f"entries {_listed(shown)} read as blank"] if shown else []
 
 
-def _listed(texts: Sequence[str], most: int = 3) -> str:
-    short = [text if len(text) <= 40 else text[:39] + "…" for text in map(printable, texts[:most])]
-    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+def _listed(texts: Sequence[str], max_texts: int = 3) -> str:
+    short = [text if len(text) <= 40 else text[:39] + "…" for text in map(printable, texts[:max_texts])]
+    more = f" and {len(texts) - max_texts} more" if len(texts) > max_texts else ""
     return ", ".join(f"'{text}'" for text in short) + more
 
 

@@ -1,14 +1,15 @@
 """Rows that belong together: which columns repeat like a person, a place or a day.
 
-Several rows of one patient, shop or day are alike. If they stand on both sides of a split, a model is tested on
-patients that it knows, and its score says little about others. Whether that matters is for the user to say, who knows
-where new rows will come from; what can be done here is to notice and to ask, before anything is trained.
+Several rows of one patient, shop or day are alike. If there are some of them on both sides of a split, a model is
+tested on patients that it knows, and its score says little about others. Whether that matters is for the user to say,
+who knows where new rows will come from; all that can be done here is to notice it and to ask, before anything is
+trained.
 
-A name alone is no reason to ask, nor is likeness alone: rows of one brand are alike, too, and a brand is an honest
-feature. A column is asked about if its rows are alike beyond chance, and if it also looks like the name of something
-that was measured repeatedly: by its own name, by values that look like codes, or by a partner, such as a visit or a
-year, beside which it never repeats. How alike rows are is told by the intraclass correlation (Shrout and Fleiss 1979,
-"Intraclass correlations: uses in assessing rater reliability"), of ranks for numbers.
+A name alone is no reason to ask, nor is similarity alone: rows of one brand are alike, too, and a brand is a proper
+feature. A column is asked about if rows that share a value are alike beyond chance, and if it also looks like the name
+of something that was measured repeatedly: by its own name, by values that look like codes, or by a partner, such as a
+visit or a year, with which no value of it occurs twice. How alike rows are is measured by the intraclass correlation
+(Shrout and Fleiss 1979, "Intraclass correlations: uses in assessing rater reliability"), of ranks for numbers.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from kerastoolkit.data.tables import Column, Target, as_features
 
 __all__ = ["Question", "find_questions"]
 
-_MOST_ROWS = 4000  # looked at for how alike rows are
-_MOST_FEATURES = 30
-_MOST_QUESTIONS = 3
-_FEWEST_VALUES = 5  # fewer cannot be held out as wholes
+_MAX_ROWS = 4000  # to measure how alike rows are
+_MAX_FEATURES = 30
+_MAX_QUESTIONS = 3
+_MIN_VALUES = 5  # fewer cannot be held out as groups
 
-# What people call those who are measured repeatedly, in the singular: a plural is rather a count.
+# What people call whatever is measured repeatedly, in the singular: a plural is more likely a count.
 _UNITS = frozenset(
     """patient patientin subject subj pat cust emp usr mrn ssn msno person participant proband respondent user
     customer client buyer guest member student pupil child individual animal mouse rat chick dog cow pig horse
@@ -44,7 +45,7 @@ _UNITS = frozenset(
     pid kunde kundin filiale laden schule klinik markt firma maschine magasin ecole tienda cliente paciente
     escuela negozio paziente probandin""".split()
 )
-# The same, but features just as often: asked about only if they are the whole name.
+# The same, but just as often features: asked about only if one of them is the whole name.
 _PERHAPS_UNITS = frozenset(
     "group unit case block field plot family room plant tree run lot line village twin pair cohort sample seed".split()
 )
@@ -56,7 +57,7 @@ _PLACES = frozenset(
 _ID = frozenset("id ids uuid guid identifier code key nr nbr no num number nummer kennung".split())
 _DAYS = frozenset("day date week datum tag jour dia giorno session round".split())
 _TIMES = _DAYS | frozenset("time times timestamp datetime year yr month quarter period wave visit days".split())
-# What makes rows alike and is an honest feature all the same.
+# What makes rows alike and is a proper feature all the same.
 _KINDS = frozenset(
     """model make maker manufacturer brand class type kind category colour color species genus order shape style
     size grade level status education occupation job industry sector department diagnosis sex gender race
@@ -71,11 +72,11 @@ _BIRTH = ("birth", "born", "dob", "hire", "geburt", "naissance", "nacimiento")
 
 @dataclass(frozen=True)
 class Question:
-    """A column that may keep rows together, which only the user can tell.
+    """A column whose rows may belong together, which only the user can know.
 
     Attributes:
         column: Name of the column.
-        argument: What answers: `"groups"` or `"time"`, each with the column's name, or with False for "no".
+        argument: The argument that answers, `"groups"` or `"time"`: with the column's name for yes, with False for no.
         text: The question, what each answer does, and how to give it.
     """
 
@@ -83,7 +84,7 @@ class Question:
     argument: Literal["groups", "time"]
     text: str
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The record as plain values, for a JSON file."""
         return asdict(self)
 
@@ -115,20 +116,20 @@ class _Candidate:
 def find_questions(
     frame: pd.DataFrame, columns: Sequence[Column], target: Target, *, groups: bool = True, time: bool = True
 ) -> tuple[Question, ...]:
-    """Looks for columns that repeat like a person, a place or a day, and for a target that drifts in time.
+    """Looks for columns that repeat like a person, a place or a day, and for a target that drifts over time.
 
-    At most three are returned, of columns with at least five values. The answer depends on the table alone: what is
-    drawn at random is drawn alike each time.
+    At most three are returned, of columns with at least five values. The result depends on the table alone: whatever is
+    drawn at random is the same in every call.
 
     Args:
         frame: The table, shape `(n_rows, n_columns)`.
-        columns: What `kerastoolkit.data.tables.describe_columns` said of its columns but the target.
-        target: The column to predict; rows without one are passed over.
+        columns: What `kerastoolkit.data.tables.describe_columns` says of all its columns but the target.
+        target: The column to predict; rows without one are ignored.
         groups: Whether to ask for `groups`. Defaults to `True`.
         time: Whether to ask for `time`. Defaults to `True`.
 
     Returns:
-        The questions, people and things before places and days.
+        The questions; those about people and things come before those about places and days.
     """
     frame = frame.iloc[target.kept].reset_index(drop=True)
     goal = _view_of_target(target)
@@ -139,11 +140,11 @@ def find_questions(
         if rank is not None and not any(_is_same_partition(candidate.codes, other.codes) for _, other in found):
             found.append((rank, candidate))
     found.sort(key=lambda pair: pair[0])
-    # Days on which people or places were measured are told in the question about these.
-    found = [pair for pair in found if pair[0] < 2 or found[0][0] == 2][:_MOST_QUESTIONS]
+    # If people or places were measured on several days, the question about them mentions the days.
+    found = [pair for pair in found if pair[0] < 2 or found[0][0] == 2][:_MAX_QUESTIONS]
     questions = [Question(one.column.name, "groups", _words_of_group(one)) for _, one in found]
     if time and not questions:
-        drifting = [column for column in columns if _drifts(frame, column, goal)][:_MOST_QUESTIONS]
+        drifting = [column for column in columns if _drifts(frame, column, goal)][:_MAX_QUESTIONS]
         questions = [Question(column.name, "time", _words_of_drift(column, target.name)) for column in drifting]
     return tuple(questions)
 
@@ -153,7 +154,7 @@ def find_questions(
 
 def _candidate(frame: pd.DataFrame, column: Column) -> _Candidate | None:
     """The column with its values numbered, if they repeat enough to keep rows together."""
-    if column.kind in ("boolean", "constant", "empty", "other") or column.n_distinct < _FEWEST_VALUES:
+    if column.kind in ("boolean", "constant", "empty", "other") or column.n_distinct < _MIN_VALUES:
         return None
     values = frame[column.name]
     is_number = pd.api.types.is_numeric_dtype(values.dtype)
@@ -168,9 +169,9 @@ def _candidate(frame: pd.DataFrame, column: Column) -> _Candidate | None:
     codes, names = pd.factorize(values, sort=is_number or column.kind == "date")
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
     with_others = sizes[sizes > 1].sum() / max(len(codes), 1)
-    if len(names) < _FEWEST_VALUES or with_others < 0.2:
+    if len(names) < _MIN_VALUES or with_others < 0.2:
         return None
-    # Rows without a value belong to nobody.
+    # A row without a value belongs to no other row.
     lone = codes < 0
     codes = np.where(lone, len(names) + np.cumsum(lone) - 1, codes)
     return _Candidate(column, codes, pd.Index(names), _words(column.name), not is_number and column.kind != "date")
@@ -188,7 +189,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def _kind_of_name(words: tuple[str, ...]) -> Literal["unit", "name", "place", "day", "kind", ""]:
-    """What the name of a column stands for, as far as its last words tell: "patient age" is an age."""
+    """What the name of a column stands for, judging by its last words: "patient age" is an age."""
     if not words or (words[0] in _COUNTED and len(words) > 1) or set(words[1:]) & _RELATIONS:
         return ""
     if words == ("name",):
@@ -211,7 +212,7 @@ def _kind_of_name(words: tuple[str, ...]) -> Literal["unit", "name", "place", "d
 def _with_partners(
     candidates: Sequence[_Candidate], frame: pd.DataFrame, columns: Sequence[Column]
 ) -> list[_Candidate]:
-    """Each with a partner, if there is one: a year beside a firm, a visit beside a patient."""
+    """Each with a partner, if there is one: a year for a firm, a visit for a patient."""
     if not candidates:
         return []
     others = []
@@ -227,7 +228,7 @@ def _with_partner(candidate: _Candidate, others: Sequence[tuple[Column, np.ndarr
     for column, codes in others:
         if column.name == candidate.column.name:
             continue
-        # By chance, so many pairs of rows would have both values alike. None has: that is how the table was made.
+        # By chance, this many pairs of rows would share both values. If none does, the table was made that way.
         by_chance = float(shares @ shares) * float(np.sum((np.bincount(codes) / n_rows) ** 2))
         pairs = candidate.codes.astype(np.int64) * (int(codes.max()) + 1) + codes
         if by_chance * n_rows * (n_rows - 1) / 2 >= 10 and _are_distinct(pairs[:5000]) and _are_distinct(pairs):
@@ -244,11 +245,11 @@ def _is_same_partition(first: np.ndarray, second: np.ndarray) -> bool:
     return len(np.unique(pairs)) == int(first.max()) + 1 == int(second.max()) + 1
 
 
-# -------------------------------------------------------------------------------------------------------- likeness
+# ------------------------------------------------------------------------------------------------------ similarity
 
 
 def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns: Sequence[Column]) -> int | None:
-    """How near the front its question stands: 0 for people and things, 1 for places, 2 for days; None for none."""
+    """The rank of its question: 0 for people and things, 1 for places, 2 for days; None if there is no question."""
     name, rows_a_value = _kind_of_name(candidate.words), len(goal) / candidate.n_values
     if name == "kind" and candidate.is_nominal:
         return None
@@ -262,12 +263,12 @@ def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns:
         is_trend = candidate.column.kind != "date" and not _is_alike(codes, _less_neighbours(codes, values))
         return 2 if is_alike and not is_trend and rows_a_value >= 1.5 else None
     if not is_alike and candidate.partner_codes is not None:
-        # Within a year, say: what grows from year to year hides how alike the rows of a firm are.
+        # Within a year, say: growth from year to year hides how alike the rows of a firm are.
         is_alike = _is_alike(codes, _less_means(values, candidate.partner_codes[rows]))
     if name == "unit" and candidate.is_a_count:
         return None
     if name == "unit":
-        of_whom = [column for column in columns if column.is_used and column is not candidate.column][:_MOST_FEATURES]
+        of_whom = [column for column in columns if column.is_used and column is not candidate.column][:_MAX_FEATURES]
         views = (_view(frame.iloc[rows], column) for column in of_whom)
         return 0 if is_alike or any(_is_alike(codes, view, 0.3) for view in views) else None
     if not is_alike:
@@ -275,7 +276,7 @@ def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns:
     if name == "name":
         return 0 if rows_a_value >= 3 else None
     sizes = np.bincount(candidate.codes)
-    if name == "place":  # of about as many rows each: visited in turn, and not where rows happen to be from
+    if name == "place":  # with about as many rows each: visited in turn, not just where rows happen to come from
         is_visited = rows_a_value <= 50 and sizes.std() <= 0.5 * sizes.mean()
         return 1 if candidate.partner is not None or is_visited else None
     if candidate.partner is not None and candidate.is_nominal and candidate.partner.kind in ("number", "date"):
@@ -285,25 +286,25 @@ def _rank(candidate: _Candidate, goal: np.ndarray, frame: pd.DataFrame, columns:
 
 
 def _looks_coded(candidate: _Candidate, codes: np.ndarray, values: np.ndarray) -> bool:
-    """Whether the values of a column are names of something, and no kinds or quantities."""
+    """Whether the values of a column are names of something, not kinds or quantities."""
     if candidate.is_nominal:
         return float(np.mean([_CODE.fullmatch(str(value)) is not None for value in candidate.values])) >= 0.9
     numbers = candidate.values.to_numpy(np.float64)
     # Long numbers that are not rounded and yet repeat.
     if np.median(numbers) >= 10_000 and np.mean(numbers % 10 == 0) <= 0.3:
         return True
-    # Numbers that leave out hardly one, in a table that is in their order, of which neighbours have nothing in common.
+    # Numbers with hardly a gap, in a table sorted by them, whose neighbours have nothing in common.
     in_order = np.count_nonzero(np.diff(candidate.codes)) <= 1.1 * candidate.n_values
     is_dense = candidate.n_values >= 0.8 * (numbers[-1] - numbers[0] + 1)
     return bool(in_order and is_dense) and _is_alike(codes, _less_neighbours(codes, values))
 
 
 def _is_alike(codes: np.ndarray, values: np.ndarray, correlation: float = 0.1, deviations: float = 5) -> bool:
-    """Whether rows with the same code have values that are alike, and more than chance would have it.
+    """Whether rows with the same code have values that are alike, beyond chance.
 
-    The measure is the intraclass correlation. Numbers dealt out to the codes at random would have, between codes, a
-    share of the sum of squares that follows a beta distribution; how many standard deviations the share is beyond its
-    mean says whether it is chance.
+    The measure is the intraclass correlation. If codes were assigned to the rows at random, the share of the sum of
+    squares between codes would follow a beta distribution; how many standard deviations the share lies above its mean
+    says whether it is chance.
     """
     n_rows, sizes = len(codes), np.bincount(codes)
     n_groups, values = len(sizes), values - values.mean(axis=0)
@@ -320,7 +321,7 @@ def _is_alike(codes: np.ndarray, values: np.ndarray, correlation: float = 0.1, d
 
 
 def _less_neighbours(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """What is left of the values without what the three nearest numbers on either side say: without a trend."""
+    """The values less the mean of the three nearest numbers on either side: without a trend."""
     around = np.array([1, 1, 1, 0, 1, 1, 1])
 
     def of_neighbours(sums: np.ndarray) -> np.ndarray:
@@ -338,14 +339,14 @@ def _less_means(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def _some_rows(codes: np.ndarray) -> np.ndarray:
-    """All rows; or, of a long table, those of so many values drawn at random as make enough."""
-    if len(codes) <= _MOST_ROWS:
+    """All rows; or, of a long table, those of enough values drawn at random."""
+    if len(codes) <= _MAX_ROWS:
         return np.arange(len(codes))
     generator, sizes = np.random.RandomState(0), np.bincount(codes)
     order = generator.permutation(len(sizes))
-    n_kept = max(int(np.searchsorted(np.cumsum(sizes[order]), _MOST_ROWS)), _FEWEST_VALUES)
+    n_kept = max(int(np.searchsorted(np.cumsum(sizes[order]), _MAX_ROWS)), _MIN_VALUES)
     rows = np.flatnonzero(np.isin(codes, order[:n_kept]))
-    return rows if len(rows) <= 2 * _MOST_ROWS else np.sort(generator.permutation(rows)[: 2 * _MOST_ROWS])
+    return rows if len(rows) <= 2 * _MAX_ROWS else np.sort(generator.permutation(rows)[: 2 * _MAX_ROWS])
 
 
 def _view(frame: pd.DataFrame, column: Column) -> np.ndarray:
@@ -372,7 +373,7 @@ def _ranks(values: pd.Series[Any]) -> np.ndarray:
 
 
 def _drifts(frame: pd.DataFrame, column: Column, goal: np.ndarray) -> bool:
-    """Whether rows that follow each other in time have targets that are alike."""
+    """Whether rows that follow each other in time have similar targets."""
     words = _words(column.name)
     if any(one in word for word in words for one in _BIRTH) or len(frame) < 30:
         return False
@@ -380,7 +381,7 @@ def _drifts(frame: pd.DataFrame, column: Column, goal: np.ndarray) -> bool:
         moments = as_features(frame, [column]).iloc[:, 0]
     elif column.kind in ("number", "id") and len(words) == 1 and words[0] in _TIMES - {"visit"}:
         moments = pd.to_numeric(frame[column.name], errors="coerce")
-        # A length of time is a number like others; a table that was written as time went by is in its order.
+        # A duration is a number like any other; a table that was written as time went by is sorted by it.
         if not (moments.is_monotonic_increasing or moments.is_monotonic_decreasing):
             return False
         if moments.nunique() < 0.8 * len(moments):
@@ -405,20 +406,20 @@ def _words_of_group(candidate: _Candidate) -> str:
         column = candidate.column
     if column is not None and (column.kind == "date" or set(_words(column.name)) & _TIMES):
         option = printable(shlex.quote(column.name))
-        later = f" If it is to look ahead, pass time={column.name!r} (--time {option}): the latest rows are held out."
+        later = f" If it will look ahead, pass time={column.name!r} (--time {option}): the latest rows are held out."
     return (
-        f"{quoted(name)} repeats: {n_values:,} values in {n_rows:,} rows, and rows that share a value are alike. When "
-        f"rows are held out at random, the same {quoted(name)} stands on both sides, and the score is too good for one "
-        f"that the model has never seen. If it will meet new ones, pass groups={name!r} (--groups {written}), and each "
-        f"is held out as a whole. If it will not, pass groups=False (--no-groups).{later}"
+        f"{quoted(name)} repeats: {n_values:,} values in {n_rows:,} rows, and rows that share a value are alike. If "
+        f"rows are held out at random, the same {quoted(name)} is on both sides, and the score is too good for values "
+        f"that the model has never seen. If the model will meet new ones, pass groups={name!r} (--groups {written}): "
+        f"all rows of a value are then held out together. If not, pass groups=False (--no-groups).{later}"
     )
 
 
 def _words_of_drift(column: Column, target: str) -> str:
     name, written = column.name, printable(shlex.quote(column.name))
     return (
-        f"{quoted(target)} drifts along {quoted(name)}: rows that follow each other are alike. When rows are held out "
-        "at random, each that is tested lies between others that are trained on, which is easier than looking ahead. "
-        f"If the model is to look ahead, pass time={name!r} (--time {written}), and the latest rows are held out. If "
-        "not, pass time=False (--no-time)."
+        f"{quoted(target)} drifts along {quoted(name)}: rows that follow each other are alike. If rows are held out at "
+        "random, each test row lies between training rows, which is easier than looking ahead. If the model will look "
+        f"ahead, pass time={name!r} (--time {written}): the latest rows are then held out. If not, pass time=False "
+        "(--no-time)."
     )

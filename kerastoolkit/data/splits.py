@@ -1,50 +1,51 @@
 """What is held out, and how.
 
-Three doors. `holdout` answers for a target: it decides between plain, by class and by quantile, keeps whole groups
-together or takes the latest rows where it is told to, and says what it did and why. `folds` cuts the rows for a
-cross-validation in the same way. `holdout_indices` is the bare mechanism below, which the estimators use for
-`validation_split`.
+`holdout` splits by a target: it decides between a plain split and one by class or by quantile, keeps groups together or
+takes the latest rows if asked to, and says what it did and why. `folds` cuts the rows for a cross-validation in the
+same way. `holdout_indices` is the bare mechanism underneath, which the estimators use for `validation_split`.
 
-All return row indices, never copies of the data: the caller cuts once, where the data lives.
+All return row positions, never copies of the data: the caller cuts once, where the data are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from kerastoolkit.exceptions import DataError, ParameterError
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 __all__ = ["Holdout", "folds", "holdout", "holdout_indices"]
 
 Task = Literal["classification", "regression"]
 
-# Below this many rows per quantile bin a held-out bin would be one or two rows, and the strata mean nothing.
+# With fewer rows per quantile, the held-out part of a bin would be one or two rows, and the strata would mean nothing.
 _ROWS_PER_BIN = 10
 _MAX_BINS = 10
 GROUPS_OR_TIME = (
     "`groups` and `time` answer two questions: how good a model is for groups that it has not seen, and how good it is "
-    "later on. Give the one that is like the use of the model."
+    "later on. Pass the one that matches how the model will be used."
 )
-# Of so many ways to deal out the groups, fewer where there are millions of rows, the one is taken that keeps the
-# classes nearest to their shares.
+# Of this many random ways to deal out the groups (fewer for millions of rows), the one that keeps the classes nearest
+# to their shares is taken.
 _DRAWS = 200
 
 
 @dataclass(frozen=True, repr=False)
 class Holdout:
-    """Rows kept for training and rows held out, and how they were chosen.
+    """Which rows are for training and which are held out, and how they were chosen.
 
     Attributes:
         train: Positions of the training rows, shape `(n_train,)`, sorted.
         test: Positions of the held-out rows, shape `(n_test,)`, sorted.
         how: One of `"by class"`, `"by quantile"`, `"plain"`, `"by group"`, `"by time"`.
-        why: A sentence for the user.
+        why: The reason, as a sentence for the user.
     """
 
     train: np.ndarray
@@ -57,23 +58,23 @@ class Holdout:
 
 
 def holdout(
-    y: Any,
+    y: ArrayLike,
     fraction: float = 0.2,
     *,
     task: Task = "classification",
-    groups: Any = None,
-    time: Any = None,
+    groups: ArrayLike | None = None,
+    time: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Holdout:
-    """Holds out a share of the rows so that the target looks alike on both sides.
+    """Holds out a share of the rows, with the target distributed alike on both sides.
 
     A classification target is split by class. A regression target is split by quantile, in as many bins as leave ten
-    rows in each (at most ten bins); a target with too few rows or too few distinct values is split plainly.
+    rows in each (at most ten bins); a target with too few rows or too few distinct values is split at random.
 
-    Rows that belong together, such as the visits of one patient, must not be on both sides, or the score is of
-    patients that the model knows: with `groups`, whole groups are held out, in a number that comes nearest to
-    `fraction` of the rows, and the target is still kept as alike as whole groups allow. With `time`, the latest rows
-    are held out, as a forecast has it; rows of one time stay together.
+    Rows that belong together, such as the visits of one patient, must not be on both sides, or else the model is scored
+    on patients that it knows: with `groups`, whole groups are held out, as many as come nearest to `fraction` of the
+    rows, and the target is distributed as alike as whole groups allow. With `time`, the latest rows are held out, as in
+    a forecast; rows of one time stay together.
 
     Example:
 
@@ -91,12 +92,12 @@ def holdout(
         fraction: Share of the rows to hold out, between 0 and 1, both excluded. Defaults to `0.2`.
         task: `"classification"` or `"regression"`. Defaults to `"classification"`.
         groups: Group of each row, shape `(n_rows,)`, any dtype; rows without one are a group. Defaults to `None`.
-        time: When each row was taken, shape `(n_rows,)`, numbers or dates. Not together with `groups`, and
+        time: When each row was recorded, shape `(n_rows,)`, numbers or dates. Not together with `groups`, and
             `random_state` then has no effect. Defaults to `None`.
-        random_state: Seed or generator of the shuffle. Defaults to `None`, another split at each call.
+        random_state: Seed or generator of the shuffle. Defaults to `None`: another split in every call.
 
     Returns:
-        A `Holdout`: two arrays of row positions, and how they came about.
+        A `Holdout`: two arrays of row positions, and how they were chosen.
 
     Raises:
         ParameterError: If `fraction`, `task`, `groups` or `time` cannot be used.
@@ -122,22 +123,22 @@ def holdout(
 
 
 def folds(
-    y: Any,
+    y: ArrayLike,
     n_folds: int,
     *,
     task: Task = "classification",
-    groups: Any = None,
-    time: Any = None,
+    groups: ArrayLike | None = None,
+    time: ArrayLike | None = None,
     random_state: int | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Cuts the rows into the folds of a cross-validation, as scikit-learn's `cv` takes them.
 
-    Plain folds are those of scikit-learn's `StratifiedKFold` or `KFold`, shuffled. With `groups`, each fold is made
-    of whole groups, dealt out at random so that folds are about as large, and have about the same classes (or
-    quantiles of a quantity), as whole groups allow. scikit-learn's `StratifiedGroupKFold` is not used, because its
-    folds are the same for every seed where groups differ in size. With `time`, the rows in the order of time are cut
-    into one part more than there are folds; each fold is scored on a part and trained on all that came before it, as
-    by `TimeSeriesSplit`, but rows of one time stay together. There is only one way to do so, whatever the seed.
+    Plain folds are those of scikit-learn's `StratifiedKFold` or `KFold`, shuffled. With `groups`, each fold consists of
+    whole groups, dealt out at random, with sizes and classes (or quantiles of a quantity) as alike as whole groups
+    allow. scikit-learn's `StratifiedGroupKFold` is not used, because its folds are the same for every seed if groups
+    differ in size. With `time`, the rows are put in order and cut into one part more than there are folds; each fold is
+    scored on one part and trained on all that came before it, as in `TimeSeriesSplit`, but rows of one time stay
+    together. There is only one way to do this, whatever the seed.
 
     Example:
 
@@ -149,12 +150,12 @@ def folds(
         n_folds: Number of folds, at least 2.
         task: `"classification"` or `"regression"`. Defaults to `"classification"`.
         groups: Group of each row, shape `(n_rows,)`. Defaults to `None`.
-        time: When each row was taken, shape `(n_rows,)`, numbers or dates; not together with `groups`.
+        time: When each row was recorded, shape `(n_rows,)`, numbers or dates; not together with `groups`.
             Defaults to `None`.
-        random_state: Seed of the shuffle. Defaults to `None`, other folds at each call.
+        random_state: Seed of the shuffle. Defaults to `None`: other folds in every call.
 
     Returns:
-        For each fold the positions of the rows to train on and of those to score, sorted.
+        For each fold, the positions of the rows to train on and of those to score, sorted.
 
     Raises:
         ParameterError: If an argument cannot be used.
@@ -179,33 +180,33 @@ def holdout_indices(
     n_rows: int,
     fraction: float,
     *,
-    stratify: Sequence[Any] | np.ndarray | None = None,
-    groups: Any = None,
-    time: Any = None,
+    stratify: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
+    time: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws the positions of the training rows and of the held-out rows.
 
     The rows are shuffled before they are cut, and both results are sorted, so that cutting keeps the order of the
     data. At least one row stays on each side. With `stratify`, each class keeps its share on both sides; if a class
-    has fewer than two members, or there are fewer held-out or training rows than classes, the split is plain instead.
-    With `groups`, whole groups are held out, and classes keep their shares as nearly as that allows; with `time`, the
-    latest rows are.
+    has fewer than two rows, or there are fewer held-out or training rows than classes, the split is plain instead.
+    With `groups`, whole groups are held out, and the classes keep their shares as nearly as that allows; with `time`,
+    the latest rows are held out.
 
     Args:
         n_rows: Number of rows to split.
         fraction: Share to hold out, between 0 and 1, both excluded; rounded up to whole rows, or to the nearest
             number of rows that whole groups or times have.
-        stratify: Class of each row, shape `(n_rows,)`. Rows of a 2-D array are taken as classes. Defaults to `None`,
-            a plain split.
+        stratify: Class of each row, shape `(n_rows,)`. In a 2-D array, each distinct row is a class. Defaults to
+            `None`: a plain split.
         groups: Group of each row, shape `(n_rows,)`, any dtype; rows without one are a group. Defaults to `None`.
-        time: When each row was taken, shape `(n_rows,)`, numbers or dates; not together with `groups`.
+        time: When each row was recorded, shape `(n_rows,)`, numbers or dates; not together with `groups`.
             Defaults to `None`.
-        random_state: Seed or generator of the shuffle. Defaults to `None`, another split at each call.
+        random_state: Seed or generator of the shuffle. Defaults to `None`: another split in every call.
 
     Returns:
-        Two sorted integer arrays, shapes `(n_train,)` and `(n_held_out,)`: the positions to train on, and those held
-        out. Together they hold every position once.
+        Two sorted integer arrays, shapes `(n_train,)` and `(n_held_out,)`: the positions of the training rows and of
+        the held-out rows. Together they hold every position once.
 
     Raises:
         ParameterError: If `fraction` is not between 0 and 1, or `stratify`, `groups` or `time` cannot be used.
@@ -216,7 +217,12 @@ def holdout_indices(
 
 
 def _split(
-    n_rows: int, fraction: float, stratify: Any, random_state: Any, groups: Any = None, time: Any = None
+    n_rows: int,
+    fraction: float,
+    stratify: ArrayLike | None,
+    random_state: int | np.random.RandomState | None,
+    groups: ArrayLike | None = None,
+    time: ArrayLike | None = None,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """`holdout_indices`, and whether the strata were kept."""
     if not 0.0 < fraction < 1.0:
@@ -227,7 +233,7 @@ def _split(
     if groups is not None or time is not None:
         is_held_out = _parts(n_rows, np.array([1 - fraction, fraction]), stratify, generator, groups, time) == 1
         return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), False
-    # A tiny slack first: 0.1 * 30 is 3.0000000000000004 in floating point, and three rows were asked for.
+    # Minus a little, since 0.1 * 30 is 3.0000000000000004 in floating point, and three rows are meant.
     n_held_out = min(max(math.ceil(fraction * n_rows - 1e-9), 1), n_rows - 1)
     strata = None if stratify is None else _codes(stratify, n_rows, "stratify")
     kept = strata is not None and _can_stratify(strata, n_held_out)
@@ -244,17 +250,22 @@ def _split(
 
 
 def _parts(
-    n_rows: int, shares: np.ndarray, stratify: Any, generator: np.random.RandomState | None, groups: Any, time: Any
+    n_rows: int,
+    shares: np.ndarray,
+    stratify: ArrayLike | None,
+    generator: np.random.RandomState | None,
+    groups: ArrayLike | None,
+    time: ArrayLike | None,
 ) -> np.ndarray:
     """The part of each row, shape `(n_rows,)`: whole groups at random, or one stretch of time after the other."""
     if groups is not None and time is not None:
         raise ParameterError(GROUPS_OR_TIME)
     what = "groups" if time is None else "time"
-    codes = _codes(groups, n_rows, what) if time is None else _ranks(time, n_rows)
+    codes = _ranks(time, n_rows) if time is not None else _codes(np.asarray(groups), n_rows, what)
     n_blocks = int(codes.max()) + 1
     if n_blocks < len(shares):
         noun = "groups" if time is None else "different times"
-        raise DataError(f"`{what}` must have at least {len(shares)} {noun} to be cut so. Got {n_blocks}.")
+        raise DataError(f"`{what}` must have at least {len(shares)} {noun} for this split. Got {n_blocks}.")
     if time is not None or generator is None:
         return np.asarray(_cut(np.bincount(codes), shares)[codes])
     strata = np.zeros(n_rows, dtype=np.int64) if stratify is None else _codes(stratify, n_rows, "stratify")
@@ -264,7 +275,7 @@ def _parts(
 def _deal_out(
     codes: np.ndarray, strata: np.ndarray, shares: np.ndarray, generator: np.random.RandomState
 ) -> np.ndarray:
-    """The part of each row, of many random ways to deal out the groups the one that keeps the strata best."""
+    """The part of each row: of many random ways to deal out the groups, the one that keeps the strata best."""
     sizes, n_strata = np.bincount(codes), int(strata.max()) + 1
     wanted = np.outer(shares, np.bincount(strata))
     best: tuple[float, float] = (math.inf, math.inf)
@@ -274,7 +285,7 @@ def _deal_out(
         part = np.empty(len(sizes), dtype=np.int64)
         part[order] = _cut(sizes[order], shares)
         found = np.bincount(part[codes] * n_strata + strata, minlength=wanted.size).reshape(wanted.shape)
-        # A class that is missing on one side is worse than shares that are a little off.
+        # A class that is missing on one side is worse than shares that are slightly off.
         missed = (float((found == 0).sum()), float(np.mean(np.abs(found - wanted) / wanted)))
         if missed < best:
             best, kept = missed, part[codes]
@@ -282,9 +293,9 @@ def _deal_out(
 
 
 def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Cuts a row of blocks into parts that have their shares of the rows as nearly as whole blocks allow.
+    """The part of each block, where the parts get their shares of the rows as nearly as whole blocks allow.
 
-    Returns the part of each block. No part is empty.
+    The blocks stay in their order, and no part is empty.
     """
     n_parts, ends = len(shares), np.cumsum(sizes)
     wanted = np.cumsum(shares)[:-1] * ends[-1]
@@ -295,7 +306,7 @@ def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return np.searchsorted(at, np.arange(len(sizes)), side="right")
 
 
-def _ranks(time: Any, n_rows: int) -> np.ndarray:
+def _ranks(time: ArrayLike, n_rows: int) -> np.ndarray:
     """Times numbered from the first to the last."""
     import pandas as pd
 
@@ -306,7 +317,7 @@ def _ranks(time: Any, n_rows: int) -> np.ndarray:
     if not any(is_kind(times.dtype) for is_kind in kinds):
         raise ParameterError(f"`time` must hold numbers or dates, which have an order. Got {times.dtype}.")
     if n_blank := int(times.isna().sum()):
-        raise DataError(f"`time` is blank in {n_blank} of {n_rows} rows, which so have no place in it. Remove them.")
+        raise DataError(f"`time` is blank in {n_blank} of {n_rows} rows, which cannot be put in order. Remove them.")
     return np.asarray(pd.factorize(times, sort=True)[0])
 
 
@@ -324,7 +335,7 @@ def _draw_by_class(codes: np.ndarray, n_held_out: int, generator: np.random.Rand
     counts = np.bincount(codes)
     exact = counts * (n_held_out / len(codes))
     quota = np.clip(np.floor(exact).astype(np.int64), 1, counts - 1)
-    # Largest remainder, one row at a time; ties fall at random, so that no class is always favoured.
+    # Largest remainder, one row at a time; ties are broken at random, so that no class is always favoured.
     tiebreak = generator.permutation(len(counts))
     while (missing := n_held_out - int(quota.sum())) != 0:
         step = 1 if missing > 0 else -1
@@ -343,8 +354,8 @@ def _can_stratify(codes: np.ndarray, n_held_out: int) -> bool:
     return len(counts) > 1 and counts.min() >= 2 and min(n_held_out, n_train) >= len(counts)
 
 
-def _codes(labels: Any, n_rows: int, what: str) -> np.ndarray:
-    """Classes numbered from 0 in the order of first sight, for any dtype (missing values are a class)."""
+def _codes(labels: ArrayLike, n_rows: int, what: str) -> np.ndarray:
+    """Classes numbered from 0 in the order in which they first occur, for any dtype (missing values are a class)."""
     import pandas as pd
 
     labels = np.asarray(labels)
@@ -356,7 +367,7 @@ def _codes(labels: Any, n_rows: int, what: str) -> np.ndarray:
 
 
 def _quantile_bins(y: np.ndarray) -> np.ndarray | None:
-    """Bin of each row, or None where quantiles would be empty words."""
+    """Bin of each row, or None if quantiles would mean nothing."""
     n_bins = min(_MAX_BINS, len(y) // _ROWS_PER_BIN)
     if n_bins < 2:
         return None

@@ -1,29 +1,22 @@
-"""A table from a file: read whole or refused, and looked at column by column.
+"""A table from a file: read whole or refused, and described column by column.
 
-Reading is strict where a lenient reader would guess: rows of another length, a repeated header, bytes that are not
-text are refused with their line number, because a table read wrongly trains without complaint. One streaming pass
-finds these before pandas parses anything.
-
-How numbers and dates are written is found for each column (`_spelling.py`), with the help of the others, and told.
-What a column *is* (`describe_columns`) depends on its values as written, never on a statistic that the model uses:
-medians, scales and category lists are learned later, inside the pipeline, from training rows alone. `as_features`
-turns a table into typed columns by that description only, so new rows are read as the first ones were.
+Files of text are checked line by line before pandas parses them (`_text_files.py`). How numbers and dates are written
+is found for each column (`_spelling.py`), with the help of the others, and reported. What a column *is*
+(`describe_columns`) depends on its values as written, never on a statistic that the model uses: medians, scales and
+category lists are learned later, inside the pipeline, from training rows alone. `as_features` turns a table into typed
+columns by that description only, so that new rows are read as the first ones were.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
 import hashlib
 import importlib
-import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -39,10 +32,22 @@ from kerastoolkit.data._spelling import (
     find_spellings,
     is_blank,
     is_text,
-    number_in,
     read_dates,
     read_numbers,
     respelt,
+)
+from kerastoolkit.data._text_files import (
+    DELIMITERS,
+    TextFile,
+    check_lines,
+    count,
+    first_line,
+    head_of,
+    listed,
+    looks_like,
+    refuse_duplicates,
+    text_file,
+    unquoted_blanks,
 )
 from kerastoolkit.exceptions import DataError, ParameterError
 
@@ -62,17 +67,15 @@ Kind = Literal["number", "boolean", "category", "date", "text", "id", "constant"
 Task = Literal["classification", "regression"]
 
 _PANDAS = tuple(int(number) for number in pd.__version__.split(".")[:2])
-_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _TEXT_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
 _ID_NAME = re.compile(r"(^|[^a-z])(id|idx|index|uuid|guid|key|rownames?|row|nr|no|number|unnamed)([^a-z]|$)|[a-z]Id$")
 _NO_TEXT = "hold a NUL character or half of a character, which no text file can keep"
 _MAX_CLASSES_OF_NUMBERS = 20
-# Until pandas 3.1 a number is not always read as it was written, unless this is asked for; since then it always is.
+_MAX_NOTES = 8
+# Before pandas 3.1, a number is not always read exactly as it was written unless this is set; since then it always is.
 EXACTLY: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
 _PLAIN = {mark: re.compile(rf"[+-]?([0-9]+[{mark}]?[0-9]*|[{mark}][0-9]+)([eE][+-]?[0-9]+)?") for mark in ".,"}
-# Byte-order marks; that of UTF-32 begins as that of UTF-16 does.
-_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ class Table:
     Attributes:
         frame: The rows, shape `(n_rows, n_columns)`, with distinct string names.
         name: File name, or the name given by the caller.
-        sha256: Digest of the file's bytes, or of the values where there was no file.
-        notes: What reading decided on the way (delimiter, decimal comma, what is a blank, what the values leave open),
-            one sentence each.
-        spellings: How the columns were written that were text, by name.
+        sha256: Digest of the file's bytes, or of the values if there was no file.
+        notes: What was decided while reading (delimiter, decimal comma, what is a blank, what could be read in two
+            ways), one sentence each.
+        spellings: How the columns of text were written, by name.
     """
 
     frame: pd.DataFrame
@@ -102,19 +105,19 @@ class Column:
     Attributes:
         name: Name of the column.
         kind: One of `number`, `boolean`, `category`, `date`, which are used; or `text`, `id`, `constant`, `empty`,
-            `other`, which are left out, as is a column that an experiment divides the rows by, a `group` or `time`.
+            `other`, which are left out, like the column by which an experiment divides the rows, a `group` or `time`.
         n_rows: Number of rows.
         n_blank: Number of rows without a value.
-        n_distinct: Number of distinct values, blanks apart.
+        n_distinct: Number of distinct values, not counting blanks.
         detail: Range, most frequent values or first value, for people to read.
-        note: What would surprise: how an entry was read that has two readings, entries read as blanks, why the column
-            is left out. Often empty.
-        date_format: For dates written as text, the format that reads them.
-        has_time: For dates, whether hours are worth a feature.
+        note: Anything surprising: how entries were read that can be read in two ways, entries taken as blanks, why the
+            column is left out. Often empty.
+        date_format: For dates written as text, their format.
+        has_time: For dates, whether the hour deserves a feature.
         decimal: For numbers written as text, the decimal mark, `"."` or `","`; `""` if all are whole and nothing in
             the table shows it. None if they were numbers already.
-        unit: For numbers written as text, what stands before or after them, such as `"%"` or `"$"`.
-        words: Of the usual spellings of "not available", such as `"NA"`, those that are values of this column.
+        unit: For numbers written as text, what is written before or after them, such as `"%"` or `"$"`.
+        words: Usual spellings of "not available", such as `"NA"`, that are values in this column.
     """
 
     name: str
@@ -135,13 +138,13 @@ class Column:
         """Whether the model sees this column."""
         return self.kind in ("number", "boolean", "category", "date")
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The record as plain values, for a JSON file."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Column:
-        """The column of a record that `as_dict` wrote; unknown entries of later versions are passed over."""
+        """The column of a record that `to_dict` wrote; unknown entries of later versions are ignored."""
         known = {key: record[key] for key in (each.name for each in fields(cls)) if key in record}
         return cls(**{**known, "words": tuple(known.get("words", ()))})
 
@@ -176,26 +179,26 @@ def read_table(
 ) -> Table:
     """Reads a CSV or Parquet file, or takes a DataFrame, and refuses what cannot be one table.
 
-    Text files are UTF-8, or UTF-16 with a byte-order mark, gzipped or not. The delimiter is found among comma,
-    semicolon, tab and vertical bar. Numbers and dates are read column by column, as they are written: with a decimal
-    point or comma, with marks between thousands, with `%` or a currency. What the entries of a column leave open, as
-    `1.234` everywhere, is decided by the other columns, then by the delimiter, and always told in `Table.notes`; so is
-    what was read as a blank. Empty fields, `?` and `nan` are blanks; `NA`, `null` and `None` are blanks among numbers
-    and dates, and among words where the table shows that it means blanks by them. Columns of text in a DataFrame are
-    read in the same way; what is a number or a date there already stays one. So if a note tells that a column was
-    taken for what it is not, give `pandas.read_csv(path, sep=";", decimal=".")` in place of the path, say.
+    Text files are UTF-8, or UTF-16 with a byte-order mark, gzipped or not. The delimiter may be a comma, semicolon, tab
+    or vertical bar. Numbers and dates are read column by column, as they are written: with a decimal point or comma,
+    with thousands separators, with `%` or a currency. If the entries of a column can be read in two ways, such as
+    `1.234`, then the other columns decide, and after them the delimiter; `Table.notes` always says so, and also what
+    was taken as a blank. Empty fields, `?` and `nan` are blanks; `NA`, `null` and `None` are blanks among numbers and
+    dates, and among words if the table shows that it means blanks by them. Columns of text in a DataFrame are read in
+    the same way; numbers and dates there stay what they are. So if a note says that a column was mistaken for something
+    else, pass the result of `pandas.read_csv(path, sep=";", decimal=".")`, say, instead of the path.
 
     Args:
         source: Path of a `.csv`, `.tsv`, `.txt`, `.csv.gz` or `.parquet` file, or a DataFrame, which is not changed.
         name: Name to report. Defaults to the file name, or `"table"`.
-        columns: What `describe_columns` said about the first table, if these are new rows for it: the text of its
-            columns is left for `as_features`, which reads it as that of the first table was read. Defaults to `None`.
+        columns: What `describe_columns` said of the first table, if these are new rows for it: text in its columns is
+            left to `as_features`, which reads it as that of the first table was read. Defaults to `None`.
 
     Returns:
         A `Table`.
 
     Raises:
-        DataError: If there is no such file, or it is no table; the message names the line and what to do.
+        DataError: If there is no such file, or it is not a table; the message names the line and what to do.
         MissingPackageError: If a Parquet file is read without pyarrow.
     """
     known = {column.name: column for column in columns or () if column.decimal is not None or column.kind != "number"}
@@ -212,7 +215,7 @@ def read_table(
         raise DataError(f"{quoted(path)} is a folder. Give one file, as {_endings()}.")
     lowered = path.name.lower()
     if not lowered.endswith(_TEXT_ENDINGS + _PARQUET_ENDINGS):
-        raise DataError(f"{quoted(path.name)} has an unknown ending: give {_endings()}.{_what_it_looks_like(path)}")
+        raise DataError(f"{quoted(path.name)} has an unknown ending: give {_endings()}.{looks_like(path)}")
     if path.stat().st_size == 0:
         raise DataError(f"{quoted(path.name)} is empty (0 bytes).")
     if lowered.endswith(_PARQUET_ENDINGS):
@@ -223,27 +226,27 @@ def read_table(
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    if _head(path, 4) != b"PAR1":
-        looks = _what_it_looks_like(path)
+    if head_of(path, 4) != b"PAR1":
+        looks = looks_like(path)
         raise DataError(f"{quoted(path.name)} is not a Parquet file: it does not begin with PAR1.{looks}")
     pyarrow = require("pyarrow", f"Reading {quoted(path.name)}")
     parquet = importlib.import_module("pyarrow.parquet")
     try:
         names = parquet.read_schema(path).names
-        _refuse_duplicates(names, path.name)
+        refuse_duplicates(names, path.name)
         frame = pd.read_parquet(path)
     except (OSError, pyarrow.lib.ArrowException) as error:
-        raise DataError(f"{quoted(path.name)} is a damaged Parquet file: {_first_line(error)}") from error
-    # A named index is a column that pandas put aside; a numbered one is nothing the file's author wrote.
+        raise DataError(f"{quoted(path.name)} is a damaged Parquet file: {first_line(error)}") from error
+    # A named index is a column that pandas set aside; a numbered one was not written by the file's author.
     return frame.reset_index() if any(name is not None for name in frame.index.names) else frame
 
 
 def _read_text(path: Path, known: Mapping[str, Column]) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, Spelling]]:
-    text = _text_of(path)
-    lines = _check_lines(text)
+    text = text_file(path)
+    lines = check_lines(text)
     looks = {name: _Sample(cells) for name, cells in zip(lines.header, zip(*lines.sample, strict=True), strict=False)}
     shown = {look.numbers.proven() for look in looks.values()}
-    # pandas reads plain numbers, much faster than any code of ours; whatever else there is comes as text.
+    # pandas reads plain numbers, much faster than any code of ours; everything else comes as text.
     decimal = "," if "," in shown and "." not in shown and not known else "."
     as_text = [name for name, look in looks.items() if _must_be_text(look, decimal, known.get(name))]
     blanks = dict[str, list[str]]({name: [] for name in lines.header})
@@ -252,7 +255,7 @@ def _read_text(path: Path, known: Mapping[str, Column]) -> tuple[pd.DataFrame, t
         "sep": text.delimiter, "names": lines.header, "header": 0, "index_col": False, "skipinitialspace": True,
         "keep_default_na": False, "low_memory": False, "decimal": decimal, **EXACTLY,
     }  # fmt: skip
-    # Through our own door, since pandas goes by the name to see whether a file is zipped.
+    # Opened by us, since pandas goes by the name to see whether a file is zipped.
     with text.open() as file:
         na_values: Any = {name: ["", *words] for name, words in blanks.items()}
         frame = pd.read_csv(file, dtype=dict.fromkeys(as_text, "str"), na_values=na_values, **options)
@@ -278,7 +281,7 @@ def _read_text(path: Path, known: Mapping[str, Column]) -> tuple[pd.DataFrame, t
 
 
 class _Sample:
-    """What some rows of a column hold, before the whole is parsed."""
+    """What some rows of a column hold, before the whole file is parsed."""
 
     def __init__(self, cells: Sequence[str]) -> None:
         found = Counter(cell.strip() for cell in cells)
@@ -333,14 +336,14 @@ def _respelt(
     frame: pd.DataFrame,
     known: Mapping[str, Column],
     *,
-    text: _Text | None = None,
+    text: TextFile | None = None,
     typed: Mapping[str, tuple[str, Sequence[str]]] | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, Spelling]]:
-    """The table with the numbers of its text columns read, what is to be said about it, and how they were written."""
+    """The table with the numbers in its columns of text read, notes about it, and how its columns were written."""
     unknown = [name for name in frame.columns if name not in known and is_text(frame[name])]
     where: dict[str, Any] = {}
     if text is not None:
-        where = {"delimiter": text.delimiter, "blank_words": _unquoted_blanks(text.head, text.delimiter)}
+        where = {"delimiter": text.delimiter, "blank_words": unquoted_blanks(text.head, text.delimiter)}
     spellings = find_spellings(frame[unknown], typed=typed, **where)
     read = {name: respelt(frame[name], spellings[str(name)]) for name in unknown}
     changed = {name: series for name, series in read.items() if series is not frame[name]}
@@ -350,7 +353,7 @@ def _respelt(
             frame[name] = series
     notes = []
     if text is not None and text.delimiter != "," and frame.shape[1] > 1:
-        notes.append(f"columns are separated by a {_DELIMITERS[text.delimiter]}")
+        notes.append(f"columns are separated by a {DELIMITERS[text.delimiter]}")
     notes += _told(frame, spellings)
     if text is not None and text.encoding != "utf-8-sig":
         notes.append(f"the text is {text.encoding.upper()}")
@@ -358,150 +361,34 @@ def _respelt(
 
 
 def _told(frame: pd.DataFrame, spellings: Mapping[str, Spelling]) -> list[str]:
-    """What the spellings of columns leave to say about the table."""
+    """Notes about how the columns of the table were written."""
     notes = []
     sure = {name: how.decimal for name, how in spellings.items() if how.decimal and not how.doubt}
     commas, points = ([name for name in sure if sure[name] == mark and _has_fractions(frame[name])] for mark in ",.")
     if commas:
-        where = f" in {_listed(commas, 3)}, with a decimal point in {_listed(points, 3)}" if points else ""
+        where = f" in {listed(commas, 3)}, with a decimal point in {listed(points, 3)}" if points else ""
         notes.append(f"numbers are written with a decimal comma{where}")
     notes += [f"{quoted(name)}: {how.doubt}" for name, how in spellings.items() if how.doubt]
     notes += [f"{quoted(name)}: {note}" for name, how in spellings.items() if how.kind == "words" for note in how.notes]
-    most = 8
-    return notes if len(notes) <= most else [*notes[:most], f"{len(notes) - most} more columns have notes of this kind"]
-
-
-@dataclass(frozen=True)
-class _Lines:
-    """What the lines of a file are: the header, some rows, and whether these are all."""
-
-    header: list[str]
-    sample: list[list[str]]
-    is_whole: bool
-
-
-def _check_lines(text: _Text) -> _Lines:
-    """Reads every line once, in constant memory; refuses with a line number."""
-    path, first = text.path, 1 + text.tells_delimiter
-    started = first
-    try:
-        with text.open() as file, _cells_of_any_length():
-            reader = csv.reader(file, delimiter=text.delimiter, skipinitialspace=True)
-            header = _header(reader, path)
-            started = first + reader.line_num
-            sample: list[list[str]] = []
-            n_rows, n_sample = 0, max(min(200_000 // len(header), 1000), 100)
-            for row in reader:
-                if row and len(row) != len(header):
-                    raise DataError(_ragged_message(path, header, row, started, text.delimiter))
-                if row and row[0].strip() == header[0] and [cell.strip() for cell in row] == header:
-                    raise DataError(
-                        f"{quoted(path.name)} repeats its header in line {started}. Are these several files in one? "
-                        "Remove the repeated line."
-                    )
-                started = first + reader.line_num
-                if row:
-                    n_rows += 1
-                    if n_rows <= n_sample or (n_rows % 997 == 0 and len(sample) < 2 * n_sample):
-                        sample.append(row)
-    except UnicodeDecodeError as error:
-        raise DataError(_undecodable_message(text, error)) from error
-    except csv.Error as error:
-        raise DataError(f"{quoted(path.name)} cannot be read after line {started}: {error}.") from error
-    except (OSError, EOFError) as error:
-        raise DataError(f"{quoted(path.name)} cannot be read: {_first_line(error)}.") from error
-    return _Lines(header, sample, n_rows == len(sample))
-
-
-@contextlib.contextmanager
-def _cells_of_any_length() -> Iterator[None]:
-    """Python's csv module refuses cells beyond 131,072 characters, unless the whole process is told otherwise."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _header(reader: Iterator[list[str]], path: Path) -> list[str]:
-    row = next((row for row in reader if row), None)
-    if row is None:
-        raise DataError(f"{quoted(path.name)} holds no lines.")
-    header = [cell.strip() or f"column {position}" for position, cell in enumerate(row, 1)]
-    if len(header) > 1 and all(number_in(cell, ".") or number_in(cell, ",") for cell in header):
-        raise DataError(
-            f"The first line of {quoted(path.name)} holds numbers ({', '.join(header[:3])} ...), not column names. "
-            "Add a header line."
-        )
-    _refuse_duplicates(header, path.name)
-    return header
-
-
-def _ragged_message(path: Path, header: list[str], row: list[str], line: int, delimiter: str) -> str:
-    hint = "Is a delimiter inside a value without quotes, or a quote never closed?"
-    if len(row) == len(header) + 1:
-        hint = "Are row names, a trailing delimiter or an unquoted delimiter in the way?"
-    return (
-        f"{quoted(path.name)} is ragged: line {line} has {_count(len(row), 'field')}, the header has {len(header)} "
-        f"(separated by a {_DELIMITERS[delimiter]}). {hint}"
-    )
-
-
-def _find_delimiter(head: str) -> str:
-    """The delimiter that cuts the header, and most of the first lines like it."""
-    lines = head.splitlines()
-    # The last line is cut off where the sample ends.
-    lines = [line for line in lines[:51] if line.strip()] if len(lines) < 51 else lines[:50]
-
-    def fitness(delimiter: str) -> tuple[float, bool, int]:
-        widths = [len(row) for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)]
-        if not widths or widths[0] == 1:
-            return (0.0, False, 1)
-        # Commas stand in names and numbers as well ("weight, kg"; 1,5), and may be as regular there.
-        return (sum(width == widths[0] for width in widths) / len(widths), delimiter in ";\t", widths[0])
-
-    best = max(_DELIMITERS, key=fitness)
-    with_comma = [line for line in lines[1:] if "," in line]
-    are_numbers = with_comma and all(number_in(line, ".") or number_in(line, ",") for line in with_comma)
-    return "\t" if fitness(best)[0] == 0 and are_numbers else best  # one column, of numbers with commas in them
-
-
-def _unquoted_blanks(head: str, delimiter: str) -> dict[str, str]:
-    """Spellings of blanks that stand without quotes in a file that quotes all its words, as those of R."""
-    edge = re.escape(delimiter)
-    body = head.partition("\n")[2]
-    bare = set(re.findall(rf"(?:^|{edge})[ ]*([^\W\d][^{edge}\"\r\n]*)(?={edge}|\r?$)", body, flags=re.MULTILINE))
-    in_quotes = set(re.findall(rf'(?:^|{edge})[ ]*"([^"\n]*)"(?={edge}|\r?$)', body, flags=re.MULTILINE))
-    words = {word for word in in_quotes if re.search(r"[^\W\d]", word)}
-    other = {word for word in bare if word not in MAYBE_BLANKS | SURE_BLANKS and word.lower() not in TRUTH}
-    if not words or other:
-        return {}
-    return dict.fromkeys((bare & MAYBE_BLANKS) - in_quotes, "as it stands without quotes")
+    if len(notes) <= _MAX_NOTES:
+        return notes
+    return [*notes[:_MAX_NOTES], f"{len(notes) - _MAX_NOTES} more columns have notes of this kind"]
 
 
 def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     names = [str(column) for column in frame.columns]
-    _refuse_duplicates(names, name)
+    refuse_duplicates(names, name)
     if not names:
         raise DataError(f"{quoted(name)} has no columns.")
     if broken := _unwritable(names):
-        raise DataError(f"{quoted(name)} has column names that {_NO_TEXT}: {_listed(broken)}. Rename them.")
+        raise DataError(f"{quoted(name)} has column names that {_NO_TEXT}: {listed(broken)}. Rename them.")
     if len(frame) == 0:
-        raise DataError(f"{quoted(name)} has a header of {_count(len(names), 'column')} and no rows.")
+        raise DataError(f"{quoted(name)} has a header of {count(len(names), 'column')} and no rows.")
     if isinstance(frame.index, pd.RangeIndex) and names == list(frame.columns):
         return frame
     frame = frame.reset_index(drop=True)
     frame.columns = pd.Index(names)
     return frame
-
-
-def _refuse_duplicates(names: Sequence[str], source: str) -> None:
-    seen: set[str] = set()
-    twice = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-    if twice:
-        raise DataError(
-            f"{quoted(source)} has duplicate column names: {_listed(twice)}. Give each column a name of its own."
-        )
 
 
 # ----------------------------------------------------------------------------------------------------- description
@@ -510,10 +397,10 @@ def _refuse_duplicates(names: Sequence[str], source: str) -> None:
 def describe_columns(table: pd.DataFrame | Table) -> list[Column]:
     """Says what each column holds.
 
-    Text is numbers, or dates, if one spelling reads all of its entries but for a few (three distinct ones, or one in a
-    hundred), which are blanks. Other text that repeats is a category; text with a value of its own in most rows is an
-    id (single words) or text (several). Whole numbers are an id if they count the rows or are unique under a name such
-    as `customer_id`.
+    Text counts as numbers, or dates, if one spelling fits all of its entries but for a few (three distinct ones, or one
+    in a hundred), which are blanks. Other text that repeats is a category; text with a different value in most rows is
+    an id (single words) or text (several words). Whole numbers are an id if they count the rows, or are unique and have
+    a name such as `customer_id`.
 
     Args:
         table: What `read_table` returned, or a DataFrame, of shape `(n_rows, n_columns)`.
@@ -573,7 +460,7 @@ def _describe_numbers(values: pd.Series[Any], base: dict[str, Any], note: str = 
         return Column(kind="empty", note="left out: no finite value", **base)
     if n_infinite:
         base = {**base, "n_blank": base["n_blank"] + n_infinite}
-        note = _noted(note, f"{_count(n_infinite, 'infinite entry', 'infinite entries')} read as blank")
+        note = _noted(note, f"{count(n_infinite, 'infinite entry', 'infinite entries')} read as blank")
     if _counts_rows(finite, base):
         span = f"{_number(finite.min())} to {_number(finite.max())}"
         return Column(kind="id", detail=span, note=_noted("left out: a number for each row", note), **base)
@@ -627,26 +514,27 @@ def _counts_rows(numbers: np.ndarray, base: dict[str, Any]) -> bool:
 
 
 def as_features(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """The columns that are used, typed by their description: numbers as float64, categories as strings.
+    """Makes typed features of the columns that are used: numbers as float64, categories as strings.
 
     Nothing is learned here. A date becomes its days since 1970, year, month, day of month and day of week (and hour
-    if it has one); a boolean becomes 0 and 1; what cannot be read as its kind becomes a blank. Blanks are NaN.
+    if it has one); a boolean becomes 0 and 1; an entry that cannot be read as its column's kind becomes a blank. Blanks
+    are NaN.
 
     Args:
-        frame: A table that has the described columns; others are passed over.
-        columns: What `describe_columns` said about the first table.
+        frame: A table that has the described columns; others are ignored.
+        columns: What `describe_columns` said of the first table.
 
     Returns:
         A new table, shape `(n_rows, n_features)`.
 
     Raises:
-        DataError: If a used column is not there.
+        DataError: If a used column is missing.
     """
     used = [column for column in columns if column.is_used]
     missing = [column.name for column in used if column.name not in frame.columns]
     if missing:
         hint = did_you_mean(missing[0], [str(name) for name in frame.columns])
-        raise DataError(f"The table lacks {_count(len(missing), 'column')}: {_listed(missing)}.{hint}")
+        raise DataError(f"The table lacks {count(len(missing), 'column')}: {listed(missing)}.{hint}")
     features: dict[str, Any] = {}
     for column in used:
         features.update(_features_of(frame[column.name], column))
@@ -654,7 +542,7 @@ def as_features(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
 
 
 def unread_entries(frame: pd.DataFrame, features: pd.DataFrame, columns: Sequence[Column]) -> dict[str, int]:
-    """How many entries of each column became blanks because they could not be read as its kind.
+    """Counts the entries of each column that became blanks because they could not be read as its kind.
 
     Args:
         frame: The table as read.
@@ -662,7 +550,7 @@ def unread_entries(frame: pd.DataFrame, features: pd.DataFrame, columns: Sequenc
         columns: The description that it followed.
 
     Returns:
-        Numbers of entries by column, of columns that have any.
+        Number of such entries by column, for columns that have any.
     """
     found = {}
     for column in columns:
@@ -695,8 +583,8 @@ def _as_categories(series: pd.Series[Any], words: Sequence[str]) -> np.ndarray:
     return np.array([_as_category(value) for value in texts], dtype=object)
 
 
-def _as_category(value: Any) -> Any:
-    """A category as text, written alike whether a file's reader took it for text, a whole number or a float."""
+def _as_category(value: object) -> object:
+    """A category as text, the same whether a reader took it for text, a whole number or a float."""
     if value is None:
         return np.nan
     if isinstance(value, float) and value.is_integer():
@@ -753,18 +641,18 @@ def _without_zone(dates: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def read_target(table: pd.DataFrame | Table, name: str, *, task: Task | None = None) -> Target:
-    """Takes the column to predict, decides what kind of task it is, and refuses what cannot be learned.
+    """Reads the column to predict, decides what kind of task it is, and refuses what cannot be learned.
 
-    Words and truth values are classes. Whole numbers are classes if there are at most 20 different ones, each in
-    twenty rows on average; other numbers are a quantity.
+    Words and booleans are classes. Whole numbers are classes if there are at most 20 different ones, each in twenty
+    rows on average; other numbers are a quantity.
 
     Args:
         table: What `read_table` returned, or a DataFrame.
         name: Name of the target column.
-        task: `"classification"` or `"regression"` to decide it oneself. Defaults to `None`, inferred.
+        task: `"classification"` or `"regression"`. Defaults to `None`: inferred from the target.
 
     Returns:
-        A `Target`; rows whose target is blank are not in it.
+        A `Target`; rows whose target is blank are left out.
 
     Raises:
         ParameterError: If there is no such column (near misses are named), or `task` is unknown.
@@ -787,10 +675,10 @@ def read_target(table: pd.DataFrame | Table, name: str, *, task: Task | None = N
         held = f"{quoted(name)} holds {column.kind} ({_noted(column.detail, '' if how is None else how.note)})"
         raise DataError(f"Regression needs a target of numbers, and {held}.")
     if task is not None and task != inferred:
-        inferred, why = task, f"asked for; by itself it would be {inferred}: {why}"
+        inferred, why = task, f"as requested; by itself it would be {inferred}: {why}"
     if inferred == "classification":
         if broken := _unwritable([value for value in pd.unique(values[kept]) if isinstance(value, str)]):
-            raise DataError(f"The target {quoted(name)} has classes that {_NO_TEXT}: {_listed(broken)}. Rename them.")
+            raise DataError(f"The target {quoted(name)} has classes that {_NO_TEXT}: {listed(broken)}. Rename them.")
         labels = _as_labels(values[kept], is_number)
         _refuse_lone_classes(labels, name)
     else:
@@ -827,7 +715,7 @@ def _target_values(series: pd.Series[Any], column: Column) -> tuple[np.ndarray, 
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise DataError(
-            f"The target {quoted(column.name)} is infinite in {_count(len(infinite), 'row')}, first in row "
+            f"The target {quoted(column.name)} is infinite in {count(len(infinite), 'row')}, first in row "
             f"{infinite[0] + 1} of the data. Correct or remove them."
         )
     return numbers, True
@@ -865,10 +753,10 @@ def _refuse_lone_classes(labels: np.ndarray, name: str) -> None:
     lone = [f"'{_short(label)}'" for label in classes[counts == 1]]
     if lone:
         shown = ", ".join(lone[:5]) + (f" and {len(lone) - 5} more" if len(lone) > 5 else "")
-        hint = " If it is a quantity, ask for regression." if len(lone) > 5 and labels.dtype.kind in "if" else ""
+        hint = " If it is a quantity, pass task='regression'." if len(lone) > 5 and labels.dtype.kind in "if" else ""
         have = "has" if len(lone) == 1 else "have"
         raise DataError(
-            f"{_count(len(lone), 'class', 'classes')} of the target {quoted(name)} {have} one row only: {shown}. A "
+            f"{count(len(lone), 'class', 'classes')} of the target {quoted(name)} {have} one row only: {shown}. A "
             f"class needs rows to train on and rows to test on: add some, or remove it.{hint}"
         )
 
@@ -877,7 +765,7 @@ def _refuse_lone_classes(labels: np.ndarray, name: str) -> None:
 
 
 def _no_such_column(name: str, columns: list[str]) -> str:
-    hint = did_you_mean(name, columns) or f" The table has {_listed(columns)}."
+    hint = did_you_mean(name, columns) or f" The table has {listed(columns)}."
     if len(columns) == 1:
         hint = (
             f" The table was read as one column, {columns[0]!r}: its columns must be separated by a comma, semicolon, "
@@ -886,21 +774,12 @@ def _no_such_column(name: str, columns: list[str]) -> str:
     return f"The table has no column {name!r}.{hint}"
 
 
-def _listed(names: Sequence[str], most: int = 10) -> str:
-    shown = ", ".join(repr(str(name)) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _unwritable(texts: Sequence[str]) -> list[str]:
-    """Texts that would not come back from a file as they are; a lone surrogate is what a broken character leaves."""
+    """Texts that a file could not hold as they are; a lone surrogate is what remains of a broken character."""
     return [text for text in texts if "\x00" in text or text.encode(errors="replace").decode() != text]
 
 
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"
-
-
-def _short(value: Any, width: int = 40) -> str:
+def _short(value: object, width: int = 40) -> str:
     text = printable(" ".join(str(value).split()))
     return text if len(text) <= width else text[: width - 1] + "…"
 
@@ -925,116 +804,7 @@ def _endings() -> str:
     return "a .csv, .tsv, .txt, .csv.gz or .parquet file"
 
 
-def _what_it_looks_like(path: Path) -> str:
-    looks = {
-        b"PAR1": " It looks like Parquet: name it .parquet.",
-        b"PK\x03\x04": " It looks like an Excel workbook or zip archive: save the sheet as CSV.",
-        b"\xd0\xcf\x11\xe0": " It looks like an old Excel workbook: save the sheet as CSV.",
-        b"\x1f\x8b": " It looks gzipped: name it .csv.gz.",
-        b"%PDF": " It looks like a PDF.",
-    }
-    head = _head(path, 4)
-    return next((words for magic, words in looks.items() if head.startswith(magic)), "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 # ----------------------------------------------------------------------------------------------------------- files
-
-
-def _open_bytes(path: Path) -> IO[bytes]:
-    # By content, not by name: a file renamed from .csv.gz is read all the same.
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if zipped else open(path, "rb")  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A text file: how it is encoded, what separates its columns, and how it begins."""
-
-    path: Path
-    encoding: str
-    delimiter: str
-    head: str
-    tells_delimiter: bool
-
-    def open(self) -> io.TextIOWrapper:
-        """The text from its header on."""
-        file = io.TextIOWrapper(_open_bytes(self.path), encoding=self.encoding, newline="")
-        if self.tells_delimiter:
-            file.readline()
-        return file
-
-
-def _text_of(path: Path) -> _Text:
-    encoding, head = _encoding_of(path)
-    # What spreadsheets write, and read, in a line of its own.
-    told = re.match(rf'"?sep=([{"".join(_DELIMITERS)}])"?\r?\n', head)
-    if told is not None:
-        return _Text(path, encoding, told[1], head[told.end() :], True)
-    return _Text(path, encoding, _find_delimiter(head), head, False)
-
-
-def _encoding_of(path: Path) -> tuple[str, str]:
-    """The encoding that a text file shows, and its beginning; anything but text is refused."""
-    head = _head(path, 1 << 16, unzip=True)
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            return encoding, head.decode(encoding, errors="ignore")
-    if head.startswith((b"PAR1", b"PK\x03\x04", b"%PDF", b"\x89PNG", b"\xd0\xcf\x11\xe0")):
-        raise DataError(f"{quoted(path.name)} is a binary file, not text.{_what_it_looks_like(path)}")
-    if b"\x00" in head:
-        pairs = head[: len(head) // 2 * 2]
-        for name, zeros in (("utf-16le", pairs[1::2]), ("utf-16be", pairs[::2])):
-            if zeros.count(0) > 0.9 * len(zeros):
-                raise DataError(
-                    f"{quoted(path.name)} looks like {name.upper()} text without a byte-order mark. Save it as UTF-8 "
-                    f"(iconv -f {name} -t utf-8 OLD > NEW)."
-                )
-        raise DataError(f"{quoted(path.name)} is a binary file, not text.{_what_it_looks_like(path)}")
-    return "utf-8-sig", head.decode("utf-8-sig", errors="replace")
-
-
-def _head(path: Path, n_bytes: int, *, unzip: bool = False) -> bytes:
-    try:
-        with _open_bytes(path) if unzip else open(path, "rb") as file:
-            return file.read(n_bytes)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{quoted(path)} cannot be read: {_first_line(error)}.") from error
-
-
-def _undecodable_message(text: _Text, error: UnicodeDecodeError) -> str:
-    path = text.path
-    if text.encoding != "utf-8-sig":
-        begins = f"it begins as {text.encoding.upper()} text and is none"
-        return f"{quoted(path.name)} is damaged: {begins}. Save it as UTF-8."
-    number, line = _first_undecodable_line(path)
-    told = f"{quoted(path.name)} is not UTF-8 text: line {number} has the byte 0x{error.object[error.start]:02x}."
-    # Windows-1252 is Latin-1 with more letters; which of the many encodings it is, only a reader can tell.
-    guess = "cp1252"
-    try:
-        shown = line.decode(guess)
-    except UnicodeDecodeError:
-        return f"{told} Save it as UTF-8 (iconv -f ENCODING -t utf-8 OLD > NEW, with the encoding it was saved in)."
-    near = next(place for place, character in enumerate(shown) if ord(character) > 127)
-    shown = quoted(shown[max(near - 20, 0) : near + 20].strip())
-    return (
-        f"{told} If it should say {shown} there, it is Windows-1252: save it as UTF-8 (iconv -f {guess} -t utf-8 OLD > "
-        f"NEW). Otherwise name its own encoding in place of {guess}."
-    )
-
-
-def _first_undecodable_line(path: Path) -> tuple[int, bytes]:
-    with _open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number, line
-    return 0, b""
 
 
 def _digest_of_file(path: Path) -> str:

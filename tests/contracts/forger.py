@@ -68,7 +68,7 @@ def write_files(folder: Path) -> dict[str, tuple[Path, Any]]:
     files = {name: (one.fit(X, y).save(folder / f"{name}.zip"), X) for name, (one, X, y) in made.items()}
     frame = pd.concat([TABLE] * 3, ignore_index=True).assign(x=np.arange(36.0), y=np.tile(["p", "q"], 18))
     experiment = folder / "experiment"
-    run_experiment(frame, "y", cv=2, grid={"hidden": [[2]], "epochs": [1]}, out=experiment)
+    run_experiment(frame, "y", cv=2, param_grid={"hidden": [[2]], "epochs": [1]}, out=experiment)
     return {**files, "experiment": (experiment, TO_PREDICT)}
 
 

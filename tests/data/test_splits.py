@@ -175,7 +175,7 @@ def test_time_goes_forward_and_rows_of_one_time_stay_together() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"groups": [1] * 10}, DataError, "`groups` must have at least 2 groups to be cut so. Got 1"),
+        ({"groups": [1] * 10}, DataError, "`groups` must have at least 2 groups for this split. Got 1"),
         ({"time": [1] * 10}, DataError, "`time` must have at least 2 different times"),
         ({"groups": [1, 2]}, ParameterError, "`groups` must have one entry a row: 10. Got 2"),
         ({"time": [1, 2]}, ParameterError, "`time` must have one entry a row: 10. Got 2"),

@@ -142,7 +142,7 @@ def test_numbers_are_read_in_the_format_of_their_column(case: str, tmp_path: Pat
         assert (column.kind, column.decimal, column.unit) == ("number", decimal, unit)
         assert read_target(table, "x", task="regression").values.tolist() == numbers
         # New rows, one at a time, mean the same; the description has been a file meanwhile.
-        column = Column.from_dict(json.loads(json.dumps(column.as_dict())))
+        column = Column.from_dict(json.loads(json.dumps(column.to_dict())))
         for entry, number in zip(entries, numbers, strict=True):
             new = _file(tmp_path, f'x|y\n"{entry}"|a\n', "new.csv")
             assert as_features(read_table(new, columns=[column]).frame, [column])["x"].tolist() == [number]
@@ -151,14 +151,14 @@ def test_numbers_are_read_in_the_format_of_their_column(case: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("other", "entries", "numbers", "because"),
     [
-        ("", ["1.234", "2.500"], [1.234, 2.5], "as nothing in the table tells; it could be 1234"),
-        ("", ["1,234", "2,500"], [1234, 2500], "as nothing in the table tells; it could be 1.234"),
+        ("", ["1.234", "2.500"], [1.234, 2.5], "as nothing in the table shows which; it could be 1234"),
+        ("", ["1,234", "2,500"], [1234, 2500], "as nothing in the table shows which; it could be 1.234"),
         ("121137,22", ["1.234", "2.500"], [1234, 2500], "as 'other' has decimal commas; it could be 1.234"),
         ("121137.22", ["1,234", "2,500"], [1234, 2500], "as 'other' has decimal points; it could be 1.234"),
-        ("", ["1.234", "950"], [1234, 950], "as numbers below a thousand stand beside it without decimals"),
-        ("", ["1.234", "2950"], [1.234, 2950], "as numbers above a thousand stand beside it without such a mark"),
+        ("", ["1.234", "950"], [1234, 950], "as there are numbers below a thousand without decimals, too"),
+        ("", ["1.234", "2950"], [1.234, 2950], "as there are numbers above a thousand without such a mark, too"),
         (";", ["195.000", "210.500"], [195000, 210500], "as columns that are separated by semicolons mostly have"),
-        ("", ["1.234 €", "2.500 €"], [1234, 2500], "as money has no three decimals"),
+        ("", ["1.234 €", "2.500 €"], [1234, 2500], "as money does not have three decimals"),
     ],
 )
 def test_what_a_column_leaves_open_the_table_decides_and_says(
@@ -299,7 +299,7 @@ def test_a_class_called_none_is_a_class_unless_the_table_means_blanks_by_it(
 def test_a_blank_of_r_stands_without_quotes(tmp_path: Path) -> None:
     # write.csv of R, which quotes all text and leaves NA bare.
     table = read_table(_file(tmp_path, '"x","y"\n' + '1,"red"\n2,"blue"\n3,NA\n4,"red"\n5,"blue"\n' * 4))
-    assert "'y': 'NA' in 4 rows read as blank, as it stands without quotes" in table.notes
+    assert "'y': 'NA' in 4 rows read as blank, as it is written without quotes" in table.notes
     table = read_table(_file(tmp_path, '"x","y"\n' + '1,"red"\n2,"NA"\n4,"red"\n5,"NA"\n' * 4))
     assert set(read_target(table, "y").values) == {"red", "NA"}
 
@@ -435,7 +435,7 @@ def test_a_column_is_taken_for_what_it_is(values: list[Any], name: str, kind: st
     assert column.kind == kind
     assert column.is_used == (kind in ("number", "boolean", "category", "date"))
     assert column.is_used or column.kind == "constant" or column.note.startswith("left out")
-    assert Column.from_dict({**column.as_dict(), "of a later version": 1}) == column
+    assert Column.from_dict({**column.to_dict(), "of a later version": 1}) == column
 
 
 def test_numbers_spoilt_by_a_few_words_are_numbers_with_blanks() -> None:
@@ -568,7 +568,7 @@ def test_real_targets() -> None:
 def test_the_task_can_be_decided() -> None:
     target = read_target(_frame([0, 1, 2] * 20), "y", task="regression")
     assert target.task == "regression" and target.values.dtype == np.float64
-    assert "asked for" in target.why
+    assert "as requested" in target.why
     with pytest.raises(DataError, match="Regression needs a target of numbers, and 'y' holds category"):
         read_target(_frame(["a", "b"] * 10), "y", task="regression")
 

@@ -39,7 +39,7 @@ class Claim(NamedTuple):
 
 CLAIMS: dict[str, list[Claim]] = {
     "01_first_model": [
-        Claim("a quarter of them", "len(y_test) / len(y)", 0.249, 0.253),
+        Claim("a quarter of all rows", "len(y_test) / len(y)", 0.249, 0.253),
         Claim("Both are right for more than 95 of 100 tumours", "folds.mean().min()", 0.95, 1),
         Claim(
             "their means differ by less than two in a hundred",
