@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import inspect
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +17,7 @@ from kerastoolkit import _keras, builders
 from kerastoolkit.data import learn_columns
 from kerastoolkit.distribution import strategy
 from kerastoolkit.estimators import _parameters
+from kerastoolkit.estimators._docstrings import documented
 
 if TYPE_CHECKING:
     from kerastoolkit.estimators._base import KerasEstimator
@@ -177,27 +177,24 @@ class _Gathered:
         self, function: Any, place: str, *, prefixes: Sequence[str], names: Any = None, made: Any = None
     ) -> None:
         """Adds arguments of a function or class, those named or all, under the last of the prefixes that they have."""
-        arguments, documented = _parameters.arguments_of(function), _documented(function)
+        arguments, meanings = _parameters.arguments_of(function), documented(function)
         for name, argument in arguments.items():
             if name in ("name", "args", "kwargs") or (names is not None and name not in names):
                 continue
             *others, name_here = (prefix + name for prefix in prefixes)
-            meaning, value = documented.get(name, ""), None if made is None else _value_of(made, name)
+            meaning, value = meanings.get(name, ""), None if made is None else _value_of(made, name)
             self._add(name_here, argument.default, place, meaning, value=value, spellings=others)
 
     def declared(self) -> None:
         """Parameters of the constructor."""
-        estimator, documented = self._estimator, _documented_of(type(self._estimator))
-        defaults: dict[str, Any] = {}
-        for kind in reversed(type(estimator).__mro__):
-            if "__init__" in vars(kind) and kind is not object:
-                defaults |= inspect.signature(vars(kind)["__init__"]).parameters
+        estimator, meanings = self._estimator, documented(type(self._estimator))
+        defaults = inspect.signature(type(estimator)).parameters
         in_force = self._in_force()
         for name in estimator._get_param_names():
-            value, default = getattr(estimator, name), getattr(defaults.get(name), "default", None)
+            value, default = getattr(estimator, name), defaults[name].default
             if value is None and name in in_force:
                 value = default = in_force[name]
-            self.rows[name] = Parameter(name, value, default, "estimator", documented.get(name, ""))
+            self.rows[name] = Parameter(name, value, default, "estimator", meanings.get(name, ""))
 
     def _in_force(self) -> dict[str, Any]:
         """What is in force where a parameter of the constructor is not set."""
@@ -220,10 +217,10 @@ class _Gathered:
             return
         left_out = _FILLED_IN | self._estimator._known_by_itself() | set(self.rows)
         names = [name for name in _parameters.arguments_of(self._build) if name not in left_out]
-        documented = _documented(self._build)
+        meanings = documented(self._build)
         for name in names:
             default = _parameters.arguments_of(self._build)[name].default
-            self._add(name, default, "model", documented.get(name, ""), spellings=[f"model__{name}"])
+            self._add(name, default, "model", meanings.get(name, ""), spellings=[f"model__{name}"])
         for name in self._given:  # of a function that takes any
             if "__" not in name and name not in names and _parameters.build_arguments(self._build) is None:
                 self._add(name, None, "model", "")
@@ -310,53 +307,3 @@ def _value_of(made: Any, name: str) -> Any:
     known = _keras.keywords_of(made)
     config = made.get_config() if hasattr(made, "get_config") and name not in known else {}
     return known.get(name, config.get(name, getattr(made, name, None)))
-
-
-# -- documentation --------------------------------------------------------------------------------------------------
-
-_HEADING = re.compile(r"^(Args|Arguments|Parameters):?\s*$")
-_ENTRY = re.compile(r"^(?P<indent> *)(?P<names>[*`\w]+(?:, *[*`\w]+)*) ?(?:\([^)]*\))?:(?P<text>.*)$")
-
-
-def _documented_of(kind: type) -> dict[str, str]:
-    """Sentences about the parameters of an estimator; what is as for another class is told in its words."""
-    from kerastoolkit.estimators.classifier import KerasClassifier
-
-    found: dict[str, str] = {}
-    for one in reversed(kind.__mro__):
-        for name, text in _documented(one).items() if one is not object else ():
-            found[name] = text
-    known = _documented(KerasClassifier)
-    return {name: known.get(name, text) if text.startswith("As for `KerasC") else text for name, text in found.items()}
-
-
-def _documented(thing: Any) -> dict[str, str]:
-    """What a docstring in Google's form says of each argument: the first sentence, and what `None` means."""
-    text = inspect.getdoc(getattr(thing, "func", thing)) or ""
-    entries: dict[str, list[str]] = {}
-    names: list[str] = []
-    inside, depth = False, 0
-    for line in text.splitlines():
-        if _HEADING.match(line.strip()) and not inside:
-            inside, depth = True, 0
-            continue
-        if not inside or not line.strip():
-            continue
-        indent = len(line) - len(line.lstrip())
-        if indent == 0:
-            break
-        depth = depth or indent
-        entry = _ENTRY.match(line) if indent == depth else None
-        if entry is not None:
-            names = [name.strip("*` ") for name in entry["names"].split(",")]
-            entries |= {name: [] for name in names}
-        for name in names:
-            entries[name].append(entry["text"] if entry is not None else line)
-    return {name: _first_sentence(" ".join(" ".join(lines).split())) for name, lines in entries.items()}
-
-
-def _first_sentence(text: str) -> str:
-    found = re.match(r"(.{20,}?[.])(?= [A-Z`\"]|$)", text)  # Keras begins with the type alone: "Float."
-    first = found.group(1) if found else text
-    default = re.search(r"Defaults? (?:to|is)? ?`?None`?: ([^.]*(?:\.[^ ][^.]*)*\.)", text)
-    return first if default is None or default.group(0) in first else f"{first} None: {default.group(1)}"

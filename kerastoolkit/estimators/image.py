@@ -43,7 +43,55 @@ _FINE_TUNING_EPOCHS = 10
 
 
 class _ImageEstimator(KerasEstimator):
-    """What the two share."""
+    """What the two share.
+
+    Args:
+        backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
+        weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
+            ones. Defaults to `"imagenet"`.
+        strategy: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
+            first, then the whole (random weights at once, there being nothing to keep). Defaults to `"features"`.
+        input_size: Height and width to which pictures are resized, in pixels; smaller is quicker. Defaults to `None`:
+            those that the backbone was trained on.
+        layer: Name of the backbone's layer whose output is averaged over the picture to be its features. For pictures
+            unlike photographs a layer from the middle may do better. Defaults to `None`: the last.
+        hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
+        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
+        augment: Keras layers that change each picture anew in each epoch, or `True` to flip it left to right and shift
+            it by up to a tenth; with "fine_tune" only. Defaults to `None`.
+        unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
+            or block of that name upwards. Defaults to `1.0`: all.
+        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
+            Defaults to `None`: inference, which starts where the head ended and is quicker (measured in
+            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, statistics
+            that followed are computed anew for the final weights (`kerastoolkit.transfer.update_batch_norm`);
+            `partial_fit` leaves the running averages.
+        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
+        bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
+            spaced geometrically. Random weights have one rate. Defaults to `0.1`.
+        head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
+        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder, in which they
+            get one of their own, `kerastoolkit-features`; or `False` for nowhere. They are found again by the content
+            of the picture and of the weights. Defaults to `True`.
+        optimizer: Name, class or instance; fine-tuning makes one of its kind for each rate. Defaults to `None`: Adam.
+        epochs: Number of epochs to train: the head with "features", the whole with "fine_tune". Defaults to `None`: as
+            many as a builder of kerastoolkit would for the head, 10 for the whole.
+        validation_split: Fraction of the images that is held out for validation and not trained on, drawn at random;
+            with "fine_tune" the head learns from all of them before. Defaults to `0.0`.
+        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes; with
+            "fine_tune" those of the whole. Defaults to `()`: none.
+        random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
+            `validation_split`. A backbone of random weights under "features" is drawn with this seed, or with 0.
+            Defaults to `None`: seeds are drawn from the global generators.
+        **params: Arguments of `builders.mlp`, and routed parameters.
+
+    Attributes:
+        model_: The whole network, from images to the output.
+        head_history_: With "fine_tune", the history of the head that was trained before.
+    """
+
+    _left_out: tuple[str, ...] = ("model", "build_fn")
+    model = build_fn = None  # `backbone` says it
 
     def __init__(
         self,
@@ -62,39 +110,9 @@ class _ImageEstimator(KerasEstimator):
         bottom_rate: float = 0.1,
         head_epochs: int | None = None,
         cache: bool | str | Path = True,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
         **params: Any,
     ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
+        super().__init__(**params)
         self.backbone = backbone
         self.weights = weights
         self.strategy = strategy
@@ -111,10 +129,6 @@ class _ImageEstimator(KerasEstimator):
         self.cache = cache
 
     # -- parameters -----------------------------------------------------------------------------------------------
-
-    @classmethod
-    def _get_param_names(cls) -> list[str]:
-        return [name for name in super()._get_param_names() if name not in ("model", "build_fn")]
 
     def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
         return self._whole if self.strategy == "fine_tune" else builders.get("mlp")
@@ -495,130 +509,9 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
     A parameter that is not listed here is as for `KerasClassifier`: `activation`, `normalization` and `l2` are those of
     the hidden layers of the head, `optimizer__learning_rate` is the rate at which it trains.
 
-    Args:
-        backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
-        weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
-            ones. Defaults to `"imagenet"`.
-        strategy: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
-            first, then the whole (random weights at once, there being nothing to keep). Defaults to `"features"`.
-        input_size: Height and width to which pictures are resized, in pixels; smaller is quicker. Defaults to `None`:
-            those that the backbone was trained on.
-        layer: Name of the backbone's layer whose output is averaged over the picture to be its features. For pictures
-            unlike photographs a layer from the middle may do better. Defaults to `None`: the last.
-        hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
-        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
-        augment: Keras layers that change each picture anew in each epoch, or `True` to flip it left to right and shift
-            it by up to a tenth; with "fine_tune" only. Defaults to `None`.
-        unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
-            or block of that name upwards. Defaults to `1.0`: all.
-        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
-            Defaults to `None`: inference, which starts where the head ended and is quicker (measured in
-            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, statistics
-            that followed are computed anew for the final weights (`kerastoolkit.transfer.update_batch_norm`);
-            `partial_fit` leaves the running averages.
-        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
-        bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
-            spaced geometrically. Random weights have one rate. Defaults to `0.1`.
-        head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
-        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder, in which they
-            get one of their own, `kerastoolkit-features`; or `False` for nowhere. They are found again by the content
-            of the picture and of the weights. Defaults to `True`.
-        optimizer: As for `KerasClassifier`; fine-tuning makes one of its kind for each rate.
-        loss: As for `KerasClassifier`.
-        metrics: As for `KerasClassifier`.
-        epochs: Epochs of the head with "features", of the whole with "fine_tune". Defaults to `None`: as a builder of
-            kerastoolkit for the head, 10 for the whole.
-        batch_size: As for `KerasClassifier`.
-        validation_batch_size: As for `KerasClassifier`.
-        validation_split: As for `KerasClassifier`; with "fine_tune" the head learns from all rows before.
-        shuffle: As for `KerasClassifier`.
-        callbacks: As for `KerasClassifier`; with "fine_tune" those of the whole.
-        class_weight: As for `KerasClassifier`.
-        warm_start: As for `KerasClassifier`.
-        random_state: As for `KerasClassifier`. A backbone of random weights under "features" is drawn with this seed,
-            or with 0.
-        verbose: As for `KerasClassifier`.
-        distribution: As for `KerasClassifier`.
-        precision: As for `KerasClassifier`.
-        **params: Arguments of `builders.mlp`, and routed parameters.
-
     Attributes:
-        model_: The whole network, from pictures to the output.
-        history_: Losses and metrics by name, one number an epoch.
-        head_history_: With "fine_tune", the same of the head before.
         classes_: Labels, shape `(n_classes,)`; of a folder, names of its sub-folders.
-        n_iter_: Epochs trained.
-        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
-            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
-        head_: The `Head` that encodes `y` and decodes the output of `model_`.
     """
-
-    def __init__(
-        self,
-        backbone: str = "MobileNetV2",
-        *,
-        weights: str | Path | None = "imagenet",
-        strategy: Literal["features", "fine_tune"] = "features",
-        input_size: int | None = None,
-        layer: str | None = None,
-        hidden: int | Sequence[int] = (),
-        dropout: float = 0.0,
-        augment: Any = None,
-        unfreeze: int | float | str = 1.0,
-        batch_norm: Literal["inference", "training"] | None = None,
-        learning_rate: float = 0.0003,
-        bottom_rate: float = 0.1,
-        head_epochs: int | None = None,
-        cache: bool | str | Path = True,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
-        **params: Any,
-    ) -> None:
-        super().__init__(
-            backbone,
-            weights=weights,
-            strategy=strategy,
-            input_size=input_size,
-            layer=layer,
-            hidden=hidden,
-            dropout=dropout,
-            augment=augment,
-            unfreeze=unfreeze,
-            batch_norm=batch_norm,
-            learning_rate=learning_rate,
-            bottom_rate=bottom_rate,
-            head_epochs=head_epochs,
-            cache=cache,
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            class_weight=class_weight,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
 
 
 class ImageRegressor(_ImageEstimator, KerasRegressor):
@@ -630,6 +523,9 @@ class ImageRegressor(_ImageEstimator, KerasRegressor):
     >>> ages.predict(faces[:2]).shape
     (2,)
 
-    Parameters and attributes are those of `ImageClassifier`, without classes; as with `KerasRegressor`, the network
-    trains on `(y - mean) / standard deviation`.
+    As with `KerasRegressor`, the network trains on `(y - mean) / standard deviation`.
+
+    Args:
+        loss: Name, class, function or instance. Defaults to `None`: mean squared error.
+        metrics: A metric or a list or dict of them. Defaults to `None`: R2.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from kerastoolkit._values import whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.text import FIRST, Vocabulary, learn_vocabulary
-from kerastoolkit.data.vectors import check_source, read_vectors
+from kerastoolkit.data.vectors import Source, check_source, read_vectors
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._base import _Data
 from kerastoolkit.estimators.classifier import KerasClassifier
@@ -78,32 +78,16 @@ class TextClassifier(KerasClassifier):
         length: Words of a text that are read, from its beginning; not for a bag of weights, which reads all. Defaults
             to `None`: what keeps nine of ten texts of `fit` whole, 256 at most.
         ngrams: Words that follow each other and count as one more word, at most; for the bag. Defaults to `1`.
-        build_fn: As for `KerasClassifier`.
-        optimizer: As for `KerasClassifier`.
-        loss: As for `KerasClassifier`.
-        metrics: As for `KerasClassifier`.
-        epochs: Epochs to train. Defaults to `None`: what makes 2,000 steps, from 5 to 50; 1 for a function of yours.
-        batch_size: As for `KerasClassifier`.
-        validation_batch_size: As for `KerasClassifier`.
-        validation_split: As for `KerasClassifier`; words are learned from the texts held out as well.
-        shuffle: As for `KerasClassifier`.
-        callbacks: As for `KerasClassifier`.
-        class_weight: As for `KerasClassifier`.
-        warm_start: As for `KerasClassifier`.
-        random_state: As for `KerasClassifier`.
-        verbose: As for `KerasClassifier`.
-        distribution: As for `KerasClassifier`.
-        precision: As for `KerasClassifier`.
+        epochs: Number of epochs to train. Defaults to `None`: as many as make 2,000 steps, from 5 to 50; 1 for a
+            function of yours.
+        validation_split: Fraction of the texts that is held out for validation and not trained on, drawn at random with
+            the proportions of the classes kept; words are learned from them all the same. Defaults to `0.0`.
         **params: Arguments of the build function (`hidden`, `dropout`, `embedding_size`), and routed parameters.
 
     Attributes:
         words_: The `kerastoolkit.data.Vocabulary` that reads texts.
         vocabulary_: Number of each word in what goes into `model_`.
         model_: The trained `keras.Model`, which takes what `words_.encode(texts)` returns.
-        history_: Losses and metrics by name, one number an epoch.
-        n_iter_: Epochs trained.
-        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
-            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
         classes_: Labels, shape `(n_classes,)`.
     """
 
@@ -115,52 +99,17 @@ class TextClassifier(KerasClassifier):
 
     def __init__(
         self,
-        model: Any = None,
+        model: str | Callable[..., keras.Model] | None = None,
         *,
-        embedding: Any = None,
+        embedding: Source | Literal["learned"] | None = None,
         train_embedding: bool = True,
         max_words: int = 20_000,
         min_count: int = 2,
         length: int | None = None,
         ngrams: int = 1,
-        build_fn: Callable[..., Any] | None = None,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
         **params: Any,
     ) -> None:
-        super().__init__(
-            model,
-            build_fn=build_fn,
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            class_weight=class_weight,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
+        super().__init__(model, **params)
         self.embedding = embedding
         self.train_embedding = train_embedding
         self.max_words = max_words
@@ -297,7 +246,7 @@ class TextClassifier(KerasClassifier):
 
     def _vectors(self) -> np.ndarray:
         """Starting values of the embedding, shape `(words_.size, numbers)`."""
-        found = read_vectors(self.embedding, self.words_.words)
+        found = read_vectors(self.embedding, self.words_.words)  # type: ignore[arg-type]  # since `_takes_vectors`
         known = ~np.isnan(found).any(axis=1)
         if not known.any():
             raise DataError(
