@@ -6,7 +6,7 @@ Each is usable alone, `mlp(input_shape=(30,), head=Head.binary())`, and by name 
 for                              builder
 rows of features                 `mlp`, `residual_mlp`, `wide_and_deep`
 tables of numbers and categories `tabular`
-pictures                         `cnn`
+images                         `cnn`
 series and words                 `conv1d`, `rnn`, `transformer_encoder`; `mlp` for words in any order
 several inputs                   `multi_input`
 several targets                  `multi_output`; every other builder ends in several outputs, too

@@ -186,25 +186,25 @@ def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tu
 
 
 def series(
-    builder: str, input_shape: Any, vocabulary_size: int | None, embedding_size: int, *, masked: bool
+    builder: str, input_shape: Any, vocabulary_size: int | None, embedding_dim: int, *, masked: bool
 ) -> tuple[Any, Any]:
     """The input of a builder for series, and the series itself, `(batch, steps, channels)`.
 
     Args:
         builder: Its name, for messages.
         input_shape: `(steps, channels)` or `(steps,)`.
-        vocabulary_size: Number of words, None for measurements.
-        embedding_size: Channels that a word is turned into.
-        masked: Whether the layers after skip words of number 0, which fill a text up.
+        vocabulary_size: Number of token ids; None for measurements.
+        embedding_dim: Size of the vector of each token.
+        masked: Whether the layers after it skip the token id 0, which is padding.
     """
     import keras
 
     if vocabulary_size is None:
-        advice = "There is `mlp` for rows of features and `cnn` for pictures."
+        advice = "There is `mlp` for rows of features and `cnn` for images."
         shape = one_shape(input_shape, builder, "series, (steps, channels)", advice, (1, 2))
         inputs = keras.Input(shape)
         return inputs, keras.layers.Reshape((-1, 1))(inputs) if len(shape) == 1 else inputs
     shape = one_shape(input_shape, builder, "series of words, (steps,)", "Leave out `vocabulary_size`.", (1,))
-    size, width = whole_number(vocabulary_size, "vocabulary_size", 2), whole_number(embedding_size, "embedding_size")
+    size, width = whole_number(vocabulary_size, "vocabulary_size", 2), whole_number(embedding_dim, "embedding_dim")
     inputs = keras.Input(shape, dtype="int32")
     return inputs, keras.layers.Embedding(size, width, mask_zero=masked)(inputs)

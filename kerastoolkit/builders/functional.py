@@ -35,7 +35,7 @@ __all__ = [
     "wide_and_deep",
 ]
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for pictures and 'conv1d' or 'rnn' for series."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for images and 'conv1d' or 'rnn' for series."
 
 
 def residual_mlp(
@@ -242,10 +242,10 @@ def multi_input(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a network of several inputs, such as a picture and what is known of it.
+    """Builds a network of several inputs, such as an image and what is known of it.
 
     Each input has layers of its own, by what a row of it is: rows of features go through dense layers, series and
-    pictures through convolutions. What comes out side by side goes through the hidden layers to the head.
+    images through convolutions. What comes out side by side goes through the hidden layers to the head.
 
     Example:
 
@@ -258,7 +258,7 @@ def multi_input(
         head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
         hidden: Units of the layers after all inputs came together. Defaults to `(64,)`.
         input_hidden: Units of the layers of each input of features. Defaults to `(32,)`.
-        filters: Channels of the convolutions of each series and picture. Defaults to `(32, 64)`.
+        filters: Channels of the convolutions of each series and image. Defaults to `(32, 64)`.
         kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
@@ -296,7 +296,7 @@ def multi_output(
 ) -> keras.Model:
     """Builds one trunk with several answers, such as age, gender and mood from one face, each with layers of its own.
 
-    The trunk is dense for rows of features, convolutional for series and pictures. Each target has its own loss and
+    The trunk is dense for rows of features, convolutional for series and images. Each target has its own loss and
     weight: `head(y, kind={"age": "regression"}, weight={"age": 0.1})`, or `head__kind` and `head__weight` of an
     estimator.
 
@@ -312,7 +312,7 @@ def multi_output(
         head: The ends of the network, from `head` of a dict of targets.
         hidden: Units of the layers that all targets share. Defaults to `(64,)`.
         head_hidden: Units of the layers that each target has for itself. Defaults to `(32,)`.
-        filters: Channels of the convolutions of series and pictures. Defaults to `(32, 64)`.
+        filters: Channels of the convolutions of series and images. Defaults to `(32, 64)`.
         kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
@@ -343,7 +343,7 @@ def transformer_encoder(
     input_shape: Sequence[int],
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (128, 128),
-    width: int = 64,
+    embedding_dim: int = 64,
     num_heads: int = 4,
     activation: str = "relu",
     dropout: float = 0.0,
@@ -351,7 +351,7 @@ def transformer_encoder(
     l2: float = 0.0,
     vocabulary_size: int | None = None,
 ) -> keras.Model:
-    """Builds an encoder of attention for short series: measurements over time, or the numbers of words.
+    """Builds an encoder of attention for short series: measurements over time, or token ids.
 
     Each block is attention of all steps to all steps, then two dense layers at each step, each added to what went into
     it and normalized before. The mean over the steps goes to the head. After "Attention Is All You Need" (Vaswani et
@@ -368,13 +368,13 @@ def transformer_encoder(
         head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
         hidden: Units of the first of the two dense layers of each block, so that there are as many blocks as numbers.
             Defaults to `(128, 128)`.
-        width: Numbers that stand for a step between the blocks. Defaults to `64`.
-        num_heads: Heads of the attention; each gets `width // num_heads` numbers. Defaults to `4`.
+        embedding_dim: Size of the vector of each step, between the blocks as well. Defaults to `64`.
+        num_heads: Heads of the attention, each of which sees `embedding_dim // num_heads` numbers. Defaults to `4`.
         activation: Name of the dense layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after attention and dense layers while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, before attention and dense layers. Defaults to `"layer"`.
         l2: Factor of the L2 penalty on the weights of the dense layers. Defaults to `0.0`.
-        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding,
+        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding,
             which is not read. Defaults to `None`: series are of measurements.
 
     Returns:
@@ -386,27 +386,27 @@ def transformer_encoder(
     import keras
 
     blocks, sizes = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
-    width, num_heads = whole_number(width, "width"), whole_number(num_heads, "num_heads")
-    if width % num_heads:
-        raise ParameterError(f"`width` must be a multiple of `num_heads`; got {width} and {num_heads}.")
+    embedding_dim, num_heads = whole_number(embedding_dim, "embedding_dim"), whole_number(num_heads, "num_heads")
+    if embedding_dim % num_heads:
+        raise ParameterError(f"`embedding_dim` must be a multiple of `num_heads`; got {embedding_dim} and {num_heads}.")
     if not isinstance(input_shape, Mapping) and input_shape[0] is None:
         raise ParameterError("`transformer_encoder` needs series of one length, since it learns each position.")
-    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, width, masked=False)
+    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, embedding_dim, masked=False)
     # The number of each step, from layers and operations that any Keras reads from a file.
     positions = keras.ops.cumsum(keras.ops.ones_like(x[..., 0], dtype="int32"), axis=1) - 1
     masks, mask = {}, {}
     if vocabulary_size is None:
-        x = keras.layers.Dense(width)(x)
+        x = keras.layers.Dense(embedding_dim)(x)
     else:  # a text without words has its first step read, so that there is something to take the mean of
         read = keras.ops.logical_or(keras.ops.not_equal(inputs, 0), keras.ops.equal(positions, 0))
         masks, mask = {"query_mask": read, "value_mask": read}, {"mask": read}
-    x = keras.layers.Add()([x, keras.layers.Embedding(int(x.shape[1]), width, name="positions")(positions)])
+    x = keras.layers.Add()([x, keras.layers.Embedding(int(x.shape[1]), embedding_dim, name="positions")(positions)])
     for size in sizes:
         seen = blocks.normalize(x)
-        attention = keras.layers.MultiHeadAttention(num_heads, width // num_heads)(seen, seen, **masks)
+        attention = keras.layers.MultiHeadAttention(num_heads, embedding_dim // num_heads)(seen, seen, **masks)
         x = keras.layers.Add()([x, blocks.drop(attention)])
         inner = keras.layers.Dense(size, **blocks.penalty())(blocks.normalize(x))
-        inner = keras.layers.Dense(width, **blocks.penalty())(blocks.activate(inner))
+        inner = keras.layers.Dense(embedding_dim, **blocks.penalty())(blocks.activate(inner))
         x = keras.layers.Add()([x, blocks.drop(inner)])
     x = keras.layers.GlobalAveragePooling1D()(blocks.normalize(x), **mask)
     return finish(inputs, x, head, "transformer_encoder")
@@ -427,7 +427,7 @@ def _trunk(
         pooling = keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.GlobalMaxPooling1D
         return pooling()(blocks.convolutions(x, channels, window))
 
-    takes = "rows of features, series or pictures, of one to three axes"
+    takes = "rows of features, series or images, of one to three axes"
     if not isinstance(shapes, Mapping):
         inputs: Any = keras.Input(one_shape(shapes, builder, takes, "", (1, 2, 3)))
         return inputs, own_layers(inputs)

@@ -1,4 +1,4 @@
-"""Straight stacks of layers: for rows of features, pictures, series, and for rows that are to be squeezed."""
+"""Straight stacks of layers: for rows of features, images, series, and for rows that are to be squeezed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["autoencoder", "cnn", "conv1d", "mlp", "rnn"]
 
 Normalization = Literal["batch", "layer"] | None
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for pictures and 'conv1d' or 'rnn' for series."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for images and 'conv1d' or 'rnn' for series."
 
 
 def mlp(
@@ -29,7 +29,7 @@ def mlp(
     normalization: Normalization = None,
     l2: float = 0.0,
     vocabulary_size: int | None = None,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
 ) -> keras.Model:
     """Builds a multilayer perceptron.
 
@@ -51,9 +51,9 @@ def mlp(
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
-        vocabulary_size: Number of words, for rows `(steps,)` of the numbers of words from 0, the place of padding,
+        vocabulary_size: Number of token ids, for rows `(steps,)` of them, from 0, which is padding,
             which is not read. Defaults to `None`: rows are of features.
-        embedding_size: Numbers that a word is turned into. Defaults to `64`.
+        embedding_dim: Size of the vector of each token. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, features)`, output `(batch, head.units)`; for a `HeadGroup`, one output
@@ -69,7 +69,7 @@ def mlp(
     if vocabulary_size is None:
         inputs = x = keras.Input(shape)
     else:
-        inputs, x = series("mlp", shape, vocabulary_size, embedding_size, masked=True)
+        inputs, x = series("mlp", shape, vocabulary_size, embedding_dim, masked=True)
         x = keras.layers.GlobalAveragePooling1D()(x)
     return finish(inputs, Blocks(activation, dropout, normalization, l2).stack(x, widths), head, "mlp")
 
@@ -85,10 +85,10 @@ def cnn(
     normalization: Normalization = "batch",
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a convolutional network for pictures of any size and number of channels.
+    """Builds a convolutional network for images of any size and number of channels.
 
     Each block is a convolution, normalization, activation and a pooling that halves both sides while they are longer
-    than one pixel, then dropout. The mean over what is left of the picture goes through the hidden layers to the head.
+    than one pixel, then dropout. The mean over what is left of the image goes through the hidden layers to the head.
     With normalization by batches it does not matter whether pixels go from 0 to 1 or to 255.
 
     Example:
@@ -97,7 +97,7 @@ def cnn(
     (None, 10)
 
     Args:
-        input_shape: Shape of one picture, `(height, width, channels)`, or `(height, width)` for one channel; height
+        input_shape: Shape of one image, `(height, width, channels)`, or `(height, width)` for one channel; height
             and width may be `None`: any.
         head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
         filters: Channels of each convolution. Defaults to `(32, 64)`.
@@ -112,19 +112,19 @@ def cnn(
         An uncompiled model: input `(batch, height, width[, channels])`, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or rows are no pictures; the message says which.
+        ParameterError: An argument is out of range, or rows are no images; the message says which.
     """
     import keras
 
     shape = one_shape(
-        input_shape, "cnn", "pictures, (height, width, channels)",
-        "There is `mlp` for rows of features and `conv1d` for series; flat pictures take their shape back by "
+        input_shape, "cnn", "images, (height, width, channels)",
+        "There is `mlp` for rows of features and `conv1d` for series; flat images take their shape back by "
         "X.reshape(-1, height, width, channels).", (2, 3),
     )  # fmt: skip
     channels = widths_of(filters, "filters", "channels", at_least=1)
     blocks, inputs = Blocks(activation, dropout, normalization, l2), keras.Input(shape)
     if len(shape) == 2 and None in shape:
-        raise ParameterError(f"Pictures of any size need their channels named: {(*shape, 1)}, not {shape}.")
+        raise ParameterError(f"Images of any size need their channels named: {(*shape, 1)}, not {shape}.")
     x = keras.layers.Reshape((*shape, 1))(inputs) if len(shape) == 2 else inputs
     x = blocks.convolutions(x, channels, whole_number(kernel_size, "kernel_size"))
     x = blocks.stack(keras.layers.GlobalAveragePooling2D()(x), widths_of(hidden))
@@ -142,9 +142,9 @@ def conv1d(
     normalization: Normalization = "batch",
     l2: float = 0.0,
     vocabulary_size: int | None = None,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
 ) -> keras.Model:
-    """Builds a convolutional network for series: measurements over time, or the numbers of words.
+    """Builds a convolutional network for series: measurements over time, or token ids.
 
     As `cnn`, in one direction. The largest value of each channel goes on to the head: it is there wherever in the
     series it was found.
@@ -164,9 +164,9 @@ def conv1d(
         dropout: Fraction dropped after each block and hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, before each activation. Defaults to `"batch"`.
         l2: Factor of the L2 penalty on the weights of convolutions and hidden layers. Defaults to `0.0`.
-        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding.
+        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding.
             Defaults to `None`: series are of measurements.
-        embedding_size: Numbers that a word is turned into. Defaults to `64`.
+        embedding_dim: Size of the vector of each token. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
@@ -178,7 +178,7 @@ def conv1d(
 
     blocks = Blocks(activation, dropout, normalization, l2)
     channels = widths_of(filters, "filters", "channels", at_least=1)
-    inputs, x = series("conv1d", input_shape, vocabulary_size, embedding_size, masked=False)
+    inputs, x = series("conv1d", input_shape, vocabulary_size, embedding_dim, masked=False)
     x = blocks.convolutions(x, channels, whole_number(kernel_size, "kernel_size"))
     x = blocks.stack(keras.layers.GlobalMaxPooling1D()(x), widths_of(hidden))
     return finish(inputs, x, head, "conv1d")
@@ -195,9 +195,9 @@ def rnn(
     normalization: Normalization = None,
     l2: float = 0.0,
     vocabulary_size: int | None = None,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
 ) -> keras.Model:
-    """Builds a recurrent network for series: measurements over time, or the numbers of words.
+    """Builds a recurrent network for series: measurements over time, or token ids.
 
     Each layer reads the series step by step and hands its own on; of the last one only the end goes to the head.
 
@@ -216,9 +216,9 @@ def rnn(
         dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, after each layer. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights from input to layer. Defaults to `0.0`.
-        vocabulary_size: Number of words, for series `(steps,)` of the numbers of words from 0, the place of padding,
+        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding,
             which is not read. Defaults to `None`: series are of measurements.
-        embedding_size: Numbers that a word is turned into. Defaults to `64`.
+        embedding_dim: Size of the vector of each token. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
@@ -234,7 +234,7 @@ def rnn(
         raise ParameterError(f"`bidirectional` must be True or False; got {bidirectional!r}.")
     blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
     kind = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
-    inputs, x = series("rnn", input_shape, vocabulary_size, embedding_size, masked=True)
+    inputs, x = series("rnn", input_shape, vocabulary_size, embedding_dim, masked=True)
     for place, width in enumerate(widths):
         layer = kind(width, activation=activation, return_sequences=place < len(widths) - 1, **blocks.penalty())
         x = keras.layers.Bidirectional(layer)(x) if bidirectional else layer(x)
@@ -261,7 +261,7 @@ def autoencoder(
     (None, 8)
 
     Args:
-        input_shape: Shape of one row; pictures and series are flattened, and come out in their shape.
+        input_shape: Shape of one row; images and series are flattened, and come out in their shape.
         n_components: Numbers that a row is squeezed into. Defaults to `2`.
         hidden: Units of each layer before them; after them in reverse. Defaults to `(64,)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.

@@ -686,10 +686,10 @@ class KerasEstimator(BaseEstimator):
         return X
 
     def _compare_range(self, X: Any, *, reset: bool) -> None:
-        """Keeps the range of pictures, and warns where it is another one later."""
+        """Keeps the range of images, and warns where it is another one later."""
         if reset:
             self.__dict__.pop("_range", None)
-            if (found := _hints.range_of_pictures(X)) is not None:
+            if (found := _hints.range_of_images(X)) is not None:
                 self._range = found
         elif self._range is not None and (told := _hints.on_another_range(self._range, X)) is not None:
             warnings.warn(told, KerasToolkitWarning, stacklevel=6)

@@ -2,7 +2,7 @@
 
 A subclass may define the properties `feature_encoder` and `target_encoder`, each returning a transformer of
 scikit-learn's kind. The first changes checked rows into what the model takes (one array into several inputs, flat rows
-into pictures); the second takes the place of the `Head`: it encodes `y` for Keras and decodes the model's output.
+into images); the second takes the place of the `Head`: it encodes `y` for Keras and decodes the model's output.
 Where there is none, code that asks for `target_encoder_` or `feature_encoder_` finds one that does what the estimator
 does by itself.
 """

@@ -1,7 +1,7 @@
 """What is looked at before a network trains, because Keras would train it to a poor end without a word.
 
 Inputs of another shape than the model takes, and callbacks that wait for what is never measured, are refused. Inputs
-that are not scaled, and pictures of another range than in training, are warned of: the work goes on.
+that are not scaled, and images of another range than in training, are warned of: the work goes on.
 """
 
 from __future__ import annotations
@@ -326,11 +326,11 @@ def _how_to_scale(part: Any, estimator: Any, *, ours: bool, is_alone: bool) -> s
     return "Take off the mean of the training rows and divide by their deviation, before `predict` as well."
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------
 
 
-def range_of_pictures(X: Any) -> tuple[float, float] | None:
-    """The least and the largest number of pictures, also of flat ones; None for rows of anything else.
+def range_of_images(X: Any) -> tuple[float, float] | None:
+    """The least and the largest number of images, also of flat ones; None for rows of anything else.
 
     Args:
         X: Rows, shape `(n, ...)`.
@@ -345,12 +345,12 @@ def range_of_pictures(X: Any) -> tuple[float, float] | None:
 
 
 def on_another_range(learned: tuple[float, float], X: Any) -> str | None:
-    """What to say of pictures that go from 0 to 1 where those in `fit` went to 255, or the other way round.
+    """What to say of images that go from 0 to 1 where those in `fit` went to 255, or the other way round.
 
-    A single picture may be as dark as that, but then it holds whole numbers.
+    A single image may be as dark as that, but then it holds whole numbers.
 
     Args:
-        learned: What `range_of_pictures` said in `fit`.
+        learned: What `range_of_images` said in `fit`.
         X: Rows to predict, shape `(n, ...)`.
     """
     if issparse(X) or not isinstance(X, np.ndarray) or not X.size:
@@ -416,7 +416,7 @@ def _far_from_one(part: Any, names: Sequence[Any] | None, *, of_numbers: bool) -
     and `KerasRegressor()` learned each as it is and standardized. A common factor of all columns matters little: iris
     in tenths of a millimetre is learned as well as in centimetres. What hurts is one column so far from 0 that it
     drowns the differences within the others. Columns that are mostly 0 (one-hot, counts of words, the edges of
-    pictures) need no scale, and are left out.
+    images) need no scale, and are left out.
     """
     some = part[:: max(1, int(part.shape[0]) // _MOST_ROWS)]
     values = np.asarray(some.toarray() if hasattr(some, "toarray") else some, dtype="float64")
@@ -433,8 +433,8 @@ def _far_from_one(part: Any, names: Sequence[Any] | None, *, of_numbers: bool) -
         column = f"column {largest if names is None else quoted(names[largest])}"
         about, by = f"{size[largest]:,.4g}", f"{typical:.2g}"
         return f"{column} has numbers of about {about}, where the columns mostly vary by about {by}"
-    is_picture = not is_table or (values.shape[1] >= _PIXELS and bool(np.all(values == np.round(values))))
-    if is_picture and float(np.median(size[counts])) > _BRIGHT:
+    is_image = not is_table or (values.shape[1] >= _PIXELS and bool(np.all(values == np.round(values))))
+    if is_image and float(np.median(size[counts])) > _BRIGHT:
         return f"its numbers go up to {np.abs(values).max():,.4g}"
     return None
 

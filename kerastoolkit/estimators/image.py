@@ -1,15 +1,15 @@
-"""`ImageClassifier` and `ImageRegressor`: pictures in, by way of a network that is trained already.
+"""`ImageClassifier` and `ImageRegressor`: images in, by way of a network that is trained already.
 
-Both strategies are one network of three parts: a pretrained backbone from pictures to features, their scaling to mean 0
+Both strategies are one network of three parts: a pretrained backbone from images to features, their scaling to mean 0
 and standard deviation 1, and a head, which is `builders.mlp`. What `KerasEstimator` trains differs:
 
 - "features": the head alone, on features that are computed once and kept. It is a small dense network like any other,
   so that a search over heads trains as one program.
-- "fine_tune": the head first, as above, and then the whole from the pictures on. Unfreezing under a head that knows
+- "fine_tune": the head first, as above, and then the whole from the images on. Unfreezing under a head that knows
   nothing yet would spoil the features (Kumar et al., "Fine-tuning can distort pretrained features", 2022). With random
   weights there is nothing to spoil, and the whole is trained at once.
 
-Either way `model_` is the whole: a Keras model from pictures as they are to the output.
+Either way `model_` is the whole: a Keras model from images as they are to the output.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class _ImageEstimator(KerasEstimator):
         backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
         weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
             ones. Defaults to `"imagenet"`.
-        strategy: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
+        training: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
             first, then the whole (random weights at once, there being nothing to keep). Defaults to `"features"`.
-        input_size: Height and width to which pictures are resized, in pixels; smaller is quicker. Defaults to `None`:
+        input_size: Height and width to which images are resized, in pixels; smaller is quicker. Defaults to `None`:
             those that the backbone was trained on.
-        layer: Name of the backbone's layer whose output is averaged over the picture to be its features. For pictures
+        layer: Name of the backbone's layer whose output is averaged over the image to be its features. For images
             unlike photographs a layer from the middle may do better. Defaults to `None`: the last.
         hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
-        augment: Keras layers that change each picture anew in each epoch, or `True` to flip it left to right and shift
+        augment: Keras layers that change each image anew in each epoch, or `True` to flip it left to right and shift
             it by up to a tenth; with "fine_tune" only. Defaults to `None`.
         unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
             or block of that name upwards. Defaults to `1.0`: all.
@@ -72,7 +72,7 @@ class _ImageEstimator(KerasEstimator):
         head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
         cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder, in which they
             get one of their own, `kerastoolkit-features`; or `False` for nowhere. They are found again by the content
-            of the picture and of the weights. Defaults to `True`.
+            of the image and of the weights. Defaults to `True`.
         optimizer: Name, class or instance; fine-tuning makes one of its kind for each rate. Defaults to `None`: Adam.
         epochs: Number of epochs to train: the head with "features", the whole with "fine_tune". Defaults to `None`: as
             many as a builder of kerastoolkit would for the head, 10 for the whole.
@@ -98,7 +98,7 @@ class _ImageEstimator(KerasEstimator):
         backbone: str = "MobileNetV2",
         *,
         weights: str | Path | None = "imagenet",
-        strategy: Literal["features", "fine_tune"] = "features",
+        training: Literal["features", "fine_tune"] = "features",
         input_size: int | None = None,
         layer: str | None = None,
         hidden: int | Sequence[int] = (),
@@ -115,7 +115,7 @@ class _ImageEstimator(KerasEstimator):
         super().__init__(**params)
         self.backbone = backbone
         self.weights = weights
-        self.strategy = strategy
+        self.training = training
         self.input_size = input_size
         self.layer = layer
         self.hidden = hidden
@@ -131,27 +131,27 @@ class _ImageEstimator(KerasEstimator):
     # -- parameters -----------------------------------------------------------------------------------------------
 
     def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
-        return self._whole if self.strategy == "fine_tune" else builders.get("mlp")
+        return self._whole if self.training == "fine_tune" else builders.get("mlp")
 
     def _check_values(self) -> None:
         super()._check_values()
-        if self.strategy not in ("features", "fine_tune"):
-            raise ParameterError(f"`strategy` must be 'features' or 'fine_tune'; got {self.strategy!r}.")
+        if self.training not in ("features", "fine_tune"):
+            raise ParameterError(f"`training` must be 'features' or 'fine_tune'; got {self.training!r}.")
         if self.batch_norm not in ("inference", "training", None):
             raise ParameterError(f"`batch_norm` must be 'inference', 'training' or None; got {self.batch_norm!r}.")
         if not isinstance(self.cache, (bool, str, Path)):
             raise ParameterError(f"`cache` must be True, False or a folder; got {self.cache!r}.")
         changes = self._changes()
-        if self.strategy == "features" and changes:
+        if self.training == "features" and changes:
             raise ParameterError(
-                "`augment` changes the pictures anew in each epoch, but strategy='features' computes the features of "
-                "each once. Give strategy='fine_tune', or augment=None."
+                "`augment` changes the images anew in each epoch, but training='features' computes the features of "
+                "each once. Give training='fine_tune', or augment=None."
             )
-        if self.strategy == "fine_tune":
+        if self.training == "fine_tune":
             transfer.check_rates(self.learning_rate, self._bottom_rate)
 
     def _changes(self) -> list[Any]:
-        """New layers that change pictures while training."""
+        """New layers that change images while training."""
         import keras
 
         if self.augment is None or self.augment is False:
@@ -185,8 +185,8 @@ class _ImageEstimator(KerasEstimator):
         classes: Any = None,
     ) -> Self:
         self._check_values()
-        if continuing and self._is_whole != (self.strategy == "fine_tune"):
-            raise ParameterError("`strategy` was changed since the last fit; set warm_start=False to start anew.")
+        if continuing and self._is_whole != (self.training == "fine_tune"):
+            raise ParameterError("`training` was changed since the last fit; set warm_start=False to start anew.")
         X, y = _with_labels(X, y, self._task)
         if images.is_path(validation_data):
             validation_data = _with_labels(validation_data, None, self._task)
@@ -199,9 +199,9 @@ class _ImageEstimator(KerasEstimator):
         if not continuing:
             self._check_names(self._params, self._build_function(None, None))
             X = self._prepared(X)
-            if self.strategy == "fine_tune" and self.weights is not None:
+            if self.training == "fine_tune" and self.weights is not None:
                 first = self._head_first(X, y, sample_weight, classes, train=train)
-        # For the time of the fit. The few pictures of a `partial_fit` say less than the running averages of all so far.
+        # For the time of the fit. The few images of a `partial_fit` say less than the running averages of all so far.
         self._first, self._is_all = first, not continuing or self.warm_start
         try:
             super()._fit(
@@ -216,21 +216,21 @@ class _ImageEstimator(KerasEstimator):
     def _train(
         self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
     ) -> dict[str, list[Any]]:
-        pictures, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
+        rows, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
         history = super()._train(arguments, seed, sums_at_first)
-        if self.strategy == "fine_tune" and self._is_all and self._diverged is None:
-            transfer.update_batch_norm(self._network.model, pictures, batch_size=batch_size)
+        if self.training == "fine_tune" and self._is_all and self._diverged is None:
+            transfer.update_batch_norm(self._network.model, rows, batch_size=batch_size)
         return history
 
     def _prepared(self, X: Any) -> Any:
         """Has the backbone ready before files are read, and before anything is computed."""
         of_files = images.are_paths(X)
         if not of_files:
-            X = self._read_pictures(X, learning=True)
+            X = self._read_images(X, learning=True)
         found = _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
-        if self.strategy == "fine_tune":
+        if self.training == "fine_tune":
             transfer.first_unfrozen([layer.name for layer in found.model.layers], self.unfreeze)
-            X = self._read_pictures(X, learning=True)  # once for the head and for the whole
+            X = self._read_images(X, learning=True)  # once for the head and for the whole
         return X
 
     @property
@@ -238,9 +238,9 @@ class _ImageEstimator(KerasEstimator):
         return self.bottom_rate if self.weights is not None else 1.0  # random weights are all as new as the head
 
     def _head_first(self, X: Any, y: Any, sample_weight: Any, classes: Any, *, train: bool) -> Any:
-        """The same with strategy "features": the head that fine-tuning starts from."""
+        """The same with training="features": the head that fine-tuning starts from."""
         first = clone(self).set_params(
-            strategy="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
+            training="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
             verbose=0, warm_start=False,
         )  # fmt: skip
         for_fit = ("callbacks", "fit")
@@ -265,15 +265,15 @@ class _ImageEstimator(KerasEstimator):
 
     @property
     def feature_encoder(self) -> Any:
-        """What makes the rows for the head: features of pictures, where the head alone is trained."""
-        return None if self.strategy == "fine_tune" else _Features(self)
+        """What makes the rows for the head: features of images, where the head alone is trained."""
+        return None if self.training == "fine_tune" else _Features(self)
 
     def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
         # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
         return super()._make_head(data, builders.get("mlp"), classes)
 
     def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
-        if self.strategy == "fine_tune":
+        if self.training == "fine_tune":
             return _FINE_TUNING_EPOCHS
         return super()._default_epochs(build, n_rows, batch_size)
 
@@ -324,27 +324,27 @@ class _ImageEstimator(KerasEstimator):
     # -- data -----------------------------------------------------------------------------------------------------
 
     def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        pictures = self._read_pictures(X, learning=reset)
+        images = self._read_images(X, learning=reset)
         if reset:
-            self._input_shape = tuple(pictures.shape[1:])
-            return pictures
+            self._input_shape = tuple(images.shape[1:])
+            return images
         channels = self._input_shape[-1]
-        if pictures.shape[-1] > channels:
+        if images.shape[-1] > channels:
             raise DataError(
-                f"X has the shape {pictures.shape}, colour pictures, but {type(self).__name__} was fitted with grey "
+                f"X has the shape {images.shape}, colour images, but {type(self).__name__} was fitted with grey "
                 "ones."
             )
-        return np.repeat(pictures, channels, axis=-1) if pictures.shape[-1] < channels else pictures
+        return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
 
-    def _read_pictures(self, X: Any, *, learning: bool) -> Any:
+    def _read_images(self, X: Any, *, learning: bool) -> Any:
         size = transfer.check_size(transfer.get(self.backbone), self.input_size)
-        return images.read_pictures(X, size, learning=learning)
+        return images.read_images(X, size, learning=learning)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean accuracy of a classifier, R2 of a regressor.
 
         Args:
-            X: Pictures, as for `fit`; a folder brings its own labels.
+            X: Images, as for `fit`; a folder brings its own labels.
             y: True labels or numbers.
             sample_weight: Weights, shape `(n,)`. Defaults to `None`.
 
@@ -358,12 +358,12 @@ class _ImageEstimator(KerasEstimator):
 
     @property
     def _is_whole(self) -> bool:
-        """Whether what was trained takes pictures, not features."""
+        """Whether what was trained takes images, not features."""
         return "feature_encoder_" not in self.__dict__
 
     @property
     def model_(self) -> keras.Model:
-        """The whole network, from pictures as they are to the output."""
+        """The whole network, from images as they are to the output."""
         if "_network" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
         end = self._network.model
@@ -387,7 +387,7 @@ class _ImageEstimator(KerasEstimator):
         plain = not (predict_params or _parameters.below(self._params, "predict"))
         if "_network" not in self.__dict__ or self._is_whole or plain:
             return super()._raw(X, **predict_params)
-        # Arguments of Model.predict are for the whole, and so are pictures.
+        # Arguments of Model.predict are for the whole, and so are images.
         return self.model_.predict(self._read_X(X, reset=False), **{"verbose": 0, **predict_params})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -410,7 +410,7 @@ class _ImageEstimator(KerasEstimator):
 
 
 class _Features:
-    """From pictures to scaled features, in the form of scikit-learn's transformers.
+    """From images to scaled features, in the form of scikit-learn's transformers.
 
     Args:
         estimator: Whose parameters say which features.
@@ -445,7 +445,7 @@ class _Features:
         return features * self.scale + self.offset
 
     def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
-        """The network from pictures to the output: its last layer is the head, the one before it the scaling."""
+        """The network from images to the output: its last layer is the head, the one before it the scaling."""
         import keras
 
         scaling = keras.layers.Rescaling(self.scale.tolist(), self.offset.tolist(), name="standardize")
@@ -464,7 +464,7 @@ def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
         return X, y
     if task == "regression":
         raise DataError("A folder has classes, not numbers: give the files as a list, and their numbers as `y`.")
-    return images.list_pictures(X)
+    return images.list_images(X)
 
 
 class _Extractors:
@@ -493,17 +493,17 @@ _EXTRACTORS = _Extractors()
 
 
 class ImageClassifier(_ImageEstimator, KerasClassifier):
-    """A classifier of pictures that starts from a network that is trained already.
+    """A classifier of images that starts from a network that is trained already.
 
     Example:
 
     >>> flowers = ImageClassifier("MobileNetV2").fit("flowers")  # one sub-folder a class; computed once, then kept
-    >>> flowers.predict("new_pictures")
+    >>> flowers.predict("new_images")
     array(['daisy', 'tulip'], dtype='<U5')
-    >>> better = ImageClassifier("MobileNetV2", strategy="fine_tune", augment=True).fit("flowers")
+    >>> better = ImageClassifier("MobileNetV2", training="fine_tune", augment=True).fit("flowers")
 
-    Pictures go in as they are, 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists
-    of pictures or of files, or the path of a folder. Grey to colour, resizing, preprocessing and augmentation are
+    Images go in as they are, 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists
+    of images or of files, or the path of a folder. Grey to colour, resizing, preprocessing and augmentation are
     layers of `model_`, and so are in what `save` writes. Files of different sizes are resized as they are read.
 
     A parameter that is not listed here is as for `KerasClassifier`: `activation`, `normalization` and `l2` are those of
@@ -515,7 +515,7 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
 
 
 class ImageRegressor(_ImageEstimator, KerasRegressor):
-    """A regressor of pictures that starts from a network that is trained already.
+    """A regressor of images that starts from a network that is trained already.
 
     Example:
 

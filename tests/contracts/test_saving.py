@@ -29,7 +29,7 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # by th
 
 
 def _data(kind: type) -> tuple[Any, Any]:
-    if kind in _OF_PICTURES:
+    if kind in _OF_IMAGES:
         digits = load_digits()
         return (digits.images[:100] * 255 / 16).astype("uint8"), digits.target[:100]
     if issubclass(kind, TextClassifier):
@@ -40,7 +40,7 @@ def _data(kind: type) -> tuple[Any, Any]:
     return scale(X).astype("float32"), y
 
 
-_OF_PICTURES = (estimators.ImageClassifier, estimators.ImageRegressor)
+_OF_IMAGES = (estimators.ImageClassifier, estimators.ImageRegressor)
 _SMALL_BACKBONE = {
     "backbone": "MobileNet", "weights": None, "input_size": 32, "layer": "conv_pw_2_relu", "cache": False,
 }  # fmt: skip
@@ -49,7 +49,7 @@ _SMALL_BACKBONE = {
 def _fitted(kind: type) -> Any:
     X, y = _data(kind)
     # No dropout: Keras' file does not hold how far the generator of its masks has come.
-    params = _SMALL_BACKBONE if kind in _OF_PICTURES else {}
+    params = _SMALL_BACKBONE if kind in _OF_IMAGES else {}
     return kind(hidden=(8,), epochs=3, random_state=0, **params).fit(X, y), X, y
 
 

@@ -96,7 +96,7 @@ CLAIMS: dict[str, list[Claim]] = {
             0.04,
         ),
         Claim("it is right for more than 95 of 100 after a few seconds", "cnn_accuracy", 0.95, 1),
-        Claim("the digit for more than 93 of 100 pictures", "right['digit']", 0.93, 1),
+        Claim("the digit for more than 93 of 100 images", "right['digit']", 0.93, 1),
         Claim("even or odd for more than 96", "right['even']", 0.96, 1),
         Claim("the ink to within a tenth", "ink_error", 0, 0.1),
         Claim("In each of three folds more than 93 of 100 penguins", "by_species.min()", 0.93, 1),
