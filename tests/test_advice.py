@@ -28,7 +28,15 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MultiLabelBinarizer, OneHotEncoder, StandardScaler
 
-from kerastoolkit import KerasClassifier, KerasRegressor, KerasTransformer, TextClassifier, load
+from kerastoolkit import (
+    ImageClassifier,
+    ImageRegressor,
+    KerasClassifier,
+    KerasRegressor,
+    KerasTransformer,
+    TextClassifier,
+    load,
+)
 from kerastoolkit.exceptions import (
     DataError,
     KerasToolkitWarning,
@@ -148,6 +156,37 @@ def test_a_name_of_another_library_is_answered_with_the_name_that_works_here(nam
         ]
     elif "epoch" in name or name == "max_iter":
         assert fitted.n_iter_ == 2
+
+
+# Names that parameters of texts and images had once, or have elsewhere.
+OF_TEXTS_AND_IMAGES: dict[str, tuple[Any, str]] = {
+    "max_words": (TextClassifier, "max_features"),
+    "num_words": (TextClassifier, "max_features"),
+    "vocab_size": (TextClassifier, "max_features"),
+    "min_count": (TextClassifier, "min_df"),
+    "length": (TextClassifier, "max_length"),
+    "maxlen": (TextClassifier, "max_length"),
+    "ngrams": (TextClassifier, "ngram_range"),
+    "embedding_size": (TextClassifier, "embedding_dim"),
+    "model__embedding_size": (TextClassifier, "embedding_dim"),
+    "d_model": (lambda **options: KerasClassifier("transformer_encoder", **options), "embedding_dim"),
+    "width": (lambda **options: TextClassifier("transformer_encoder", **options), "embedding_dim"),
+    "min_frequency": (lambda **options: KerasClassifier("tabular", **options), "columns__min_count"),
+    "strategy": (ImageClassifier, "training"),
+    "stratgy": (ImageRegressor, "training"),
+    "base_model": (ImageClassifier, "backbone"),
+    "image_size": (ImageRegressor, "input_size"),
+    "data_augmentation": (ImageClassifier, "augment"),
+    "learning_rte": (ImageClassifier, "learning_rate"),
+}
+
+
+@pytest.mark.parametrize("name", OF_TEXTS_AND_IMAGES)
+def test_a_former_name_or_one_from_elsewhere_is_answered_with_the_name_of_today(name: str) -> None:
+    kind, meant = OF_TEXTS_AND_IMAGES[name]
+    message = error_of(lambda: kind().set_params(**{name: 3}), ParameterError)
+    assert named(message).removeprefix("model__") == meant
+    assert kind(**{named(message): 3}).get_params()[named(message)] == 3
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "rho"])

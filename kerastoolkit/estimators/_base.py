@@ -29,7 +29,7 @@ from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _constructors, _hints, _inputs, _parameters
+from kerastoolkit.estimators import _constructors, _hints, _inputs, _objects, _parameters, _spellings
 from kerastoolkit.estimators._arrays import refuse_no_rows, refusing, without_tensor
 from kerastoolkit.estimators._divergence import (
     ADVICE,
@@ -872,7 +872,7 @@ class KerasEstimator(BaseEstimator):
         self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
     ) -> dict[str, Any]:
         names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
-        return _parameters.call_arguments(
+        return _objects.call_arguments(
             build,
             routed=_parameters.below(self._params, "model"),
             undeclared={name: value for name, value in self._params.items() if "__" not in name},
@@ -929,12 +929,12 @@ class KerasEstimator(BaseEstimator):
         arguments |= _parameters.below(self._params, "compile")
         arguments = {name: _copies.copied(value) for name, value in arguments.items()}
         if arguments.get("weighted_metrics") is not None:
-            arguments["weighted_metrics"] = _parameters.make_metrics(arguments["weighted_metrics"], {})
+            arguments["weighted_metrics"] = _objects.make_metrics(arguments["weighted_metrics"], {})
         if isinstance(head, (Head, HeadGroup)):
             for metrics in (self.metrics, arguments.get("weighted_metrics")):
                 head = head.for_metrics(metrics)
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
-        makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
+        makers = {**_MAKERS, "optimizer": _objects.optimizer_to_look_at} if to_look_at else _MAKERS
         if is_whole(arguments.get("loss_weights")):
             arguments["loss_weights"] = float(arguments["loss_weights"])  # Keras takes no other number
         weights = getattr(head, "loss_weights", None)
@@ -993,7 +993,7 @@ class KerasEstimator(BaseEstimator):
         for name in fit_params:
             if name not in accepted:
                 raise ParameterError(
-                    f"fit() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)} It takes: X, "
+                    f"fit() got an unexpected argument {name!r}.{_spellings.near_miss(name, accepted)} It takes: X, "
                     f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
@@ -1001,7 +1001,7 @@ class KerasEstimator(BaseEstimator):
     @staticmethod
     def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
         """Makes the callbacks of `fit__callbacks` or `predict__callbacks`, and takes them out of `routed`."""
-        made = _parameters.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
+        made = _objects.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
         for name in [name for name in routed if name.startswith("callbacks__")]:
             del routed[name]
         return made
@@ -1029,9 +1029,9 @@ class KerasEstimator(BaseEstimator):
         routed = _parameters.below(self._params, "fit")
         routed.pop("class_weight", None)  # which has become weights of rows
         validation_split = self._validation_split(fit_params)
-        callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
+        callbacks = _objects.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
         callbacks += self._routed_callbacks(routed)
-        callbacks += _parameters.given_callbacks(fit_params.get("callbacks"))
+        callbacks += _objects.given_callbacks(fit_params.get("callbacks"))
         arguments |= routed
         arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
         arguments |= {"callbacks": callbacks, "validation_split": 0.0}
@@ -1203,7 +1203,7 @@ class KerasEstimator(BaseEstimator):
         for name in arguments:
             if name not in accepted:
                 raise ParameterError(
-                    f"predict() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)}"
+                    f"predict() got an unexpected argument {name!r}.{_spellings.near_miss(name, accepted)}"
                 )
         _parameters.check_values(predict_params)
         if _inputs.kind_of(X) == "dataset":
@@ -1358,9 +1358,9 @@ _FIT_FIELDS = tuple(
 )
 
 _MAKERS: dict[str, Callable[..., Any]] = {
-    "optimizer": _parameters.make_optimizer,
-    "loss": _parameters.make_loss,
-    "metrics": _parameters.make_metrics,
+    "optimizer": _objects.make_optimizer,
+    "loss": _objects.make_loss,
+    "metrics": _objects.make_metrics,
 }
 
 

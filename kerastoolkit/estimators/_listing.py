@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kerastoolkit import _keras, builders
 from kerastoolkit.data import learn_columns
 from kerastoolkit.distribution import strategy
-from kerastoolkit.estimators import _parameters
+from kerastoolkit.estimators import _objects, _parameters
 from kerastoolkit.estimators._docstrings import documented
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class _Gathered:
             meaning = "Rate at which it learns. Its other options are listed once the model is built."
             self._add("optimizer__learning_rate", UNKNOWN, "optimizer", meaning)
             return
-        made = _parameters.make_optimizer(spec, {})
+        made = _objects.make_optimizer(spec, {})
         self.titles["optimizer"] = f"The optimizer, {type(made).__name__}"
         given = None if isinstance(spec, str) or inspect.isclass(spec) else made
         self._add_arguments(type(made), "optimizer", prefixes=["optimizer__"], made=given)
@@ -267,7 +267,7 @@ class _Gathered:
 
     def _add_named(self, what: str, spec: Any) -> None:
         """Adds the options of each of several things, which have a name each, and share those that have none."""
-        for aliases, kind, made in _parameters.configurable(spec, what):
+        for aliases, kind, made in _objects.configurable(spec, what):
             *others, name = (f"{what}__{alias}__" if alias else f"{what}__" for alias in aliases[::-1])
             self._add_arguments(kind, what, prefixes=[f"{what}__", *others, name], made=made)
 

@@ -40,7 +40,7 @@ from kerastoolkit._keras import is_layer, without_advice, without_compile_config
 from kerastoolkit._version import __version__
 from kerastoolkit.data import Columns, Vocabulary
 from kerastoolkit.estimators import _keras_files, _parameters
-from kerastoolkit.estimators._parameters import NotLoaded
+from kerastoolkit.estimators._objects import NotLoaded
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 if TYPE_CHECKING:

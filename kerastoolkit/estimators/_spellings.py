@@ -1,24 +1,25 @@
-"""What scikit-learn, Keras, scikeras and skorch call things that are called otherwise here.
+"""Which name was meant by one that reaches nothing: near misses, and names from elsewhere.
 
-Who comes from there writes `hidden_layer_sizes`, `lr` or `max_iter`, which no spelling checker finds near `hidden`,
-`optimizer__learning_rate` or `epochs`. And who comes from a pipeline leaves out the name of the step, or writes it
-where there is none.
+A user of scikit-learn, Keras, scikeras or skorch writes `hidden_layer_sizes`, `lr` or `max_iter`, which no spelling
+checker finds near `hidden`, `optimizer__learning_rate` or `epochs`; so does a user of names that kerastoolkit had once.
+And a user of pipelines leaves out the name of the step, or writes it where there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from kerastoolkit._words import near_misses
+from kerastoolkit._words import did_you_mean, near_misses
 
-__all__ = ["HOW_TO_STOP_EARLY", "meant", "near_miss_elsewhere"]
+__all__ = ["HOW_TO_STOP_EARLY", "meant", "near_miss", "near_miss_elsewhere"]
 
 HOW_TO_STOP_EARLY = (
     "Training is stopped early by a callback: `callbacks=keras.callbacks.EarlyStopping(patience=10)` together with "
     "`validation_split=0.1`; its options are then parameters, such as '{}callbacks__early_stopping__patience'."
 )
 
-# Names here, the most likely first, by the names elsewhere.
+# The names here, the most likely first, by the name elsewhere. An option is named without its place as well, where the
+# place is given: of `optimizer__lr` only `lr` is looked up.
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
     # scikit-learn's MLPClassifier and its kin
     "hidden_layer_sizes": ("hidden",),
@@ -66,6 +67,37 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "callback": ("callbacks",),
     "metric": ("metrics",),
     "loss_function": ("loss",),
+    # texts
+    "max_words": ("max_features",),
+    "num_words": ("max_features",),
+    "max_tokens": ("max_features",),
+    "vocab_size": ("max_features", "vocabulary_size"),
+    "min_count": ("min_df", "columns__min_count"),
+    "min_frequency": ("min_df", "columns__min_count"),
+    "length": ("max_length",),
+    "maxlen": ("max_length",),
+    "output_sequence_length": ("max_length",),
+    "sequence_length": ("max_length",),
+    "ngrams": ("ngram_range",),
+    "embedding_size": ("embedding_dim",),
+    "embed_dim": ("embedding_dim",),
+    "output_dim": ("embedding_dim",),
+    "d_model": ("embedding_dim",),
+    "width": ("embedding_dim",),
+    "n_heads": ("num_heads",),
+    "embeddings": ("embedding",),
+    # images
+    "strategy": ("training", "distribution"),
+    "base_model": ("backbone",),
+    "model_name": ("backbone",),
+    "architecture": ("backbone",),
+    "image_size": ("input_size",),
+    "img_size": ("input_size",),
+    "target_size": ("input_size",),
+    "augmentation": ("augment",),
+    "data_augmentation": ("augment",),
+    "trainable_layers": ("unfreeze",),
+    "feature_layer": ("layer",),
     # skorch and others
     "max_epochs": ("epochs",),
     "module": ("model",),
@@ -123,6 +155,19 @@ def meant(name: str, fits: Callable[[str], bool], places: Sequence[str], *, star
         if not before and rest and not rest.startswith("_") and (routed := _routed(place, rest, fits)):
             return f" Did you mean {start + routed!r}, with two underscores?"
     return ""
+
+
+def near_miss(name: str, candidates: Iterable[str]) -> str:
+    """A sentence with the candidate that was meant, after a space, or nothing.
+
+    Args:
+        name: What was given, of a routed parameter its last part.
+        candidates: What there is.
+    """
+    known = sorted(set(candidates))
+    elsewhere = [one for other in _ELSEWHERE.get(name.lower(), ()) for one in (other, other.rpartition("__")[2])]
+    found = next((one for one in elsewhere if one in known), None)
+    return f" Did you mean {found!r}?" if found else did_you_mean(name, known)
 
 
 def near_miss_elsewhere(name: str, fits: Callable[[str], bool]) -> str:

@@ -27,7 +27,7 @@ from sklearn.utils import Tags
 from kerastoolkit import builders, transfer
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data import images
-from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.regressor import KerasRegressor
@@ -316,7 +316,7 @@ class _ImageEstimator(KerasEstimator):
         trained = transfer.unfreeze(layers, self.unfreeze, batch_norm=batch_norm)
         model = scaling.composed(extractor, head_model)
         compile_kwargs["optimizer"] = transfer.optimizer_by_depth(
-            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self._bottom_rate
+            _objects.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self._bottom_rate
         )
         model.compile(**compile_kwargs)
         return model
@@ -331,8 +331,7 @@ class _ImageEstimator(KerasEstimator):
         channels = self._input_shape[-1]
         if images.shape[-1] > channels:
             raise DataError(
-                f"X has the shape {images.shape}, colour images, but {type(self).__name__} was fitted with grey "
-                "ones."
+                f"X has the shape {images.shape}, colour images, but {type(self).__name__} was fitted with grey ones."
             )
         return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
 
