@@ -265,7 +265,7 @@ class TextClassifier(KerasClassifier):
     def _vectors(self) -> np.ndarray:
         """Initial values of the embedding, shape `(words_.size, embedding_dim)`."""
         found = read_vectors(self.embedding, self.words_.words)  # type: ignore[arg-type]  # since `_takes_vectors`
-        known = ~np.isnan(found).any(axis=1)
+        known = np.asarray(~np.isnan(found).any(axis=1))
         if not known.any():
             raise DataError(
                 f"None of the {len(known)} words of the texts has a vector in `embedding`, {self.embedding!r}; the "

@@ -66,12 +66,12 @@ def test_files_that_cannot_be_read_are_named(folder: Path) -> None:
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no folder"):
         list_images(tmp_path / "missing")
-    with pytest.raises(DataError, match="has no sub-folders. It needs one for each class"):
+    with pytest.raises(DataError, match="has no sub-folders. It needs one per class"):
         list_images(tmp_path)
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         read_images(tmp_path, 32)
     (tmp_path / "cats").mkdir()
-    with pytest.raises(DataError, match="1 sub-folder of .* holds no images: cats"):
+    with pytest.raises(DataError, match="1 sub-folder of .* contains no images: cats"):
         list_images(tmp_path)
 
 
@@ -80,15 +80,15 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     [
         (COLOUR / 255.0, r"values from 0 to 1, .* X \* 255"),
         (COLOUR.astype(int) * 2, "values from 0 to 510"),
-        (COLOUR / 127.5 - 1, "values from -1 to 1; .* Preprocessing is done inside"),
-        (COLOUR[0].repeat(2, axis=0), r"a single image\? .* X\[None\]"),
+        (COLOUR / 127.5 - 1, "values from -1 to 1; .* The model preprocesses them itself"),
+        (COLOUR[0].repeat(2, axis=0), r"Is it a single image\? .* X\[None\]"),
         (np.concatenate([COLOUR, COLOUR[..., :1]], axis=-1), r"1 channel or 3, on the last axis. .*X\[..., :3\]"),
         (np.moveaxis(COLOUR, -1, 1), r"np.moveaxis\(X, 1, -1\)"),
         (np.zeros((5, 784)), r"X.reshape\(-1, 28, 28\)"),
-        (np.zeros((5, 700)), r"images come as \(n, height, width\[, channels\]\)\.$"),
-        (np.zeros((0, 8, 8)), "there are no images in it"),
+        (np.zeros((5, 700)), r"images have the shape \(n, height, width\[, channels\]\)\.$"),
+        (np.zeros((0, 8, 8)), "and so contains no images"),
         (np.full((2, 8, 8), np.nan), "NaN or infinite"),
-        (np.zeros((2, 8, 8), bool), "values of the type bool"),
+        (np.zeros((2, 8, 8), bool), "has the dtype bool"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -98,6 +98,6 @@ def test_what_a_network_would_misread_is_refused(X: Any, message: str) -> None:
 
 
 def test_dark_images_are_warned_of_when_predicting_alone() -> None:
-    with pytest.warns(KerasToolkitWarning, match="they look black"):
+    with pytest.warns(KerasToolkitWarning, match="these look black"):
         read_images(COLOUR / 255.0, 32, learning=False)
     read_images(np.zeros((1, 8, 8)), 32, learning=False)  # one that is black

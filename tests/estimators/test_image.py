@@ -330,7 +330,7 @@ def test_wrong_images_are_refused(digits: Any, tmp_path: Path) -> None:
     model.fit(X, y)
     with pytest.raises(DataError, match="was fitted with grey"):
         model.predict(np.stack([X, X, X], axis=-1))
-    with pytest.warns(KerasToolkitWarning, match="they look black"):
+    with pytest.warns(KerasToolkitWarning, match="these look black"):
         model.predict(X / 255.0)
     assert model.predict(digits[0][:3].repeat(2, axis=1)).shape == (3,)  # images of another size
 

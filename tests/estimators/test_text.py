@@ -334,7 +334,7 @@ def test_a_data_set_is_refused() -> None:
             "`vocabulary_size` is learned from the texts; limit it by `max_features`",
         ),
         ({"embedding_dim": 9}, "`embedding_dim` is for `embedding='learned'`"),
-        ({"embedding": "learnt"}, "`embedding` names a file that is not there: 'learnt'"),
+        ({"embedding": "learnt"}, "`embedding` names a file that does not exist: 'learnt'"),
         ({"embedding": 3}, "`embedding` must be None, 'learned', the path of"),
         ({"model": of_weights, "embedding": "learned"}, "`of_weights` takes no token ids: it has no argument"),
         ({"hiden": (3,)}, "Invalid parameter 'hiden'.*Did you mean 'hidden'"),
