@@ -1,8 +1,8 @@
-"""Every parameter that an estimator takes, with the value in force: what neither a signature nor a tab key shows.
+"""Every parameter that an estimator takes, with its current value: more than a signature or the tab key can show.
 
-A signature names what all models have in common. The arguments of the function that builds the model, and what is
-routed to the optimizer, the callbacks or `Model.fit`, depend on the model that was chosen, and are gathered here, each
-with the first sentence of its own documentation.
+A signature names the parameters that all models share. The arguments of the function that builds the model, and the
+options that are routed to the optimizer, the callbacks or `Model.fit`, depend on the model that was chosen. They are
+collected here, each with the first sentence of its own documentation.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from kerastoolkit.estimators._docstrings import documented
 if TYPE_CHECKING:
     from kerastoolkit.estimators._base import KerasEstimator
 
-# A value that a build function needs and did not get yet.
+# The value of an argument that a build function needs and has not been given yet.
 NEEDED = inspect.Parameter.empty
 
 
 class _Unknown:
-    """A value that the function has which builds the model, and nobody else until it was called."""
+    """A value that is known only to the function that builds the model, until that has been called."""
 
     def __repr__(self) -> str:
         return "(as built)"
@@ -44,12 +44,12 @@ class Parameter(NamedTuple):
     """A parameter that an estimator takes.
 
     Attributes:
-        name: As `set_params` and a grid take it.
-        value: The value in force; `inspect.Parameter.empty` for one that is needed and not given, and a value shown as
-            "(as built)" for one that only the function knows which builds the model.
-        default: What it would be if it were not set.
-        goes_to: What it reaches: `"estimator"`, `"model"`, `"optimizer"`, `"head"`, `"callbacks"`, `"fit"`, ...
-        meaning: What it does, the first sentence of its documentation.
+        name: Its name for `set_params` and for a grid.
+        value: The current value; `inspect.Parameter.empty` if one is needed and was not given, and a value shown as
+            "(as built)" if only the function that builds the model knows it.
+        default: The value if it is not set.
+        goes_to: Where it goes: `"estimator"`, `"model"`, `"optimizer"`, `"head"`, `"callbacks"`, `"fit"`, ...
+        meaning: What it does: the first sentence of its documentation.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Parameter(NamedTuple):
 
 
 class ParameterTable(tuple[Parameter, ...]):
-    """Parameters as a tuple of named tuples, which shows itself as text and, in a notebook, as a table.
+    """Parameters as a tuple of named tuples, which prints as text and shows as a table in a notebook.
 
-    `pandas.DataFrame(table)` makes a data frame of it.
+    `pandas.DataFrame(table)` turns it into a data frame.
     """
 
     owner: str
@@ -81,8 +81,8 @@ class ParameterTable(tuple[Parameter, ...]):
     def _opening(self) -> str:
         example = next((one.name for one in self if one.goes_to == "model"), "epochs")
         return (
-            f"{self.owner} takes {len(self)} parameters. Each is set by its name, {self.owner}({example}=...), and "
-            f"searched by its name, {{{example!r}: [...]}}; in a pipeline the name of the step comes first, "
+            f"{self.owner} takes {len(self)} parameters. Set them by name, {self.owner}({example}=...), and search "
+            f"over them by name, {{{example!r}: [...]}}; in a pipeline, the name of the step comes first, "
             f"{self.owner.lower()}__{example}. Those marked * are set."
         )
 
@@ -145,7 +145,7 @@ def list_parameters(estimator: KerasEstimator) -> ParameterTable:
 
 
 class _Gathered:
-    """Parameters by name, as they are gathered."""
+    """Parameters by name, as they are collected."""
 
     def __init__(self, estimator: KerasEstimator, build: Callable[..., Any] | None) -> None:
         self._estimator, self._build = estimator, build
@@ -158,7 +158,7 @@ class _Gathered:
             "fit": "Arguments of Model.fit",
             "predict": "Arguments of Model.predict",
             "compile": "Arguments of Model.compile",
-            "columns": "The reading of columns",
+            "columns": "The encoding of columns",
             "distribution": "The strategy of distribution",
             "score": "The score",
         }
@@ -166,7 +166,7 @@ class _Gathered:
     def _add(
         self, name: str, default: Any, place: str, meaning: str, *, value: Any = None, spellings: Iterable[str] = ()
     ) -> None:
-        """Adds a parameter that was not met before; what was given for it comes before its value and its default."""
+        """Adds a parameter that is not listed yet; a value that was given takes precedence over `value` and default."""
         value = default if value is None else value
         for spelling in (*spellings, name):
             value = self._given.get(spelling, value)
@@ -176,7 +176,7 @@ class _Gathered:
     def _add_arguments(
         self, function: Any, place: str, *, prefixes: Sequence[str], names: Any = None, made: Any = None
     ) -> None:
-        """Adds arguments of a function or class, those named or all, under the last of the prefixes that they have."""
+        """Adds the arguments of a function or class, all or those in `names`, under the last of the prefixes."""
         arguments, meanings = _parameters.arguments_of(function), documented(function)
         for name, argument in arguments.items():
             if name in ("name", "args", "kwargs") or (names is not None and name not in names):
@@ -197,7 +197,7 @@ class _Gathered:
             self.rows[name] = Parameter(name, value, default, "estimator", meanings.get(name, ""))
 
     def _in_force(self) -> dict[str, Any]:
-        """What is in force where a parameter of the constructor is not set."""
+        """Values that take effect where a parameter of the constructor is not set."""
         estimator, build = self._estimator, self._build
         found: dict[str, Any] = {}
         if "model" in estimator._get_param_names() and not hasattr(estimator, "_keras_build_fn"):
@@ -221,18 +221,18 @@ class _Gathered:
         for name in names:
             default = _parameters.arguments_of(self._build)[name].default
             self._add(name, default, "model", meanings.get(name, ""), spellings=[f"model__{name}"])
-        for name in self._given:  # of a function that takes any
+        for name in self._given:  # for a function that takes any
             if "__" not in name and name not in names and _parameters.build_arguments(self._build) is None:
                 self._add(name, None, "model", "")
 
     def of_the_head(self) -> None:
-        """Options of the head, those that the kind of target has."""
+        """Options of the head for this kind of target."""
         names = {"classification": _parameters.OPTIONS_OF_HEAD, "regression": {"kind", "weight"}}
         of_task = names.get(self._estimator._task, set())
         self._add_arguments(builders.head, "head", prefixes=["head__"], names=of_task)
 
     def of_the_optimizer(self) -> None:
-        """Options of the optimizer; of one that only the build function knows, the rate that all have."""
+        """Options of the optimizer; only the learning rate if the optimizer is known to the build function alone."""
         spec = self._estimator.optimizer
         network = vars(self._estimator).get("_network")
         model = network.example if network is not None else self._model()
@@ -242,7 +242,7 @@ class _Gathered:
             spec = "adam"
         self.titles["optimizer"] = "The optimizer, as the function that builds the model compiles it"
         if spec is None:
-            meaning = "Rate at which it learns. Its other options are listed once the model is built."
+            meaning = "The learning rate. The other options are listed once the model is built."
             self._add("optimizer__learning_rate", UNKNOWN, "optimizer", meaning)
             return
         made = _objects.make_optimizer(spec, {})
@@ -251,7 +251,7 @@ class _Gathered:
         self._add_arguments(type(made), "optimizer", prefixes=["optimizer__"], made=given)
 
     def _model(self) -> Any:
-        """The model that was given as one."""
+        """The model, if it was given as one."""
         return self._estimator.model if self._build is None else None
 
     def of_losses_and_metrics(self) -> None:
@@ -266,7 +266,7 @@ class _Gathered:
         self._add_named("callbacks", self._estimator.callbacks)
 
     def _add_named(self, what: str, spec: Any) -> None:
-        """Adds the options of each of several things, which have a name each, and share those that have none."""
+        """Adds the options of each of several things that have names, and of one that has none."""
         for aliases, kind, made in _objects.configurable(spec, what):
             *others, name = (f"{what}__{alias}__" if alias else f"{what}__" for alias in aliases[::-1])
             self._add_arguments(kind, what, prefixes=[f"{what}__", *others, name], made=made)
@@ -282,11 +282,11 @@ class _Gathered:
             bare = [] if method == "predict" else [""]
             self._add_arguments(function, method, prefixes=[*bare, f"{method}__"], names=names)
         verbose = self.rows["predict__verbose"]
-        if "predict__verbose" not in self._given:  # which Keras would take from the terminal
+        if "predict__verbose" not in self._given:  # whose default in Keras depends on the terminal
             self.rows["predict__verbose"] = verbose._replace(value=0, default=0)
 
     def of_others(self) -> None:
-        """What columns, a strategy and a score take."""
+        """Options of columns, of a strategy and of the score."""
         from sklearn import metrics
 
         if self._estimator._takes_columns():
@@ -303,7 +303,7 @@ class _Gathered:
 
 
 def _value_of(made: Any, name: str) -> Any:
-    """An argument with which an object of Keras' was made; of a loss, not even its configuration tells all."""
+    """The value of an argument of a Keras object; for a loss, not even its config contains all of them."""
     known = _keras.keywords_of(made)
     config = made.get_config() if hasattr(made, "get_config") and name not in known else {}
     return known.get(name, config.get(name, getattr(made, name, None)))

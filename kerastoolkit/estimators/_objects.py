@@ -21,17 +21,17 @@ from kerastoolkit.estimators._spellings import near_miss
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training._structure import NUMBERS_AS_GIVEN, OptimizerLike
 
-# What an estimator hands to a build function that names it, and only where that has no default of its own. All else
-# that it offers (scikeras' "meta", "compile_kwargs" and "params") is always handed over.
+# What an estimator passes to a build function that has such an argument, and only if that has no default. All else that
+# it offers (scikeras' "meta", "compile_kwargs" and "params") is always passed.
 _OFFERED_IF_REQUIRED = ("input_shape", "head", "columns")
 _OF_SCIKERAS = ("meta", "compile_kwargs", "params")
 
 
 class NotLoaded:
-    """Stands for a parameter that a file holds only by name.
+    """Stands for a parameter of which a file contains only the name.
 
     Args:
-        name: What the file says of it.
+        name: The name in the file.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,13 +41,13 @@ class NotLoaded:
         return f"<not loaded: {self.name}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuses: there is nothing to call.
+        """Raises an error: there is nothing to call.
 
         Raises:
-            ParameterError: Always; the message says how to get the thing back.
+            ParameterError: Always; the message says how to restore the parameter.
         """
         raise ParameterError(
-            f"A parameter of this estimator was {self.name}, which its file holds only by name. Hand it to "
+            f"A parameter of this estimator was {self.name}, of which the file contains only the name. Pass it to "
             f"kerastoolkit.load as custom_objects={{{self.name!r}: ...}}, or set it again with set_params."
         )
 
@@ -63,20 +63,20 @@ def call_arguments(
     declared: Mapping[str, Callable[[], Any]],
     offered: Mapping[str, Callable[[], Any]],
 ) -> dict[str, Any]:
-    """The arguments for a call of a build function: every parameter that it names.
+    """The arguments for a call of a build function.
 
     Args:
         build: The build function.
-        routed: Parameters given as `model__name`; they come first.
-        undeclared: Parameters given by bare name.
-        declared: The estimator's own parameters that are set (`optimizer`, `epochs`, ...), made only when asked for.
-        offered: What the estimator can hand over (`meta`, `input_shape`, ...), made only when asked for.
+        routed: Parameters given as `model__name`; they take precedence.
+        undeclared: Parameters given by their bare name.
+        declared: The estimator's own parameters that are set (`optimizer`, `epochs`, ...), made only if needed.
+        offered: What the estimator can pass (`meta`, `input_shape`, ...), made only if needed.
 
     Returns:
         Values by name.
 
     Raises:
-        ParameterError: An argument without default got no value.
+        ParameterError: An argument without a default got no value.
     """
     parameters = arguments_of(build)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -86,13 +86,13 @@ def call_arguments(
         others = keras_arguments("fit") | keras_arguments("compile")
         arguments |= {name: plain(value) for name, value in undeclared.items() if name not in others}
     arguments |= _nested(routed)
-    # What trains is a copy, so that the next fit starts fresh.
+    # Objects are copied, so that the next fit starts from scratch.
     arguments = {name: _copies.fresh(value, name) for name, value in arguments.items()}
     for name, make in offered.items():
         named = name in parameters and (
             name not in _OFFERED_IF_REQUIRED or parameters[name].default is inspect.Parameter.empty
         )
-        # scikeras hands its three to every function of `**kwargs`, where others would not know what to do with them.
+        # scikeras passes its three to every function with `**kwargs`; here, only to a function that reads them.
         read = takes_any and name in _OF_SCIKERAS and name in _strings_in(build)
         if (named or read) and name not in arguments:
             arguments[name] = make()
@@ -112,7 +112,7 @@ def call_arguments(
 
 
 def _strings_in(build: Callable[..., Any]) -> set[str]:
-    """The text in a function's code, such as the names of what it takes out of its `**kwargs`."""
+    """The strings in a function's code, such as the names that it looks up in its `**kwargs`."""
     codes = [getattr(getattr(build, "func", build), "__code__", None)]  # of a functools.partial, too
     found: set[str] = set()
     while codes:
@@ -140,7 +140,7 @@ def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
 
 
 def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
-    """As `make_optimizer`, but for whoever only reads what is in it: one of Keras' own is made once for many grids."""
+    """As `make_optimizer`, but only to be read: one of Keras' own is made once for many candidates."""
     import keras
 
     plain = {name: (type(value), value) for name, value in options.items()}
@@ -179,14 +179,14 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     """New callbacks for one fit: classes are made, instances copied, options set.
 
     Args:
-        spec: A callback or a list or dict of them; each an instance or a class, `None` to leave one out. `None` for
-            none at all, whatever options there are.
-        options: By name: `early_stopping__patience` (the class in snake case, the place in the list, or the key in
-            the dict); a bare `patience` reaches every callback that has it; a bare `early_stopping` replaces one; a
-            number is a positional argument of a class that stands alone.
+        spec: A callback or a list or dict of them, each an instance or a class, or `None` to leave it out; or `None`
+            for no callbacks at all, whatever options there are.
+        options: By name: `early_stopping__patience` (the class in snake case, the index in the list, or the key in
+            the dict); a bare `patience` reaches every callback that has one; a bare `early_stopping` replaces a
+            callback; a number is a positional argument of a class that is not in a list.
 
     Raises:
-        ParameterError: Something is not a callback, or an option reaches none of them.
+        ParameterError: Something is not a callback, or an option does not reach any of them.
     """
     import keras
 
@@ -209,8 +209,8 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     for name, entry in entries.items():
         if not _is_callback(entry):
             raise ParameterError(
-                f"`callbacks` holds {entry!r} at {name!r}, which is no Keras callback. Give instances or classes of "
-                "keras.callbacks.Callback, alone or in a list or dict."
+                f"`callbacks` has {entry!r} at {name!r}, which is not a Keras callback. Give an instance or class of "
+                "keras.callbacks.Callback, or a list or dict of them."
             )
     made, reached = [], set()
     for name, entry in entries.items():
@@ -226,36 +226,36 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     lost = [option for option in nested if option not in reached | left_out]
     if lost:
         names = sorted({alias for name, entry in entries.items() for alias in _aliases(name, entry, entries)})
-        advice = f" {_spellings.HOW_TO_STOP_EARLY.format('')} With callbacks=None such options wait."
+        advice = f" {_spellings.HOW_TO_STOP_EARLY.format('')} With callbacks=None, such options are ignored."
         raise ParameterError(
             f"`callbacks__{lost[0]}` reaches no callback.{near_miss(lost[0].split('__')[0], names)} "
-            f"The callbacks are called: {', '.join(names) or 'there are none'}."
+            f"The callbacks are: {', '.join(names) or 'none'}."
             f"{'' if names else advice}"
         )
     for callback in made:
         if not isinstance(callback, keras.callbacks.Callback):
-            raise ParameterError(f"`callbacks` made {callback!r}, which is no Keras callback.")
+            raise ParameterError(f"`callbacks` made {callback!r}, which is not a Keras callback.")
     return made
 
 
 def given_callbacks(given: Any) -> list[Any]:
-    """The callbacks of a call of fit, which are used as they are.
+    """The callbacks that were passed to `fit`, which are used as they are.
 
     Raises:
-        ParameterError: Something is no callback.
+        ParameterError: One of them is not a callback.
     """
     several = list(given) if isinstance(given, (list, tuple)) else [] if given is None else [given]
     for one in several:
         if not _is_callback(one) or inspect.isclass(one):
             raise ParameterError(
-                f"`callbacks` holds {shown(one)}, which is no Keras callback. Give fit(callbacks=[...]) instances of "
+                f"`callbacks` has {shown(one)}, which is not a Keras callback. Give fit(callbacks=[...]) instances of "
                 "keras.callbacks.Callback."
             )
     return several
 
 
 class _Options:
-    """Options routed below a name, and the value given for the name itself, if any."""
+    """Options routed below a name, and the value of the name itself, if one was given."""
 
     def __init__(self) -> None:
         self.given = False
@@ -286,16 +286,16 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolved(value: Any) -> Any:
-    """A class with options below it is made: `learning_rate=ExponentialDecay, learning_rate__decay_rate=0.9`."""
+    """Makes an object of a class that has options: `learning_rate=ExponentialDecay, learning_rate__decay_rate=0.9`."""
     if isinstance(value, _Options) and value.given and inspect.isclass(value.value) and not _is_callback(value.value):
         return _make(value.value, _nested(value.below), value.value.__name__)
     return value
 
 
 def _make_each(spec: Any, options: dict[str, Any], what: str, room: Any, kind: type) -> Any:
-    """Makes one thing, or each of a list or dict; options by place, key or class name, or for all."""
+    """Makes one object, or each of a list or dict; options are given by index, key or class name, or for all."""
     if isinstance(spec, (list, tuple, Mapping)) and not spec and what == "loss":
-        raise ParameterError(f"`loss` is {spec!r}, without any loss in it. Give a name, or leave it out.")
+        raise ParameterError(f"`loss` is {spec!r}, which is empty. Give a loss, or leave it out.")
     if not isinstance(spec, (list, tuple, Mapping)):
         return _make(_find(spec, room, kind, what) if options else _checked(spec, room, what), options, what)
     entries = _named(spec)
@@ -337,7 +337,7 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
     if isinstance(spec, NotLoaded):
         spec()
     if _copies.is_configured(spec):
-        # An instance is the user's: what trains is a copy, so that the next fit starts fresh.
+        # An instance belongs to the user: a copy is trained with, so that the next fit starts from scratch.
         _check_options(type(spec), options, what)
         return _copies.copied(spec, options, what)
     if options:
@@ -348,12 +348,12 @@ def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
     return spec
 
 
-# Numbers that Keras takes unseen and stumbles over while it trains; by default there are none.
+# Numbers that Keras does not check, and fails on while it trains; they are None by default.
 _NUMBERS_OR_NONE = ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay")
 
 
 def _check_numbers(kind: type, options: Mapping[str, Any], what: str) -> None:
-    """Refuses what is no number, and can make none, where one of Keras' classes has a number."""
+    """Refuses a value that is not a number, nor makes one, for an option of a Keras class that is a number."""
     for name, value in options.items():
         parameter = arguments_of(kind).get(name)
         is_of_number = name in _NUMBERS_OR_NONE or isinstance(getattr(parameter, "default", None), float)
@@ -378,7 +378,7 @@ def _check_options(kind: type, options: Iterable[str], what: str) -> None:
 
 
 def _find(spec: Any, room: Any, kind: type, what: str) -> Any:
-    """The class behind a name, where options are to be set on it."""
+    """The class that a name stands for, to set options of it."""
     if isinstance(spec, str):
         return _class_of_name(spec, room, kind, what)
     if inspect.isfunction(spec) and spec.__module__.startswith("keras."):
@@ -387,7 +387,12 @@ def _find(spec: Any, room: Any, kind: type, what: str) -> Any:
 
 
 def _checked(spec: Any, room: Any, what: str) -> Any:
-    by_keras = isinstance(spec, str) and spec in ("accuracy", "acc", "crossentropy", "ce")  # which finds the right one
+    by_keras = isinstance(spec, str) and spec in (
+        "accuracy",
+        "acc",
+        "crossentropy",
+        "ce",
+    )  # which chooses the right one itself
     if spec is None or by_keras or (callable(spec) and what != "optimizer"):
         return spec
     try:
@@ -409,7 +414,7 @@ def _class_of_name(name: str, room: Any, kind: type, what: str) -> type:
     for key, value in classes.items():
         if _plain_name(key) == wanted:
             return value
-    try:  # short names such as "mse", and what a user registered
+    try:  # short names such as "mse", and objects that a user registered
         found = room.get(name)
     except (ValueError, TypeError):
         found = None
@@ -440,7 +445,7 @@ def _named(spec: Any) -> dict[str, Any]:
 
 
 def _aliases(name: str, entry: Any, entries: Mapping[str, Any]) -> list[str]:
-    """Names under which an entry is reached: its key or place, and its class where that is unique."""
+    """The names of an entry: its key or index, and its class if that is unique."""
     if isinstance(entry, str):
         return [name, entry]
     kinds = [other if inspect.isclass(other) else type(other) for other in entries.values()]
@@ -476,7 +481,7 @@ def _make_callback(entry: Any, options: dict[str, Any], what: str) -> Any:
     except Exception as error:
         raise ParameterError(
             f"`{what}`: {type(entry).__name__} cannot be copied ({error}); each fit works on a copy of its callbacks. "
-            "Pass the class and its options, or the instance to fit(callbacks=[...])."
+            "Give the class and its options, or pass the instance to fit(callbacks=[...])."
         ) from error
     for name, value in options.items():
         if not hasattr(callback, name):
@@ -497,7 +502,7 @@ def _plain_name(name: str) -> str:
 
 
 def configurable(spec: Any, what: str) -> list[tuple[list[str], type, Any]]:
-    """What options can be routed to in losses, metrics or callbacks: its names there, its class, and itself if made."""
+    """The objects among losses, metrics or callbacks that have options: names, class, and the object if it was made."""
     import keras
 
     rooms = {"loss": (keras.losses, keras.losses.Loss), "metrics": (keras.metrics, keras.metrics.Metric)}
@@ -506,7 +511,7 @@ def configurable(spec: Any, what: str) -> list[tuple[list[str], type, Any]]:
         alone = what != "callbacks" and not isinstance(spec, (list, tuple, Mapping))
         aliases = [""] if alone else sorted(_aliases(name, entry, entries), key=lambda one: not one.isidentifier())
         if isinstance(entry, str) and entry in ("accuracy", "acc", "crossentropy", "ce"):
-            continue  # which of several it is, Keras sees from the target
+            continue  # Keras chooses one of several by the target
         kind = entry if what == "callbacks" else _find(entry, *rooms[what], what)
         if inspect.isclass(kind) or _copies.is_configured(kind) or _is_callback(kind):
             made = None if inspect.isclass(kind) else kind

@@ -1,12 +1,13 @@
-"""The grammar of an estimator's parameters: which name reaches what, and how a value becomes a Keras object.
+"""The names of an estimator's parameters, what each of them reaches, and which values are allowed.
 
 A name without `__` is an argument of the build function, of `Model.fit` or of `Model.compile`, in this order. A name
 with `__` says where it goes: `model__hidden`, `optimizer__learning_rate`, `loss__from_logits`,
 `metrics__auc__num_thresholds`, `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`,
-`compile__run_eagerly`, `head__label_smoothing`. What could reach nothing is an error that names the near miss: a grid
-over a misspelt name would otherwise train the same model again and again.
+`compile__run_eagerly`, `head__label_smoothing`. A name that cannot reach anything is an error, which suggests the name
+that was meant: a grid over a misspelt name would otherwise train the same model again and again.
 
-Nothing here knows scikit-learn: an estimator hands in its parameters as plain dicts.
+Nothing here depends on scikit-learn: an estimator passes its parameters as plain dicts. `_objects` turns their values
+into what Keras takes.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ DESTINATIONS = (
 
 OPTIONS_OF_HEAD = {"class_weight", "focal", "from_logits", "kind", "label_smoothing", "weight"}
 
-# Options of functions that the estimator calls: how an error names the function, and the names that a user may set.
+# Options of functions that the estimator calls: how an error refers to the function, and the names that can be set.
 _OPTIONS = {
     "head": ("the head", OPTIONS_OF_HEAD),
-    "columns": ("the reading of columns", {"categorical", "max_categories", "min_count"}),
+    "columns": ("the encoding of columns", {"categorical", "max_categories", "min_count"}),
     # `distribution` and `precision` are parameters of the estimator.
     "distribution": ("distribution.strategy", {*inspect.signature(strategy).parameters} - {"name", "precision"}),
 }
 
-# Arguments of fit that the estimator fills in itself.
+# Arguments of `Model.fit` that the estimator fills in itself.
 _NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_data"}
 
 
@@ -60,7 +61,7 @@ _NOT_FOR_FIT = {"self", "x", "y", "sample_weight", "class_weight", "validation_d
 
 
 def check_names(names: Iterable[str], *, declared: Iterable[str], build: Callable[..., Any] | None, owner: str) -> None:
-    """Refuses every name that could reach nothing, all in one message.
+    """Refuses every name that cannot reach anything, all in one message.
 
     Args:
         names: Names of undeclared and routed parameters.
@@ -69,7 +70,7 @@ def check_names(names: Iterable[str], *, declared: Iterable[str], build: Callabl
         owner: Name of the estimator's class, for the message.
 
     Raises:
-        ParameterError: One line for each name that reaches nothing.
+        ParameterError: One line for each name that cannot reach anything.
     """
     declared, own = list(declared), build_arguments(build)
     complaints = [complaint for name in names if (complaint := _complaint(name, declared, build, own, owner))]
@@ -121,7 +122,7 @@ def _complaint(
 
 
 def _fits(name: str, declared: list[str], build: Callable[..., Any] | None, own: set[str] | None) -> bool:
-    """Whether a name could reach something; of what is made later (an optimizer, say), options are checked there."""
+    """Whether a name can reach something; options of an object that is made later, such as a loss, are checked then."""
     destination, routed, rest = name.partition("__")
     if not routed:
         known = name in declared or own is None or name in own
@@ -135,24 +136,24 @@ def _fits(name: str, declared: list[str], build: Callable[..., Any] | None, own:
 
 
 def _not_routed(name: str, argument: str, owner: str) -> str:
-    """What to say of an argument of `Model.fit` that is no setting, or is one of a classifier alone."""
+    """The message for an argument of `Model.fit` that is not a parameter, or a parameter of classifiers only."""
     instead = {
-        "x": "Rows are given to fit(X, y).",
-        "y": "Targets are given to fit(X, y).",
-        "class_weight": "It has no classes to weigh. Weigh the rows: fit(X, y, sample_weight=...).",
+        "x": "Give the rows to fit(X, y).",
+        "y": "Give the targets to fit(X, y).",
+        "class_weight": "There are no classes to weight. Weight the rows: fit(X, y, sample_weight=...).",
     }.get(argument, f"Give it to fit: fit(X, y, {argument}=...); a search passes it on from its own fit.")
-    return f"Invalid parameter {name!r} for estimator {owner}: `{argument}` is no setting of the estimator. {instead}"
+    return f"Invalid parameter {name!r} for estimator {owner}: `{argument}` is not a parameter. {instead}"
 
 
 def _place(destination: str) -> tuple[str, Iterable[str] | None]:
-    """How an error names what a routed parameter goes to, and the names that it takes."""
+    """How an error refers to the place that a parameter is routed to, and the names of its options."""
     if destination in _OPTIONS:
         return _OPTIONS[destination]
     return f"Model.{destination}", keras_arguments(destination)
 
 
 def build_arguments(build: Callable[..., Any] | None) -> set[str] | None:
-    """Names of a build function's arguments; `None` if it takes any (`**kwargs`), empty for a built model."""
+    """Names of the arguments of a build function; `None` if it takes any (`**kwargs`), empty for a built model."""
     if build is None:
         return set()
     parameters = arguments_of(build)
@@ -177,10 +178,10 @@ def keras_arguments(method: str) -> frozenset[str]:
 
 @contextlib.contextmanager
 def named_below(destination: str) -> Iterator[None]:
-    """A block that calls a function with options: its errors name them as the user of an estimator writes them.
+    """A context for calling a function with routed options: its errors name them as the user wrote them.
 
     Args:
-        destination: Where the options were routed to: `"head"`, `"columns"` or `"distribution"`.
+        destination: Where the options are routed to: `"head"`, `"columns"` or `"distribution"`.
     """
     names = "|".join(_OPTIONS[destination][1])
     try:
@@ -193,7 +194,7 @@ def named_below(destination: str) -> Iterator[None]:
 
 
 def describe(build: Callable[..., Any] | None) -> str:
-    """How an error names a build function."""
+    """How an error refers to a build function."""
     if build is None:
         return "the model, which is already built"
     function = getattr(build, "func", build)
@@ -201,14 +202,14 @@ def describe(build: Callable[..., Any] | None) -> str:
 
 
 def below(parameters: Mapping[str, Any], destination: str) -> dict[str, Any]:
-    """The parameters routed to `destination`, without its name."""
+    """The parameters that are routed to `destination`, without its name."""
     start = destination + "__"
-    names = [name for name in parameters if name.startswith(start)]  # mostly none, and asked for again and again
+    names = [name for name in parameters if name.startswith(start)]  # usually none, and called again and again
     return {name[len(start) :]: plain(parameters[name]) for name in names}
 
 
 def plain(value: Any) -> Any:
-    """A number of numpy as a number of Python: grids are made by `np.arange`, layers check for `int`."""
+    """A NumPy scalar as a Python number: grids come from `np.arange`, but layers check for `int`."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -216,21 +217,21 @@ def plain(value: Any) -> Any:
 
 
 def complaints(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A sentence for each argument of `Model.fit` or `predict` that no program could train or predict with.
+    """A sentence for each argument of `Model.fit` or `predict` that has an impossible value.
 
     Args:
-        values: Values by name; names that nothing is known of are passed over.
-        prefix: What the user writes before the name, such as `"fit__"`. Defaults to nothing.
+        values: Values by name; unknown names are ignored.
+        prefix: What the user writes before the name, such as `"fit__"`. Defaults to `""`.
     """
     found = [_RULES[name](prefix + name, value) for name, value in values.items() if name in _RULES]
     return [sentence for sentence in found if sentence is not None]
 
 
 def check_values(values: Mapping[str, Any], prefix: str = "") -> None:
-    """Refuses values that `complaints` has something to say of.
+    """Refuses impossible values.
 
     Raises:
-        ParameterError: One line for each.
+        ParameterError: One line for each of them; see `complaints`.
     """
     found = complaints(values, prefix)
     if found:
@@ -251,7 +252,7 @@ def _epochs_with_validation(name: str, value: Any) -> str | None:
     several = list(value) if isinstance(value, (list, tuple, set, frozenset, range, np.ndarray)) else None
     if several is not None and several and all(is_whole(one) and one >= 1 for one in several):
         return None
-    return whole_number_wanted(name, value, otherwise=", or a list of the numbers of epochs")
+    return whole_number_wanted(name, value, otherwise=", or a list of epochs")
 
 
 def _flag_or_none(name: str, value: Any) -> str | None:
@@ -294,10 +295,10 @@ _RULES: dict[str, Callable[[str, Any], str | None]] = {
 
 
 def check_random_state(value: Any) -> None:
-    """Refuses what is neither a seed nor a generator that seeds are drawn from.
+    """Refuses a value that is neither a seed nor a generator from which seeds can be drawn.
 
     Raises:
-        ParameterError: It is something else; the message says what may be given.
+        ParameterError: The value is something else; the message says what can be given.
     """
     if value is None or value is np.random or isinstance(value, np.random.RandomState):
         return
@@ -314,12 +315,12 @@ def check_random_state(value: Any) -> None:
 
 
 def arguments_of(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Arguments of a function, or of what makes an object of a class, by name."""
+    """The arguments of a function, or of the constructor of a class, by name."""
     if isinstance(build, type) and build.__module__.startswith(_PACKAGES_THAT_STAY):
         return _known_signature(build)
     if not isinstance(build, types.FunctionType) or vars(build):
         return _read_signature(build)
-    # It takes a tenth of a millisecond. What the user wrote may change, as when a notebook reloads it.
+    # Reading a signature takes 0.1 ms. A function of the user's may change, as when a notebook reloads it.
     code, defaults, others = build.__code__, build.__defaults__, build.__kwdefaults__
     known = _SIGNATURES.get(build)
     if known is None or known[0] is not code or known[1] is not defaults or known[2] != others:
@@ -335,7 +336,7 @@ _SIGNATURES = weakref.WeakKeyDictionary()
 
 
 def _is_plain(*values: Any) -> bool:
-    """Whether values lead to no object, which would be kept as long as the function is, and could lead back to it."""
+    """Whether values refer to no objects, which would live as long as the function and might refer back to it."""
     return all(
         _is_plain(*value) if type(value) is tuple
         else _is_plain(*value.values()) if type(value) is dict

@@ -105,7 +105,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "objective": ("loss",),
 }
 
-# What has no name of its own here, with what to do instead.
+# Names without a counterpart here, and what to do instead.
 _OTHERWISE: dict[str, str] = {
     "early_stopping": HOW_TO_STOP_EARLY,
     "n_iter_no_change": HOW_TO_STOP_EARLY,
@@ -117,7 +117,7 @@ _OTHERWISE: dict[str, str] = {
 }
 
 
-# Options that the default optimizer has not.
+# Options that the default optimizer does not have.
 _OF = {
     "optimizer__momentum": "optimizer='sgd'",
     "optimizer__nesterov": "optimizer='sgd'",
@@ -125,7 +125,7 @@ _OF = {
 }
 
 _WHERE_STEPS_ARE_NAMED = (
-    " {!r} would be the name of a step of a pipeline, which comes first where the pipeline gets the parameter."
+    " {!r} would be the name of a step of a pipeline; it comes first if the pipeline is given the parameter."
 )
 
 
@@ -133,10 +133,10 @@ def meant(name: str, fits: Callable[[str], bool], places: Sequence[str], *, star
     """A sentence with the name that was meant, after a space, or nothing.
 
     Args:
-        name: A name that reaches nothing.
+        name: A name that does not reach anything.
         fits: Whether the estimator takes a name.
-        places: What a routed parameter may begin with, such as `"optimizer"`.
-        start: What names begin with where the estimator is a part of another. Defaults to `""`: it is none.
+        places: What a routed parameter can begin with, such as `"optimizer"`.
+        start: What names begin with if the estimator is part of another one. Defaults to `""`: it is not.
     """
     first, _, rest = name.partition("__")
     for place in near_misses(first, places, n=1) if rest else ():
@@ -171,7 +171,7 @@ def near_miss(name: str, candidates: Iterable[str]) -> str:
 
 
 def near_miss_elsewhere(name: str, fits: Callable[[str], bool]) -> str:
-    """The same for a name that looks like one of another library: `lerning_rate`."""
+    """The same for a misspelt name of another library, such as `lerning_rate`."""
     for other in near_misses(name, _ELSEWHERE, n=1):
         return meant(other, fits, ())
     return ""
@@ -183,13 +183,13 @@ def _asked(names: Sequence[str], start: str) -> str:
 
 
 def _routed(place: str, rest: str, fits: Callable[[str], bool]) -> str | None:
-    """The name that leads to a place, where that has such an option."""
+    """The name that is routed to a place, if that has such an option."""
     known = [other for other in _ELSEWHERE.get(rest.lower(), ()) if other.startswith(f"{place}__")]
     return next((one for one in [*known, f"{place}__{rest}"] if fits(one)), None)
 
 
 def _tails(name: str) -> Iterator[tuple[str, str]]:
-    """A name, and what is left of it without its first parts; each with what was left out."""
+    """A name without none, one, two, ... of its first parts, each with the parts that were left out."""
     parts = name.split("__")
     for number in range(len(parts)):
         yield "__".join(parts[number:]), "__".join(parts[:number])

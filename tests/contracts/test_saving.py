@@ -182,7 +182,7 @@ def test_a_function_of_the_users_is_followed_if_it_is_handed_over_or_the_file_is
     name = f"{__name__}:three_classes"
     again = load(path)
     assert again.predict(X).shape == (150,)
-    with pytest.raises(ParameterError, match=f"was {name}, which its file holds only by name. Hand it"):
+    with pytest.raises(ParameterError, match=f"was {name}, of which the file contains only the name. Pass it"):
         again.fit(X, y)
     assert again.set_params(model=three_classes).fit(X, y).n_iter_ == 1
     for names in ({name: three_classes}, {"three_classes": three_classes}):

@@ -54,7 +54,7 @@ def test_an_infinite_variance_counts_though_loss_and_output_are_finite(iris: Dat
     X, y = iris
     large = layers.Dense(8, kernel_initializer=keras.initializers.Constant(1e25), trainable=False)
     estimator = KerasClassifier(_network(large, layers.BatchNormalization()), epochs=2, random_state=0)
-    with pytest.warns(KerasToolkitWarning, match="diverged: 1 of its 8 arrays of weights hold NaN or infinity"):
+    with pytest.warns(KerasToolkitWarning, match="diverged: 1 of its 8 arrays of weights contain NaN or infinity"):
         estimator.fit(X, y)
     assert np.isfinite(estimator.history_["loss"]).all() and np.isfinite(estimator.model_.predict(X, verbose=0)).all()
     with pytest.raises(DivergedError):
@@ -73,7 +73,7 @@ def test_weights_count_that_a_relu_hides(iris: Data) -> None:
     model = _network(layers.Dense(3), Forgiving())()
     model.layers[0].set_weights([np.full((4, 3), np.nan), np.zeros(3)])
     estimator = KerasClassifier(lambda: model, epochs=1, random_state=0, fit__steps_per_epoch=1)
-    with pytest.warns(KerasToolkitWarning, match="1 of its 4 arrays of weights hold NaN"):
+    with pytest.warns(KerasToolkitWarning, match="1 of its 4 arrays of weights contain NaN"):
         estimator.initialize(X, y)
     assert np.isfinite(estimator.model_.predict(X, verbose=0)).all()
     with pytest.raises(DivergedError):

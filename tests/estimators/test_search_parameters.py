@@ -509,7 +509,7 @@ def test_a_name_that_reaches_nothing_is_refused_with_the_name_meant(iris: Any, n
         ({"loss": "mse", "loss__from_logits": True}, "MeanSquaredError has no argument 'from_logits'"),
         ({"metrics": "acuracy"}, "`metrics` is 'acuracy', which Keras does not know. Did you mean 'accuracy'"),
         ({"model": "mpl"}, "not the name of a builder. Did you mean 'mlp'"),
-        ({"callbacks__early_stopping__patience": 1}, "reaches no callback. The callbacks are called: there are none"),
+        ({"callbacks__early_stopping__patience": 1}, "reaches no callback. The callbacks are: none"),
         ({"callbacks": never(), "callbacks__early_stoping__patience": 1}, "Did you mean 'early_stopping'"),
         ({"callbacks": never(), "callbacks__early_stopping__patient": 1}, "Did you mean 'patience'"),
         ({"callbacks": EarlyStopping, "callbacks__0__patient": 1}, "Did you mean 'patience'"),
