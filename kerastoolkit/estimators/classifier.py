@@ -54,14 +54,19 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     True
 
     A parameter without `__` that is not listed below is an argument of the build function, or else of
-    `keras.Model.fit` or `compile`; it need not be declared to be set, searched or cloned. With `__` it says where it
-    goes: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`, `metrics__auc__num_thresholds`,
-    `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
-    `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`, `head__class_weight` and
-    `head__weight`, as `builders.head` has them; `distribution__devices` and the other options of
-    `distribution.strategy`; for a builder that takes columns of a table, such as `"tabular"`, `columns__categorical`,
-    `columns__min_count` and `columns__max_categories`, as `data.learn_columns` has them. `list_parameters()` lists all
-    that there are with the model at hand, each with its value.
+    `keras.Model.fit` or `compile`; it can be set, searched over and cloned like any other. A parameter with `__` says
+    where it goes:
+
+    - to the network: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`,
+      `metrics__auc__num_thresholds`, `callbacks__early_stopping__patience`;
+    - to a method of `keras.Model`: `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
+    - to the head, as in `builders.head`: `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`,
+      `head__class_weight`, `head__weight`;
+    - to the strategy, as in `distribution.strategy`: `distribution__devices` and others;
+    - to the columns of a table, as in `data.learn_columns`, for a builder that takes them, such as `"tabular"`:
+      `columns__categorical`, `columns__min_count`, `columns__max_categories`.
+
+    `list_parameters()` lists all parameters of the model at hand with their values.
 
     Args:
         loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or the

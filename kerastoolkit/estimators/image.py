@@ -1,15 +1,15 @@
-"""`ImageClassifier` and `ImageRegressor`: images in, by way of a network that is trained already.
+"""`ImageClassifier` and `ImageRegressor`: transfer learning from a pretrained network.
 
-Both strategies are one network of three parts: a pretrained backbone from images to features, their scaling to mean 0
-and standard deviation 1, and a head, which is `builders.mlp`. What `KerasEstimator` trains differs:
+Either way of training leads to one network of three parts: a pretrained backbone from images to features, their
+scaling to mean 0 and standard deviation 1, and a head, which is `builders.mlp`. They differ in what is trained:
 
-- "features": the head alone, on features that are computed once and kept. It is a small dense network like any other,
+- "features": the head alone, on features that are computed once and cached. It is a small dense network like any other,
   so that a search over heads trains as one program.
-- "fine_tune": the head first, as above, and then the whole from the images on. Unfreezing under a head that knows
-  nothing yet would spoil the features (Kumar et al., "Fine-tuning can distort pretrained features", 2022). With random
-  weights there is nothing to spoil, and the whole is trained at once.
+- "fine_tune": first the head, as above, and then the whole network. Unfreezing the backbone under a head that has
+  learned nothing yet would distort its features (Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+  With random weights there is nothing to distort, and the whole network is trained at once.
 
-Either way `model_` is the whole: a Keras model from images as they are to the output.
+In both cases `model_` is the whole: a Keras model from raw images to the output.
 """
 
 from __future__ import annotations
@@ -43,55 +43,57 @@ _FINE_TUNING_EPOCHS = 10
 
 
 class _ImageEstimator(KerasEstimator):
-    """What the two share.
+    """What image estimators share.
 
     Args:
         backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
         weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
             ones. Defaults to `"imagenet"`.
-        training: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
-            first, then the whole (random weights at once, there being nothing to keep). Defaults to `"features"`.
-        input_size: Height and width to which images are resized, in pixels; smaller is quicker. Defaults to `None`:
-            those that the backbone was trained on.
-        layer: Name of the backbone's layer whose output is averaged over the image to be its features. For images
-            unlike photographs a layer from the middle may do better. Defaults to `None`: the last.
+        training: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` first trains the
+            head and then the whole network (random weights all at once). Defaults to `"features"`.
+        input_size: Height and width to which images are resized, in pixels; smaller is faster. Defaults to `None`: the
+            size that the backbone was trained on.
+        layer: Name of the layer of the backbone whose output, averaged over the image, is the features. For images
+            unlike photographs, a layer in the middle may do better. Defaults to `None`: the last layer.
         hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
-        augment: Keras layers that change each image anew in each epoch, or `True` to flip it left to right and shift
-            it by up to a tenth; with "fine_tune" only. Defaults to `None`.
-        unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
-            or block of that name upwards. Defaults to `1.0`: all.
-        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
-            Defaults to `None`: inference, which starts where the head ended and is quicker (measured in
-            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, statistics
-            that followed are computed anew for the final weights (`kerastoolkit.transfer.update_batch_norm`);
-            `partial_fit` leaves the running averages.
-        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
-        bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
-            spaced geometrically. Random weights have one rate. Defaults to `0.1`.
-        head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
-        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder, in which they
-            get one of their own, `kerastoolkit-features`; or `False` for nowhere. They are found again by the content
-            of the image and of the weights. Defaults to `True`.
-        optimizer: Name, class or instance; fine-tuning makes one of its kind for each rate. Defaults to `None`: Adam.
-        epochs: Number of epochs to train: the head with "features", the whole with "fine_tune". Defaults to `None`: as
-            many as a builder of kerastoolkit would for the head, 10 for the whole.
+        augment: Keras layers that change each image in each epoch, or `True` to flip it horizontally and shift it by
+            up to a tenth; with "fine_tune" only. Defaults to `None`: none.
+        unfreeze: The part of the backbone that is fine-tuned: a number of its upper layers, a fraction of them, or the
+            name of the layer or block from which on. Defaults to `1.0`: all of it.
+        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` adapts it to the new data.
+            Defaults to `None`: inference, which starts where the head ended and is faster (measured in
+            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, adapted
+            statistics are recomputed for the final weights (`kerastoolkit.transfer.update_batch_norm`); `partial_fit`
+            leaves the moving averages.
+        learning_rate: Learning rate of the head while the whole network is fine-tuned. Defaults to `0.0003`.
+        bottom_rate: Learning rate of the lowest layers of the backbone as a fraction of `learning_rate`; the rates in
+            between are spaced geometrically. Random weights all have the same rate. Defaults to `0.1`.
+        head_epochs: With "fine_tune", number of epochs for which the head is trained first. Defaults to `None`: as many
+            as "features" would train.
+        cache: Where features are cached: `True` for the user's cache folder, up to 2 GiB; a folder, in which they get a
+            subfolder `kerastoolkit-features`; or `False` for nowhere. They are found again by the contents of the image
+            and of the weights. Defaults to `True`.
+        optimizer: Name, class or instance; fine-tuning makes one of the same kind for each learning rate. Defaults to
+            `None`: Adam.
+        epochs: Number of epochs to train: of the head with "features", of the whole network with "fine_tune". Defaults
+            to `None`: as for a builder of kerastoolkit with "features", 10 with "fine_tune".
         validation_split: Fraction of the images that is held out for validation and not trained on, drawn at random;
-            with "fine_tune" the head learns from all of them before. Defaults to `0.0`.
+            with "fine_tune", the head learns from all of them first. Defaults to `0.0`.
         callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes; with
-            "fine_tune" those of the whole. Defaults to `()`: none.
+            "fine_tune", they watch the training of the whole network. Defaults to `()`: none.
         random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
-            `validation_split`. A backbone of random weights under "features" is drawn with this seed, or with 0.
+            `validation_split`. A backbone with random weights under "features" is drawn with this seed, or with 0.
             Defaults to `None`: seeds are drawn from the global generators.
         **params: Arguments of `builders.mlp`, and routed parameters.
 
     Attributes:
-        model_: The whole network, from images to the output.
-        head_history_: With "fine_tune", the history of the head that was trained before.
+        model_: The whole network, from raw images to the output.
+        head_history_: With "fine_tune", the history of the head, which was trained first.
     """
 
     _left_out: tuple[str, ...] = ("model", "build_fn")
-    model = build_fn = None  # `backbone` says it
+    model = build_fn = None  # there is `backbone` instead
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class _ImageEstimator(KerasEstimator):
         layer: str | None = None,
         hidden: int | Sequence[int] = (),
         dropout: float = 0.0,
-        augment: Any = None,
+        augment: bool | keras.Layer | Sequence[keras.Layer] | None = None,
         unfreeze: int | float | str = 1.0,
         batch_norm: Literal["inference", "training"] | None = None,
         learning_rate: float = 0.0003,
@@ -144,14 +146,14 @@ class _ImageEstimator(KerasEstimator):
         changes = self._changes()
         if self.training == "features" and changes:
             raise ParameterError(
-                "`augment` changes the images anew in each epoch, but training='features' computes the features of "
-                "each once. Give training='fine_tune', or augment=None."
+                "`augment` changes the images in each epoch, but training='features' computes the features of each "
+                "image only once. Give training='fine_tune', or augment=None."
             )
         if self.training == "fine_tune":
             transfer.check_rates(self.learning_rate, self._bottom_rate)
 
     def _changes(self) -> list[Any]:
-        """New layers that change images while training."""
+        """New layers of augmentation."""
         import keras
 
         if self.augment is None or self.augment is False:
@@ -161,7 +163,7 @@ class _ImageEstimator(KerasEstimator):
                 keras.layers.RandomFlip("horizontal", name="augment_flip"),
                 keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", name="augment_shift"),
             ]
-        several = list(self.augment) if isinstance(self.augment, (list, tuple)) else [self.augment]
+        several: list[Any] = list(self.augment) if isinstance(self.augment, (list, tuple)) else [self.augment]
         for layer in several:
             if not isinstance(layer, keras.layers.Layer):
                 raise ParameterError(
@@ -186,14 +188,16 @@ class _ImageEstimator(KerasEstimator):
     ) -> Self:
         self._check_values()
         if continuing and self._is_whole != (self.training == "fine_tune"):
-            raise ParameterError("`training` was changed since the last fit; set warm_start=False to start anew.")
+            raise ParameterError(
+                "`training` was changed since the last fit; set warm_start=False to start from scratch."
+            )
         X, y = _with_labels(X, y, self._task)
         if images.is_path(validation_data):
             validation_data = _with_labels(validation_data, None, self._task)
         if _inputs.kind_of(X) == "dataset":
             raise DataError(
-                f"{type(self).__name__} reads arrays, files or a folder, and got a data set of batches. Give the "
-                "folder that it was made from."
+                f"{type(self).__name__} takes arrays, files or a folder, and got a data set of batches. Give the "
+                "folder that the data set was made from."
             )
         first = None
         if not continuing:
@@ -343,7 +347,7 @@ class _ImageEstimator(KerasEstimator):
         """Mean accuracy of a classifier, R2 of a regressor.
 
         Args:
-            X: Images, as for `fit`; a folder brings its own labels.
+            X: Images, as for `fit`; a folder has its own labels.
             y: True labels or numbers.
             sample_weight: Weights, shape `(n,)`. Defaults to `None`.
 
@@ -462,7 +466,7 @@ def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     if y is not None or not images.is_path(X):
         return X, y
     if task == "regression":
-        raise DataError("A folder has classes, not numbers: give the files as a list, and their numbers as `y`.")
+        raise DataError("A folder has classes, not numbers: give a list of the files, and their numbers as `y`.")
     return images.list_images(X)
 
 
@@ -492,21 +496,21 @@ _EXTRACTORS = _Extractors()
 
 
 class ImageClassifier(_ImageEstimator, KerasClassifier):
-    """A classifier of images that starts from a network that is trained already.
+    """A classifier of images that starts from a pretrained network.
 
     Example:
 
-    >>> flowers = ImageClassifier("MobileNetV2").fit("flowers")  # one sub-folder a class; computed once, then kept
+    >>> flowers = ImageClassifier("MobileNetV2").fit("flowers")  # one sub-folder per class; features are cached
     >>> flowers.predict("new_images")
     array(['daisy', 'tulip'], dtype='<U5')
     >>> better = ImageClassifier("MobileNetV2", training="fine_tune", augment=True).fit("flowers")
 
-    Images go in as they are, 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists
-    of images or of files, or the path of a folder. Grey to colour, resizing, preprocessing and augmentation are
-    layers of `model_`, and so are in what `save` writes. Files of different sizes are resized as they are read.
+    Give raw images, from 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists of
+    images or of files, or the path of a folder. Conversion to colour, resizing, preprocessing and augmentation are
+    layers of `model_`, and so are saved with it. Files of different sizes are resized as they are read.
 
-    A parameter that is not listed here is as for `KerasClassifier`: `activation`, `normalization` and `l2` are those of
-    the hidden layers of the head, `optimizer__learning_rate` is the rate at which it trains.
+    Parameters that are not listed are those of `KerasClassifier`: `activation`, `normalization` and `l2` for the hidden
+    layers of the head, `optimizer__learning_rate` for its training.
 
     Attributes:
         classes_: Labels, shape `(n_classes,)`; of a folder, names of its sub-folders.
@@ -514,7 +518,7 @@ class ImageClassifier(_ImageEstimator, KerasClassifier):
 
 
 class ImageRegressor(_ImageEstimator, KerasRegressor):
-    """A regressor of images that starts from a network that is trained already.
+    """A regressor of images that starts from a pretrained network.
 
     Example:
 

@@ -27,11 +27,11 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     (2,)
 
     A builder of kerastoolkit trains on `(y - mean) / standard deviation`, so that targets of any unit can be learned
-    at the default size and rate: its `history_` speaks of those, `predict` and `score` of `y` as it is. A model of
-    yours trains on `y` itself.
+    with the default learning rate: `history_` is in these units, `predict` and `score` are in the units of `y`. A model
+    of yours trains on `y` itself.
 
-    Parameters beyond those below are set as for `KerasClassifier`, of the head `head__kind` and `head__weight`;
-    `list_parameters()` lists all that there are, each with its value.
+    Parameters that are not listed below are set as for `KerasClassifier`, those of the head being `head__kind` and
+    `head__weight`; `list_parameters()` lists all parameters with their values.
 
     Args:
         loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or mean

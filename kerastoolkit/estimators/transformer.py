@@ -1,4 +1,4 @@
-"""`KerasTransformer`: a network that learns to make its input again, as a scikit-learn transformer."""
+"""`KerasTransformer`: a network that learns to reproduce its input, as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Self = TypeVar("Self", bound="KerasTransformer")
 
 
 class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasEstimator):
-    """An autoencoder as a scikit-learn transformer: rows become a few numbers, and rows again.
+    """An autoencoder as a scikit-learn transformer: it compresses rows to a few numbers, and reconstructs them.
 
     Example:
 
     >>> from sklearn.datasets import load_digits
     >>> X = load_digits().data / 16
-    >>> squeezed = KerasTransformer(n_components=8, epochs=5, random_state=0).fit_transform(X)
-    >>> squeezed.shape
+    >>> codes = KerasTransformer(n_components=8, epochs=5, random_state=0).fit_transform(X)
+    >>> codes.shape
     (1797, 8)
 
-    What is learned depends on the unit of each feature, as in PCA: put a `StandardScaler` before it.
+    As in PCA, what is learned depends on the scale of each feature: put a `StandardScaler` before it.
 
     Args:
         model: A builder's name, a function that returns a `keras.Model` whose output has the shape of its input, or
@@ -47,8 +47,8 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         **params: Arguments of the build function (`n_components`, `hidden`), and routed parameters.
 
     Attributes:
-        encoder_: The first half of `model_`, from rows to `code_layer`.
-        decoder_: The second half, from there to rows.
+        encoder_: The first half of `model_`, from rows to the output of `code_layer`.
+        decoder_: The second half, from there back to rows.
         n_features_in_: Number of features per row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
     """

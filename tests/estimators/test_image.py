@@ -293,7 +293,7 @@ def test_a_number_is_fine_tuned_in_its_own_units(digits: Any, weights: Path) -> 
         ({"input_size": 31}, "`input_size` must be a whole number of at least 32 pixels for MobileNet; got 31"),
         ({"weights": "missing.weights.h5"}, "there is no such file"),
         ({"layer": "conv_pw_2_rel"}, "Did you mean 'conv_pw_2_relu'"),
-        ({"augment": True}, "computes the features of each once"),
+        ({"augment": True}, "computes the features of each image only once"),
         ({"augment": "flip", "training": "fine_tune"}, "`augment` must be True, a Keras layer"),
         ({"batch_norm": "frozen"}, "`batch_norm` must be"),
         ({"cache": 3}, "`cache` must be True, False or a folder"),
