@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from kerastoolkit.training.network import Network
+
+if TYPE_CHECKING:
+    import keras
 
 ADVICE = (
     "Give it smaller steps (`optimizer__learning_rate`), clipped gradients (`optimizer__clipnorm=1.0`) or inputs of "
@@ -42,7 +45,7 @@ class Divergence(NamedTuple):
 
 
 def find_divergence(
-    network: Network, losses: Sequence[Any], sums_at_first: Callable[[], Sequence[float]]
+    network: Network, losses: Sequence[float], sums_at_first: Callable[[], Sequence[float]]
 ) -> Divergence | None:
     """Checks a network after training.
 
@@ -70,7 +73,9 @@ def find_divergence(
     return Divergence(", and ".join(words), (*trained, *others)) if words else None
 
 
-def losses_of_weights(losses: Sequence[Any], callbacks: Sequence[Any], first_epoch: int) -> Sequence[Any]:
+def losses_of_weights(
+    losses: Sequence[float], callbacks: Sequence[keras.callbacks.Callback], first_epoch: int
+) -> Sequence[float]:
     """The losses up to the epoch whose weights a network has after training; empty if that is unknown.
 
     Args:
@@ -87,7 +92,9 @@ def losses_of_weights(losses: Sequence[Any], callbacks: Sequence[Any], first_epo
     return losses
 
 
-def words_of_warning(found: Divergence | None, history: Mapping[str, Sequence[Any]], had_diverged: bool) -> str | None:
+def words_of_warning(
+    found: Divergence | None, history: Mapping[str, Sequence[float]], had_diverged: bool
+) -> str | None:
     """The warning of `fit`.
 
     Args:
@@ -118,11 +125,11 @@ def words_of_warning(found: Divergence | None, history: Mapping[str, Sequence[An
     return None
 
 
-def _end_badly(losses: Sequence[Any]) -> bool:
+def _end_badly(losses: Sequence[float]) -> bool:
     return len(losses) > 0 and not np.isfinite(losses[-1]).all()
 
 
-def _of_epochs(losses: Sequence[Any]) -> str:
+def _of_epochs(losses: Sequence[float]) -> str:
     finite = [number for number, loss in enumerate(losses, 1) if np.isfinite(loss).all()]
     first = (finite[-1] if finite else 0) + 1
     return f"has been {np.ravel(losses[-1])[0]} since epoch {first}"

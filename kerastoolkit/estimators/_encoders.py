@@ -10,7 +10,9 @@ anyway.
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sklearn.base import TransformerMixin
 
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.heads import refuse_what_is_no_number
@@ -19,8 +21,10 @@ from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
 if TYPE_CHECKING:
     import keras
 
+_Rows = TypeVar("_Rows")
 
-def metadata(encoder: Any) -> dict[str, Any]:
+
+def metadata(encoder: TransformerMixin) -> dict[str, Any]:
     """What the estimator and the build function are told by an encoder: its `get_metadata()`, if it has one."""
     return dict(encoder.get_metadata()) if hasattr(encoder, "get_metadata") else {}
 
@@ -63,7 +67,7 @@ class FeatureEncoder:
         """Returns itself: there is nothing to learn."""
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: _Rows) -> _Rows:
         """The rows as they are."""
         return X
 
@@ -87,7 +91,7 @@ class EncoderHead:
     loss = None
     metrics = None
 
-    def __init__(self, encoder: Any, task: str) -> None:
+    def __init__(self, encoder: TransformerMixin, task: str) -> None:
         known = metadata(encoder)
         self.encoder = encoder
         self.kind = task

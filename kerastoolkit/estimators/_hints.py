@@ -9,12 +9,14 @@ from __future__ import annotations
 import datetime
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import issparse
+from numpy.typing import NDArray
+from scipy.sparse import issparse, spmatrix
+from sklearn.base import BaseEstimator
 
 from kerastoolkit import _keras
 from kerastoolkit._words import did_you_mean, quoted
@@ -22,6 +24,8 @@ from kerastoolkit.exceptions import KerasToolkitWarning, ModelMismatchError, Par
 
 if TYPE_CHECKING:
     import keras
+
+    from kerastoolkit.estimators._base import KerasEstimator
 
 # Warnings that were given, by family of clones: in a search, all clones would give the same one.
 _TOLD: set[tuple[str, str]] = set()
@@ -49,7 +53,7 @@ def tell(family: str | None, about: str, message: str, *, stacklevel: int) -> No
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: Any) -> str:
+def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: KerasEstimator) -> str:
     """The message for a table with columns that are not numeric, with code that works.
 
     Args:
@@ -79,7 +83,7 @@ def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: Any) -> str:
     return "\n".join(told)
 
 
-def on_gaps(X: Any, estimator: Any) -> str:
+def on_gaps(X: Any, estimator: BaseEstimator) -> str:
     """The message for rows with missing values, with code that works.
 
     Args:
@@ -103,14 +107,14 @@ def on_gaps(X: Any, estimator: Any) -> str:
     )
 
 
-def _on_tabular(estimator: Any, what: str) -> str:
+def _on_tabular(estimator: BaseEstimator, what: str) -> str:
     """The beginning of a sentence; it names the builder that takes tables as they are if the estimator can use it."""
     if not _may_be_tabular(estimator):
         return " For a network,"
     return f" {type(estimator).__name__}('tabular') takes tables with {what} as they are. For any other network,"
 
 
-def _may_be_tabular(estimator: Any) -> bool:
+def _may_be_tabular(estimator: BaseEstimator) -> bool:
     """Whether an estimator can use the builder for tables."""
     is_of_rows = getattr(estimator, "_default_model", "") == "mlp" and "model" in estimator.get_params(deep=False)
     return is_of_rows and estimator._task in ("classification", "regression")
@@ -217,7 +221,9 @@ def _written(shape: Sequence[int | None]) -> str:
 # -- callbacks ------------------------------------------------------------------------------------------------------
 
 
-def check_monitors(callbacks: Sequence[Any], model: keras.Model, *, validates: bool, is_dataset: bool) -> None:
+def check_monitors(
+    callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, *, validates: bool, is_dataset: bool
+) -> None:
     """Refuses Keras callbacks that monitor a quantity which this fit never measures: they would never do anything.
 
     Args:
@@ -254,7 +260,7 @@ def check_monitors(callbacks: Sequence[Any], model: keras.Model, *, validates: b
             )
 
 
-def _waits(callback: Any) -> bool:
+def _waits(callback: keras.callbacks.Callback) -> bool:
     """Whether a callback does nothing without what it monitors; a checkpoint may be written after each epoch anyway."""
     import keras
 
@@ -279,14 +285,14 @@ def _measured(model: keras.Model) -> set[str] | None:
     return names | {"loss"}
 
 
-def _name_of_metric(metric: Any) -> str:
+def _name_of_metric(metric: str | keras.Metric | Callable[..., Any]) -> str:
     return metric if isinstance(metric, str) else str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
 # -- scale ----------------------------------------------------------------------------------------------------------
 
 
-def unscaled(model: keras.Model, X: Any, estimator: Any, *, ours: bool) -> str | None:
+def unscaled(model: keras.Model, X: Any, estimator: KerasEstimator, *, ours: bool) -> str | None:
     """The warning for inputs that are not scaled, if a network learns badly from them.
 
     Args:
@@ -313,7 +319,7 @@ def unscaled(model: keras.Model, X: Any, estimator: Any, *, ours: bool) -> str |
     return None
 
 
-def _how_to_scale(part: Any, estimator: Any, *, ours: bool, is_alone: bool) -> str:
+def _how_to_scale(part: NDArray[Any] | spmatrix, estimator: KerasEstimator, *, ours: bool, is_alone: bool) -> str:
     """Code that scales the rows."""
     if len(part.shape) == 2 and is_alone:
         owner, scaler = type(estimator).__name__, "MaxAbsScaler" if issparse(part) else "StandardScaler"
@@ -366,7 +372,7 @@ def on_another_range(learned: tuple[float, float], X: Any) -> str | None:
     return f"X has values {now}, but those in `fit` were {was}, and the network has learned from no others. {what}"
 
 
-def _as_array(part: Any) -> Any:
+def _as_array(part: Any) -> NDArray[Any] | spmatrix | None:
     """Rows as an array or sparse matrix of numbers; None if they are none, as the ragged rows of a data set."""
     import keras
 
@@ -398,7 +404,7 @@ def _taken_as_they_are(model: keras.Model) -> set[int]:
     return found
 
 
-def _input_of(layer: Any) -> Any:
+def _input_of(layer: keras.Layer) -> keras.KerasTensor | None:
     """The input of a layer; None for a layer that is in no graph, in several places of it, or has several inputs."""
     import keras
 
@@ -409,7 +415,7 @@ def _input_of(layer: Any) -> Any:
     return tensors[0] if len(tensors) == 1 else None
 
 
-def _far_from_one(part: Any, names: Sequence[Any] | None, *, of_numbers: bool) -> str | None:
+def _far_from_one(part: NDArray[Any] | spmatrix, names: Sequence[Any] | None, *, of_numbers: bool) -> str | None:
     """What is wrong with the scale of rows, as a clause; None if nothing is.
 
     The bounds were found on 26 tables, and on iris with a factor or a constant added, each of which `KerasClassifier()`

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerastoolkit import _keras, builders
@@ -20,6 +20,8 @@ from kerastoolkit.estimators import _objects, _parameters
 from kerastoolkit.estimators._docstrings import documented
 
 if TYPE_CHECKING:
+    import keras
+
     from kerastoolkit.estimators._base import KerasEstimator
 
 # The value of an argument that a build function needs and has not been given yet.
@@ -68,7 +70,7 @@ class ParameterTable(tuple[Parameter, ...]):
     owner: str
     titles: dict[str, str]
 
-    def __new__(cls, parameters: Any, owner: str, titles: dict[str, str]) -> ParameterTable:
+    def __new__(cls, parameters: Iterable[Parameter], owner: str, titles: dict[str, str]) -> ParameterTable:
         made = super().__new__(cls, parameters)
         made.owner, made.titles = owner, titles
         return made
@@ -174,7 +176,13 @@ class _Gathered:
             self.rows[name] = Parameter(name, value, default, place, meaning)
 
     def _add_arguments(
-        self, function: Any, place: str, *, prefixes: Sequence[str], names: Any = None, made: Any = None
+        self,
+        function: Callable[..., Any],
+        place: str,
+        *,
+        prefixes: Sequence[str],
+        names: Collection[str] | None = None,
+        made: Any = None,
     ) -> None:
         """Adds the arguments of a function or class, all or those in `names`, under the last of the prefixes."""
         arguments, meanings = _parameters.arguments_of(function), documented(function)
@@ -236,9 +244,8 @@ class _Gathered:
         spec = self._estimator.optimizer
         network = vars(self._estimator).get("_network")
         model = network.example if network is not None else self._model()
-        if spec is None and getattr(model, "optimizer", None) is not None:
-            spec = model.optimizer
-        elif spec is None and self._estimator._is_of_ours(self._build):
+        spec = getattr(model, "optimizer", None) if spec is None else spec
+        if spec is None and self._estimator._is_of_ours(self._build):
             spec = "adam"
         self.titles["optimizer"] = "The optimizer, as the function that builds the model compiles it"
         if spec is None:
@@ -250,7 +257,7 @@ class _Gathered:
         given = None if isinstance(spec, str) or inspect.isclass(spec) else made
         self._add_arguments(type(made), "optimizer", prefixes=["optimizer__"], made=given)
 
-    def _model(self) -> Any:
+    def _model(self) -> keras.Model | None:
         """The model, if it was given as one."""
         return self._estimator.model if self._build is None else None
 
@@ -295,7 +302,10 @@ class _Gathered:
         if self._estimator.distribution is not None:
             names = _parameters.options_of("distribution")
             self._add_arguments(strategy, "distribution", prefixes=["distribution__"], names=names)
-        scores: dict[str, Any] = {"classification": metrics.accuracy_score, "regression": metrics.r2_score}
+        scores: dict[str, Callable[..., float]] = {
+            "classification": metrics.accuracy_score,
+            "regression": metrics.r2_score,
+        }
         score = scores.get(self._estimator._task)
         if score is not None:
             names = set(inspect.signature(score).parameters) - {"y_true", "y_pred", "sample_weight"}

@@ -473,8 +473,8 @@ def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
 class _Extractors:
     """The networks that were used last: all fits of a search share one."""
 
-    def __init__(self, most: int = 2) -> None:
-        self._most, self._kept, self._lock = most, OrderedDict[Any, transfer.Extractor](), threading.RLock()
+    def __init__(self, max_kept: int = 2) -> None:
+        self._max_kept, self._kept, self._lock = max_kept, OrderedDict[Any, transfer.Extractor](), threading.RLock()
 
     def find(self, arguments: Mapping[str, Any]) -> transfer.Extractor:
         import keras
@@ -487,7 +487,7 @@ class _Extractors:
             if key not in self._kept:
                 self._kept[key] = transfer.Extractor(transfer.feature_extractor(**arguments))
             self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
+            while len(self._kept) > self._max_kept:
                 self._kept.popitem(last=False)
             return self._kept[key]
 
