@@ -9,8 +9,8 @@ tables of numbers and categories `tabular`
 images                         `cnn`
 series and words                 `conv1d`, `rnn`, `transformer_encoder`; `mlp` for words in any order
 several inputs                   `multi_input`
-several targets                  `multi_output`; every other builder ends in several outputs, too
-rows to be squeezed              `autoencoder`, which `KerasTransformer` trains
+several targets                  `multi_output`; every other builder can have several outputs as well
+rows to be compressed            `autoencoder`, which `KerasTransformer` trains
 """
 
 from __future__ import annotations

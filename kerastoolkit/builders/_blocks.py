@@ -1,4 +1,4 @@
-"""What all builders share: the arguments of the same names, their checks, and the layers made of them."""
+"""What all builders share: arguments of the same names, their checks, and the layers made from them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """A maker of hidden layers: each with the normalization, activation, dropout and penalty that were asked for.
+    """Makes hidden layers with the given normalization, activation, dropout and penalty.
 
     Args:
         activation: Name of the activation of the hidden layers.
         dropout: Fraction of units dropped.
         normalization: `"batch"`, `"layer"` or None.
         l2: Factor of the L2 penalty.
-        inputs: Names of the inputs, which no layer may have. Defaults to none that matter.
+        inputs: Names of the inputs, which no layer may have. Defaults to none.
 
     Raises:
         ParameterError: An argument is out of range, or Keras does not know the activation.
@@ -108,7 +108,7 @@ class Blocks:
 
 
 def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
-    """The model from `inputs` to what `head` makes of `x`, shape `(batch, features)`."""
+    """The model from `inputs` to the output of `head` for `x`, shape `(batch, features)`."""
     import keras
 
     head = check_head(head)
@@ -118,7 +118,7 @@ def finish(inputs: Any, x: Any, head: Any, name: str) -> keras.Model:
 
 
 def apart(layer: Any, inputs: Collection[str]) -> Any:
-    """A layer under a name that no input has, as Keras wants it: a column may be called `dropout`."""
+    """The layer, renamed if an input has its name, which Keras refuses: a column may be called `dropout`."""
     while layer.name in inputs:
         layer.name += "_"
     return layer
@@ -132,7 +132,7 @@ def side_by_side(parts: list[Any], inputs: Collection[str]) -> Any:
 
 
 def check_head(head: Any) -> Head | HeadGroup:
-    """Refuses what is no head."""
+    """Refuses anything but a head."""
     if isinstance(head, (Head, HeadGroup)):
         return head
     raise ParameterError(
@@ -144,7 +144,7 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
     """Sizes of layers from one number or several.
 
     Raises:
-        ParameterError: They are no positive whole numbers, or fewer than `at_least`.
+        ParameterError: They are not positive whole numbers, or fewer than `at_least`.
     """
     several = isinstance(value, Iterable) and not isinstance(value, (bytes, Mapping))
     several = several and getattr(value, "ndim", 1) > 0
@@ -158,10 +158,10 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
 
 
 def whole_number(value: Any, name: str, at_least: int = 1) -> int:
-    """A whole number.
+    """The value as an int.
 
     Raises:
-        ParameterError: It is none, or too small.
+        ParameterError: It is not a whole number, or too small.
     """
     if not is_number(value) or int(value) != value or value < at_least:
         raise ParameterError(f"`{name}` must be a whole number of at least {at_least}; got {shown(value)}.")
@@ -169,14 +169,14 @@ def whole_number(value: Any, name: str, at_least: int = 1) -> int:
 
 
 def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tuple[int, ...]) -> tuple[Any, ...]:
-    """The shape of a row, of one of the ranks that a builder takes.
+    """The shape of a row, which must have one of the ranks that a builder takes.
 
     Raises:
-        ParameterError: There are several inputs, or the rank is another one.
+        ParameterError: There are several inputs, or the rank is different.
     """
     if isinstance(input_shape, Mapping) or any(isinstance(part, (Sequence, Mapping)) for part in input_shape):
         raise ParameterError(
-            f"`{builder}` takes one input, but here are {len(input_shape)}: {input_shape}. For several inputs there is "
+            f"`{builder}` takes one input, but there are {len(input_shape)}: {input_shape}. For several inputs, use "
             "`multi_input`."
         )
     shape = tuple(input_shape)

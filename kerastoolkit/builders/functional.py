@@ -35,7 +35,7 @@ __all__ = [
     "wide_and_deep",
 ]
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for images and 'conv1d' or 'rnn' for series."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or use 'cnn' for images and 'conv1d' or 'rnn' for series."
 
 
 def residual_mlp(
@@ -49,7 +49,7 @@ def residual_mlp(
 ) -> keras.Model:
     """Builds a residual network for rows of features.
 
-    Each block is normalization, Dense, activation, dropout, Dense, and is added to what went into it, so that deep
+    Each block is normalization, Dense, activation, dropout, Dense, and its output is added to its input, so that deep
     networks train as easily as shallow ones. After "Revisiting Deep Learning Models for Tabular Data" (Gorishniy et
     al., 2021), where it is called ResNet.
 
@@ -60,9 +60,9 @@ def residual_mlp(
 
     Args:
         input_shape: Shape of one row, `(features,)`.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
-        hidden: Units of each block; where the next has others, the shortcut gets a layer of its own. Defaults to
-            `(128, 128)`.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
+        hidden: Units of each block; where the next block has another number, the shortcut gets a layer of its own.
+            Defaults to `(128, 128)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped in each block while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, at the start of each block and before the head. Defaults to
@@ -98,10 +98,10 @@ def wide_and_deep(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a linear model and a deep one that add up to one answer.
+    """Builds a linear and a deep model whose outputs are added.
 
-    The wide part remembers (this feature means that), the deep part generalizes; the head sees the features and the
-    last hidden layer side by side, which is the sum of a linear model of each. After "Wide & Deep Learning for
+    The wide part memorizes (this feature means that), the deep part generalizes; the head sees the features beside the
+    last hidden layer, which makes its output the sum of a linear model of each. After "Wide & Deep Learning for
     Recommender Systems" (Cheng et al., 2016).
 
     Example:
@@ -110,9 +110,9 @@ def wide_and_deep(
     (None, 1)
 
     Args:
-        input_shape: Shape of one row, `(features,)`; or a dict with the shapes of `"wide"` and `"deep"`, where the
-            two parts see other features: X is then a dict of these two arrays.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        input_shape: Shape of one row, `(features,)`; or, if the two parts see different features, a dict with the
+            shapes of `"wide"` and `"deep"`: X is then a dict of these two arrays.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
         hidden: Units of each layer of the deep part. Defaults to `(100, 50)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
@@ -123,7 +123,7 @@ def wide_and_deep(
         An uncompiled model: input `(batch, features)` or a dict of two such, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or the inputs are others; the message says which.
+        ParameterError: An argument is out of range, or there are other inputs; the message says which.
     """
     import keras
 
@@ -156,13 +156,13 @@ def tabular(
     l2: float = 0.0,
     embedding_dropout: float = 0.0,
 ) -> keras.Model:
-    """Builds a network for a table of numbers and categories, with one input a column.
+    """Builds a network for a table of numbers and categories, with one input per column.
 
-    Each category becomes as many numbers as `min(600, round(1.6 n**0.56))` for `n` categories, learned beside the rest
-    (Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016; the size is fastai's). Numbers are brought to
-    mean 0 and deviation 1 inside the model. Missing and unseen categories have places of their own.
+    Each category becomes a vector of `min(600, round(1.6 n**0.56))` numbers for `n` categories, learned with the rest
+    (Guo and Berkhahn, "Entity Embeddings of Categorical Variables", 2016; the size is fastai's). Numbers are scaled to
+    mean 0 and standard deviation 1 inside the model. Missing and unseen categories have vectors of their own.
 
-    As `KerasClassifier("tabular")` it takes tables as they are: the columns come from the training rows.
+    As `KerasClassifier("tabular")` it takes tables as they are: the columns are learned from the training rows.
 
     Example:
 
@@ -174,14 +174,14 @@ def tabular(
     (3, 1)
 
     Args:
-        columns: What the columns are, from `data.learn_columns`.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        columns: The columns, from `data.learn_columns`.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
         hidden: Units of each hidden layer. Defaults to `(128, 64)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
-        embedding_dropout: Fraction of the numbers that stand for categories dropped while training. Defaults to
+        embedding_dropout: Fraction of the numbers of the categories' vectors dropped while training. Defaults to
             `0.0`.
 
     Returns:
@@ -195,8 +195,8 @@ def tabular(
 
     if not isinstance(columns, Columns) or not columns:
         raise ParameterError(
-            f"`columns` must be what kerastoolkit.data.learn_columns(table) returns, got {columns!r}. As "
-            "KerasClassifier('tabular') the estimator learns them from the table that it is fitted on."
+            f"`columns` must be what kerastoolkit.data.learn_columns(table) returns; got {columns!r}. "
+            "KerasClassifier('tabular') learns them from the table that it is fitted on."
         )
     keys = frozenset(columns) | {f"{key}_missing" for key in columns}
     blocks, widths = Blocks(activation, dropout, normalization, l2, keys), widths_of(hidden)
@@ -220,8 +220,8 @@ def tabular(
     if embedded:
         parts.append(Blocks(activation, embedding_dropout, None, 0.0, keys).drop(side_by_side(embedded, keys)))
     if numbers:
-        # The mean and variance of the training rows as weights that stay: Keras' Normalization has them as constants,
-        # so that each fold of a search would be another program.
+        # The mean and variance of the training rows are weights that are not trained: Keras' Normalization has them as
+        # constants, with which each fold of a search would be another program.
         standardize = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-7, trainable=False, name="standardize"
         )
@@ -242,10 +242,10 @@ def multi_input(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a network of several inputs, such as an image and what is known of it.
+    """Builds a network with several inputs, such as an image and facts about it.
 
-    Each input has layers of its own, by what a row of it is: rows of features go through dense layers, series and
-    images through convolutions. What comes out side by side goes through the hidden layers to the head.
+    Each input has layers of its own: rows of features go through dense layers, series and images through convolutions.
+    Their outputs are concatenated, and go through the hidden layers to the head.
 
     Example:
 
@@ -255,8 +255,8 @@ def multi_input(
     Args:
         input_shape: Shape of one row of each input, by name: `(features,)`, `(steps, channels)` or
             `(height, width, channels)`. X is a dict of arrays by these names.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
-        hidden: Units of the layers after all inputs came together. Defaults to `(64,)`.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
+        hidden: Units of the layers after the concatenation. Defaults to `(64,)`.
         input_hidden: Units of the layers of each input of features. Defaults to `(32,)`.
         filters: Channels of the convolutions of each series and image. Defaults to `(32, 64)`.
         kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
@@ -269,7 +269,7 @@ def multi_input(
         An uncompiled model: inputs by name, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or there is one input only; the message says which.
+        ParameterError: An argument is out of range, or there is only one input; the message says which.
     """
     names = frozenset(map(str, input_shape)) if isinstance(input_shape, Mapping) else frozenset()
     blocks, widths = Blocks(activation, dropout, normalization, l2, names), widths_of(hidden)
@@ -294,7 +294,7 @@ def multi_output(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds one trunk with several answers, such as age, gender and mood from one face, each with layers of its own.
+    """Builds one trunk with several outputs, such as age, gender and mood from one face, each with layers of its own.
 
     The trunk is dense for rows of features, convolutional for series and images. Each target has its own loss and
     weight: `head(y, kind={"age": "regression"}, weight={"age": 0.1})`, or `head__kind` and `head__weight` of an
@@ -309,9 +309,9 @@ def multi_output(
     Args:
         input_shape: Shape of one row, `(features,)`, `(steps, channels)` or `(height, width, channels)`; or a dict of
             shapes by name for several inputs.
-        head: The ends of the network, from `head` of a dict of targets.
+        head: The heads of the network: `head(y)` for a dict of targets.
         hidden: Units of the layers that all targets share. Defaults to `(64,)`.
-        head_hidden: Units of the layers that each target has for itself. Defaults to `(32,)`.
+        head_hidden: Units of the layers of each target alone. Defaults to `(32,)`.
         filters: Channels of the convolutions of series and images. Defaults to `(32, 64)`.
         kernel_size: Steps or pixels of a convolution's window. Defaults to `3`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
@@ -351,12 +351,12 @@ def transformer_encoder(
     l2: float = 0.0,
     vocabulary_size: int | None = None,
 ) -> keras.Model:
-    """Builds an encoder of attention for short series: measurements over time, or token ids.
+    """Builds a transformer encoder for short series: measurements over time, or token ids.
 
-    Each block is attention of all steps to all steps, then two dense layers at each step, each added to what went into
-    it and normalized before. The mean over the steps goes to the head. After "Attention Is All You Need" (Vaswani et
-    al., 2017), with learned positions, and with normalization first (Xiong et al., "On Layer Normalization in the
-    Transformer Architecture", 2020). Time and memory grow with the square of the steps: some hundred are short.
+    Each block is self-attention over all steps, then two dense layers at each step; both are normalized first, and
+    their output is added to their input. The mean over the steps goes to the head. After "Attention Is All You Need"
+    (Vaswani et al., 2017), with learned positions, and with normalization first (Xiong et al., "On Layer Normalization
+    in the Transformer Architecture", 2020). Time and memory grow with the square of the steps: a few hundred are short.
 
     Example:
 
@@ -365,23 +365,23 @@ def transformer_encoder(
 
     Args:
         input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
-        hidden: Units of the first of the two dense layers of each block, so that there are as many blocks as numbers.
-            Defaults to `(128, 128)`.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
+        hidden: Units of the first of the two dense layers of each block; there are as many blocks as numbers. Defaults
+            to `(128, 128)`.
         embedding_dim: Size of the vector of each step, between the blocks as well. Defaults to `64`.
         num_heads: Heads of the attention, each of which sees `embedding_dim // num_heads` numbers. Defaults to `4`.
         activation: Name of the dense layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after attention and dense layers while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, before attention and dense layers. Defaults to `"layer"`.
         l2: Factor of the L2 penalty on the weights of the dense layers. Defaults to `0.0`.
-        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding,
-            which is not read. Defaults to `None`: series are of measurements.
+        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding
+            and skipped. Defaults to `None`: series are measurements.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or rows are no series of known length; the message says which.
+        ParameterError: An argument is out of range, or rows are not series of a known length; the message says which.
     """
     import keras
 

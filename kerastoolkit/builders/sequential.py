@@ -1,4 +1,4 @@
-"""Straight stacks of layers: for rows of features, images, series, and for rows that are to be squeezed."""
+"""Sequential networks: for rows of features, images and series, and for rows to be compressed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["autoencoder", "cnn", "conv1d", "mlp", "rnn"]
 
 Normalization = Literal["batch", "layer"] | None
 
-_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or take 'cnn' for images and 'conv1d' or 'rnn' for series."
+_FLATTEN = "Flatten it first, X.reshape(len(X), -1), or use 'cnn' for images and 'conv1d' or 'rnn' for series."
 
 
 def mlp(
@@ -33,8 +33,8 @@ def mlp(
 ) -> keras.Model:
     """Builds a multilayer perceptron.
 
-    Each hidden layer is Dense, then normalization, activation and dropout, those that are asked for. Of words the mean
-    of their vectors goes into the first, whatever their order: "Bag of Tricks for Efficient Text Classification"
+    Each hidden layer is Dense, then normalization (if any), activation and dropout (if any). For token ids, the mean of
+    their vectors goes into the first layer, whatever their order: "Bag of Tricks for Efficient Text Classification"
     (Joulin et al., 2016).
 
     Example:
@@ -44,15 +44,15 @@ def mlp(
 
     Args:
         input_shape: Shape of one row, `(features,)`.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
         hidden: Units of each hidden layer, or one number for one layer; `()` gives a linear model.
             Defaults to `(100,)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
-        vocabulary_size: Number of token ids, for rows `(steps,)` of them, from 0, which is padding,
-            which is not read. Defaults to `None`: rows are of features.
+        vocabulary_size: Number of token ids, for rows `(steps,)` of them, from 0, which is padding and skipped.
+            Defaults to `None`: rows are features.
         embedding_dim: Size of the vector of each token. Defaults to `64`.
 
     Returns:
@@ -87,9 +87,9 @@ def cnn(
 ) -> keras.Model:
     """Builds a convolutional network for images of any size and number of channels.
 
-    Each block is a convolution, normalization, activation and a pooling that halves both sides while they are longer
-    than one pixel, then dropout. The mean over what is left of the image goes through the hidden layers to the head.
-    With normalization by batches it does not matter whether pixels go from 0 to 1 or to 255.
+    Each block is a convolution, normalization, activation, a pooling that halves both sides as long as they have more
+    than one pixel, and dropout. The mean over the image that remains goes through the hidden layers to the head. With
+    batch normalization it does not matter whether pixels are from 0 to 1 or from 0 to 255.
 
     Example:
 
@@ -97,9 +97,9 @@ def cnn(
     (None, 10)
 
     Args:
-        input_shape: Shape of one image, `(height, width, channels)`, or `(height, width)` for one channel; height
-            and width may be `None`: any.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        input_shape: Shape of one image, `(height, width, channels)`, or `(height, width)` for one channel; `None` as
+            height or width stands for any.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
         filters: Channels of each convolution. Defaults to `(32, 64)`.
         kernel_size: Pixels of a convolution's window, in both directions. Defaults to `3`.
         hidden: Units of dense layers after the convolutions. Defaults to `()`: none.
@@ -112,19 +112,21 @@ def cnn(
         An uncompiled model: input `(batch, height, width[, channels])`, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or rows are no images; the message says which.
+        ParameterError: An argument is out of range, or rows are not images; the message says which.
     """
     import keras
 
     shape = one_shape(
         input_shape, "cnn", "images, (height, width, channels)",
-        "There is `mlp` for rows of features and `conv1d` for series; flat images take their shape back by "
+        "There is `mlp` for rows of features and `conv1d` for series; give flattened images their shape back: "
         "X.reshape(-1, height, width, channels).", (2, 3),
     )  # fmt: skip
     channels = widths_of(filters, "filters", "channels", at_least=1)
     blocks, inputs = Blocks(activation, dropout, normalization, l2), keras.Input(shape)
     if len(shape) == 2 and None in shape:
-        raise ParameterError(f"Images of any size need their channels named: {(*shape, 1)}, not {shape}.")
+        raise ParameterError(
+            f"For images of any size, `input_shape` must name the channels: {(*shape, 1)}, not {shape}."
+        )
     x = keras.layers.Reshape((*shape, 1))(inputs) if len(shape) == 2 else inputs
     x = blocks.convolutions(x, channels, whole_number(kernel_size, "kernel_size"))
     x = blocks.stack(keras.layers.GlobalAveragePooling2D()(x), widths_of(hidden))
@@ -146,8 +148,7 @@ def conv1d(
 ) -> keras.Model:
     """Builds a convolutional network for series: measurements over time, or token ids.
 
-    As `cnn`, in one direction. The largest value of each channel goes on to the head: it is there wherever in the
-    series it was found.
+    Like `cnn`, in one direction. The largest value of each channel goes to the head, wherever it is in the series.
 
     Example:
 
@@ -156,7 +157,7 @@ def conv1d(
 
     Args:
         input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
         filters: Channels of each convolution. Defaults to `(32, 64)`.
         kernel_size: Steps of a convolution's window. Defaults to `5`.
         hidden: Units of dense layers after the convolutions. Defaults to `()`: none.
@@ -165,14 +166,14 @@ def conv1d(
         normalization: `"batch"`, `"layer"` or `None`, before each activation. Defaults to `"batch"`.
         l2: Factor of the L2 penalty on the weights of convolutions and hidden layers. Defaults to `0.0`.
         vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding.
-            Defaults to `None`: series are of measurements.
+            Defaults to `None`: series are measurements.
         embedding_dim: Size of the vector of each token. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or rows are no series; the message says which.
+        ParameterError: An argument is out of range, or rows are not series; the message says which.
     """
     import keras
 
@@ -199,7 +200,8 @@ def rnn(
 ) -> keras.Model:
     """Builds a recurrent network for series: measurements over time, or token ids.
 
-    Each layer reads the series step by step and hands its own on; of the last one only the end goes to the head.
+    Each layer reads the series step by step and passes on a series of its own; only the last step of the last layer
+    goes to the head.
 
     Example:
 
@@ -208,23 +210,23 @@ def rnn(
 
     Args:
         input_shape: Shape of one series, `(steps, channels)`, or `(steps,)` for one channel or for words.
-        head: The end of the network, from `head(y)` or `Head.binary()` and its kin.
+        head: The head of the network: `head(y)`, or `Head.binary()`, `Head.multiclass(n)`, ...
         hidden: Units of each recurrent layer, in each direction. Defaults to `(64,)`.
         cell: `"lstm"` or `"gru"`. Defaults to `"lstm"`.
-        bidirectional: Whether each layer also reads from the end. Defaults to `False`.
+        bidirectional: Whether each layer also reads backwards. Defaults to `False`.
         activation: Name of the recurrent layers' activation. Defaults to `"tanh"`.
         dropout: Fraction dropped after each layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, after each layer. Defaults to `None`.
         l2: Factor of the L2 penalty on the weights from input to layer. Defaults to `0.0`.
-        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding,
-            which is not read. Defaults to `None`: series are of measurements.
+        vocabulary_size: Number of token ids, for series `(steps,)` of them, from 0, which is padding
+            and skipped. Defaults to `None`: series are measurements.
         embedding_dim: Size of the vector of each token. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
 
     Raises:
-        ParameterError: An argument is out of range, or rows are no series; the message says which.
+        ParameterError: An argument is out of range, or rows are not series; the message says which.
     """
     import keras
 
@@ -251,9 +253,9 @@ def autoencoder(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a network that squeezes rows into a few numbers, the layer `"code"`, and makes the rows again from them.
+    """Builds a network that compresses rows to a few numbers, the layer `"code"`, and reconstructs the rows from them.
 
-    The way back mirrors the way there. `KerasTransformer` trains it, and gives the two halves.
+    The decoder mirrors the encoder. `KerasTransformer` trains it, and has both halves as attributes.
 
     Example:
 
@@ -261,9 +263,9 @@ def autoencoder(
     (None, 8)
 
     Args:
-        input_shape: Shape of one row; images and series are flattened, and come out in their shape.
-        n_components: Numbers that a row is squeezed into. Defaults to `2`.
-        hidden: Units of each layer before them; after them in reverse. Defaults to `(64,)`.
+        input_shape: Shape of one row; images and series are flattened inside, and come out in their shape.
+        n_components: Number of numbers to which a row is compressed. Defaults to `2`.
+        hidden: Units of each layer before the code, and in reverse order after it. Defaults to `(64,)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
         dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, between Dense and activation. Defaults to `None`.

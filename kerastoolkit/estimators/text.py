@@ -36,8 +36,8 @@ _MODELS: dict[str, Callable[..., Any]] = {
     "transformer_encoder": builders.transformer_encoder,
 }
 
-# Where `epochs` is not set: as many as make so many steps.
-_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2_000, 5, 50
+# Where `epochs` is not set: as many as make this number of steps.
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 2_000, 5, 50
 
 
 class TextClassifier(KerasClassifier):
@@ -193,9 +193,10 @@ class TextClassifier(KerasClassifier):
         for name, value in (("max_features", self.max_features), ("max_length", self.max_length)):
             if value is not None:
                 problems.append(whole_number_wanted(name, value, otherwise=", or None"))
-        if not (isinstance(self.min_df, float) and 0 < self.min_df <= 1):
+        min_df = _parameters.plain(self.min_df)
+        if not (isinstance(min_df, float) and 0 < min_df <= 1):
             otherwise = ", or a fraction of the texts, up to 1.0"
-            problems.append(whole_number_wanted("min_df", self.min_df, otherwise=otherwise))
+            problems.append(whole_number_wanted("min_df", min_df, otherwise=otherwise))
         sizes = self.ngram_range if isinstance(self.ngram_range, (tuple, list)) else ()
         if len(sizes) != 2 or not all(map(is_whole, sizes)) or not 1 <= sizes[0] <= sizes[1]:
             problems.append(
@@ -208,7 +209,7 @@ class TextClassifier(KerasClassifier):
         if build not in _MODELS.values() or n_rows is None:
             return super()._default_epochs(build, n_rows, batch_size)
         steps = -(-n_rows // (batch_size or 32))
-        return int(np.clip(-(-_STEPS // steps), _FEWEST_EPOCHS, _MOST_EPOCHS))
+        return int(np.clip(-(-_STEPS // steps), _MIN_EPOCHS, _MAX_EPOCHS))
 
     # -- texts ----------------------------------------------------------------------------------------------------
 
@@ -319,21 +320,21 @@ def _read_texts(X: Any, owner: str) -> list[str]:
     """The texts as a list.
 
     Raises:
-        DataError: `X` is one text, a table, or has something else than text in it; the message says which and where.
+        DataError: `X` is one text or a table, or contains something other than text; the message says which and where.
     """
     if isinstance(X, (str, bytes)):
         raise DataError(f"X is one text, {X[:40]!r}; {owner} takes several. For one, give a list of it: [text].")
     if isinstance(X, Mapping) or len(getattr(X, "shape", (0,))) != 1:
         what = f"{type(X).__name__} of the shape {X.shape}" if hasattr(X, "shape") else type(X).__name__
         raise DataError(
-            f"X is a {what}; {owner} takes one text a row: a list, an array of one axis, or one column of a table, as "
-            "table['text']."
+            f"X is a {what}; {owner} takes one text per row: a list, an array of one axis, or one column of a table, "
+            "such as table['text']."
         )
     if not hasattr(X, "__len__"):
         raise DataError(f"X must be a list, array or pandas Series of texts; got {type(X).__name__}.")
     texts = X.tolist() if isinstance(X, (np.ndarray, pd.Series, pd.Index)) else list(X)
     if not texts:
-        raise DataError("X holds no texts; at least 1 is needed.")
+        raise DataError("X contains no texts; at least 1 is needed.")
     others = [row for row, text in enumerate(texts) if not isinstance(text, str)]
     if not others:
         return texts
@@ -341,16 +342,16 @@ def _read_texts(X: Any, owner: str) -> list[str]:
     if missing:
         raise DataError(
             f"{len(missing)} of {len(texts)} texts in X are missing (None or NaN), the first in row {missing[0]}. Drop "
-            "those rows, or take them for empty texts: X.fillna('')."
+            "those rows, or treat them as empty texts: X.fillna('')."
         )
     first = texts[others[0]]
     advice: dict[type, str] = {
         bytes: "Decode it: text.decode('utf-8').",
-        list: "Join words that are already split: ' '.join(words).",
+        list: "Join the words, which are split already: ' '.join(words).",
     }
     raise DataError(
-        f"X must hold texts; row {others[0]} is {type(first).__name__}, {str(first)[:40]!r}. "
-        f"{advice.get(type(first), 'For rows of numbers there is KerasClassifier.')}"
+        f"X must contain texts; row {others[0]} is {type(first).__name__}, {str(first)[:40]!r}. "
+        f"{advice.get(type(first), 'For rows of numbers, there is KerasClassifier.')}"
     )
 
 

@@ -128,10 +128,10 @@ def test_an_autoencoder_goes_back_the_way_it_came() -> None:
     ("build", "message"),
     [
         (lambda: cnn((64,), Head.binary()), "`cnn` takes images.*X.reshape"),
-        (lambda: cnn((None, 8), Head.binary()), r"need their channels named: \(None, 8, 1\)"),
+        (lambda: cnn((None, 8), Head.binary()), r"must name the channels: \(None, 8, 1\)"),
         (lambda: cnn((8, 8), Head.binary(), filters=()), "`filters` must be a whole number of channels"),
         (lambda: cnn((8, 8), Head.binary(), kernel_size=0), "`kernel_size` must be a whole number of at least 1"),
-        (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but here are 1"),
+        (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but there are 1"),
         (lambda: conv1d((8, 8, 3), Head.binary()), "`conv1d` takes series"),
         (lambda: rnn((8, 3), Head.binary(), cell="rnn"), "`cell` must be 'lstm' or 'gru'; got 'rnn'"),
         (lambda: rnn((8, 3), Head.binary(), vocabulary_size=9), "series of words"),
