@@ -236,7 +236,7 @@ WRONG = [
     ("random_state", np.random.default_rng(0), "generator.integers"), ("optimizer", 5, "which Keras does not know"),
     ("optimizer", {"a": 1}, "which Keras does not know"), ("loss", 5, "which Keras does not know"),
     ("loss", (), "which is empty"), ("metrics", [5], "which Keras does not know"),
-    ("callbacks", 5, "no Keras callback"), ("steps_per_epoch", 1.5, "whole number"),
+    ("callbacks", 5, "not a Keras callback"), ("steps_per_epoch", 1.5, "whole number"),
     ("initial_epoch", -1, "at least 0"), ("fit__epochs", "5", "`fit__epochs`"),
     ("validation_freq", "often", "list of the numbers"), ("predict__batch_size", "7", "`predict__batch_size`"),
     ("run_eagerly", "no", "True or False"), ("loss_weights", "1", "a number"), ("weighted_metrics", 5, "does not know"),

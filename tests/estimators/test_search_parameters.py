@@ -513,7 +513,7 @@ def test_a_name_that_reaches_nothing_is_refused_with_the_name_meant(iris: Any, n
         ({"callbacks": never(), "callbacks__early_stoping__patience": 1}, "Did you mean 'early_stopping'"),
         ({"callbacks": never(), "callbacks__early_stopping__patient": 1}, "Did you mean 'patience'"),
         ({"callbacks": EarlyStopping, "callbacks__0__patient": 1}, "Did you mean 'patience'"),
-        ({"callbacks": "early_stopping"}, "no Keras callback"),
+        ({"callbacks": "early_stopping"}, "not a Keras callback"),
         ({"metrics": ["accuracy"], "metrics__auc__name": "a"}, "auc"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
