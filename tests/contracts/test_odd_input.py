@@ -238,7 +238,7 @@ WRONG = [
     ("loss", (), "which is empty"), ("metrics", [5], "which Keras does not know"),
     ("callbacks", 5, "not a Keras callback"), ("steps_per_epoch", 1.5, "whole number"),
     ("initial_epoch", -1, "at least 0"), ("fit__epochs", "5", "`fit__epochs`"),
-    ("validation_freq", "often", "list of the numbers"), ("predict__batch_size", "7", "`predict__batch_size`"),
+    ("validation_freq", "often", "or a list of epochs"), ("predict__batch_size", "7", "`predict__batch_size`"),
     ("run_eagerly", "no", "True or False"), ("loss_weights", "1", "a number"), ("weighted_metrics", 5, "does not know"),
     ("hidden", None, "whole number of units"), ("dropout", "0.5", "write 0.5"), ("l2", None, "must be a number"),
     ("head__label_smoothing", "0.1", "`head__label_smoothing`"), ("head__from_logits", "yes", "True or False"),
