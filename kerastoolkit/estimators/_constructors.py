@@ -35,7 +35,7 @@ def complete(kind: type[KerasEstimator]) -> None:
     """
     own: Callable[..., None] | None = vars(kind).get("__init__")
     init = _forwarding(kind) if own is None else _keeping_routed(own)
-    init._own_signature = None if own is None else inspect.signature(own)  # type: ignore[attr-defined]
+    init._written = own  # type: ignore[attr-defined]
     kind.__init__ = init  # type: ignore[method-assign]
     init.__signature__ = signature_of(kind)  # type: ignore[attr-defined]
     kind.__doc__ = _docstrings.completed(kind, init.__signature__.parameters)  # type: ignore[attr-defined]
@@ -82,13 +82,17 @@ def left_out(kind: type) -> tuple[str, ...]:
     return tuple(sorted(names - set(declared_names(kind))))
 
 
+def as_written(init: Callable[..., None]) -> Callable[..., None] | None:
+    """The constructor that a class was written with, before it was completed; None where it had none of its own."""
+    written: Callable[..., None] | None = getattr(init, "_written", init)
+    return written
+
+
 def _own_signature(kind: type) -> inspect.Signature | None:
     """The signature of a constructor as it is written; None where the class has none of its own."""
     init = vars(kind).get("__init__")
-    if init is None:
-        return None
-    made: inspect.Signature | None = init._own_signature if hasattr(init, "_own_signature") else inspect.signature(init)
-    return made
+    written = None if init is None else as_written(init)
+    return None if written is None else inspect.signature(written)
 
 
 def _forwarding(kind: type[KerasEstimator]) -> Callable[..., None]:

@@ -20,6 +20,7 @@ from kerastoolkit import (
     TextClassifier,
 )
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators._constructors import as_written
 from kerastoolkit.exceptions import ParameterError
 
 KINDS = [KerasClassifier, KerasRegressor, KerasTransformer, TextClassifier, ImageClassifier, ImageRegressor]
@@ -101,6 +102,14 @@ def test_a_subclass_of_the_users_shows_its_own_parameters_first_and_then_those_i
     assert Deeper.__doc__ == "One that adds nothing."  # which lists nothing, and is left as it is
     assert Closed(3).get_params() == {"depth": 3}
     assert Weighed().get_params()["class_weight"] == "by hand"
+
+
+def test_what_is_written_is_told_from_what_is_added() -> None:
+    """So that a journal knows a class again, whatever is added to it."""
+    written = as_written(vars(Deep)["__init__"])
+    assert written is not None and written.__code__.co_varnames[:2] == ("self", "depth")
+    assert as_written(vars(Deeper)["__init__"]) is None
+    assert as_written(KerasEstimator.__init__) is KerasEstimator.__init__
 
 
 @pytest.mark.parametrize("kind", [*KINDS, Deep, Deeper])
