@@ -1,15 +1,15 @@
-"""Constructors that name only what is their own.
+"""Constructors that name only their own parameters.
 
 The parameters that all estimators share are declared once, in the constructor of `KerasEstimator`, and described once,
-in its docstring. A subclass names its own and hands the others on, as any Python class does:
+in its docstring. A subclass names its own and passes on the others, as any Python class does:
 
     class Mine(KerasClassifier):
         def __init__(self, model=None, *, depth=2, **params):
             super().__init__(model, **params)
             self.depth = depth
 
-Left at that, `inspect.signature`, `help` and the tab key would show `depth` and `**params` only. So when the class is
-made, `complete` gives its constructor the whole signature, and its docstring the whole list.
+By themselves, `inspect.signature`, `help` and the tab key would show only `depth` and `**params`. So when the class is
+created, `complete` gives its constructor the full signature, and its docstring the full list of parameters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def complete(kind: type[KerasEstimator]) -> None:
     """Gives the constructor of a new class a signature with all its parameters, and its docstring a list of them.
 
     Args:
-        kind: The class; its constructor is wrapped, or one is made that hands on all it gets.
+        kind: The class. Its constructor is wrapped; if it has none of its own, it gets one that passes on everything.
     """
     own: Callable[..., None] | None = vars(kind).get("__init__")
     init = _forwarding(kind) if own is None else _keeping_routed(own)
@@ -60,7 +60,9 @@ def signature_of(kind: type) -> inspect.Signature:
             continue
         kinds = {parameter.kind: parameter for parameter in parameters}
         rest = kinds.get(inspect.Parameter.VAR_KEYWORD)
-        takes_positional = takes_positional and inspect.Parameter.VAR_POSITIONAL in kinds
+        # Arguments by place go further up only past `(self, *args, **kwargs)`.
+        is_open = inspect.Parameter.VAR_POSITIONAL in kinds and sum(one.kind in _POSITIONAL for one in parameters) == 1
+        takes_positional = takes_positional and is_open
         if rest is None:
             break
     by_kind = sorted(found.values(), key=lambda parameter: parameter.kind)
@@ -77,26 +79,26 @@ def declared_names(kind: type) -> tuple[str, ...]:
 
 @functools.cache
 def left_out(kind: type) -> tuple[str, ...]:
-    """Names of shared parameters that a class has no use for, and does not declare anew."""
+    """Names of shared parameters that a class has no use for, and does not declare itself."""
     names = {name for one in kind.__mro__ for name in vars(one).get("_left_out", ())}
     return tuple(sorted(names - set(declared_names(kind))))
 
 
 def as_written(init: Callable[..., None]) -> Callable[..., None] | None:
-    """The constructor that a class was written with, before it was completed; None where it had none of its own."""
+    """The constructor of a class as its author wrote it, before `complete`; None if the class had none of its own."""
     written: Callable[..., None] | None = getattr(init, "_written", init)
     return written
 
 
 def _own_signature(kind: type) -> inspect.Signature | None:
-    """The signature of a constructor as it is written; None where the class has none of its own."""
+    """The signature of a constructor as it was written; None if the class had none of its own."""
     init = vars(kind).get("__init__")
     written = None if init is None else as_written(init)
     return None if written is None else inspect.signature(written)
 
 
 def _forwarding(kind: type[KerasEstimator]) -> Callable[..., None]:
-    """A constructor that hands on what it gets."""
+    """A constructor that passes on all its arguments."""
 
     def forwarding(self: KerasEstimator, *args: Any, **kwargs: Any) -> None:
         if len(args) > 1:
@@ -114,7 +116,7 @@ def _forwarding(kind: type[KerasEstimator]) -> Callable[..., None]:
 
 
 def _keeping_routed(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that keeps the routed parameters it names, as `optimizer__learning_rate=0.001`."""
+    """A constructor that stores the routed parameters that it names, such as `optimizer__learning_rate=0.001`."""
     signature = inspect.signature(init)
     names_routed = any("__" in name for name in signature.parameters)
 

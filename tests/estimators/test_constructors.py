@@ -46,6 +46,13 @@ class Deeper(Deep):
     """One that adds nothing."""
 
 
+class Open(Deep):
+    """One that hands everything on, as it came."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
 class Closed(KerasRegressor):
     """One that hands nothing on."""
 
@@ -87,7 +94,7 @@ def test_descriptions_stand_in_the_order_of_the_signature_and_attributes_after_t
 
 
 def test_a_subclass_of_the_users_shows_its_own_parameters_first_and_then_those_it_hands_on() -> None:
-    for kind in (Deep, Deeper):
+    for kind in (Deep, Deeper, Open):
         parameters = inspect.signature(kind).parameters
         assert list(parameters)[:3] == ["depth", "epochs", "optimizer__learning_rate"]
         assert set(parameters) == SHARED | {"depth", "optimizer__learning_rate"}
