@@ -200,7 +200,7 @@ def test_a_subclass_is_followed_likewise_and_else_read_as_what_it_is_a_subclass_
         again = load(path)
     assert type(again) is KerasClassifier
     np.testing.assert_array_equal(again.predict_proba(X), estimator.predict_proba(X))
-    with pytest.raises(ParameterError, match="Hand it to kerastoolkit.load"):  # and not another network in silence
+    with pytest.raises(ParameterError, match="Pass it to kerastoolkit.load"):  # and not another network in silence
         again.fit(X, y)
     for options in ({"custom_objects": {"Named": Named}}, {"safe_mode": False}):
         found = load(path, **options)
