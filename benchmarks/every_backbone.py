@@ -2,7 +2,7 @@
 
     python benchmarks/every_backbone.py
 
-For each: it builds at its smallest size and takes pictures there, the size below is refused, and its parameters,
+For each: it builds at its smallest size and takes images there, the size below is refused, and its parameters,
 features, cut and default size are those of the table. Minutes and 3 GB; the exit status is 1 if something differs.
 The tests do the same for one network of each family.
 """

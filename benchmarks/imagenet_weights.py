@@ -7,7 +7,7 @@ writes a file for `ImageClassifier("MobileNetV2", weights="MobileNetV2.weights.h
 `weights="imagenet"` downloads Keras' own.
 
 The package (MIT) carries the weights of torchvision's model, in torch's old format. They are read without torch, by an
-unpickler that makes nothing but dicts and arrays. torchvision pads pictures on both sides where Keras pads on one,
+unpickler that makes nothing but dicts and arrays. torchvision pads images on both sides where Keras pads on one,
 which agree at sizes of 32 k + 1 (65, 97, 129, ..., 225); it normalises with another epsilon, which gamma makes up for.
 """
 

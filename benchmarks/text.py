@@ -62,18 +62,18 @@ CONTESTANTS: dict[str, Callable[[], Any]] = {
     "TfidfVectorizer(), LogisticRegression()": logistic,
     "TfidfVectorizer(sublinear_tf=True, min_df=2), LogisticRegression()": lambda: logistic(sublinear_tf=True, min_df=2),
     "TextClassifier()": ours,
-    "TextClassifier(ngrams=2, max_words=40_000)": lambda: ours(ngrams=2, max_words=40_000),
+    "TextClassifier(ngram_range=(1, 2), max_features=40_000)": lambda: ours(ngram_range=(1, 2), max_features=40_000),
     'TextClassifier(embedding="learned")': lambda: ours(embedding="learned"),
     "TextClassifier(embedding=wordllama)": lambda: ours(embedding=wordllama()),
     "TextClassifier(embedding=wordllama, train_embedding=False)": lambda: ours(
         embedding=wordllama(), train_embedding=False
     ),
     'TextClassifier("conv1d")': lambda: ours("conv1d"),
-    'TextClassifier("conv1d", embedding=wordllama, length=128)': lambda: ours(
-        "conv1d", embedding=wordllama(), length=128
+    'TextClassifier("conv1d", embedding=wordllama, max_length=128)': lambda: ours(
+        "conv1d", embedding=wordllama(), max_length=128
     ),
-    'TextClassifier("rnn", cell="gru", length=64)': lambda: ours("rnn", cell="gru", length=64),
-    'TextClassifier("transformer_encoder", length=64)': lambda: ours("transformer_encoder", length=64),
+    'TextClassifier("rnn", cell="gru", max_length=64)': lambda: ours("rnn", cell="gru", max_length=64),
+    'TextClassifier("transformer_encoder", max_length=64)': lambda: ours("transformer_encoder", max_length=64),
 }
 
 

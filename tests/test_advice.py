@@ -28,7 +28,15 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MultiLabelBinarizer, OneHotEncoder, StandardScaler
 
-from kerastoolkit import KerasClassifier, KerasRegressor, KerasTransformer, TextClassifier, load
+from kerastoolkit import (
+    ImageClassifier,
+    ImageRegressor,
+    KerasClassifier,
+    KerasRegressor,
+    KerasTransformer,
+    TextClassifier,
+    load,
+)
 from kerastoolkit.exceptions import (
     DataError,
     KerasToolkitWarning,
@@ -148,6 +156,37 @@ def test_a_name_of_another_library_is_answered_with_the_name_that_works_here(nam
         ]
     elif "epoch" in name or name == "max_iter":
         assert fitted.n_iter_ == 2
+
+
+# Names that parameters of texts and images had once, or have elsewhere.
+OF_TEXTS_AND_IMAGES: dict[str, tuple[Any, str]] = {
+    "max_words": (TextClassifier, "max_features"),
+    "num_words": (TextClassifier, "max_features"),
+    "vocab_size": (TextClassifier, "max_features"),
+    "min_count": (TextClassifier, "min_df"),
+    "length": (TextClassifier, "max_length"),
+    "maxlen": (TextClassifier, "max_length"),
+    "ngrams": (TextClassifier, "ngram_range"),
+    "embedding_size": (TextClassifier, "embedding_dim"),
+    "model__embedding_size": (TextClassifier, "embedding_dim"),
+    "d_model": (lambda **options: KerasClassifier("transformer_encoder", **options), "embedding_dim"),
+    "width": (lambda **options: TextClassifier("transformer_encoder", **options), "embedding_dim"),
+    "min_frequency": (lambda **options: KerasClassifier("tabular", **options), "columns__min_count"),
+    "strategy": (ImageClassifier, "training"),
+    "stratgy": (ImageRegressor, "training"),
+    "base_model": (ImageClassifier, "backbone"),
+    "image_size": (ImageRegressor, "input_size"),
+    "data_augmentation": (ImageClassifier, "augment"),
+    "learning_rte": (ImageClassifier, "learning_rate"),
+}
+
+
+@pytest.mark.parametrize("name", OF_TEXTS_AND_IMAGES)
+def test_a_former_name_or_one_from_elsewhere_is_answered_with_the_name_of_today(name: str) -> None:
+    kind, meant = OF_TEXTS_AND_IMAGES[name]
+    message = error_of(lambda: kind().set_params(**{name: 3}), ParameterError)
+    assert named(message).removeprefix("model__") == meant
+    assert kind(**{named(message): 3}).get_params()[named(message)] == 3
 
 
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "rho"])
@@ -461,21 +500,21 @@ def test_a_table_with_gaps_and_words_is_taken_as_advised(kind: str) -> None:
     assert pipeline.fit(X, y).score(X, y) > 0.7
 
 
-@pytest.mark.parametrize("kind", ["pandas", "polars", "array", "pictures", "sparse"])
+@pytest.mark.parametrize("kind", ["pandas", "polars", "array", "images", "sparse"])
 def test_gaps_are_taken_as_advised(kind: str) -> None:
     X, y = passengers()
     numbers: Any = X[["age", "fare"]]
     forms: dict[str, Callable[[Any], Any]] = {
         "polars": pl.from_pandas,
         "array": np.asarray,
-        "pictures": lambda X: np.asarray(X).reshape(-1, 2, 1),
+        "images": lambda X: np.asarray(X).reshape(-1, 2, 1),
         "sparse": lambda X: scipy.sparse.csr_array(X.to_numpy()),
     }
     rows = forms.get(kind, lambda X: X)(numbers)
     message = error_of(lambda: KerasClassifier().fit(rows, y), DataError)
     assert message.startswith("Input X contains NaN") and "sklearn.ensemble" not in message
-    assert ("18 of 120 rows" in message) == (kind not in ("pictures", "sparse"))
-    if kind == "pictures":
+    assert ("18 of 120 rows" in message) == (kind not in ("images", "sparse"))
+    if kind == "images":
         filled = run(message, "np.nan_to_num(", X=rows) / 100
         assert KerasClassifier("conv1d", filters=(2,)).initialize(filled, y).initialized_
         return
@@ -570,7 +609,7 @@ def test_rows_that_are_not_scaled_are_told_of_and_learned_better_as_advised() ->
     assert pipeline.score(X, y) > 0.97 > model.score(X, y) + 0.01
 
 
-PICTURES = load_digits().images
+IMAGES = load_digits().images
 UNSCALED: dict[str, tuple[Any, Any, Any]] = {
     "a year": (KerasClassifier, np.c_[StandardScaler().fit_transform(IRIS[0]), 2000 + np.arange(150) % 9], IRIS[1]),
     "a distance from 0": (KerasClassifier, StandardScaler().fit_transform(IRIS[0]) + 100, IRIS[1]),
@@ -578,7 +617,7 @@ UNSCALED: dict[str, tuple[Any, Any, Any]] = {
     "rows again": (KerasTransformer, CANCER[0].to_numpy(), None),
     "numbers": (KerasRegressor, load_diabetes(scaled=False).data, DIABETES[1]),
     "sparse": (KerasClassifier, scipy.sparse.csr_array(CANCER[0].to_numpy()), CANCER[1]),
-    "flat pictures": (KerasClassifier, PICTURES.reshape(-1, 64) * 15, load_digits().target),
+    "flat images": (KerasClassifier, IMAGES.reshape(-1, 64) * 15, load_digits().target),
 }
 
 
@@ -592,8 +631,8 @@ def test_other_rows_that_are_not_scaled(case: str) -> None:
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_pictures_and_series_that_are_not_scaled(own: bool) -> None:
-    X, y = PICTURES[:99] * 15, load_digits().target[:99]
+def test_images_and_series_that_are_not_scaled(own: bool) -> None:
+    X, y = IMAGES[:99] * 15, load_digits().target[:99]
     build = ending(layers.Flatten(), layers.Dense(10, "softmax"), shape=(8, 8))
     (message,) = told(lambda: KerasClassifier(build if own else "rnn", epochs=1).fit(X, y))
     divided = run(message, "X / 240", X=X)
@@ -635,15 +674,15 @@ NO_ALARM: dict[str, tuple[Any, Any, Any]] = {
     "scaled numbers": (KerasRegressor(), *DIABETES),
     "tabular": (KerasClassifier("tabular", hidden=(2,)), *CANCER),
     "one-hot": (KerasClassifier(), OneHotEncoder().fit_transform(IRIS[0].round()), IRIS[1]),
-    "cnn": (KerasClassifier("cnn", filters=(2,)), PICTURES[:99] * 15, load_digits().target[:99]),
-    "in the graph": (KerasClassifier(rescaled_in_the_graph), PICTURES * 15, load_digits().target),
+    "cnn": (KerasClassifier("cnn", filters=(2,)), IMAGES[:99] * 15, load_digits().target[:99]),
+    "in the graph": (KerasClassifier(rescaled_in_the_graph), IMAGES * 15, load_digits().target),
     "normalized": (
         KerasClassifier(ending(layers.BatchNormalization(), layers.Dense(1, "sigmoid"), shape=(30,))),
         *CANCER,
     ),
     "words": (
         KerasClassifier(ending(layers.Embedding(300, 2), layers.Flatten(), layers.Dense(10, "softmax"), shape=(64,))),
-        PICTURES.reshape(-1, 64) * 15,
+        IMAGES.reshape(-1, 64) * 15,
         load_digits().target,
     ),
 }
@@ -663,9 +702,9 @@ def test_a_search_tells_once_and_a_fit_of_its_own_tells_again(search: Any) -> No
     assert len(told(lambda: model.fit(X, y))) == len(told(lambda: model.fit(X, y))) == 1
 
 
-def test_pictures_of_another_range_than_in_fit_are_told_of(tmp_path: Any) -> None:
+def test_images_of_another_range_than_in_fit_are_told_of(tmp_path: Any) -> None:
     y = load_digits().target
-    whole, divided = np.rint(PICTURES * 15), PICTURES / 16
+    whole, divided = np.rint(IMAGES * 15), IMAGES / 16
     ends = (layers.Flatten(), layers.BatchNormalization(), layers.Dense(10, "softmax"))
     model = KerasClassifier(ending(*ends, shape=(8, 8)), epochs=1, random_state=0)
     for learned, other in ((whole, divided), (divided, whole)):
@@ -684,9 +723,9 @@ def test_pictures_of_another_range_than_in_fit_are_told_of(tmp_path: Any) -> Non
 @pytest.mark.parametrize("forged", [None, [0.0, 255.0], (0, 255), (1.0, 0.0), (-1.0, 1.0), (0.0, float("inf"))])
 def test_a_range_that_a_file_makes_up_is_refused(forged: Any, tmp_path: Any) -> None:
     ends = (layers.Flatten(), layers.BatchNormalization(), layers.Dense(10, "softmax"))
-    fitted = own(ending(*ends, shape=(8, 8))).initialize(PICTURES / 16, load_digits().target)
+    fitted = own(ending(*ends, shape=(8, 8))).initialize(IMAGES / 16, load_digits().target)
     fitted._range = forged
-    if forged is None:  # as estimators without pictures have it
+    if forged is None:  # as estimators without images have it
         assert load(fitted.save(tmp_path / "one.zip"))._range is None
         return
     with pytest.raises(SavedFileError, match="_range"):

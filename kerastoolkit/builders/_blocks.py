@@ -160,7 +160,7 @@ def widths_of(value: int | Sequence[int], name: str = "hidden", what: str = "uni
 
 
 def whole_number(value: Any, name: str, at_least: int = 1) -> int:
-    """A whole number.
+    """The value as an int.
 
     Raises:
         ParameterError: It is not one, or is too small.
@@ -185,7 +185,7 @@ def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tu
     """
     if isinstance(input_shape, Mapping) or any(isinstance(part, (Sequence, Mapping)) for part in input_shape):
         raise ParameterError(
-            f"`{builder}` takes one input, but here are {len(input_shape)}: {input_shape}. For several inputs there is "
+            f"`{builder}` takes one input, but there are {len(input_shape)}: {input_shape}. For several inputs, use "
             "`multi_input`."
         )
     shape = tuple(input_shape)
@@ -195,7 +195,7 @@ def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tu
 
 
 def series(
-    builder: str, input_shape: Any, vocabulary_size: int | None, embedding_size: int, *, masked: bool
+    builder: str, input_shape: Any, vocabulary_size: int | None, embedding_dim: int, *, masked: bool
 ) -> tuple[Any, Any]:
     """The input of a builder for series, and the series itself, `(batch, steps, channels)`.
 
@@ -203,7 +203,7 @@ def series(
         builder: Its name, for messages.
         input_shape: `(steps, channels)` or `(steps,)`.
         vocabulary_size: Number of tokens, None for measurements.
-        embedding_size: Size of the vector that each token becomes.
+        embedding_dim: Size of the vector that each token becomes.
         masked: Whether the layers after skip token 0, which is padding.
     """
     import keras
@@ -214,6 +214,6 @@ def series(
         inputs = keras.Input(shape)
         return inputs, keras.layers.Reshape((-1, 1))(inputs) if len(shape) == 1 else inputs
     shape = one_shape(input_shape, builder, "series of token ids, (steps,)", "Leave out `vocabulary_size`.", (1,))
-    size, width = whole_number(vocabulary_size, "vocabulary_size", 2), whole_number(embedding_size, "embedding_size")
+    size, width = whole_number(vocabulary_size, "vocabulary_size", 2), whole_number(embedding_dim, "embedding_dim")
     inputs = keras.Input(shape, dtype="int32")
     return inputs, keras.layers.Embedding(size, width, mask_zero=masked)(inputs)

@@ -52,7 +52,7 @@ def residual_mlp(
 ) -> keras.Model:
     """Builds a residual network for rows of features.
 
-    Each block is normalization, Dense, activation, dropout, Dense, and is added to what went into it, so that deep
+    Each block is normalization, Dense, activation, dropout, Dense, and its output is added to its input, so that deep
     networks train as easily as shallow ones. After "Revisiting Deep Learning Models for Tabular Data" (Gorishniy et
     al., 2021), where it is called ResNet.
 
@@ -101,7 +101,7 @@ def wide_and_deep(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds a linear model and a deep one that add up to one answer.
+    """Builds a linear and a deep model whose outputs are added.
 
     The wide part memorizes (this feature means that), the deep part generalizes. The head gets the features and the
     last hidden layer side by side, so that it is the sum of a linear model of each. After "Wide & Deep Learning for
@@ -198,8 +198,8 @@ def tabular(
 
     if not isinstance(columns, Columns) or not columns:
         raise ParameterError(
-            f"`columns` must be what kerastoolkit.data.learn_columns(table) returns, got {columns!r}. As "
-            "KerasClassifier('tabular') the estimator learns them from the table that it is fitted on."
+            f"`columns` must be what kerastoolkit.data.learn_columns(table) returns; got {columns!r}. "
+            "KerasClassifier('tabular') learns them from the table that it is fitted on."
         )
     keys = frozenset(columns) | {f"{key}_missing" for key in columns}
     blocks, widths = Blocks(activation, dropout, normalization, l2, keys), widths_of(hidden)
@@ -297,7 +297,7 @@ def multi_output(
     normalization: Normalization = None,
     l2: float = 0.0,
 ) -> keras.Model:
-    """Builds one trunk with several answers, such as age, gender and mood from one face, each with layers of its own.
+    """Builds one trunk with several outputs, such as age, gender and mood from one face, each with layers of its own.
 
     The trunk is dense for rows of features, convolutional for series and images. Each target has its own loss and
     weight: `head(y, kind={"age": "regression"}, weight={"age": 0.1})`, or `head__kind` and `head__weight` of an
@@ -346,7 +346,7 @@ def transformer_encoder(
     input_shape: Sequence[int],
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (128, 128),
-    width: int = 64,
+    embedding_dim: int = 64,
     num_heads: int = 4,
     activation: str = "relu",
     dropout: float = 0.0,
@@ -372,8 +372,8 @@ def transformer_encoder(
         head: The head of the network, from `head(y)`, `Head.binary()` and the like.
         hidden: Units of the first of the two dense layers of each block; there are as many blocks as numbers. Defaults
             to `(128, 128)`.
-        width: Size of the vector of each step between the blocks. Defaults to `64`.
-        num_heads: Number of attention heads, each of size `width // num_heads`. Defaults to `4`.
+        embedding_dim: Size of the vector of each step between the blocks. Defaults to `64`.
+        num_heads: Number of attention heads, each of size `embedding_dim // num_heads`. Defaults to `4`.
         activation: Name of the dense layers' activation. Defaults to `"relu"`.
         dropout: Fraction dropped after attention and dense layers while training. Defaults to `0.0`.
         normalization: `"batch"`, `"layer"` or `None`, before attention and dense layers. Defaults to `"layer"`.
@@ -390,27 +390,27 @@ def transformer_encoder(
     import keras
 
     blocks, sizes = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
-    width, num_heads = whole_number(width, "width"), whole_number(num_heads, "num_heads")
-    if width % num_heads:
-        raise ParameterError(f"`width` must be a multiple of `num_heads`; got {width} and {num_heads}.")
+    embedding_dim, num_heads = whole_number(embedding_dim, "embedding_dim"), whole_number(num_heads, "num_heads")
+    if embedding_dim % num_heads:
+        raise ParameterError(f"`embedding_dim` must be a multiple of `num_heads`; got {embedding_dim} and {num_heads}.")
     if not isinstance(input_shape, Mapping) and input_shape[0] is None:
         raise ParameterError("`transformer_encoder` needs series of one length, since it learns each position.")
-    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, width, masked=False)
+    inputs, x = series("transformer_encoder", input_shape, vocabulary_size, embedding_dim, masked=False)
     # The number of each step, made by layers and operations that any Keras reads from a file.
     positions = keras.ops.cumsum(keras.ops.ones_like(x[..., 0], dtype="int32"), axis=1) - 1
     masks, mask = {}, {}
     if vocabulary_size is None:
-        x = keras.layers.Dense(width)(x)
+        x = keras.layers.Dense(embedding_dim)(x)
     else:  # the first step of an empty text is not masked, so that there is something to take the mean of
         read = keras.ops.logical_or(keras.ops.not_equal(inputs, 0), keras.ops.equal(positions, 0))
         masks, mask = {"query_mask": read, "value_mask": read}, {"mask": read}
-    x = keras.layers.Add()([x, keras.layers.Embedding(int(x.shape[1]), width, name="positions")(positions)])
+    x = keras.layers.Add()([x, keras.layers.Embedding(int(x.shape[1]), embedding_dim, name="positions")(positions)])
     for size in sizes:
         seen = blocks.normalize(x)
-        attention = keras.layers.MultiHeadAttention(num_heads, width // num_heads)(seen, seen, **masks)
+        attention = keras.layers.MultiHeadAttention(num_heads, embedding_dim // num_heads)(seen, seen, **masks)
         x = keras.layers.Add()([x, blocks.drop(attention)])
         inner = keras.layers.Dense(size, **blocks.penalty())(blocks.normalize(x))
-        inner = keras.layers.Dense(width, **blocks.penalty())(blocks.activate(inner))
+        inner = keras.layers.Dense(embedding_dim, **blocks.penalty())(blocks.activate(inner))
         x = keras.layers.Add()([x, blocks.drop(inner)])
     x = keras.layers.GlobalAveragePooling1D()(blocks.normalize(x), **mask)
     return finish(inputs, x, head, "transformer_encoder")

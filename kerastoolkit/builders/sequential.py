@@ -29,7 +29,7 @@ def mlp(
     normalization: Normalization = None,
     l2: float = 0.0,
     vocabulary_size: int | None = None,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
 ) -> keras.Model:
     """Builds a multilayer perceptron.
 
@@ -53,7 +53,7 @@ def mlp(
         l2: Factor of the L2 penalty on the weights of the hidden layers. Defaults to `0.0`.
         vocabulary_size: Number of tokens, for rows `(steps,)` of token ids from 0; 0 is padding, which is skipped.
             Defaults to `None`: a row holds features.
-        embedding_size: Size of the vector that each token becomes. Defaults to `64`.
+        embedding_dim: Size of the vector that each token becomes. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, features)`, output `(batch, head.units)`; for a `HeadGroup`, one output
@@ -69,7 +69,7 @@ def mlp(
     if vocabulary_size is None:
         inputs = x = keras.Input(shape)
     else:
-        inputs, x = series("mlp", shape, vocabulary_size, embedding_size, masked=True)
+        inputs, x = series("mlp", shape, vocabulary_size, embedding_dim, masked=True)
         x = keras.layers.GlobalAveragePooling1D()(x)
     return finish(inputs, Blocks(activation, dropout, normalization, l2).stack(x, widths), head, "mlp")
 
@@ -142,7 +142,7 @@ def conv1d(
     normalization: Normalization = "batch",
     l2: float = 0.0,
     vocabulary_size: int | None = None,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
 ) -> keras.Model:
     """Builds a convolutional network for series: measurements over time, or token ids.
 
@@ -166,7 +166,7 @@ def conv1d(
         l2: Factor of the L2 penalty on the weights of convolutions and hidden layers. Defaults to `0.0`.
         vocabulary_size: Number of tokens, for series `(steps,)` of token ids from 0; 0 is padding. Defaults to `None`:
             a series holds measurements.
-        embedding_size: Size of the vector that each token becomes. Defaults to `64`.
+        embedding_dim: Size of the vector that each token becomes. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
@@ -178,7 +178,7 @@ def conv1d(
 
     blocks = Blocks(activation, dropout, normalization, l2)
     channels = widths_of(filters, "filters", "channels", at_least=1)
-    inputs, x = series("conv1d", input_shape, vocabulary_size, embedding_size, masked=False)
+    inputs, x = series("conv1d", input_shape, vocabulary_size, embedding_dim, masked=False)
     x = blocks.convolutions(x, channels, whole_number(kernel_size, "kernel_size"))
     x = blocks.stack(keras.layers.GlobalMaxPooling1D()(x), widths_of(hidden))
     return finish(inputs, x, head, "conv1d")
@@ -195,7 +195,7 @@ def rnn(
     normalization: Normalization = None,
     l2: float = 0.0,
     vocabulary_size: int | None = None,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
 ) -> keras.Model:
     """Builds a recurrent network for series: measurements over time, or token ids.
 
@@ -219,7 +219,7 @@ def rnn(
         l2: Factor of the L2 penalty on the weights from input to layer. Defaults to `0.0`.
         vocabulary_size: Number of tokens, for series `(steps,)` of token ids from 0; 0 is padding, which is skipped.
             Defaults to `None`: a series holds measurements.
-        embedding_size: Size of the vector that each token becomes. Defaults to `64`.
+        embedding_dim: Size of the vector that each token becomes. Defaults to `64`.
 
     Returns:
         An uncompiled model: input `(batch, steps[, channels])`, output `(batch, head.units)`.
@@ -235,7 +235,7 @@ def rnn(
         raise ParameterError(f"`bidirectional` must be True or False; got {bidirectional!r}.")
     blocks, widths = Blocks(activation, dropout, normalization, l2), widths_of(hidden, at_least=1)
     kind = keras.layers.LSTM if cell == "lstm" else keras.layers.GRU
-    inputs, x = series("rnn", input_shape, vocabulary_size, embedding_size, masked=True)
+    inputs, x = series("rnn", input_shape, vocabulary_size, embedding_dim, masked=True)
     for place, width in enumerate(widths):
         layer = kind(width, activation=activation, return_sequences=place < len(widths) - 1, **blocks.penalty())
         x = keras.layers.Bidirectional(layer)(x) if bidirectional else layer(x)

@@ -13,8 +13,8 @@ import functools
 import inspect
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -29,7 +29,7 @@ from kerastoolkit.data.columns import Columns, learn_columns
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _hints, _inputs, _parameters
+from kerastoolkit.estimators import _constructors, _hints, _inputs, _objects, _parameters, _spellings
 from kerastoolkit.estimators._arrays import refuse_no_rows, refusing, without_tensor
 from kerastoolkit.estimators._divergence import (
     ADVICE,
@@ -58,6 +58,10 @@ if TYPE_CHECKING:
 
     from kerastoolkit.estimators._listing import ParameterTable
 
+    LossLike: TypeAlias = str | type[keras.Loss] | keras.Loss | Callable[..., Any]
+    MetricLike: TypeAlias = str | type[keras.Metric] | keras.Metric | Callable[..., Any]
+    CallbackLike: TypeAlias = type[keras.callbacks.Callback] | keras.callbacks.Callback
+
 Self = TypeVar("Self", bound="KerasEstimator")
 
 # Builders of kerastoolkit train this many epochs where `epochs` is not set, fewer once that is more than so many steps.
@@ -65,11 +69,58 @@ _EPOCHS, _STEPS, _FEWEST_EPOCHS = 100, 20_000, 10
 
 
 class KerasEstimator(BaseEstimator):
-    """What the estimators share. Not to be used directly: use `KerasClassifier` or `KerasRegressor`."""
+    """What the estimators share. Not to be used directly: use `KerasClassifier` or `KerasRegressor`.
+
+    Args:
+        model: Name of a builder (`builders.list_builders()`); a function (or `keras.Model` class) that returns a
+            compiled or uncompiled model; or a `keras.Model`, of which each fit trains a copy. A function may take any
+            arguments; `input_shape`, `head` and `columns` are filled in where it has no default for them, `meta`,
+            `compile_kwargs` and `params` as scikeras does. With `columns`, X is a table and the model has an input for
+            each column. Defaults to `None`: `"mlp"`.
+        build_fn: Old name of `model`. Defaults to `None`.
+        optimizer: Name, class or instance. Defaults to `None`: what the model was compiled with, or Adam.
+        loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or the loss
+            that fits the target.
+        metrics: A metric or a list or dict of them. Defaults to `None`: what the model was compiled with, or those
+            that fit the target.
+        epochs: Number of epochs to train. Defaults to `None`: 1 for a model of yours, as in Keras; 100 for a builder of
+            kerastoolkit, or fewer (but at least 10) where 100 would take more than 20,000 steps.
+        batch_size: Rows per step; -1 for all of them. Defaults to `None`: 32, as in Keras.
+        validation_batch_size: Rows per step of validation. Defaults to `None`: `batch_size`.
+        validation_split: Fraction of the rows that is held out at random for validation, and not trained on. Defaults
+            to `0.0`.
+        shuffle: Whether to shuffle the rows before each epoch. Defaults to `True`.
+        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes. `None` trains
+            without any, even where options of callbacks are set (`callbacks__patience`), as in a grid over
+            `[None, EarlyStopping]`. Defaults to `()`: none.
+        class_weight: Weights by label, as a dict or a pandas Series of finite numbers of at least 0, where a label that
+            is not named weighs 1; a list of those for several targets; or `"balanced"`. Defaults to `None`: all
+            labels weigh the same.
+        warm_start: Whether `fit` continues to train the model of the last `fit`. Defaults to `False`.
+        random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
+            `validation_split`; the global generators are left as they were. Defaults to `None`: seeds are drawn from
+            the global generators.
+        verbose: Keras' verbosity while training: 0, 1, 2, a bool or `"auto"`. Defaults to `0`.
+        distribution: Name of a strategy of `kerastoolkit.distribution`: `"auto"`, `"mirrored"`, `"data_parallel"`, ...
+            Its options are routed: `distribution__devices`. Defaults to `None`: what Keras does by itself.
+        precision: Precision in which the model is built: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or
+            `"auto"`; predictions are float32 or float64 all the same. Defaults to `None`: Keras' setting.
+        **params: Arguments of the build function, and routed parameters.
+
+    Attributes:
+        model_: The trained `keras.Model`.
+        history_: Losses and metrics by name, one number per epoch.
+        n_iter_: Number of epochs trained.
+        best_epoch_: The epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` restored; None
+            where no callback did. `history_["loss"][best_epoch_ - 1]` is its loss.
+        head_: The `Head` that encodes `y` and decodes the output of `model_`.
+        callbacks_: The callbacks of the last fit; not pickled.
+    """
 
     _task = ""
     _reader = ""  # what every fitted one reads its input by, as a saved file names it
     _default_model = "mlp"  # where `model` is not set
+    _left_out: tuple[str, ...] = ()  # shared parameters that a subclass has no use for
 
     # scikeras' way of subclassing: properties that return transformers. None: no encoder of one's own.
     feature_encoder: Any = None
@@ -81,30 +132,31 @@ class KerasEstimator(BaseEstimator):
     _strategy: Strategy | None = None  # under which the model was built
     _best_epoch: int | None
     _family: str  # of a clone
-    _range: tuple[float, float] | None = None  # of the pictures in `fit`
+    _range: tuple[float, float] | None = None  # of the images in `fit`
     _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
     _input_shape: Any
     _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__init__" in vars(cls) and any("__" in name for name in inspect.signature(cls).parameters):
-            cls.__init__ = _keeping_routed(cls.__init__)  # type: ignore[method-assign]
+        _constructors.complete(cls)
 
+    # The one declaration of the parameters that all estimators share; `_constructors` tells how subclasses come by it.
     def __init__(
         self,
-        model: Any = None,
+        model: str | keras.Model | Callable[..., keras.Model] | None = None,
         *,
-        build_fn: Callable[..., Any] | None = None,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
+        build_fn: Callable[..., keras.Model] | None = None,
+        optimizer: str | type[keras.Optimizer] | keras.Optimizer | None = None,
+        loss: LossLike | Sequence[LossLike] | Mapping[str, LossLike] | None = None,
+        metrics: MetricLike | Sequence[MetricLike] | Mapping[str, MetricLike] | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         validation_batch_size: int | None = None,
         validation_split: float = 0.0,
         shuffle: bool = True,
-        callbacks: Any = (),
+        callbacks: CallbackLike | Sequence[CallbackLike] | Mapping[str, CallbackLike] | None = (),
+        class_weight: Mapping[Any, float] | Sequence[Mapping[Any, float] | None] | str | None = None,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int | str = 0,
@@ -123,11 +175,16 @@ class KerasEstimator(BaseEstimator):
         self.validation_split = validation_split
         self.shuffle = shuffle
         self.callbacks = callbacks
+        self.class_weight = class_weight
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
         self.distribution = distribution
         self.precision = precision
+        for name in _constructors.left_out(type(self)):  # type: ignore[arg-type]
+            value = self.__dict__.pop(name)
+            if value is not None:  # kept with those that no constructor declares, which `fit` checks
+                params[name] = value
         # Undeclared and routed parameters live together in one place: as attributes they would be taken for the
         # estimator's own. `__getattr__` reads them.
         self._params = params
@@ -136,7 +193,7 @@ class KerasEstimator(BaseEstimator):
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        return list(_declared_names(cls))  # type: ignore[arg-type]
+        return list(_constructors.declared_names(cls))  # type: ignore[arg-type]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Returns all parameters: declared, arguments of the build function, and routed.
@@ -629,10 +686,10 @@ class KerasEstimator(BaseEstimator):
         return X
 
     def _compare_range(self, X: Any, *, reset: bool) -> None:
-        """Keeps the range of pictures, and warns where it is another one later."""
+        """Keeps the range of images, and warns where it is another one later."""
         if reset:
             self.__dict__.pop("_range", None)
-            if (found := _hints.range_of_pictures(X)) is not None:
+            if (found := _hints.range_of_images(X)) is not None:
                 self._range = found
         elif self._range is not None and (told := _hints.on_another_range(self._range, X)) is not None:
             warnings.warn(told, KerasToolkitWarning, stacklevel=6)
@@ -815,7 +872,7 @@ class KerasEstimator(BaseEstimator):
         self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
     ) -> dict[str, Any]:
         names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
-        return _parameters.call_arguments(
+        return _objects.call_arguments(
             build,
             routed=_parameters.below(self._params, "model"),
             undeclared={name: value for name, value in self._params.items() if "__" not in name},
@@ -872,12 +929,12 @@ class KerasEstimator(BaseEstimator):
         arguments |= _parameters.below(self._params, "compile")
         arguments = {name: _copies.copied(value) for name, value in arguments.items()}
         if arguments.get("weighted_metrics") is not None:
-            arguments["weighted_metrics"] = _parameters.make_metrics(arguments["weighted_metrics"], {})
+            arguments["weighted_metrics"] = _objects.make_metrics(arguments["weighted_metrics"], {})
         if isinstance(head, (Head, HeadGroup)):
             for metrics in (self.metrics, arguments.get("weighted_metrics")):
                 head = head.for_metrics(metrics)
         fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
-        makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
+        makers = {**_MAKERS, "optimizer": _objects.optimizer_to_look_at} if to_look_at else _MAKERS
         if is_whole(arguments.get("loss_weights")):
             arguments["loss_weights"] = float(arguments["loss_weights"])  # Keras takes no other number
         weights = getattr(head, "loss_weights", None)
@@ -936,7 +993,7 @@ class KerasEstimator(BaseEstimator):
         for name in fit_params:
             if name not in accepted:
                 raise ParameterError(
-                    f"fit() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)} It takes: X, "
+                    f"fit() got an unexpected argument {name!r}.{_spellings.near_miss(name, accepted)} It takes: X, "
                     f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
@@ -944,7 +1001,7 @@ class KerasEstimator(BaseEstimator):
     @staticmethod
     def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
         """Makes the callbacks of `fit__callbacks` or `predict__callbacks`, and takes them out of `routed`."""
-        made = _parameters.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
+        made = _objects.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
         for name in [name for name in routed if name.startswith("callbacks__")]:
             del routed[name]
         return made
@@ -972,9 +1029,9 @@ class KerasEstimator(BaseEstimator):
         routed = _parameters.below(self._params, "fit")
         routed.pop("class_weight", None)  # which has become weights of rows
         validation_split = self._validation_split(fit_params)
-        callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
+        callbacks = _objects.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
         callbacks += self._routed_callbacks(routed)
-        callbacks += _parameters.given_callbacks(fit_params.get("callbacks"))
+        callbacks += _objects.given_callbacks(fit_params.get("callbacks"))
         arguments |= routed
         arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
         arguments |= {"callbacks": callbacks, "validation_split": 0.0}
@@ -1146,7 +1203,7 @@ class KerasEstimator(BaseEstimator):
         for name in arguments:
             if name not in accepted:
                 raise ParameterError(
-                    f"predict() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)}"
+                    f"predict() got an unexpected argument {name!r}.{_spellings.near_miss(name, accepted)}"
                 )
         _parameters.check_values(predict_params)
         if _inputs.kind_of(X) == "dataset":
@@ -1301,25 +1358,10 @@ _FIT_FIELDS = tuple(
 )
 
 _MAKERS: dict[str, Callable[..., Any]] = {
-    "optimizer": _parameters.make_optimizer,
-    "loss": _parameters.make_loss,
-    "metrics": _parameters.make_metrics,
+    "optimizer": _objects.make_optimizer,
+    "loss": _objects.make_loss,
+    "metrics": _objects.make_metrics,
 }
-
-
-@functools.lru_cache(maxsize=64)  # a bound, since it keeps the classes
-def _declared_names(cls: Any) -> tuple[str, ...]:
-    """Parameters of a constructor, and of its parents' as long as each passes `**kwargs` on."""
-    names: dict[str, None] = {}
-    for parent in cls.__mro__:
-        if "__init__" not in vars(parent) or parent is object:
-            continue
-        parameters = inspect.signature(vars(parent)["__init__"]).parameters.values()
-        own = [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
-        names |= {name: None for name in own if "__" not in name}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return tuple(sorted(names))
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:
@@ -1363,21 +1405,6 @@ def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
         if len(weights) == len(callback.best_weights) and all(map(np.array_equal, weights, callback.best_weights)):
             return int(epochs.index(callback.best_epoch)) + 1
     return None
-
-
-def _keeping_routed(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that keeps the routed parameters it names, as `optimizer__learning_rate=0.001`."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def keeping(self: KerasEstimator, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        routed = {name: value for name, value in bound.arguments.items() if "__" in name}
-        self._params = {**routed, **self._params}
-
-    return keeping
 
 
 def _is_built(model: Any) -> bool:

@@ -1,16 +1,18 @@
 """Encoders of a subclass: scikeras' way of changing data between the estimator and its model.
 
 A subclass may define the properties `feature_encoder` and `target_encoder`, each returning a transformer of
-scikit-learn's kind. The first changes checked rows into what the model takes (one array into several inputs, flat rows
-into pictures); the second takes the place of the `Head`: it encodes `y` for Keras and decodes the model's output.
-Where there is none, code that asks for `target_encoder_` or `feature_encoder_` finds one that does what the estimator
-does by itself.
+scikit-learn's kind. The first turns validated rows into what the model takes (one array into several inputs, flat rows
+into images); the second replaces the `Head`: it encodes `y` for Keras and decodes the output of the model. In a class
+without them, code that asks for `target_encoder_` or `feature_encoder_` gets one that does what the estimator does
+anyway.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sklearn.base import TransformerMixin
 
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.targets import check_finite
@@ -19,14 +21,16 @@ from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
 if TYPE_CHECKING:
     import keras
 
+_Rows = TypeVar("_Rows")
 
-def metadata(encoder: Any) -> dict[str, Any]:
-    """What an encoder tells the estimator and the build function: its `get_metadata()`, if it has one."""
+
+def metadata(encoder: TransformerMixin) -> dict[str, Any]:
+    """What the estimator and the build function are told by an encoder: its `get_metadata()`, if it has one."""
     return dict(encoder.get_metadata()) if hasattr(encoder, "get_metadata") else {}
 
 
 class TargetEncoder:
-    """What scikeras calls `target_encoder_`, where no subclass has an encoder of its own: the head, by other names.
+    """scikeras' `target_encoder_` for a class without an encoder of its own: the head, with other method names.
 
     Args:
         head: The head of the target.
@@ -36,11 +40,11 @@ class TargetEncoder:
         self._head = head
 
     def fit(self, y: Any) -> TargetEncoder:
-        """Itself: the head has learned what there is to learn."""
+        """Returns itself: the head is fitted already."""
         return self
 
     def transform(self, y: Any) -> Any:
-        """What Keras gets of `y`."""
+        """Encodes `y` for Keras."""
         return self._head.encode(y)
 
     def inverse_transform(self, raw: Any, return_proba: bool = False) -> Any:
@@ -52,42 +56,42 @@ class TargetEncoder:
         return self._head.probabilities(raw) if return_proba else self._head.decode(raw)
 
     def get_config(self) -> dict[str, Any]:
-        """The head that it is made of, as plain Python values."""
+        """The config of the head, as plain Python values."""
         return {"head": self._head.get_config()}
 
 
 class FeatureEncoder:
-    """What scikeras calls `feature_encoder_`, where no subclass has an encoder of its own: rows stay as they are."""
+    """scikeras' `feature_encoder_` for a class without an encoder of its own: rows stay as they are."""
 
     def fit(self, X: Any) -> FeatureEncoder:
-        """Itself."""
+        """Returns itself: there is nothing to learn."""
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: _Rows) -> _Rows:
         """The rows as they are."""
         return X
 
     def get_config(self) -> dict[str, Any]:
-        """Nothing."""
+        """An empty config."""
         return {}
 
 
 class EncoderHead:
-    """A target encoder, under the names by which an estimator knows a `Head`.
+    """A target encoder with the interface of a `Head`.
 
     Args:
-        encoder: A fitted transformer with `transform` and `inverse_transform`; for probabilities its
-            `inverse_transform` takes `return_proba=True`.
+        encoder: A fitted transformer with `transform` and `inverse_transform`, whose `inverse_transform` takes
+            `return_proba=True` if it returns probabilities.
         task: `"classification"` or `"regression"`.
     """
 
     one_hot = False
     output = "probability"
-    # Only the user knows what fits: the model must be compiled, or the estimator told.
+    # Only the user knows which ones fit: the model has to be compiled, or `loss` and `metrics` given.
     loss = None
     metrics = None
 
-    def __init__(self, encoder: Any, task: str) -> None:
+    def __init__(self, encoder: TransformerMixin, task: str) -> None:
         known = metadata(encoder)
         self.encoder = encoder
         self.kind = task
@@ -96,7 +100,7 @@ class EncoderHead:
         self.n_outputs = known.get("n_outputs_expected_")
 
     def bind(self, model: keras.Model) -> EncoderHead:
-        """Holds the number of outputs against what the encoder expects.
+        """Compares the number of outputs with what the encoder expects.
 
         Raises:
             ModelMismatchError: They differ, or the model has no loss; the message says which.
@@ -107,12 +111,12 @@ class EncoderHead:
             )
         if not model.loss:
             raise ModelMismatchError(
-                "With a `target_encoder` of your own the loss must be named: compile the model, or give `loss`."
+                "With a `target_encoder` of your own, the loss has to be given: compile the model, or set `loss`."
             )
         return self
 
     def encode(self, y: Any) -> Any:
-        """What Keras gets of `y`."""
+        """Encodes `y` for Keras."""
         return self.encoder.transform(y)
 
     def decode(self, raw: Any) -> Any:
@@ -129,13 +133,13 @@ class EncoderHead:
 
         Raises:
             DivergedError: The output for a row is NaN or infinite.
-            ModelMismatchError: The encoder makes none.
+            ModelMismatchError: The encoder does not return any.
         """
         _check_finite(raw)
         if "return_proba" not in inspect.signature(self.encoder.inverse_transform).parameters:
             raise ModelMismatchError(
-                f"`target_encoder` is a {type(self.encoder).__name__}, whose inverse_transform takes no "
-                "`return_proba`, and so makes no probabilities. Let it take inverse_transform(y, return_proba=False)."
+                f"`target_encoder` is a {type(self.encoder).__name__}, whose inverse_transform has no argument "
+                "`return_proba`, and so returns no probabilities. Define inverse_transform(y, return_proba=False)."
             )
         return self.encoder.inverse_transform(raw, return_proba=True)
 
@@ -147,7 +151,7 @@ class EncoderHead:
         """
         raise SavedFileError(
             f"An estimator with a `target_encoder` of its own ({type(self.encoder).__name__}) cannot be saved without "
-            "pickle. Save `model_` by Keras, or pickle the estimator."
+            "pickle. Save `model_` with Keras, or pickle the estimator."
         )
 
 

@@ -1,7 +1,7 @@
-"""What is looked at before a network trains, because Keras would train it to a poor end without a word.
+"""Checks before a network trains, for mistakes with which Keras would silently train a poor network.
 
-Inputs of another shape than the model takes, and callbacks that wait for what is never measured, are refused. Inputs
-that are not scaled, and pictures of another range than in training, are warned of: the work goes on.
+Inputs of another shape than the model takes, and callbacks that monitor a quantity that is never measured, are errors.
+Inputs that are not scaled, and images of another range than in training, are warnings.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import datetime
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import issparse
+from numpy.typing import NDArray
+from scipy.sparse import issparse, spmatrix
+from sklearn.base import BaseEstimator
 
 from kerastoolkit import _keras
 from kerastoolkit._words import did_you_mean, quoted
@@ -23,21 +25,23 @@ from kerastoolkit.exceptions import KerasToolkitWarning, ModelMismatchError, Par
 if TYPE_CHECKING:
     import keras
 
-# What was told to which family of clones: in a search all of them would say the same.
+    from kerastoolkit.estimators._base import KerasEstimator
+
+# Warnings that were given, by family of clones: in a search, all clones would give the same one.
 _TOLD: set[tuple[str, str]] = set()
 
-# Rows of which the scale of the columns is taken, spread over all.
-_MOST_ROWS = 500
+# Number of rows, spread over all, from which the scale of the columns is estimated.
+_MAX_ROWS = 500
 
 
 def tell(family: str | None, about: str, message: str, *, stacklevel: int) -> None:
-    """Warns, unless a clone of the same estimator has told of it.
+    """Warns, unless a clone of the same estimator has already given this warning.
 
     Args:
-        family: What all clones of an estimator have in common; None for one that is no clone, and always tells.
-        about: What it is about, in a word.
-        message: What to say.
-        stacklevel: That of `warnings.warn`, seen from the caller.
+        family: What all clones of an estimator have in common; None for an estimator that is no clone and always warns.
+        about: The subject, in one word.
+        message: The text of the warning.
+        stacklevel: As in `warnings.warn`, seen from the caller.
     """
     if family is not None and (family, about) in _TOLD:
         return
@@ -49,13 +53,13 @@ def tell(family: str | None, about: str, message: str, *, stacklevel: int) -> No
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: Any) -> str:
-    """What to say of a table with columns that are no numbers, with code that takes it.
+def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: KerasEstimator) -> str:
+    """The message for a table with columns that are not numeric, with code that works.
 
     Args:
         X: The table, of pandas or polars.
         columns: Names of those columns.
-        estimator: The estimator that got it.
+        estimator: The estimator that was given the table.
     """
     owner = type(estimator).__name__
     days = [name for name in columns if _is_of_time(X, name)]
@@ -63,8 +67,8 @@ def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: Any) -> str:
     told = []
     if days:
         told.append(
-            f"X has {_counted(days)} of dates or times: {_listed(days)}. Make numbers of them first: "
-            f"{_code_for_days(X, days)}. Scale these, or give them to the builder 'tabular', which does."
+            f"X has {_counted(days)} of dates or times: {_listed(days)}. Turn them into numbers first: "
+            f"{_code_for_days(X, days)}. Scale these, or use the builder 'tabular', which does so itself."
         )
     if words:
         chosen = repr(words)
@@ -72,30 +76,30 @@ def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: Any) -> str:
             chosen = "make_column_selector(dtype_exclude=['number', 'bool'])"
         told.append(
             f"X has {_counted(words)} that {'is' if len(words) == 1 else 'are'} not numeric: {_listed(words)}."
-            f"{_on_tabular(estimator, 'numbers, words and gaps')} encode them before it: make_pipeline("
+            f"{_on_tabular(estimator, 'numbers, text and missing values')} encode them before it: make_pipeline("
             f"make_column_transformer((OneHotEncoder(handle_unknown='ignore'), {chosen}), remainder=make_pipeline("
             f"SimpleImputer(), StandardScaler())), {owner}()); or drop them."
         )
     return "\n".join(told)
 
 
-def on_gaps(X: Any, estimator: Any) -> str:
-    """What to say of rows with gaps, with code that takes them.
+def on_gaps(X: Any, estimator: BaseEstimator) -> str:
+    """The message for rows with missing values, with code that works.
 
     Args:
         X: The rows as they were given.
-        estimator: The estimator that got them.
+        estimator: The estimator that was given them.
     """
     owner, where = type(estimator).__name__, ""
     if not issparse(X) and np.ndim(X) != 2 and not hasattr(X, "columns"):
-        return "Input X contains NaN. Fill the gaps in first, for example with 0 by np.nan_to_num(X)."
+        return "Input X contains NaN. Fill in the missing values first, for example with 0: np.nan_to_num(X)."
     if not issparse(X):
         table = pd.DataFrame(X.to_dict(as_series=False) if hasattr(X, "get_columns") else X)
         names = table.columns[table.isna().any()].tolist()
         columns = "the column" if len(names) == 1 else _counted(names)
         n_rows = int(table.isna().any(axis=1).sum())
-        where = f": {n_rows} of {len(table)} rows have a gap, in {columns} {_listed(names)}"
-    takes = " For a network" if issparse(X) else _on_tabular(estimator, "gaps")
+        where = f": {n_rows} of {len(table)} rows have missing values, in {columns} {_listed(names)}"
+    takes = " For a network," if issparse(X) else _on_tabular(estimator, "missing values")
     scaler = "MaxAbsScaler" if issparse(X) else "StandardScaler"
     return (
         f"Input X contains NaN{where}.{takes} fill them in before it: make_pipeline(SimpleImputer(), {scaler}(), "
@@ -103,15 +107,15 @@ def on_gaps(X: Any, estimator: Any) -> str:
     )
 
 
-def _on_tabular(estimator: Any, what: str) -> str:
-    """A sentence with the builder that takes tables as they are, for estimators that may have it."""
+def _on_tabular(estimator: BaseEstimator, what: str) -> str:
+    """The beginning of a sentence; it names the builder that takes tables as they are if the estimator can use it."""
     if not _may_be_tabular(estimator):
-        return " For a network"
-    return f" {type(estimator).__name__}('tabular') takes {what} of a table as they are. For any other network"
+        return " For a network,"
+    return f" {type(estimator).__name__}('tabular') takes tables with {what} as they are. For any other network,"
 
 
-def _may_be_tabular(estimator: Any) -> bool:
-    """Whether an estimator takes the builder of tables."""
+def _may_be_tabular(estimator: BaseEstimator) -> bool:
+    """Whether an estimator can use the builder for tables."""
     is_of_rows = getattr(estimator, "_default_model", "") == "mlp" and "model" in estimator.get_params(deep=False)
     return is_of_rows and estimator._task in ("classification", "regression")
 
@@ -125,14 +129,14 @@ def _listed(names: Sequence[Any]) -> str:
 
 
 def _values(X: Any, name: Any) -> list[Any]:
-    """What stands in a column, without gaps."""
+    """The values of a column that are not missing."""
     column = X[name]
     column = column.drop_nulls() if hasattr(column, "drop_nulls") else column.dropna()
-    return list(column.to_list()[:_MOST_ROWS]) if len(column.shape) == 1 else []
+    return list(column.to_list()[:_MAX_ROWS]) if len(column.shape) == 1 else []
 
 
 def _is_of_time(X: Any, name: Any) -> bool:
-    """Whether a column holds dates or times, or text that reads as such."""
+    """Whether a column contains dates or times, or text that looks like them."""
     values = _values(X, name)
     if values and isinstance(values[0], str):
         return all(isinstance(value, str) and _DATE.match(value) for value in values)
@@ -143,7 +147,7 @@ _DATE = re.compile(r"\s*(\d{4}-\d{1,2}-\d{1,2}|(\d{1,2})[./-]\d{1,2}[./-]\d{2,4}
 
 
 def _code_for_days(X: Any, names: Sequence[Any]) -> str:
-    """Code that puts numbers in the place of dates and times."""
+    """Code that replaces dates and times by numbers."""
     is_pandas, parts = hasattr(X, "iloc"), []
     for name in names:
         values, column = _values(X, name), f"X[{name!r}]"
@@ -167,7 +171,7 @@ def _code_for_days(X: Any, names: Sequence[Any]) -> str:
 
 
 def check_shapes(model: keras.Model, X: Any) -> None:
-    """Holds rows against the inputs of a model, where it says what these are.
+    """Compares rows with the inputs of a model, if the model declares them.
 
     Args:
         model: A built model.
@@ -178,13 +182,13 @@ def check_shapes(model: keras.Model, X: Any) -> None:
     """
     for name, tensor, part in _inputs_with_rows(model, X):
         shape, wanted = tuple(np.shape(part))[1:], tuple(tensor.shape)[1:]
-        # Keras itself takes a last axis of 1 away, or adds it.
+        # Keras itself removes or adds a last axis of 1.
         if any(_agree(shape, other) for other in (wanted, (*wanted, 1))) or _agree((*shape, 1), wanted):
             continue
         whose = "rows" if name is None else f"rows of {quoted(name)}"
         raise ModelMismatchError(
             f"The model takes {whose} of the shape {_written(wanted)}, but those of X have the shape "
-            f"{_written(shape)}. Let it begin with keras.Input({_written(shape)}). A function that builds the model "
+            f"{_written(shape)}. Begin the model with keras.Input({_written(shape)}). A function that builds the model "
             "gets the shape of the rows if it has an argument `input_shape` without a default."
         )
 
@@ -217,20 +221,22 @@ def _written(shape: Sequence[int | None]) -> str:
 # -- callbacks ------------------------------------------------------------------------------------------------------
 
 
-def check_monitors(callbacks: Sequence[Any], model: keras.Model, *, validates: bool, is_dataset: bool) -> None:
-    """Refuses callbacks of Keras' that watch what this fit will never measure: they would wait for ever.
+def check_monitors(
+    callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, *, validates: bool, is_dataset: bool
+) -> None:
+    """Refuses Keras callbacks that monitor a quantity which this fit never measures: they would never do anything.
 
     Args:
-        callbacks: Those of the fit.
+        callbacks: The callbacks of the fit.
         model: A compiled model.
-        validates: Whether there are rows to validate on.
+        validates: Whether there is validation data.
         is_dataset: Whether the rows come as a data set.
 
     Raises:
-        ParameterError: There is one; the message says what to watch, or what to give.
+        ParameterError: There is such a callback; the message says what to monitor, or what to give.
     """
     if not all(type(callback).__module__.startswith("keras.") for callback in callbacks):
-        names = None  # what one of the user's own measures is not known
+        names = None  # it is unknown what a callback of the user's own measures
     else:
         names = _measured(model)
     for callback in callbacks:
@@ -241,21 +247,21 @@ def check_monitors(callbacks: Sequence[Any], model: keras.Model, *, validates: b
         if monitor.startswith("val_") and not validates:
             rows = "fit(dataset, validation_data=another_dataset)" if is_dataset else "`validation_split=0.1`"
             raise ParameterError(
-                f"`callbacks` holds {kind}, which watches {monitor!r}, but no rows are held out on which that would be "
-                f"measured: it would never do anything. Give {rows}, or let it watch what is trained on, "
+                f"`callbacks` has {kind}, which monitors {monitor!r}, but no rows are held out on which that would be "
+                f"measured: it would never do anything. Give {rows}, or monitor the training rows, "
                 f"{kind}(monitor={plain!r})."
             )
         if names is not None and plain not in names | {"learning_rate"}:
             known = sorted(names | {f"val_{name}" for name in names} if validates else names)
             raise ParameterError(
-                f"`callbacks` holds {kind}, which watches {monitor!r}, but the model measures no such thing: it would "
-                f"never do anything.{did_you_mean(monitor, known)} It measures: {', '.join(known)}. Name what else it "
-                "is to measure in `metrics`."
+                f"`callbacks` has {kind}, which monitors {monitor!r}, but the model does not measure that: it would "
+                f"never do anything.{did_you_mean(monitor, known)} It measures: {', '.join(known)}. Name anything else "
+                "that it should measure in `metrics`."
             )
 
 
-def _waits(callback: Any) -> bool:
-    """Whether a callback does nothing without what it watches; a checkpoint may be written after each epoch as well."""
+def _waits(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback does nothing without what it monitors; a checkpoint may be written after each epoch anyway."""
     import keras
 
     if isinstance(callback, keras.callbacks.ModelCheckpoint):
@@ -264,7 +270,7 @@ def _waits(callback: Any) -> bool:
 
 
 def _measured(model: keras.Model) -> set[str] | None:
-    """Names of what a fit measures on the training rows; None where a model may measure things of its own."""
+    """Names of what a fit measures on the training rows; None for a model that may measure more by itself."""
     import keras
 
     arguments = _keras.compile_arguments(model)
@@ -279,15 +285,15 @@ def _measured(model: keras.Model) -> set[str] | None:
     return names | {"loss"}
 
 
-def _name_of_metric(metric: Any) -> str:
+def _name_of_metric(metric: str | keras.Metric | Callable[..., Any]) -> str:
     return metric if isinstance(metric, str) else str(getattr(metric, "name", None) or getattr(metric, "__name__", ""))
 
 
 # -- scale ----------------------------------------------------------------------------------------------------------
 
 
-def unscaled(model: keras.Model, X: Any, estimator: Any, *, ours: bool) -> str | None:
-    """What to say of inputs that are not scaled, where that makes a network learn badly.
+def unscaled(model: keras.Model, X: Any, estimator: KerasEstimator, *, ours: bool) -> str | None:
+    """The warning for inputs that are not scaled, if a network learns badly from them.
 
     Args:
         model: A built model.
@@ -296,7 +302,7 @@ def unscaled(model: keras.Model, X: Any, estimator: Any, *, ours: bool) -> str |
         ours: Whether a builder of kerastoolkit made the model.
 
     Returns:
-        A few sentences; None if the rows are scaled, or the model scales them itself.
+        The text; None if the rows are scaled, or the model scales them itself.
     """
     names, of_numbers = getattr(estimator, "feature_names_in_", None), estimator._task != "classification"
     taken = _taken_as_they_are(model)
@@ -313,24 +319,24 @@ def unscaled(model: keras.Model, X: Any, estimator: Any, *, ours: bool) -> str |
     return None
 
 
-def _how_to_scale(part: Any, estimator: Any, *, ours: bool, is_alone: bool) -> str:
-    """What to do about rows that are not scaled, as code."""
+def _how_to_scale(part: NDArray[Any] | spmatrix, estimator: KerasEstimator, *, ours: bool, is_alone: bool) -> str:
+    """Code that scales the rows."""
     if len(part.shape) == 2 and is_alone:
         owner, scaler = type(estimator).__name__, "MaxAbsScaler" if issparse(part) else "StandardScaler"
-        tabular = f", or {owner}('tabular'), which scales by itself" if ours and _may_be_tabular(estimator) else ""
+        tabular = f", or {owner}('tabular'), which scales them itself" if ours and _may_be_tabular(estimator) else ""
         return f"Put a scaler before it, make_pipeline({scaler}(), {owner}()){tabular}."
     highest = float(np.max(part))
     if np.min(part) >= 0 and len(part.shape) > 2:
-        inside = "" if ours else f" Or let the model begin with keras.layers.Rescaling(1 / {highest:g})."
-        return f"Give X / {highest:g}, and the same to `predict`.{inside}"
-    return "Take off the mean of the training rows and divide by their deviation, before `predict` as well."
+        inside = "" if ours else f" Or begin the model with keras.layers.Rescaling(1 / {highest:g})."
+        return f"Give X / {highest:g}, to `predict` as well.{inside}"
+    return "Subtract the mean of the training rows and divide by their standard deviation, before `predict` as well."
 
 
-# -- pictures -------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------
 
 
-def range_of_pictures(X: Any) -> tuple[float, float] | None:
-    """The least and the largest number of pictures, also of flat ones; None for rows of anything else.
+def range_of_images(X: Any) -> tuple[float, float] | None:
+    """The smallest and the largest value of images, including flattened ones; None for rows of anything else.
 
     Args:
         X: Rows, shape `(n, ...)`.
@@ -345,12 +351,12 @@ def range_of_pictures(X: Any) -> tuple[float, float] | None:
 
 
 def on_another_range(learned: tuple[float, float], X: Any) -> str | None:
-    """What to say of pictures that go from 0 to 1 where those in `fit` went to 255, or the other way round.
+    """The warning for images from 0 to 1 where those in `fit` were from 0 to 255, or the other way round.
 
-    A single picture may be as dark as that, but then it holds whole numbers.
+    A single image may be as dark as that, but then its values are whole numbers.
 
     Args:
-        learned: What `range_of_pictures` said in `fit`.
+        learned: What `range_of_images` returned in `fit`.
         X: Rows to predict, shape `(n, ...)`.
     """
     if issparse(X) or not isinstance(X, np.ndarray) or not X.size:
@@ -358,15 +364,15 @@ def on_another_range(learned: tuple[float, float], X: Any) -> str | None:
     low, high = float(X.min()), float(X.max())
     was, now = f"from {learned[0]:g} to {learned[1]:g}", f"from {low:g} to {high:g}"
     if learned[1] > 1 and low >= 0 and high <= 1 and bool(np.any(X != np.round(X))):
-        what = f"They look divided: give X * {learned[1]:g}, or divide those for `fit` as well."
+        what = f"They seem to be divided already: give X * {learned[1]:g}, or divide those for `fit` as well."
     elif learned[1] <= 1 and high > 10:
-        what = f"They look as if they were still to be divided: give X / {high:g}."
+        what = f"They do not seem to be divided yet: give X / {high:g}."
     else:
         return None
-    return f"X holds numbers {now}, but those in `fit` went {was}, and of others the network knows nothing. {what}"
+    return f"X has values {now}, but those in `fit` were {was}, and the network has learned from no others. {what}"
 
 
-def _as_array(part: Any) -> Any:
+def _as_array(part: Any) -> NDArray[Any] | spmatrix | None:
     """Rows as an array or sparse matrix of numbers; None if they are none, as the ragged rows of a data set."""
     import keras
 
@@ -376,7 +382,7 @@ def _as_array(part: Any) -> Any:
 
 
 def _taken_as_they_are(model: keras.Model) -> set[int]:
-    """The inputs that go into weights as they come, without a layer before that scales, embeds or looks them up."""
+    """The inputs that reach weights as they are, without a layer before that scales, embeds or looks them up."""
     import keras
 
     weighing = (
@@ -398,8 +404,8 @@ def _taken_as_they_are(model: keras.Model) -> set[int]:
     return found
 
 
-def _input_of(layer: Any) -> Any:
-    """What a layer takes; None for one that is in no graph, or in several places of it, or takes several things."""
+def _input_of(layer: keras.Layer) -> keras.KerasTensor | None:
+    """The input of a layer; None for a layer that is in no graph, in several places of it, or has several inputs."""
     import keras
 
     try:
@@ -409,16 +415,16 @@ def _input_of(layer: Any) -> Any:
     return tensors[0] if len(tensors) == 1 else None
 
 
-def _far_from_one(part: Any, names: Sequence[Any] | None, *, of_numbers: bool) -> str | None:
+def _far_from_one(part: NDArray[Any] | spmatrix, names: Sequence[Any] | None, *, of_numbers: bool) -> str | None:
     """What is wrong with the scale of rows, as a clause; None if nothing is.
 
-    The bounds were found on 26 tables and some with a factor or a constant put to iris, of which `KerasClassifier()`
-    and `KerasRegressor()` learned each as it is and standardized. A common factor of all columns matters little: iris
-    in tenths of a millimetre is learned as well as in centimetres. What hurts is one column so far from 0 that it
-    drowns the differences within the others. Columns that are mostly 0 (one-hot, counts of words, the edges of
-    pictures) need no scale, and are left out.
+    The bounds were found on 26 tables, and on iris with a factor or a constant added, each of which `KerasClassifier()`
+    and `KerasRegressor()` learned both as it is and standardized. A common factor of all columns matters little: iris
+    is learned in tenths of a millimetre as well as in centimetres. What hurts is a column so far from 0 that it drowns
+    the differences within the others. Columns that are mostly 0 (one-hot columns, word counts, the edges of images)
+    need no scaling, and are left out.
     """
-    some = part[:: max(1, int(part.shape[0]) // _MOST_ROWS)]
+    some = part[:: max(1, int(part.shape[0]) // _MAX_ROWS)]
     values = np.asarray(some.toarray() if hasattr(some, "toarray") else some, dtype="float64")
     is_table = values.ndim < 3
     values = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values[:, None]
@@ -432,9 +438,9 @@ def _far_from_one(part: Any, names: Sequence[Any] | None, *, of_numbers: bool) -
     if is_table and size[largest] > max(_LARGE, _DROWNS[of_numbers] * typical):
         column = f"column {largest if names is None else quoted(names[largest])}"
         about, by = f"{size[largest]:,.4g}", f"{typical:.2g}"
-        return f"{column} has numbers of about {about}, where the columns mostly vary by about {by}"
-    is_picture = not is_table or (values.shape[1] >= _PIXELS and bool(np.all(values == np.round(values))))
-    if is_picture and float(np.median(size[counts])) > _BRIGHT:
+        return f"{column} has numbers of about {about}, while most columns vary by about {by}"
+    is_image = not is_table or (values.shape[1] >= _PIXELS and bool(np.all(values == np.round(values))))
+    if is_image and float(np.median(size[counts])) > _BRIGHT:
         return f"its numbers go up to {np.abs(values).max():,.4g}"
     return None
 

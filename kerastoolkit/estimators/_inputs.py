@@ -52,7 +52,7 @@ Kind = Literal["array", "structure", "dataset"]
 def kind_of(X: Any, n_rows: int | None = None) -> Kind:
     """Tells which of the three kinds `X` is.
 
-    A list of arrays of two or more axes is ambiguous: rows (pictures), or the inputs of a model. It is inputs
+    A list of arrays of two or more axes is ambiguous: rows (images), or the inputs of a model. It is inputs
     unless there are as many of them as targets, `n_rows`.
     """
     if issparse(X):  # one of scipy's formats is a dict

@@ -1,33 +1,35 @@
-"""Every parameter that an estimator takes, with the value in force: what neither a signature nor a tab key shows.
+"""Every parameter that an estimator takes, with its current value: more than a signature or the tab key can show.
 
-A signature names what all models have in common. The arguments of the function that builds the model, and what is
-routed to the optimizer, the callbacks or `Model.fit`, depend on the model that was chosen, and are gathered here, each
-with the first sentence of its own documentation.
+A signature names the parameters that all models share. The arguments of the function that builds the model, and the
+options that are routed to the optimizer, the callbacks or `Model.fit`, depend on the model that was chosen. They are
+collected here, each with the first sentence of its own documentation.
 """
 
 from __future__ import annotations
 
 import html
 import inspect
-import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerastoolkit import _keras, builders
 from kerastoolkit.data import learn_columns
 from kerastoolkit.distribution import strategy
-from kerastoolkit.estimators import _parameters
+from kerastoolkit.estimators import _objects, _parameters
+from kerastoolkit.estimators._docstrings import documented
 
 if TYPE_CHECKING:
+    import keras
+
     from kerastoolkit.estimators._base import KerasEstimator
 
-# A value that a build function needs and did not get yet.
+# The value of an argument that a build function needs and has not been given yet.
 NEEDED = inspect.Parameter.empty
 
 
 class _Unknown:
-    """A value that the function has which builds the model, and nobody else until it was called."""
+    """A value that is known only to the function that builds the model, until that has been called."""
 
     def __repr__(self) -> str:
         return "(as built)"
@@ -44,12 +46,12 @@ class Parameter(NamedTuple):
     """A parameter that an estimator takes.
 
     Attributes:
-        name: As `set_params` and a grid take it.
-        value: The value in force; `inspect.Parameter.empty` for one that is needed and not given, and a value shown as
-            "(as built)" for one that only the function knows which builds the model.
-        default: What it would be if it were not set.
-        goes_to: What it reaches: `"estimator"`, `"model"`, `"optimizer"`, `"head"`, `"callbacks"`, `"fit"`, ...
-        meaning: What it does, the first sentence of its documentation.
+        name: Its name for `set_params` and for a grid.
+        value: The current value; `inspect.Parameter.empty` if one is needed and was not given, and a value shown as
+            "(as built)" if only the function that builds the model knows it.
+        default: The value if it is not set.
+        goes_to: Where it goes: `"estimator"`, `"model"`, `"optimizer"`, `"head"`, `"callbacks"`, `"fit"`, ...
+        meaning: What it does: the first sentence of its documentation.
     """
 
     name: str
@@ -60,15 +62,15 @@ class Parameter(NamedTuple):
 
 
 class ParameterTable(tuple[Parameter, ...]):
-    """Parameters as a tuple of named tuples, which shows itself as text and, in a notebook, as a table.
+    """Parameters as a tuple of named tuples, which prints as text and shows as a table in a notebook.
 
-    `pandas.DataFrame(table)` makes a data frame of it.
+    `pandas.DataFrame(table)` turns it into a data frame.
     """
 
     owner: str
     titles: dict[str, str]
 
-    def __new__(cls, parameters: Any, owner: str, titles: dict[str, str]) -> ParameterTable:
+    def __new__(cls, parameters: Iterable[Parameter], owner: str, titles: dict[str, str]) -> ParameterTable:
         made = super().__new__(cls, parameters)
         made.owner, made.titles = owner, titles
         return made
@@ -81,8 +83,8 @@ class ParameterTable(tuple[Parameter, ...]):
     def _opening(self) -> str:
         example = next((one.name for one in self if one.goes_to == "model"), "epochs")
         return (
-            f"{self.owner} takes {len(self)} parameters. Each is set by its name, {self.owner}({example}=...), and "
-            f"searched by its name, {{{example!r}: [...]}}; in a pipeline the name of the step comes first, "
+            f"{self.owner} takes {len(self)} parameters. Set them by name, {self.owner}({example}=...), and search "
+            f"over them by name, {{{example!r}: [...]}}; in a pipeline, the name of the step comes first, "
             f"{self.owner.lower()}__{example}. Those marked * are set."
         )
 
@@ -145,7 +147,7 @@ def list_parameters(estimator: KerasEstimator) -> ParameterTable:
 
 
 class _Gathered:
-    """Parameters by name, as they are gathered."""
+    """Parameters by name, as they are collected."""
 
     def __init__(self, estimator: KerasEstimator, build: Callable[..., Any] | None) -> None:
         self._estimator, self._build = estimator, build
@@ -158,7 +160,7 @@ class _Gathered:
             "fit": "Arguments of Model.fit",
             "predict": "Arguments of Model.predict",
             "compile": "Arguments of Model.compile",
-            "columns": "The reading of columns",
+            "columns": "The encoding of columns",
             "distribution": "The strategy of distribution",
             "score": "The score",
         }
@@ -166,7 +168,7 @@ class _Gathered:
     def _add(
         self, name: str, default: Any, place: str, meaning: str, *, value: Any = None, spellings: Iterable[str] = ()
     ) -> None:
-        """Adds a parameter that was not met before; what was given for it comes before its value and its default."""
+        """Adds a parameter that is not listed yet; a value that was given takes precedence over `value` and default."""
         value = default if value is None else value
         for spelling in (*spellings, name):
             value = self._given.get(spelling, value)
@@ -174,33 +176,36 @@ class _Gathered:
             self.rows[name] = Parameter(name, value, default, place, meaning)
 
     def _add_arguments(
-        self, function: Any, place: str, *, prefixes: Sequence[str], names: Any = None, made: Any = None
+        self,
+        function: Callable[..., Any],
+        place: str,
+        *,
+        prefixes: Sequence[str],
+        names: Collection[str] | None = None,
+        made: Any = None,
     ) -> None:
-        """Adds arguments of a function or class, those named or all, under the last of the prefixes that they have."""
-        arguments, documented = _parameters.arguments_of(function), _documented(function)
+        """Adds the arguments of a function or class, all or those in `names`, under the last of the prefixes."""
+        arguments, meanings = _parameters.arguments_of(function), documented(function)
         for name, argument in arguments.items():
             if name in ("name", "args", "kwargs") or (names is not None and name not in names):
                 continue
             *others, name_here = (prefix + name for prefix in prefixes)
-            meaning, value = documented.get(name, ""), None if made is None else _value_of(made, name)
+            meaning, value = meanings.get(name, ""), None if made is None else _value_of(made, name)
             self._add(name_here, argument.default, place, meaning, value=value, spellings=others)
 
     def declared(self) -> None:
         """Parameters of the constructor."""
-        estimator, documented = self._estimator, _documented_of(type(self._estimator))
-        defaults: dict[str, Any] = {}
-        for kind in reversed(type(estimator).__mro__):
-            if "__init__" in vars(kind) and kind is not object:
-                defaults |= inspect.signature(vars(kind)["__init__"]).parameters
+        estimator, meanings = self._estimator, documented(type(self._estimator))
+        defaults = inspect.signature(type(estimator)).parameters
         in_force = self._in_force()
         for name in estimator._get_param_names():
-            value, default = getattr(estimator, name), getattr(defaults.get(name), "default", None)
+            value, default = getattr(estimator, name), defaults[name].default
             if value is None and name in in_force:
                 value = default = in_force[name]
-            self.rows[name] = Parameter(name, value, default, "estimator", documented.get(name, ""))
+            self.rows[name] = Parameter(name, value, default, "estimator", meanings.get(name, ""))
 
     def _in_force(self) -> dict[str, Any]:
-        """What is in force where a parameter of the constructor is not set."""
+        """Values that take effect where a parameter of the constructor is not set."""
         estimator, build = self._estimator, self._build
         found: dict[str, Any] = {}
         if "model" in estimator._get_param_names() and not hasattr(estimator, "_keras_build_fn"):
@@ -220,41 +225,40 @@ class _Gathered:
             return
         left_out = _FILLED_IN | self._estimator._known_by_itself() | set(self.rows)
         names = [name for name in _parameters.arguments_of(self._build) if name not in left_out]
-        documented = _documented(self._build)
+        meanings = documented(self._build)
         for name in names:
             default = _parameters.arguments_of(self._build)[name].default
-            self._add(name, default, "model", documented.get(name, ""), spellings=[f"model__{name}"])
-        for name in self._given:  # of a function that takes any
+            self._add(name, default, "model", meanings.get(name, ""), spellings=[f"model__{name}"])
+        for name in self._given:  # for a function that takes any
             if "__" not in name and name not in names and _parameters.build_arguments(self._build) is None:
                 self._add(name, None, "model", "")
 
     def of_the_head(self) -> None:
-        """Options of the head, those that the kind of target has."""
+        """Options of the head for this kind of target."""
         names = {"classification": _parameters.OPTIONS_OF_HEAD, "regression": {"kind", "weight"}}
         of_task = names.get(self._estimator._task, set())
         self._add_arguments(builders.head, "head", prefixes=["head__"], names=of_task)
 
     def of_the_optimizer(self) -> None:
-        """Options of the optimizer; of one that only the build function knows, the rate that all have."""
+        """Options of the optimizer; only the learning rate if the optimizer is known to the build function alone."""
         spec = self._estimator.optimizer
         network = vars(self._estimator).get("_network")
         model = network.example if network is not None else self._model()
-        if spec is None and getattr(model, "optimizer", None) is not None:
-            spec = model.optimizer
-        elif spec is None and self._estimator._is_of_ours(self._build):
+        spec = getattr(model, "optimizer", None) if spec is None else spec
+        if spec is None and self._estimator._is_of_ours(self._build):
             spec = "adam"
         self.titles["optimizer"] = "The optimizer, as the function that builds the model compiles it"
         if spec is None:
-            meaning = "Rate at which it learns. Its other options are listed once the model is built."
+            meaning = "The learning rate. The other options are listed once the model is built."
             self._add("optimizer__learning_rate", UNKNOWN, "optimizer", meaning)
             return
-        made = _parameters.make_optimizer(spec, {})
+        made = _objects.make_optimizer(spec, {})
         self.titles["optimizer"] = f"The optimizer, {type(made).__name__}"
         given = None if isinstance(spec, str) or inspect.isclass(spec) else made
         self._add_arguments(type(made), "optimizer", prefixes=["optimizer__"], made=given)
 
-    def _model(self) -> Any:
-        """The model that was given as one."""
+    def _model(self) -> keras.Model | None:
+        """The model, if it was given as one."""
         return self._estimator.model if self._build is None else None
 
     def of_losses_and_metrics(self) -> None:
@@ -269,8 +273,8 @@ class _Gathered:
         self._add_named("callbacks", self._estimator.callbacks)
 
     def _add_named(self, what: str, spec: Any) -> None:
-        """Adds the options of each of several things, which have a name each, and share those that have none."""
-        for aliases, kind, made in _parameters.configurable(spec, what):
+        """Adds the options of each of several things that have names, and of one that has none."""
+        for aliases, kind, made in _objects.configurable(spec, what):
             *others, name = (f"{what}__{alias}__" if alias else f"{what}__" for alias in aliases[::-1])
             self._add_arguments(kind, what, prefixes=[f"{what}__", *others, name], made=made)
 
@@ -285,11 +289,11 @@ class _Gathered:
             bare = [] if method == "predict" else [""]
             self._add_arguments(function, method, prefixes=[*bare, f"{method}__"], names=names)
         verbose = self.rows["predict__verbose"]
-        if "predict__verbose" not in self._given:  # which Keras would take from the terminal
+        if "predict__verbose" not in self._given:  # whose default in Keras depends on the terminal
             self.rows["predict__verbose"] = verbose._replace(value=0, default=0)
 
     def of_others(self) -> None:
-        """What columns, a strategy and a score take."""
+        """Options of columns, of a strategy and of the score."""
         from sklearn import metrics
 
         if self._estimator._takes_columns():
@@ -298,7 +302,10 @@ class _Gathered:
         if self._estimator.distribution is not None:
             names = _parameters.options_of("distribution")
             self._add_arguments(strategy, "distribution", prefixes=["distribution__"], names=names)
-        scores: dict[str, Any] = {"classification": metrics.accuracy_score, "regression": metrics.r2_score}
+        scores: dict[str, Callable[..., float]] = {
+            "classification": metrics.accuracy_score,
+            "regression": metrics.r2_score,
+        }
         score = scores.get(self._estimator._task)
         if score is not None:
             names = set(inspect.signature(score).parameters) - {"y_true", "y_pred", "sample_weight"}
@@ -306,57 +313,7 @@ class _Gathered:
 
 
 def _value_of(made: Any, name: str) -> Any:
-    """An argument with which an object of Keras' was made; of a loss, not even its configuration tells all."""
+    """The value of an argument of a Keras object; for a loss, not even its config contains all of them."""
     known = _keras.keywords_of(made)
     config = made.get_config() if hasattr(made, "get_config") and name not in known else {}
     return known.get(name, config.get(name, getattr(made, name, None)))
-
-
-# -- documentation --------------------------------------------------------------------------------------------------
-
-_HEADING = re.compile(r"^(Args|Arguments|Parameters):?\s*$")
-_ENTRY = re.compile(r"^(?P<indent> *)(?P<names>[*`\w]+(?:, *[*`\w]+)*) ?(?:\([^)]*\))?:(?P<text>.*)$")
-
-
-def _documented_of(kind: type) -> dict[str, str]:
-    """Sentences about the parameters of an estimator; what is as for another class is told in its words."""
-    from kerastoolkit.estimators.classifier import KerasClassifier
-
-    found: dict[str, str] = {}
-    for one in reversed(kind.__mro__):
-        for name, text in _documented(one).items() if one is not object else ():
-            found[name] = text
-    known = _documented(KerasClassifier)
-    return {name: known.get(name, text) if text.startswith("As for `KerasC") else text for name, text in found.items()}
-
-
-def _documented(thing: Any) -> dict[str, str]:
-    """What a docstring in Google's form says of each argument: the first sentence, and what `None` means."""
-    text = inspect.getdoc(getattr(thing, "func", thing)) or ""
-    entries: dict[str, list[str]] = {}
-    names: list[str] = []
-    inside, depth = False, 0
-    for line in text.splitlines():
-        if _HEADING.match(line.strip()) and not inside:
-            inside, depth = True, 0
-            continue
-        if not inside or not line.strip():
-            continue
-        indent = len(line) - len(line.lstrip())
-        if indent == 0:
-            break
-        depth = depth or indent
-        entry = _ENTRY.match(line) if indent == depth else None
-        if entry is not None:
-            names = [name.strip("*` ") for name in entry["names"].split(",")]
-            entries |= {name: [] for name in names}
-        for name in names:
-            entries[name].append(entry["text"] if entry is not None else line)
-    return {name: _first_sentence(" ".join(" ".join(lines).split())) for name, lines in entries.items()}
-
-
-def _first_sentence(text: str) -> str:
-    found = re.match(r"(.{20,}?[.])(?= [A-Z`\"]|$)", text)  # Keras begins with the type alone: "Float."
-    first = found.group(1) if found else text
-    default = re.search(r"Defaults? (?:to|is)? ?`?None`?: ([^.]*(?:\.[^ ][^.]*)*\.)", text)
-    return first if default is None or default.group(0) in first else f"{first} None: {default.group(1)}"

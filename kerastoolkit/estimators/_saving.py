@@ -33,13 +33,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerastoolkit import _files, builders
+from kerastoolkit import _files, _renamed, builders
 from kerastoolkit._copies import compile_model, compiled_with, is_configured, take_apart
 from kerastoolkit._keras import is_layer, without_compile_config, without_lambda_warning
 from kerastoolkit._version import __version__
 from kerastoolkit.data import Columns, Vocabulary
 from kerastoolkit.estimators import _keras_files, _parameters
-from kerastoolkit.estimators._parameters import NotLoaded
+from kerastoolkit.estimators._objects import NotLoaded
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 if TYPE_CHECKING:
@@ -298,6 +298,7 @@ def _checked(description: Any, what: str) -> dict[str, Any]:
     checked["base"] = base = _base_of(checked, what)
     if base._reader and checked[base._reader] is None:
         raise SavedFileError(f"{what} has no {base._reader!r}, without which it cannot read what it predicts from.")
+    checked["parameters"] = _renamed.parameters(checked["parameters"], base.__name__)
     for name, value in checked["parameters"].items():
         _check_parameter(name, value, base, what)
     if checked["generator"] is not None:
@@ -451,7 +452,7 @@ def _check_shapes(estimator: Any, model: Any, path: str) -> None:
     given, taken = read.get("_input_shape"), shapes["inputs"][0] if len(shapes["inputs"]) == 1 else ()
     n_features, names = read.get("n_features_in_"), read.get("feature_names_in_")
     if words is not None:
-        agree = agree and taken[-1:] in ((words.size if words.length is None else words.length,), (None,), ())
+        agree = agree and taken[-1:] in ((words.size if words.max_length is None else words.max_length,), (None,), ())
     elif "backbone" in estimator.get_params(deep=False):
         agree = agree and isinstance(given, tuple) and (taken[-1:] in (given[-1:], (None,)))
     elif n_features is not None and isinstance(given, tuple):

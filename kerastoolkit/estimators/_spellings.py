@@ -1,24 +1,25 @@
-"""What scikit-learn, Keras, scikeras and skorch call things that are called otherwise here.
+"""Which name was meant by one that reaches nothing: near misses, and names from elsewhere.
 
-Who comes from there writes `hidden_layer_sizes`, `lr` or `max_iter`, which no spelling checker finds near `hidden`,
-`optimizer__learning_rate` or `epochs`. And who comes from a pipeline leaves out the name of the step, or writes it
-where there is none.
+A user of scikit-learn, Keras, scikeras or skorch writes `hidden_layer_sizes`, `lr` or `max_iter`, which no spelling
+checker finds near `hidden`, `optimizer__learning_rate` or `epochs`; so does a user of names that kerastoolkit had once.
+And a user of pipelines leaves out the name of the step, or writes it where there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from kerastoolkit._words import near_misses
+from kerastoolkit._words import did_you_mean, near_misses
 
-__all__ = ["HOW_TO_STOP_EARLY", "meant", "near_miss_elsewhere"]
+__all__ = ["HOW_TO_STOP_EARLY", "meant", "near_miss", "near_miss_elsewhere"]
 
 HOW_TO_STOP_EARLY = (
     "Training is stopped early by a callback: `callbacks=keras.callbacks.EarlyStopping(patience=10)` together with "
     "`validation_split=0.1`; its options are then parameters, such as '{}callbacks__early_stopping__patience'."
 )
 
-# Names here, the most likely first, by the names elsewhere.
+# The names here, the most likely first, by the name elsewhere. An option is named without its place as well, where the
+# place is given: of `optimizer__lr` only `lr` is looked up.
 _ELSEWHERE: dict[str, tuple[str, ...]] = {
     # scikit-learn's MLPClassifier and its kin
     "hidden_layer_sizes": ("hidden",),
@@ -66,6 +67,37 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "callback": ("callbacks",),
     "metric": ("metrics",),
     "loss_function": ("loss",),
+    # texts
+    "max_words": ("max_features",),
+    "num_words": ("max_features",),
+    "max_tokens": ("max_features",),
+    "vocab_size": ("max_features", "vocabulary_size"),
+    "min_count": ("min_df", "columns__min_count"),
+    "min_frequency": ("min_df", "columns__min_count"),
+    "length": ("max_length",),
+    "maxlen": ("max_length",),
+    "output_sequence_length": ("max_length",),
+    "sequence_length": ("max_length",),
+    "ngrams": ("ngram_range",),
+    "embedding_size": ("embedding_dim",),
+    "embed_dim": ("embedding_dim",),
+    "output_dim": ("embedding_dim",),
+    "d_model": ("embedding_dim",),
+    "width": ("embedding_dim",),
+    "n_heads": ("num_heads",),
+    "embeddings": ("embedding",),
+    # images
+    "strategy": ("training", "distribution"),
+    "base_model": ("backbone",),
+    "model_name": ("backbone",),
+    "architecture": ("backbone",),
+    "image_size": ("input_size",),
+    "img_size": ("input_size",),
+    "target_size": ("input_size",),
+    "augmentation": ("augment",),
+    "data_augmentation": ("augment",),
+    "trainable_layers": ("unfreeze",),
+    "feature_layer": ("layer",),
     # skorch and others
     "max_epochs": ("epochs",),
     "module": ("model",),
@@ -73,7 +105,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "objective": ("loss",),
 }
 
-# What has no name of its own here, with what to do instead.
+# Names without a counterpart here, and what to do instead.
 _OTHERWISE: dict[str, str] = {
     "early_stopping": HOW_TO_STOP_EARLY,
     "n_iter_no_change": HOW_TO_STOP_EARLY,
@@ -85,7 +117,7 @@ _OTHERWISE: dict[str, str] = {
 }
 
 
-# Options that the default optimizer has not.
+# Options that the default optimizer does not have.
 _OF = {
     "optimizer__momentum": "optimizer='sgd'",
     "optimizer__nesterov": "optimizer='sgd'",
@@ -93,7 +125,7 @@ _OF = {
 }
 
 _WHERE_STEPS_ARE_NAMED = (
-    " {!r} would be the name of a step of a pipeline, which comes first where the pipeline gets the parameter."
+    " {!r} would be the name of a step of a pipeline; it comes first if the pipeline is given the parameter."
 )
 
 
@@ -101,10 +133,10 @@ def meant(name: str, fits: Callable[[str], bool], places: Sequence[str], *, star
     """A sentence with the name that was meant, after a space, or nothing.
 
     Args:
-        name: A name that reaches nothing.
+        name: A name that does not reach anything.
         fits: Whether the estimator takes a name.
-        places: What a routed parameter may begin with, such as `"optimizer"`.
-        start: What names begin with where the estimator is a part of another. Defaults to `""`: it is none.
+        places: What a routed parameter can begin with, such as `"optimizer"`.
+        start: What names begin with if the estimator is part of another one. Defaults to `""`: it is not.
     """
     first, _, rest = name.partition("__")
     for place in near_misses(first, places, n=1) if rest else ():
@@ -125,8 +157,21 @@ def meant(name: str, fits: Callable[[str], bool], places: Sequence[str], *, star
     return ""
 
 
+def near_miss(name: str, candidates: Iterable[str]) -> str:
+    """A sentence with the candidate that was meant, after a space, or nothing.
+
+    Args:
+        name: What was given, of a routed parameter its last part.
+        candidates: What there is.
+    """
+    known = sorted(set(candidates))
+    elsewhere = [one for other in _ELSEWHERE.get(name.lower(), ()) for one in (other, other.rpartition("__")[2])]
+    found = next((one for one in elsewhere if one in known), None)
+    return f" Did you mean {found!r}?" if found else did_you_mean(name, known)
+
+
 def near_miss_elsewhere(name: str, fits: Callable[[str], bool]) -> str:
-    """The same for a name that looks like one of another library: `lerning_rate`."""
+    """The same for a misspelt name of another library, such as `lerning_rate`."""
     for other in near_misses(name, _ELSEWHERE, n=1):
         return meant(other, fits, ())
     return ""
@@ -138,13 +183,13 @@ def _asked(names: Sequence[str], start: str) -> str:
 
 
 def _routed(place: str, rest: str, fits: Callable[[str], bool]) -> str | None:
-    """The name that leads to a place, where that has such an option."""
+    """The name that is routed to a place, if that has such an option."""
     known = [other for other in _ELSEWHERE.get(rest.lower(), ()) if other.startswith(f"{place}__")]
     return next((one for one in [*known, f"{place}__{rest}"] if fits(one)), None)
 
 
 def _tails(name: str) -> Iterator[tuple[str, str]]:
-    """A name, and what is left of it without its first parts; each with what was left out."""
+    """A name without none, one, two, ... of its first parts, each with the parts that were left out."""
     parts = name.split("__")
     for number in range(len(parts)):
         yield "__".join(parts[number:]), "__".join(parts[:number])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,109 +54,36 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     True
 
     A parameter without `__` that is not listed below is an argument of the build function, or else of
-    `keras.Model.fit` or `compile`; it need not be declared to be set, searched or cloned. With `__` it says where it
-    goes: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`, `metrics__auc__num_thresholds`,
-    `callbacks__early_stopping__patience`, `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
-    `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`, `head__class_weight` and
-    `head__weight`, as `builders.head` has them; `distribution__devices` and the other options of
-    `distribution.strategy`; for a builder that takes columns of a table, such as `"tabular"`, `columns__categorical`,
-    `columns__min_count` and `columns__max_categories`, as `data.learn_columns` has them. `list_parameters()` lists all
-    that there are with the model at hand, each with its value.
+    `keras.Model.fit` or `compile`; it can be set, searched over and cloned like any other. A parameter with `__` says
+    where it goes:
+
+    - to the network: `model__hidden`, `optimizer__learning_rate`, `loss__label_smoothing`,
+      `metrics__auc__num_thresholds`, `callbacks__early_stopping__patience`;
+    - to a method of `keras.Model`: `fit__steps_per_epoch`, `predict__batch_size`, `compile__run_eagerly`;
+    - to the head, as in `builders.head`: `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`,
+      `head__class_weight`, `head__weight`;
+    - to the strategy, as in `distribution.strategy`: `distribution__devices` and others;
+    - to the columns of a table, as in `data.learn_columns`, for a builder that takes them, such as `"tabular"`:
+      `columns__categorical`, `columns__min_count`, `columns__max_categories`.
+
+    `list_parameters()` lists all parameters of the model at hand with their values.
 
     Args:
-        model: Name of a builder (`builders.list_builders()`); a function (or `keras.Model` class) that returns a
-            compiled or uncompiled model; or a `keras.Model`, of which each fit trains a copy. A function may take any
-            arguments; `input_shape`, `head` and `columns` are filled in where it has no default for them, `meta`,
-            `compile_kwargs` and `params` as scikeras does. With `columns`, X is a table and the model has an input for
-            each column. Defaults to `None`: `"mlp"`.
-        build_fn: Old name of `model`. Defaults to `None`.
-        optimizer: Name, class or instance. Defaults to `None`: what the model was compiled with, or Adam.
-        loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or the loss
-            that fits the target.
-        metrics: A metric or a list or dict of them. Defaults to `None`: what the model was compiled with, or
-            accuracy.
-        epochs: Epochs to train. Defaults to `None`: 1 for a model of yours, as in Keras; for a builder of
-            kerastoolkit 100, fewer (but at least 10) where that would be more than 20,000 steps.
-        batch_size: Rows a step; -1 for all. Defaults to `None`: 32, as in Keras.
-        validation_batch_size: Rows a step of validation. Defaults to `None`: `batch_size`.
-        validation_split: Fraction of the rows held out to watch while training, drawn at random in the proportions
-            of the classes; they are not trained on. Defaults to `0.0`.
-        shuffle: Whether to shuffle the rows before each epoch. Defaults to `True`.
-        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes. `None` trains
-            without any, also where options of theirs are set (`callbacks__patience`), as in a grid over
-            `[None, EarlyStopping]`. Defaults to `()`: none.
-        class_weight: A dict, or a pandas Series, of weights by label: finite numbers, 0 or more, and 1 for a label that
-            is not named; a list of such for several targets; or `"balanced"`. Defaults to `None`.
-        warm_start: Whether `fit` goes on training the model of the last `fit`. Defaults to `False`.
-        random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
-            `validation_split`; the generators of the process are put back afterwards. Defaults to `None`: they are
-            drawn from as they stand.
-        verbose: Keras' verbosity of training: 0, 1, 2, a truth value or `"auto"`. Defaults to `0`.
-        distribution: Name of a strategy of `kerastoolkit.distribution`: `"auto"`, `"mirrored"`, `"data_parallel"`, ...
-            Its options are routed: `distribution__devices`. Defaults to `None`: what Keras does by itself.
-        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` or `"auto"`, in which the model is built;
-            predictions are float32 or float64 all the same. Defaults to `None`: Keras' setting.
-        **params: Arguments of the build function, and routed parameters.
+        loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or the
+            cross-entropy that fits the labels.
+        metrics: A metric or a list or dict of them. Defaults to `None`: what the model was compiled with, or accuracy.
+        validation_split: Fraction of the rows that is held out for validation and not trained on, drawn at random with
+            the proportions of the classes kept. Defaults to `0.0`.
 
     Attributes:
-        model_: The trained `keras.Model`.
-        history_: Losses and metrics by name, one number an epoch.
-        n_iter_: Epochs trained.
-        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
-            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
-        classes_: Labels, shape `(n_classes,)`; for several targets a list of such arrays, one a target.
+        classes_: Labels, shape `(n_classes,)`; for several targets a list of such arrays, one per target.
         n_classes_: Number of classes, or a list of them.
-        n_features_in_: Features a row, for `X` of one array.
+        n_features_in_: Number of features per row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
-        head_: The `Head` that encodes `y` and decodes the output of `model_`.
         columns_: The `Columns` of the table, where the builder takes them.
-        callbacks_: The callbacks of the last fit, not kept by pickling.
     """
 
     _task = "classification"
-
-    def __init__(
-        self,
-        model: Any = None,
-        *,
-        build_fn: Callable[..., Any] | None = None,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
-        **params: Any,
-    ) -> None:
-        super().__init__(
-            model,
-            build_fn=build_fn,
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
-        self.class_weight = class_weight
 
     def partial_fit(  # type: ignore[override]
         self: Self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None, **fit_params: Any

@@ -1,15 +1,15 @@
-"""`ImageClassifier` and `ImageRegressor`: pictures in, by way of a network that is trained already.
+"""`ImageClassifier` and `ImageRegressor`: transfer learning from a pretrained network.
 
-Both strategies are one network of three parts: a pretrained backbone from pictures to features, their scaling to mean 0
-and standard deviation 1, and a head, which is `builders.mlp`. What `KerasEstimator` trains differs:
+Either way of training leads to one network of three parts: a pretrained backbone from images to features, their
+scaling to mean 0 and standard deviation 1, and a head, which is `builders.mlp`. They differ in what is trained:
 
-- "features": the head alone, on features that are computed once and kept. It is a small dense network like any other,
+- "features": the head alone, on features that are computed once and cached. It is a small dense network like any other,
   so that a search over heads trains as one program.
-- "fine_tune": the head first, as above, and then the whole from the pictures on. Unfreezing under a head that knows
-  nothing yet would spoil the features (Kumar et al., "Fine-tuning can distort pretrained features", 2022). With random
-  weights there is nothing to spoil, and the whole is trained at once.
+- "fine_tune": first the head, as above, and then the whole network. Unfreezing the backbone under a head that has
+  learned nothing yet would distort its features (Kumar et al., "Fine-tuning can distort pretrained features", 2022).
+  With random weights there is nothing to distort, and the whole network is trained at once.
 
-Either way `model_` is the whole: a Keras model from pictures as they are to the output.
+In both cases `model_` is the whole: a Keras model from raw images to the output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kerastoolkit import builders, transfer
 from kerastoolkit._cache import Cache
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data import images
-from kerastoolkit.estimators import _inputs, _parameters
+from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.regressor import KerasRegressor
@@ -42,61 +42,81 @@ _FINE_TUNING_EPOCHS = 10
 
 
 class _ImageEstimator(KerasEstimator):
-    """What the two share."""
+    """What image estimators share.
+
+    Args:
+        backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
+        weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
+            ones. Defaults to `"imagenet"`.
+        training: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` first trains the
+            head and then the whole network (random weights all at once). Defaults to `"features"`.
+        input_size: Height and width to which images are resized, in pixels; smaller is faster. Defaults to `None`: the
+            size that the backbone was trained on.
+        layer: Name of the layer of the backbone whose output, averaged over the image, is the features. For images
+            unlike photographs, a layer in the middle may do better. Defaults to `None`: the last layer.
+        hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
+        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
+        augment: Keras layers that change each image in each epoch, or `True` to flip it horizontally and shift it by
+            up to a tenth; with "fine_tune" only. Defaults to `None`: none.
+        unfreeze: The part of the backbone that is fine-tuned: a number of its upper layers, a fraction of them, or the
+            name of the layer or block from which on. Defaults to `1.0`: all of it.
+        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` adapts it to the new data.
+            Defaults to `None`: inference, which starts where the head ended and is faster (measured in
+            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, adapted
+            statistics are recomputed for the final weights (`kerastoolkit.transfer.update_batch_norm`); `partial_fit`
+            leaves the moving averages.
+        learning_rate: Learning rate of the head while the whole network is fine-tuned. Defaults to `0.0003`.
+        bottom_rate: Learning rate of the lowest layers of the backbone as a fraction of `learning_rate`; the rates in
+            between are spaced geometrically. Random weights all have the same rate. Defaults to `0.1`.
+        head_epochs: With "fine_tune", number of epochs for which the head is trained first. Defaults to `None`: as many
+            as "features" would train.
+        cache: Where features are cached: `True` for the user's cache folder, up to 2 GiB; a folder, in which they get a
+            subfolder `kerastoolkit-features`; or `False` for nowhere. They are found again by the contents of the image
+            and of the weights. Defaults to `True`.
+        optimizer: Name, class or instance; fine-tuning makes one of the same kind for each learning rate. Defaults to
+            `None`: Adam.
+        epochs: Number of epochs to train: of the head with "features", of the whole network with "fine_tune". Defaults
+            to `None`: as for a builder of kerastoolkit with "features", 10 with "fine_tune".
+        validation_split: Fraction of the images that is held out for validation and not trained on, drawn at random;
+            with "fine_tune", the head learns from all of them first. Defaults to `0.0`.
+        callbacks: A callback or a list or dict of them, as instances (each fit uses a copy) or classes; with
+            "fine_tune", they watch the training of the whole network. Defaults to `()`: none.
+        random_state: Seed, or a `RandomState` from which a seed is drawn, for weights, dropout, shuffling and
+            `validation_split`. A backbone with random weights under "features" is drawn with this seed, or with 0.
+            Defaults to `None`: seeds are drawn from the global generators.
+        **params: Arguments of `builders.mlp`, and routed parameters.
+
+    Attributes:
+        model_: The whole network, from raw images to the output.
+        head_history_: With "fine_tune", the history of the head, which was trained first.
+    """
+
+    _left_out: tuple[str, ...] = ("model", "build_fn")
+    model = build_fn = None  # there is `backbone` instead
 
     def __init__(
         self,
         backbone: str = "MobileNetV2",
         *,
         weights: str | Path | None = "imagenet",
-        strategy: Literal["features", "fine_tune"] = "features",
+        training: Literal["features", "fine_tune"] = "features",
         input_size: int | None = None,
         layer: str | None = None,
         hidden: int | Sequence[int] = (),
         dropout: float = 0.0,
-        augment: Any = None,
+        augment: bool | keras.Layer | Sequence[keras.Layer] | None = None,
         unfreeze: int | float | str = 1.0,
         batch_norm: Literal["inference", "training"] | None = None,
         learning_rate: float = 0.0003,
         bottom_rate: float = 0.1,
         head_epochs: int | None = None,
         cache: bool | str | Path = True,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
         **params: Any,
     ) -> None:
-        super().__init__(
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
+        super().__init__(**params)
         self.backbone = backbone
         self.weights = weights
-        self.strategy = strategy
+        self.training = training
         self.input_size = input_size
         self.layer = layer
         self.hidden = hidden
@@ -111,32 +131,28 @@ class _ImageEstimator(KerasEstimator):
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
-    @classmethod
-    def _get_param_names(cls) -> list[str]:
-        return [name for name in super()._get_param_names() if name not in ("model", "build_fn")]
-
     def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
-        return self._whole if self.strategy == "fine_tune" else builders.get("mlp")
+        return self._whole if self.training == "fine_tune" else builders.get("mlp")
 
     def _check_values(self) -> None:
         super()._check_values()
-        if self.strategy not in ("features", "fine_tune"):
-            raise ParameterError(f"`strategy` must be 'features' or 'fine_tune'; got {self.strategy!r}.")
+        if self.training not in ("features", "fine_tune"):
+            raise ParameterError(f"`training` must be 'features' or 'fine_tune'; got {self.training!r}.")
         if self.batch_norm not in ("inference", "training", None):
             raise ParameterError(f"`batch_norm` must be 'inference', 'training' or None; got {self.batch_norm!r}.")
         if not isinstance(self.cache, (bool, str, Path)):
             raise ParameterError(f"`cache` must be True, False or a folder; got {self.cache!r}.")
         changes = self._changes()
-        if self.strategy == "features" and changes:
+        if self.training == "features" and changes:
             raise ParameterError(
-                "`augment` changes the pictures anew in each epoch, but strategy='features' computes the features of "
-                "each once. Give strategy='fine_tune', or augment=None."
+                "`augment` changes the images in each epoch, but training='features' computes the features of each "
+                "image only once. Give training='fine_tune', or augment=None."
             )
-        if self.strategy == "fine_tune":
+        if self.training == "fine_tune":
             transfer.check_rates(self.learning_rate, self._bottom_rate)
 
     def _changes(self) -> list[Any]:
-        """New layers that change pictures while training."""
+        """New layers of augmentation."""
         import keras
 
         if self.augment is None or self.augment is False:
@@ -146,7 +162,7 @@ class _ImageEstimator(KerasEstimator):
                 keras.layers.RandomFlip("horizontal", name="augment_flip"),
                 keras.layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", name="augment_shift"),
             ]
-        several = list(self.augment) if isinstance(self.augment, (list, tuple)) else [self.augment]
+        several: list[Any] = list(self.augment) if isinstance(self.augment, (list, tuple)) else [self.augment]
         for layer in several:
             if not isinstance(layer, keras.layers.Layer):
                 raise ParameterError(
@@ -170,23 +186,25 @@ class _ImageEstimator(KerasEstimator):
         classes: Any = None,
     ) -> Self:
         self._check_values()
-        if continuing and self._is_whole != (self.strategy == "fine_tune"):
-            raise ParameterError("`strategy` was changed since the last fit; set warm_start=False to start anew.")
+        if continuing and self._is_whole != (self.training == "fine_tune"):
+            raise ParameterError(
+                "`training` was changed since the last fit; set warm_start=False to start from scratch."
+            )
         X, y = _with_labels(X, y, self._task)
         if images.is_path(validation_data):
             validation_data = _with_labels(validation_data, None, self._task)
         if _inputs.kind_of(X) == "dataset":
             raise DataError(
-                f"{type(self).__name__} reads arrays, files or a folder, and got a data set of batches. Give the "
-                "folder that it was made from."
+                f"{type(self).__name__} takes arrays, files or a folder, and got a data set of batches. Give the "
+                "folder that the data set was made from."
             )
         first = None
         if not continuing:
             self._check_names(self._params, self._build_function(None, None))
             X = self._prepared(X)
-            if self.strategy == "fine_tune" and self.weights is not None:
+            if self.training == "fine_tune" and self.weights is not None:
                 first = self._head_first(X, y, sample_weight, classes, train=train)
-        # For the time of the fit. The few pictures of a `partial_fit` say less than the running averages of all so far.
+        # For the time of the fit. The few images of a `partial_fit` say less than the running averages of all so far.
         self._first, self._is_all = first, not continuing or self.warm_start
         try:
             super()._fit(
@@ -201,21 +219,21 @@ class _ImageEstimator(KerasEstimator):
     def _train(
         self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
     ) -> dict[str, list[Any]]:
-        pictures, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
+        rows, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
         history = super()._train(arguments, seed, sums_at_first)
-        if self.strategy == "fine_tune" and self._is_all and self._diverged is None:
-            transfer.update_batch_norm(self._network.model, pictures, batch_size=batch_size)
+        if self.training == "fine_tune" and self._is_all and self._diverged is None:
+            transfer.update_batch_norm(self._network.model, rows, batch_size=batch_size)
         return history
 
     def _prepared(self, X: Any) -> Any:
         """Has the backbone ready before files are read, and before anything is computed."""
         of_files = images.are_paths(X)
         if not of_files:
-            X = self._read_pictures(X, learning=True)
+            X = self._read_images(X, learning=True)
         found = _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
-        if self.strategy == "fine_tune":
+        if self.training == "fine_tune":
             transfer.first_unfrozen([layer.name for layer in found.model.layers], self.unfreeze)
-            X = self._read_pictures(X, learning=True)  # once for the head and for the whole
+            X = self._read_images(X, learning=True)  # once for the head and for the whole
         return X
 
     @property
@@ -223,9 +241,9 @@ class _ImageEstimator(KerasEstimator):
         return self.bottom_rate if self.weights is not None else 1.0  # random weights are all as new as the head
 
     def _head_first(self, X: Any, y: Any, sample_weight: Any, classes: Any, *, train: bool) -> Any:
-        """The same with strategy "features": the head that fine-tuning starts from."""
+        """The same with training="features": the head that fine-tuning starts from."""
         first = clone(self).set_params(
-            strategy="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
+            training="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
             verbose=0, warm_start=False,
         )  # fmt: skip
         for_fit = ("callbacks", "fit")
@@ -250,15 +268,15 @@ class _ImageEstimator(KerasEstimator):
 
     @property
     def feature_encoder(self) -> Any:
-        """What makes the rows for the head: features of pictures, where the head alone is trained."""
-        return None if self.strategy == "fine_tune" else _Features(self)
+        """What makes the rows for the head: features of images, where the head alone is trained."""
+        return None if self.training == "fine_tune" else _Features(self)
 
     def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
         # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
         return super()._make_head(data, builders.get("mlp"), classes)
 
     def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
-        if self.strategy == "fine_tune":
+        if self.training == "fine_tune":
             return _FINE_TUNING_EPOCHS
         return super()._default_epochs(build, n_rows, batch_size)
 
@@ -301,7 +319,7 @@ class _ImageEstimator(KerasEstimator):
         trained = transfer.unfreeze(layers, self.unfreeze, batch_norm=batch_norm)
         model = scaling.composed(extractor, head_model)
         compile_kwargs["optimizer"] = transfer.optimizer_by_depth(
-            _parameters.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self._bottom_rate
+            _objects.make_optimizer(compile_kwargs["optimizer"], {}), trained, self.learning_rate, self._bottom_rate
         )
         model.compile(**compile_kwargs)
         return model
@@ -309,27 +327,26 @@ class _ImageEstimator(KerasEstimator):
     # -- data -----------------------------------------------------------------------------------------------------
 
     def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        pictures = self._read_pictures(X, learning=reset)
+        images = self._read_images(X, learning=reset)
         if reset:
-            self._input_shape = tuple(pictures.shape[1:])
-            return pictures
+            self._input_shape = tuple(images.shape[1:])
+            return images
         channels = self._input_shape[-1]
-        if pictures.shape[-1] > channels:
+        if images.shape[-1] > channels:
             raise DataError(
-                f"X has the shape {pictures.shape}, colour pictures, but {type(self).__name__} was fitted with grey "
-                "ones."
+                f"X has the shape {images.shape}, colour images, but {type(self).__name__} was fitted with grey ones."
             )
-        return np.repeat(pictures, channels, axis=-1) if pictures.shape[-1] < channels else pictures
+        return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
 
-    def _read_pictures(self, X: Any, *, learning: bool) -> Any:
+    def _read_images(self, X: Any, *, learning: bool) -> Any:
         size = transfer.check_size(transfer.get(self.backbone), self.input_size)
-        return images.read_pictures(X, size, learning=learning)
+        return images.read_images(X, size, learning=learning)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean accuracy of a classifier, R2 of a regressor.
 
         Args:
-            X: Pictures, as for `fit`; a folder brings its own labels.
+            X: Images, as for `fit`; a folder has its own labels.
             y: True labels or numbers.
             sample_weight: Weights, shape `(n,)`. Defaults to `None`.
 
@@ -343,12 +360,12 @@ class _ImageEstimator(KerasEstimator):
 
     @property
     def _is_whole(self) -> bool:
-        """Whether what was trained takes pictures, not features."""
+        """Whether what was trained takes images, not features."""
         return "feature_encoder_" not in self.__dict__
 
     @property
     def model_(self) -> keras.Model:
-        """The whole network, from pictures as they are to the output."""
+        """The whole network, from images as they are to the output."""
         if "_network" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
         end = self._network.model
@@ -375,7 +392,7 @@ class _ImageEstimator(KerasEstimator):
         plain = not (predict_params or _parameters.below(self._params, "predict"))
         if "_network" not in self.__dict__ or self._is_whole or plain:
             return super()._raw(X, **predict_params)
-        # Arguments of Model.predict are for the whole, and so are pictures.
+        # Arguments of Model.predict are for the whole, and so are images.
         return self.model_.predict(self._read_X(X, reset=False), **{"verbose": 0, **predict_params})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -398,7 +415,7 @@ class _ImageEstimator(KerasEstimator):
 
 
 class _Features:
-    """From pictures to scaled features, in the form of scikit-learn's transformers.
+    """From images to scaled features, in the form of scikit-learn's transformers.
 
     Args:
         estimator: Whose parameters say which features.
@@ -433,7 +450,7 @@ class _Features:
         return features * self.scale + self.offset
 
     def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
-        """The network from pictures to the output: its last layer is the head, the one before it the scaling."""
+        """The network from images to the output: its last layer is the head, the one before it the scaling."""
         import keras
 
         scaling = keras.layers.Rescaling(self.scale.tolist(), self.offset.tolist(), name="standardize")
@@ -451,8 +468,8 @@ def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     if y is not None or not images.is_path(X):
         return X, y
     if task == "regression":
-        raise DataError("A folder has classes, not numbers: give the files as a list, and their numbers as `y`.")
-    return images.list_pictures(X)
+        raise DataError("A folder has classes, not numbers: give a list of the files, and their numbers as `y`.")
+    return images.list_images(X)
 
 
 class _Extractors:
@@ -475,150 +492,29 @@ _EXTRACTORS = _Extractors()
 
 
 class ImageClassifier(_ImageEstimator, KerasClassifier):
-    """A classifier of pictures that starts from a network that is trained already.
+    """A classifier of images that starts from a pretrained network.
 
     Example:
 
-    >>> flowers = ImageClassifier("MobileNetV2").fit("flowers")  # one sub-folder a class; computed once, then kept
-    >>> flowers.predict("new_pictures")
+    >>> flowers = ImageClassifier("MobileNetV2").fit("flowers")  # one sub-folder per class; features are cached
+    >>> flowers.predict("new_images")
     array(['daisy', 'tulip'], dtype='<U5')
-    >>> better = ImageClassifier("MobileNetV2", strategy="fine_tune", augment=True).fit("flowers")
+    >>> better = ImageClassifier("MobileNetV2", training="fine_tune", augment=True).fit("flowers")
 
-    Pictures go in as they are, 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists
-    of pictures or of files, or the path of a folder. Grey to colour, resizing, preprocessing and augmentation are
-    layers of `model_`, and so are in what `save` writes. Files of different sizes are resized as they are read.
+    Give raw images, from 0 to 255: arrays of shape `(n, height, width)` or `(n, height, width, channels)`, lists of
+    images or of files, or the path of a folder. Conversion to colour, resizing, preprocessing and augmentation are
+    layers of `model_`, and so are saved with it. Files of different sizes are resized as they are read.
 
-    A parameter that is not listed here is as for `KerasClassifier`: `activation`, `normalization` and `l2` are those of
-    the hidden layers of the head, `optimizer__learning_rate` is the rate at which it trains.
-
-    Args:
-        backbone: Name of a network; `kerastoolkit.transfer.list_backbones()` lists them. Defaults to `"MobileNetV2"`.
-        weights: `"imagenet"`, which Keras downloads; a `.weights.h5`, `.keras` or `.h5` file; or `None` for random
-            ones. Defaults to `"imagenet"`.
-        strategy: `"features"` trains the head alone, on features that are computed once; `"fine_tune"` trains the head
-            first, then the whole (random weights at once, there being nothing to keep). Defaults to `"features"`.
-        input_size: Height and width to which pictures are resized, in pixels; smaller is quicker. Defaults to `None`:
-            those that the backbone was trained on.
-        layer: Name of the backbone's layer whose output is averaged over the picture to be its features. For pictures
-            unlike photographs a layer from the middle may do better. Defaults to `None`: the last.
-        hidden: Units of each hidden layer of the head, or one number for one layer. Defaults to `()`: none.
-        dropout: Fraction of units dropped after each hidden layer while training. Defaults to `0.0`.
-        augment: Keras layers that change each picture anew in each epoch, or `True` to flip it left to right and shift
-            it by up to a tenth; with "fine_tune" only. Defaults to `None`.
-        unfreeze: What of the backbone is fine-tuned: so many of its upper layers, a fraction of them, or from a layer
-            or block of that name upwards. Defaults to `1.0`: all.
-        batch_norm: `"inference"` keeps BatchNormalization as it was trained, `"training"` lets it follow the new data.
-            Defaults to `None`: inference, which starts where the head ended and is quicker (measured in
-            `benchmarks/results/transfer.md`), but training where `weights` is `None`. At the end of `fit`, statistics
-            that followed are computed anew for the final weights (`kerastoolkit.transfer.update_batch_norm`);
-            `partial_fit` leaves the running averages.
-        learning_rate: Rate of the head while the whole is fine-tuned. Defaults to `0.0003`.
-        bottom_rate: Rate of the lowest layers of the backbone as a fraction of `learning_rate`; in between, rates are
-            spaced geometrically. Random weights have one rate. Defaults to `0.1`.
-        head_epochs: With "fine_tune", epochs of the head before. Defaults to `None`: as many as "features" would train.
-        cache: Where features are kept: `True` for the user's folder of caches, at most 2 GiB; a folder, in which they
-            get one of their own, `kerastoolkit-features`; or `False` for nowhere. They are found again by the content
-            of the picture and of the weights. Defaults to `True`.
-        optimizer: As for `KerasClassifier`; fine-tuning makes one of its kind for each rate.
-        loss: As for `KerasClassifier`.
-        metrics: As for `KerasClassifier`.
-        epochs: Epochs of the head with "features", of the whole with "fine_tune". Defaults to `None`: as a builder of
-            kerastoolkit for the head, 10 for the whole.
-        batch_size: As for `KerasClassifier`.
-        validation_batch_size: As for `KerasClassifier`.
-        validation_split: As for `KerasClassifier`; with "fine_tune" the head learns from all rows before.
-        shuffle: As for `KerasClassifier`.
-        callbacks: As for `KerasClassifier`; with "fine_tune" those of the whole.
-        class_weight: As for `KerasClassifier`.
-        warm_start: As for `KerasClassifier`.
-        random_state: As for `KerasClassifier`. A backbone of random weights under "features" is drawn with this seed,
-            or with 0.
-        verbose: As for `KerasClassifier`.
-        distribution: As for `KerasClassifier`.
-        precision: As for `KerasClassifier`.
-        **params: Arguments of `builders.mlp`, and routed parameters.
+    Parameters that are not listed are those of `KerasClassifier`: `activation`, `normalization` and `l2` for the hidden
+    layers of the head, `optimizer__learning_rate` for its training.
 
     Attributes:
-        model_: The whole network, from pictures to the output.
-        history_: Losses and metrics by name, one number an epoch.
-        head_history_: With "fine_tune", the same of the head before.
         classes_: Labels, shape `(n_classes,)`; of a folder, names of its sub-folders.
-        n_iter_: Epochs trained.
-        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
-            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
-        head_: The `Head` that encodes `y` and decodes the output of `model_`.
     """
-
-    def __init__(
-        self,
-        backbone: str = "MobileNetV2",
-        *,
-        weights: str | Path | None = "imagenet",
-        strategy: Literal["features", "fine_tune"] = "features",
-        input_size: int | None = None,
-        layer: str | None = None,
-        hidden: int | Sequence[int] = (),
-        dropout: float = 0.0,
-        augment: Any = None,
-        unfreeze: int | float | str = 1.0,
-        batch_norm: Literal["inference", "training"] | None = None,
-        learning_rate: float = 0.0003,
-        bottom_rate: float = 0.1,
-        head_epochs: int | None = None,
-        cache: bool | str | Path = True,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        class_weight: Mapping[Any, float] | list[Mapping[Any, float]] | str | None = None,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
-        **params: Any,
-    ) -> None:
-        super().__init__(
-            backbone,
-            weights=weights,
-            strategy=strategy,
-            input_size=input_size,
-            layer=layer,
-            hidden=hidden,
-            dropout=dropout,
-            augment=augment,
-            unfreeze=unfreeze,
-            batch_norm=batch_norm,
-            learning_rate=learning_rate,
-            bottom_rate=bottom_rate,
-            head_epochs=head_epochs,
-            cache=cache,
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            class_weight=class_weight,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
 
 
 class ImageRegressor(_ImageEstimator, KerasRegressor):
-    """A regressor of pictures that starts from a network that is trained already.
+    """A regressor of images that starts from a pretrained network.
 
     Example:
 
@@ -626,6 +522,9 @@ class ImageRegressor(_ImageEstimator, KerasRegressor):
     >>> ages.predict(faces[:2]).shape
     (2,)
 
-    Parameters and attributes are those of `ImageClassifier`, without classes; as with `KerasRegressor`, the network
-    trains on `(y - mean) / standard deviation`.
+    As with `KerasRegressor`, the network trains on `(y - mean) / standard deviation`.
+
+    Args:
+        loss: Name, class, function or instance. Defaults to `None`: mean squared error.
+        metrics: A metric or a list or dict of them. Defaults to `None`: R2.
     """

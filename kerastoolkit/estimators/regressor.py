@@ -27,46 +27,25 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     (2,)
 
     A builder of kerastoolkit trains on `(y - mean) / standard deviation`, so that targets of any unit can be learned
-    at the default size and rate: its `history_` speaks of those, `predict` and `score` of `y` as it is. A model of
-    yours trains on `y` itself.
+    with the default learning rate: `history_` is in these units, `predict` and `score` are in the units of `y`. A model
+    of yours trains on `y` itself.
 
-    Parameters beyond those below are set as for `KerasClassifier`, of the head `head__kind` and `head__weight`;
-    `list_parameters()` lists all that there are, each with its value.
+    Parameters that are not listed below are set as for `KerasClassifier`, those of the head being `head__kind` and
+    `head__weight`; `list_parameters()` lists all parameters with their values.
 
     Args:
-        model: As for `KerasClassifier`.
-        build_fn: As for `KerasClassifier`.
-        optimizer: As for `KerasClassifier`.
         loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or mean
             squared error.
         metrics: A metric or a list or dict of them. Defaults to `None`: what the model was compiled with, or R2.
-        epochs: As for `KerasClassifier`.
-        batch_size: As for `KerasClassifier`.
-        validation_batch_size: As for `KerasClassifier`.
-        validation_split: Fraction of the rows held out at random to watch while training. Defaults to `0.0`.
-        shuffle: As for `KerasClassifier`.
-        callbacks: As for `KerasClassifier`.
-        warm_start: As for `KerasClassifier`.
-        random_state: As for `KerasClassifier`.
-        verbose: As for `KerasClassifier`.
-        distribution: As for `KerasClassifier`.
-        precision: As for `KerasClassifier`.
-        **params: As for `KerasClassifier`.
 
     Attributes:
-        model_: The trained `keras.Model`.
-        history_: Losses and metrics by name, one number an epoch.
-        n_iter_: Epochs trained.
-        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
-            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
-        n_features_in_: Features a row, for `X` of one array.
+        n_features_in_: Number of features per row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
-        head_: The `Head` that encodes `y` and decodes the output of `model_`.
         columns_: The `Columns` of the table, where the builder takes them.
-        callbacks_: The callbacks of the last fit, not kept by pickling.
     """
 
     _task = "regression"
+    _left_out: tuple[str, ...] = ("class_weight",)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Coefficient of determination, R2.

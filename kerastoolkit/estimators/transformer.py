@@ -1,4 +1,4 @@
-"""`KerasTransformer`: a network that learns to make its input again, as a scikit-learn transformer."""
+"""`KerasTransformer`: a network that learns to reproduce its input, as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -25,96 +25,46 @@ Self = TypeVar("Self", bound="KerasTransformer")
 
 
 class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasEstimator):
-    """An autoencoder as a scikit-learn transformer: rows become a few numbers, and rows again.
+    """An autoencoder as a scikit-learn transformer: it compresses rows to a few numbers, and reconstructs them.
 
     Example:
 
     >>> from sklearn.datasets import load_digits
     >>> X = load_digits().data / 16
-    >>> squeezed = KerasTransformer(n_components=8, epochs=5, random_state=0).fit_transform(X)
-    >>> squeezed.shape
+    >>> codes = KerasTransformer(n_components=8, epochs=5, random_state=0).fit_transform(X)
+    >>> codes.shape
     (1797, 8)
 
-    What is learned depends on the unit of each feature, as in PCA: put a `StandardScaler` before it.
+    As in PCA, what is learned depends on the scale of each feature: put a `StandardScaler` before it.
 
     Args:
         model: A builder's name, a function that returns a `keras.Model` whose output has the shape of its input, or
             such a model. Defaults to `None`: `"autoencoder"`.
         code_layer: Name of the layer whose output `transform` returns. Defaults to `"code"`.
-        build_fn: As for `KerasClassifier`.
-        optimizer: As for `KerasClassifier`.
         loss: Name, class, function or instance. Defaults to `None`: what the model was compiled with, or mean squared
             error.
         metrics: A metric or a list of them. Defaults to `None`: none.
-        epochs: As for `KerasClassifier`.
-        batch_size: As for `KerasClassifier`.
-        validation_batch_size: As for `KerasClassifier`.
-        validation_split: Fraction of the rows held out at random to watch while training. Defaults to `0.0`.
-        shuffle: As for `KerasClassifier`.
-        callbacks: As for `KerasClassifier`.
-        warm_start: As for `KerasClassifier`.
-        random_state: As for `KerasClassifier`.
-        verbose: As for `KerasClassifier`.
-        distribution: As for `KerasClassifier`.
-        precision: As for `KerasClassifier`.
         **params: Arguments of the build function (`n_components`, `hidden`), and routed parameters.
 
     Attributes:
-        model_: The trained `keras.Model`.
-        encoder_: Its first half, from rows to `code_layer`.
-        decoder_: Its second half, from there to rows.
-        history_: Losses and metrics by name, one number an epoch.
-        n_iter_: Epochs trained.
-        best_epoch_: Epoch, counted from 1, whose weights `EarlyStopping(restore_best_weights=True)` put back; None
-            where none did. `history_["loss"][best_epoch_ - 1]` is its loss.
-        n_features_in_: Features a row, for `X` of one array.
+        encoder_: The first half of `model_`, from rows to the output of `code_layer`.
+        decoder_: The second half, from there back to rows.
+        n_features_in_: Number of features per row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
     """
 
     _task = "reconstruction"
     _default_model = "autoencoder"
+    _left_out: tuple[str, ...] = ("class_weight",)
 
     def __init__(
         self,
-        model: Any = None,
+        model: str | keras.Model | Callable[..., keras.Model] | None = None,
         *,
         code_layer: str = "code",
-        build_fn: Callable[..., Any] | None = None,
-        optimizer: Any = None,
-        loss: Any = None,
-        metrics: Any = None,
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        validation_batch_size: int | None = None,
-        validation_split: float = 0.0,
-        shuffle: bool = True,
-        callbacks: Any = (),
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | str = 0,
-        distribution: str | None = None,
-        precision: str | None = None,
         **params: Any,
     ) -> None:
-        super().__init__(
-            model,
-            build_fn=build_fn,
-            optimizer=optimizer,
-            loss=loss,
-            metrics=metrics,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_batch_size=validation_batch_size,
-            validation_split=validation_split,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            warm_start=warm_start,
-            random_state=random_state,
-            verbose=verbose,
-            distribution=distribution,
-            precision=precision,
-            **params,
-        )
+        super().__init__(model, **params)
         self.code_layer = code_layer
 
     def fit(

@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from kerastoolkit import _keras
+from kerastoolkit.estimators._constructors import as_written
 from kerastoolkit.exceptions import ParameterError
 
 # Attributes of a class that do not affect what it does, or have no fixed order.
@@ -435,6 +436,8 @@ class Describer:
                 # Of an enumeration, what Python makes of its members would lead back to them.
                 if name in _SAYS_NOTHING or slot or (is_enum and not isinstance(value, _METHODS)):
                     continue
+                if name == "__init__" and (value := as_written(value)) is None:
+                    continue  # one that was added when the class was made
                 with self._at(f"its `{name}`"):
                     described.append([name, self._of(value)])
         return ["class", kind.__qualname__, bases, described]

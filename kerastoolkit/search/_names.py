@@ -47,7 +47,7 @@ def _complaints(estimator: BaseEstimator, grid: Mapping[str, Any]) -> Iterator[s
     replaced = [name for name in grid if f"{name}__" in parts]
     networks = {start: part for start, part in parts.items() if isinstance(part, KerasEstimator)}
     for start, part in networks.items():
-        if {start + "model", start + "build_fn", start + "backbone", start + "strategy"} & set(grid):
+        if {start + "model", start + "build_fn", start + "backbone", start + "training"} & set(grid):
             replaced.append(start)
         for name, values in grid.items():
             if start == name[: len(start)] and _is_one_network(part, name[len(start) :], values):

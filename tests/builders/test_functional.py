@@ -112,7 +112,7 @@ def test_several_targets_share_a_trunk_and_have_layers_of_their_own() -> None:
 
 
 def test_a_transformer_knows_the_order_of_steps_and_does_not_read_padding() -> None:
-    model = transformer_encoder((6,), Head.multiclass(3), hidden=(8,), width=8, num_heads=2, vocabulary_size=20)
+    model = transformer_encoder((6,), Head.multiclass(3), hidden=(8,), embedding_dim=8, num_heads=2, vocabulary_size=20)
     words = np.array([[3, 4, 5, 0, 0, 0], [5, 4, 3, 0, 0, 0]])
     raw = _out(model, words)
     assert np.abs(raw[0] - raw[1]).max() > 1e-4  # other order, other answer
@@ -131,7 +131,10 @@ def test_a_transformer_knows_the_order_of_steps_and_does_not_read_padding() -> N
         (lambda: wide_and_deep({"a": (1,), "b": (2,)}, Head.binary()), "the inputs 'wide' and 'deep'; got"),
         (lambda: residual_mlp((8, 8), Head.binary()), r"rows of features, but each row here has the shape \(8, 8\)"),
         (lambda: residual_mlp((8,), Head.binary(), hidden=()), "`hidden` must be a whole number of units"),
-        (lambda: transformer_encoder((8, 2), Head.binary(), width=10), "`width` must be a multiple of `num_heads`"),
+        (
+            lambda: transformer_encoder((8, 2), Head.binary(), embedding_dim=10),
+            "`embedding_dim` must be a multiple of `num_heads`",
+        ),
         (lambda: transformer_encoder((None, 2), Head.binary()), "needs series of one length"),
         (lambda: transformer_encoder((8, 2), Head.binary(), vocabulary_size=9), "Leave out `vocabulary_size`"),
         (lambda: multi_output((8, 8, 8, 8), Head.binary()), "of one to three axes"),

@@ -71,31 +71,31 @@ def test_a_model_comes_back_from_its_file(tmp_path: Any) -> None:
     assert _kinds(keras.saving.load_model(tmp_path / "model.keras")) == _kinds(model)
 
 
-def test_pictures_are_halved_by_each_convolution_while_there_is_a_half() -> None:
+def test_images_are_halved_by_each_convolution_while_there_is_a_half() -> None:
     model = cnn((6, 5, 3), Head.multiclass(4), filters=(2, 4, 8), kernel_size=3)
     sizes = [layer.output.shape[1:] for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     assert sizes == [(3, 2, 2), (1, 1, 4)]
     assert model.output_shape == (None, 4)
 
 
-def test_pictures_of_any_size_go_through_one_network() -> None:
+def test_images_of_any_size_go_through_one_network() -> None:
     model = cnn((None, None, 1), Head.binary(), filters=(2,))
     assert [model(np.ones((1, size, size, 1))).shape for size in (4, 9)] == [(1, 1), (1, 1)]
 
 
-def test_a_picture_without_channels_has_one() -> None:
+def test_a_image_without_channels_has_one() -> None:
     assert cnn((8, 8), Head.binary()).count_params() == cnn((8, 8, 1), Head.binary()).count_params()
 
 
 def test_a_series_of_words_goes_through_an_embedding() -> None:
     for builder in (conv1d, rnn):
-        model = builder((7,), Head.binary(), vocabulary_size=30, embedding_size=5)
+        model = builder((7,), Head.binary(), vocabulary_size=30, embedding_dim=5)
         assert model.layers[1].embeddings.shape == (30, 5)
         assert model(np.ones((2, 7), dtype="int32")).shape == (2, 1)
 
 
 def test_a_bag_of_words_is_the_mean_of_their_vectors_without_padding() -> None:
-    model = mlp((4,), Head.regression(), hidden=(), vocabulary_size=10, embedding_size=3)
+    model = mlp((4,), Head.regression(), hidden=(), vocabulary_size=10, embedding_dim=3)
     vectors, kernel, bias = model.get_weights()
     words = np.array([[5, 7, 7, 0], [2, 0, 0, 0]], dtype="int32")
     means = np.stack([vectors[[5, 7, 7]].mean(axis=0), vectors[2]])
@@ -103,7 +103,7 @@ def test_a_bag_of_words_is_the_mean_of_their_vectors_without_padding() -> None:
 
 
 def test_a_recurrent_network_does_not_read_padding() -> None:
-    model = rnn((5,), Head.regression(), hidden=(4,), vocabulary_size=9, embedding_size=3)
+    model = rnn((5,), Head.regression(), hidden=(4,), vocabulary_size=9, embedding_dim=3)
     short, padded = np.array([[1, 2, 0, 0, 0]]), np.array([[1, 2]])
     layer = model.layers[-2]
     ends = [layer(model.layers[1](words), mask=words != 0) for words in (short, padded)]
@@ -131,7 +131,7 @@ def test_an_autoencoder_goes_back_the_way_it_came() -> None:
         (lambda: cnn((None, 8), Head.binary()), r"need a number of channels: \(None, 8, 1\)"),
         (lambda: cnn((8, 8), Head.binary(), filters=()), "`filters` must be a whole number of channels"),
         (lambda: cnn((8, 8), Head.binary(), kernel_size=0), "`kernel_size` must be a whole number of at least 1"),
-        (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but here are 1"),
+        (lambda: cnn({"a": (8, 8)}, Head.binary()), "`cnn` takes one input, but there are 1"),
         (lambda: conv1d((8, 8, 3), Head.binary()), "`conv1d` takes series"),
         (lambda: rnn((8, 3), Head.binary(), cell="rnn"), "`cell` must be 'lstm' or 'gru'; got 'rnn'"),
         (lambda: rnn((8, 3), Head.binary(), vocabulary_size=9), "series of token ids"),

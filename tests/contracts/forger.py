@@ -44,7 +44,7 @@ ROWS = RNG.rand(12, 3).astype("float32")
 LABELS = np.array(["a", "b", "c"])[np.arange(12) % 3]
 TABLE = pd.DataFrame({"age": RNG.rand(12), "town": ["Ulm", "Bonn"] * 6})
 TEXTS = ["red wine", "green apples", "red apples", "green wine"] * 3
-PICTURES = RNG.randint(0, 255, (12, 8, 8)).astype("uint8")
+IMAGES = RNG.randint(0, 255, (12, 8, 8)).astype("uint8")
 TO_PREDICT = pd.DataFrame({"age": [0.5, None], "town": ["Ulm", "Rome"], "x": [1.0, 2.0]})
 
 
@@ -63,7 +63,7 @@ def write_files(folder: Path) -> dict[str, tuple[Path, Any]]:
         "texts": (TextClassifier(epochs=1, embedding="learned"), TEXTS, LABELS),
         "table": (KerasClassifier("tabular", hidden=(2,), epochs=1), TABLE, LABELS),
         "model": (KerasClassifier(given, epochs=1, loss=keras.losses.SparseCategoricalCrossentropy()), ROWS, LABELS),
-        "pictures": (ImageClassifier("MobileNet", epochs=1, **small), PICTURES, np.arange(12) % 2),
+        "images": (ImageClassifier("MobileNet", epochs=1, **small), IMAGES, np.arange(12) % 2),
     }
     files = {name: (one.fit(X, y).save(folder / f"{name}.zip"), X) for name, (one, X, y) in made.items()}
     frame = pd.concat([TABLE] * 3, ignore_index=True).assign(x=np.arange(36.0), y=np.tile(["p", "q"], 18))
@@ -408,7 +408,7 @@ def peak() -> int:
 
 
 def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str, Any]:
-    os.environ.update(XDG_CACHE_HOME=str(folder), LOCALAPPDATA=str(folder), HOME=str(folder))  # features of pictures
+    os.environ.update(XDG_CACHE_HOME=str(folder), LOCALAPPDATA=str(folder), HOME=str(folder))  # features of images
     files = write_files(folder)
     expected = {name: predictions(path, X) for name, (path, X) in files.items()}  # and all is imported
     draw, outcomes, wrong = random.Random(seed), Counter[str](), []

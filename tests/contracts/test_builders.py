@@ -25,12 +25,12 @@ _ROWS = 64
 _PIXELS, _LABELS = load_digits(n_class=6, return_X_y=True)
 _PIXELS, _LABELS = _PIXELS[:_ROWS].astype("float32") / 16, _LABELS[:_ROWS]
 
-# Rows of every form, of the same pictures.
+# Rows of every form, of the same images.
 _FORMS: dict[str, Any] = {
     "features": _PIXELS,
     "series": _PIXELS.reshape(-1, 8, 8),
-    "pictures": _PIXELS.reshape(-1, 8, 8, 1),
-    "inputs": {"edge": _PIXELS[:, :8], "picture": _PIXELS.reshape(-1, 8, 8, 1)},
+    "images": _PIXELS.reshape(-1, 8, 8, 1),
+    "inputs": {"edge": _PIXELS[:, :8], "image": _PIXELS.reshape(-1, 8, 8, 1)},
 }
 _TABLE = pd.DataFrame(
     {

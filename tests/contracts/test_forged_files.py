@@ -128,7 +128,9 @@ SYSTEM = {"module": "os", "class_name": "system", "config": {}}
         lambda file: file.update(generator={"dict": [["bit_generator", "PCG64"]]}),
         lambda file: file.update(task="cooking"),
         lambda file: file.update(base=f"{__name__}:mark"),
-        lambda file: file.update(words={"dict": [["words", ["a"]], ["rarity", []], ["length", 10**12], ["ngrams", 1]]}),
+        lambda file: file.update(
+            words={"dict": [["words", ["a"]], ["idf", []], ["max_length", 10**12], ["ngram_range", [1, 1]]]}
+        ),
         lambda file: file.update(more=1),
         lambda file: file.pop("head"),
         lambda file: file["learned"].update(feature_names_in_={"array": ["x"], "dtype": "<U400000000"}),
@@ -183,9 +185,9 @@ def test_no_callback_of_a_file_writes_files_where_it_likes(saved: bytes, tmp_pat
 def test_a_folder_for_the_cache_is_not_taken_from_a_file(tmp_path: Path) -> None:
     from kerastoolkit.estimators import ImageRegressor
 
-    elsewhere, pictures = tmp_path / "elsewhere", np.random.RandomState(0).randint(0, 255, (4, 8, 8)).astype("uint8")
+    elsewhere, images = tmp_path / "elsewhere", np.random.RandomState(0).randint(0, 255, (4, 8, 8)).astype("uint8")
     estimator = ImageRegressor("MobileNet", weights=None, input_size=32, layer="conv_pw_1_relu", epochs=1, cache=False)
-    path = estimator.fit(pictures, np.arange(4.0)).set_params(cache=str(elsewhere)).save(tmp_path / "one.zip")
+    path = estimator.fit(images, np.arange(4.0)).set_params(cache=str(elsewhere)).save(tmp_path / "one.zip")
     with pytest.warns(KerasToolkitWarning, match="elsewhere', which is not used in safe mode"):
         assert load(path).cache is True
     assert load(path, safe_mode=False).cache == str(elsewhere)

@@ -268,7 +268,7 @@ def test_a_model_that_is_compiled_and_trained_already_keeps_what_it_was_compiled
         _assert_same_weights(one.model_.get_weights(), expected)
         np.testing.assert_allclose(one.history_["own_metric"], model.history.history["own_metric"], rtol=1e-5)
     again = load(trained[0].save(tmp_path / "one.zip"))
-    with pytest.raises(ParameterError, match="OwnOptimizer.*, which its file holds only by name"):
+    with pytest.raises(ParameterError, match="OwnOptimizer.*, of which the file contains only the name"):
         again.partial_fit(*data)
 
 
@@ -293,9 +293,9 @@ def test_what_a_file_cannot_hold_is_asked_for_by_name_and_never_replaced(data: t
     estimator = _estimator(loss=OwnLoss(1.5), optimizer=keras.optimizers.SGD(0.01, momentum=0.9)).fit(*data)
     again = load(estimator.save(tmp_path / "one.zip"), custom_objects={"linear": linear})
     for _ in range(2):
-        with pytest.raises(ParameterError, match=r"was .*OwnLoss.*, which its file holds only by name.*set_params"):
+        with pytest.raises(ParameterError, match=r"OwnLoss.*, of which the file contains only the name.*set_params"):
             again.partial_fit(*data)
-        with pytest.raises(ParameterError, match=r"was .*OwnLoss.*, which its file holds only by name.*set_params"):
+        with pytest.raises(ParameterError, match=r"OwnLoss.*, of which the file contains only the name.*set_params"):
             again.fit(*data)
         np.testing.assert_array_equal(again.predict(data[0]), estimator.predict(data[0]))
         # The state of the optimizer goes on to the next file.

@@ -29,7 +29,7 @@ BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # by th
 
 
 def _data(kind: type) -> tuple[Any, Any]:
-    if kind in _OF_PICTURES:
+    if kind in _OF_IMAGES:
         digits = load_digits()
         return (digits.images[:100] * 255 / 16).astype("uint8"), digits.target[:100]
     if issubclass(kind, TextClassifier):
@@ -40,7 +40,7 @@ def _data(kind: type) -> tuple[Any, Any]:
     return scale(X).astype("float32"), y
 
 
-_OF_PICTURES = (estimators.ImageClassifier, estimators.ImageRegressor)
+_OF_IMAGES = (estimators.ImageClassifier, estimators.ImageRegressor)
 _SMALL_BACKBONE = {
     "backbone": "MobileNet", "weights": None, "input_size": 32, "layer": "conv_pw_2_relu", "cache": False,
 }  # fmt: skip
@@ -49,7 +49,7 @@ _SMALL_BACKBONE = {
 def _fitted(kind: type) -> Any:
     X, y = _data(kind)
     # No dropout: Keras' file does not hold how far the generator of its masks has come.
-    params = _SMALL_BACKBONE if kind in _OF_PICTURES else {}
+    params = _SMALL_BACKBONE if kind in _OF_IMAGES else {}
     return kind(hidden=(8,), epochs=3, random_state=0, **params).fit(X, y), X, y
 
 
@@ -182,7 +182,7 @@ def test_a_function_of_the_users_is_followed_if_it_is_handed_over_or_the_file_is
     name = f"{__name__}:three_classes"
     again = load(path)
     assert again.predict(X).shape == (150,)
-    with pytest.raises(ParameterError, match=f"was {name}, which its file holds only by name. Hand it"):
+    with pytest.raises(ParameterError, match=f"was {name}, of which the file contains only the name. Pass it"):
         again.fit(X, y)
     assert again.set_params(model=three_classes).fit(X, y).n_iter_ == 1
     for names in ({name: three_classes}, {"three_classes": three_classes}):
@@ -200,7 +200,7 @@ def test_a_subclass_is_followed_likewise_and_else_read_as_what_it_is_a_subclass_
         again = load(path)
     assert type(again) is KerasClassifier
     np.testing.assert_array_equal(again.predict_proba(X), estimator.predict_proba(X))
-    with pytest.raises(ParameterError, match="Hand it to kerastoolkit.load"):  # and not another network in silence
+    with pytest.raises(ParameterError, match="Pass it to kerastoolkit.load"):  # and not another network in silence
         again.fit(X, y)
     for options in ({"custom_objects": {"Named": Named}}, {"safe_mode": False}):
         found = load(path, **options)

@@ -117,7 +117,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere.txt", "a file that is not there: .*nowhere.txt"),
+        ("nowhere.txt", "a file that does not exist: .*nowhere.txt"),
         ("matrix.npy", "is a matrix without words.*Give a pair"),
         (("words.txt", "matrix.npy"), "or a pair of paths"),
         (3, "or a pair of paths: of a matrix .* got 3"),
@@ -131,18 +131,18 @@ def test_what_is_no_file_of_vectors_is_refused(source: Any, message: str, tmp_pa
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"apple 1.0 2.0\npear 1.0 x\n", "Line 2 of .* is no word and 2 numbers: 'pear 1.0 x'"),
-        ("a.txt", b"", "does not hold a word and its numbers"),
+        ("a.txt", b"apple 1.0 2.0\npear 1.0 x\n", "Line 2 of .* is not a word and 2 numbers: 'pear 1.0 x'"),
+        ("a.txt", b"", "does not have a word and its vector in each line"),
         ("a.txt", b"\xff\xfe\x00", "cannot be read as text"),
         ("a.txt.gz", b"apple 1.0", "cannot be read as text"),
         ("a.txt.gz", gzip.compress(b"apple 1.0 2.0" * 99)[:30] + b"\xff" * 9, "cannot be read as text"),
-        ("a.txt.gz", gzip.compress(b"fig 1 2\n" * 10**6), "holds more than 100 times its own size"),
-        ("a.txt", b"apple 1.0 2.0\n" + b"9" * 2**20, "a line of more than 1,048,576 letters"),
-        ("a.txt", b"apple" + b" 1" * 2**15, "at most 16,384"),
-        ("a.txt", b"apple 1.0 2.0\npear 1.0", "Line 2 of .* is no word and 2 numbers"),
-        ("a.txt", b"apple 1.0 2.0\npear 1_0 2.0", "Line 2 of .* is no word and 2 numbers"),
-        ("a.txt", b"3 2\napple 1.0 2.0 3.0\n", "everywhere the same number of them"),
-        ("a.txt", b"fig 1.02.0\npear 1.0 2.0\nplum 1.0 2.0\n", "everywhere the same number of them"),
+        ("a.txt.gz", gzip.compress(b"fig 1 2\n" * 10**6), "unzips to more than 100 times its size"),
+        ("a.txt", b"apple 1.0 2.0\n" + b"9" * 2**20, "a line of more than 1,048,576 characters"),
+        ("a.txt", b"apple" + b" 1" * 2**15, "16,384 at most"),
+        ("a.txt", b"apple 1.0 2.0\npear 1.0", "Line 2 of .* is not a word and 2 numbers"),
+        ("a.txt", b"apple 1.0 2.0\npear 1_0 2.0", "Line 2 of .* is not a word and 2 numbers"),
+        ("a.txt", b"3 2\napple 1.0 2.0 3.0\n", "the same number of numbers everywhere"),
+        ("a.txt", b"fig 1.02.0\npear 1.0 2.0\nplum 1.0 2.0\n", "the same number of numbers everywhere"),
         ("a.txt", b"apple 1.0 nan\n", "Line 1 of .* has numbers that are not finite as float32: 'apple 1.0 nan'"),
         ("a.txt", b"apple 1.0 1e39\n", "not finite as float32"),
     ],
@@ -157,15 +157,15 @@ def test_a_damaged_text_file_is_refused(name: str, content: bytes, message: str,
     ("matrix", "words", "message"),
     [
         (np.zeros((2, 2)), list(WORDS), "has words for 3 rows, but the matrix in .* has 2"),
-        (np.zeros(3), list(WORDS), "must hold a matrix of floats"),
-        (np.zeros((3, 2), int), list(WORDS), "must hold a matrix of floats"),
+        (np.zeros(3), list(WORDS), "must contain a matrix of floats"),
+        (np.zeros((3, 2), int), list(WORDS), "must contain a matrix of floats"),
         (np.array([None]), list(WORDS), "cannot be read"),
-        (MATRIX, {}, "holds no words"),
-        (MATRIX, {"apple": "red"}, "holds no words"),
-        (MATRIX, {"apple": -1}, "holds no words"),
-        (MATRIX, {"apple": True}, "holds no words"),
-        (MATRIX, [["apple"], []], "holds no words"),
-        (MATRIX, {"model": []}, "holds no words"),
+        (MATRIX, {}, "contains no words"),
+        (MATRIX, {"apple": "red"}, "contains no words"),
+        (MATRIX, {"apple": -1}, "contains no words"),
+        (MATRIX, {"apple": True}, "contains no words"),
+        (MATRIX, [["apple"], []], "contains no words"),
+        (MATRIX, {"model": []}, "contains no words"),
         (MATRIX * np.inf, list(WORDS), r"not finite as float32, in the rows \[0\] of the word 'apple'"),
         (MATRIX.astype("float64") * 1e300, list(WORDS), "not finite as float32"),
         (np.zeros((3, 0)), list(WORDS), "has rows of 0 numbers"),
@@ -225,7 +225,7 @@ FORGED = {
 def test_a_matrix_is_held_against_what_its_file_declares(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(FORGED[name])
     (tmp_path / "words.json").write_text(json.dumps(WORDS), encoding="utf-8")
-    with pytest.raises(DataError, match="cannot be read|must hold a matrix of floats"):
+    with pytest.raises(DataError, match="cannot be read|must contain a matrix of floats"):
         read_vectors((tmp_path / name, tmp_path / "words.json"), WORDS)
 
 
@@ -244,7 +244,7 @@ def test_damaged_json_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_a_file_of_several_matrices_is_refused(tmp_path: Path) -> None:
     path = _safetensors(tmp_path / "matrix.safetensors", "F32", one=MATRIX, two=MATRIX)
     (tmp_path / "words.json").write_text(json.dumps(WORDS), encoding="utf-8")
-    with pytest.raises(DataError, match="it holds 2 matrices and should hold one"):
+    with pytest.raises(DataError, match="it contains 2 matrices instead of one"):
         read_vectors((path, tmp_path / "words.json"), WORDS)
 
 

@@ -406,7 +406,7 @@ def test_validation_data_is_encoded_like_the_target() -> None:
     assert_allclose(model.history_["val_accuracy"][-1], model.score(X[1::2], y[1::2]), atol=1e-6)
 
 
-# -- sequences and pictures -------------------------------------------------------------------------------------------
+# -- sequences and images -------------------------------------------------------------------------------------------
 
 
 def test_an_lstm_over_a_series_with_folds_in_time() -> None:
@@ -435,7 +435,7 @@ def test_an_lstm_over_a_series_with_folds_in_time() -> None:
     assert search.predict(X).shape == (141,)
 
 
-def test_a_convolutional_network_over_pictures() -> None:
+def test_a_convolutional_network_over_images() -> None:
     digits = load_digits()
     X = digits.images[:200].reshape(-1, 8, 8, 1) / 16.0
     y = to_categorical(digits.target[:200])

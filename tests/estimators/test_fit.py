@@ -535,7 +535,7 @@ def test_an_argument_that_fit_does_not_know_is_refused(iris: Any) -> None:
 # -- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def pictures(input_shape: Any, head: Any) -> keras.Model:
+def images(input_shape: Any, head: Any) -> keras.Model:
     inputs = keras.Input(input_shape)
     x = keras.layers.Rescaling(1 / 16)(inputs)
     x = keras.layers.Conv2D(4, 3, activation="relu")(x)
@@ -543,11 +543,11 @@ def pictures(input_shape: Any, head: Any) -> keras.Model:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
-def test_pictures_are_arrays_of_four_axes(dtype: str) -> None:
+def test_images_are_arrays_of_four_axes(dtype: str) -> None:
     digits = load_digits()
     X = digits.images[:300, :, :, None].astype(dtype)
     y = digits.target[:300]
-    model = KerasClassifier(pictures, epochs=4, optimizer__learning_rate=0.02, random_state=0).fit(X, y)
+    model = KerasClassifier(images, epochs=4, optimizer__learning_rate=0.02, random_state=0).fit(X, y)
     assert model.score(X, y) > 0.6
     assert model.model_.input_shape == (None, 8, 8, 1)
     assert_allclose(model.predict_proba(X[:1])[0], model.predict_proba(X)[0], atol=1e-5)

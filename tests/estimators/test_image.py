@@ -1,4 +1,4 @@
-"""Pictures in, by way of a network that is trained already: as scikit-learn and Keras by hand would do it."""
+"""Images in, by way of a network that is trained already: as scikit-learn and Keras by hand would do it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kerastoolkit.search import GridSearchCV
 from kerastoolkit.transfer.features import RECENT_FEATURES
 
 SMALL = {"backbone": "MobileNet", "weights": None, "input_size": 32, "layer": "conv_pw_2_relu", "random_state": 0}
-FINE = {**SMALL, "strategy": "fine_tune", "head_epochs": 5}
+FINE = {**SMALL, "training": "fine_tune", "head_epochs": 5}
 needs_rates = pytest.mark.skipif(
     not hasattr(keras.optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer"
 )
@@ -50,7 +50,7 @@ def digits() -> tuple[Any, Any]:
 def scratch(digits: Any) -> ImageClassifier:
     """All of a small network, trained from random weights on some digits."""
     X, y = digits
-    model = ImageClassifier(**SMALL, strategy="fine_tune", learning_rate=0.003, epochs=8, batch_size=16, cache=False)
+    model = ImageClassifier(**SMALL, training="fine_tune", learning_rate=0.003, epochs=8, batch_size=16, cache=False)
     return model.fit(X[:300], y[:300])
 
 
@@ -63,7 +63,7 @@ def weights(scratch: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def n_run() -> int:
-    """Pictures that went through backbones since the test began."""
+    """Images that went through backbones since the test began."""
     return sum(extractor.n_computed for _, extractor in _EXTRACTORS._kept.items())
 
 
@@ -80,7 +80,7 @@ def test_the_head_learns_what_logistic_regression_learns_from_the_same_features(
     )
 
 
-def test_a_grid_over_heads_runs_the_backbone_once_a_picture_and_trains_as_one_program(digits: Any) -> None:
+def test_a_grid_over_heads_runs_the_backbone_once_a_image_and_trains_as_one_program(digits: Any) -> None:
     X, y = digits[0][:200], digits[1][:200]
     grid = {"optimizer__learning_rate": [0.001, 0.003, 0.01], "hidden": [(8,)], "dropout": [0.1, 0.3]}
     ours = GridSearchCV(ImageClassifier(**SMALL, epochs=3), grid, cv=5).fit(X, y)
@@ -104,7 +104,7 @@ def test_features_are_found_by_another_process(digits: Any, cache: Path) -> None
     assert n_run() == 0
 
 
-def test_the_model_takes_pictures_as_they_are(digits: Any, tmp_path: Path) -> None:
+def test_the_model_takes_images_as_they_are(digits: Any, tmp_path: Path) -> None:
     X, y = digits
     model = ImageClassifier(**SMALL, epochs=3).fit(X[:100], y[:100])
     expected = model.predict_proba(X[:40])
@@ -117,10 +117,10 @@ def test_the_model_takes_pictures_as_they_are(digits: Any, tmp_path: Path) -> No
     np.testing.assert_allclose(again.predict(X[:40, ..., None], verbose=0), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("strategy", ["features", pytest.param("fine_tune", marks=needs_rates)])
-def test_copies_predict_the_same(digits: Any, strategy: str, tmp_path: Path, request: Any) -> None:
+@pytest.mark.parametrize("training", ["features", pytest.param("fine_tune", marks=needs_rates)])
+def test_copies_predict_the_same(digits: Any, training: str, tmp_path: Path, request: Any) -> None:
     X, y = digits[0][:60], np.array(list("abcdefghij"))[digits[1][:60]]
-    if strategy == "fine_tune":
+    if training == "fine_tune":
         model = request.getfixturevalue("scratch")
     else:
         model = ImageClassifier(**SMALL, hidden=(8,), epochs=1).fit(X, y)
@@ -139,7 +139,7 @@ def test_parameters_are_those_of_the_head_and_no_others(digits: Any) -> None:
     model = ImageClassifier(**SMALL, l2=0.01, optimizer__learning_rate=0.01)
     assert "model" not in model.get_params()
     assert model.set_params(normalization="batch", hidden=(5,)).get_params()["normalization"] == "batch"
-    with pytest.raises(ParameterError, match="Did you mean 'strategy'"):
+    with pytest.raises(ParameterError, match="Did you mean 'training'"):
         model.set_params(strategi="fine_tune")
     kinds = [type(layer).__name__ for layer in model.fit(*digits).model_.layers[-1].layers]
     assert "BatchNormalization" in kinds
@@ -153,12 +153,12 @@ def test_a_regressor_predicts_in_the_units_of_the_target(digits: Any) -> None:
     assert 0.5 < model.predict(X).std() / y.std() < 1.5
 
 
-def test_files_folders_and_arrays_are_the_same_pictures(digits: Any, tmp_path: Path) -> None:
+def test_files_folders_and_arrays_are_the_same_images(digits: Any, tmp_path: Path) -> None:
     X, y = digits[0][:40], digits[1][:40] % 2
-    folder = tmp_path / "pictures"
-    for place, (picture, label) in enumerate(zip(X, y, strict=True)):
+    folder = tmp_path / "images"
+    for place, (image, label) in enumerate(zip(X, y, strict=True)):
         (folder / f"class_{label}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(folder / f"class_{label}" / f"{place:02}.png")
+        Image.fromarray(image).save(folder / f"class_{label}" / f"{place:02}.png")
     model = ImageClassifier(**SMALL, epochs=3).fit(str(folder))
     assert model.classes_.tolist() == ["class_0", "class_1"]
     order = np.argsort(y, kind="stable")  # as the folder is sorted
@@ -290,17 +290,17 @@ def test_a_number_is_fine_tuned_in_its_own_units(digits: Any, weights: Path) -> 
     ("params", "message"),
     [
         ({"backbone": "MobileNetV"}, "Did you mean"),
-        ({"strategy": "finetune"}, "`strategy` must be 'features' or 'fine_tune'"),
+        ({"training": "finetune"}, "`training` must be 'features' or 'fine_tune'"),
         ({"input_size": 31}, "`input_size` must be a whole number of at least 32 pixels for MobileNet; got 31"),
         ({"weights": "missing.weights.h5"}, "there is no such file"),
         ({"layer": "conv_pw_2_rel"}, "Did you mean 'conv_pw_2_relu'"),
-        ({"augment": True}, "computes the features of each once"),
-        ({"augment": "flip", "strategy": "fine_tune"}, "`augment` must be True, a Keras layer"),
+        ({"augment": True}, "computes the features of each image only once"),
+        ({"augment": "flip", "training": "fine_tune"}, "`augment` must be True, a Keras layer"),
         ({"batch_norm": "frozen"}, "`batch_norm` must be"),
         ({"cache": 3}, "`cache` must be True, False or a folder"),
-        ({"unfreeze": 2.0, "strategy": "fine_tune"}, "`unfreeze` must be"),
-        ({"learning_rate": -1.0, "strategy": "fine_tune"}, "`learning_rate` must be"),
-        ({"unfreeze": "conv_pw_9", "strategy": "fine_tune"}, "no layer or block is called so. Did you mean 'conv_pw_"),
+        ({"unfreeze": 2.0, "training": "fine_tune"}, "`unfreeze` must be"),
+        ({"learning_rate": -1.0, "training": "fine_tune"}, "`learning_rate` must be"),
+        ({"unfreeze": "conv_pw_9", "training": "fine_tune"}, "no layer or block is called so. Did you mean 'conv_pw_"),
         ({"epochs": 0}, "`epochs` must be"),
         ({"hiden": (3,)}, "Did you mean 'hidden'"),
     ],
@@ -313,7 +313,7 @@ def test_a_wrong_parameter_is_refused_before_any_work(params: Any, message: str,
     assert n_run() == 0
 
 
-def test_wrong_pictures_are_refused(digits: Any, tmp_path: Path) -> None:
+def test_wrong_images_are_refused(digits: Any, tmp_path: Path) -> None:
     X, y = digits[0][:20], digits[1][:20]
     model = ImageClassifier(**SMALL, epochs=1)
     with pytest.raises(DataError, match="0 to 1"):
@@ -331,9 +331,9 @@ def test_wrong_pictures_are_refused(digits: Any, tmp_path: Path) -> None:
     model.fit(X, y)
     with pytest.raises(DataError, match="was fitted with grey"):
         model.predict(np.stack([X, X, X], axis=-1))
-    with pytest.warns(KerasToolkitWarning, match="they look black"):
+    with pytest.warns(KerasToolkitWarning, match="these look black"):
         model.predict(X / 255.0)
-    assert model.predict(digits[0][:3].repeat(2, axis=1)).shape == (3,)  # pictures of another size
+    assert model.predict(digits[0][:3].repeat(2, axis=1)).shape == (3,)  # images of another size
 
 
 def test_a_data_set_is_refused_with_what_to_give(digits: Any) -> None:

@@ -430,7 +430,7 @@ def test_an_overridden_feature_encoder_splits_one_array_into_several_inputs() ->
     assert_allclose(estimator.predict(X), expected[:, 0], rtol=1e-5)
 
 
-def test_an_overridden_feature_encoder_gives_flat_rows_the_shape_of_pictures() -> None:
+def test_an_overridden_feature_encoder_gives_flat_rows_the_shape_of_images() -> None:
     class MultiDimensionalClassifier(KerasClassifier):
         @property
         def feature_encoder(self) -> Any:
@@ -865,7 +865,7 @@ def test_tensorflow_data_sets_are_read_which_scikeras_cannot() -> None:
     assert_allclose(estimator.predict(data), estimator.predict(X))
 
 
-def test_wide_arrays_of_pictures_and_sequences_are_taken() -> None:
+def test_wide_arrays_of_images_and_sequences_are_taken() -> None:
     def build(meta: dict[str, Any]) -> keras.Model:
         shape = meta["X_shape_"][1:]
         return keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])

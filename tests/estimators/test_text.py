@@ -40,10 +40,16 @@ LABELS = np.array([label for _, label in _FOUND])
 # Each kind of model, small and quick.
 KINDS: dict[str, dict[str, Any]] = {
     "bag": {"hidden": (16,)},
-    "bag of vectors": {"embedding": "learned", "embedding_size": 8, "hidden": (8,), "length": 24},
-    "conv1d": {"model": "conv1d", "embedding_size": 8, "filters": (8,), "length": 24},
-    "rnn": {"model": "rnn", "embedding_size": 8, "hidden": (8,), "cell": "gru", "length": 16},
-    "transformer_encoder": {"model": "transformer_encoder", "width": 8, "hidden": (8,), "num_heads": 2, "length": 24},
+    "bag of vectors": {"embedding": "learned", "embedding_dim": 8, "hidden": (8,), "max_length": 24},
+    "conv1d": {"model": "conv1d", "embedding_dim": 8, "filters": (8,), "max_length": 24},
+    "rnn": {"model": "rnn", "embedding_dim": 8, "hidden": (8,), "cell": "gru", "max_length": 16},
+    "transformer_encoder": {
+        "model": "transformer_encoder",
+        "embedding_dim": 8,
+        "hidden": (8,),
+        "num_heads": 2,
+        "max_length": 24,
+    },
 }
 
 
@@ -59,7 +65,7 @@ def test_it_classifies_as_well_as_logistic_regression_does() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_learns_and_comes_back_from_clone_pickle_and_file(kind: str, tmp_path: Path) -> None:
-    model = TextClassifier(epochs=3, max_words=300, random_state=0, **KINDS[kind])
+    model = TextClassifier(epochs=3, max_features=300, random_state=0, **KINDS[kind])
     copy = clone(model).set_params(epochs=3)
     assert copy.get_params() == model.get_params()
     model.fit(TEXTS, LABELS)
@@ -97,7 +103,7 @@ def test_weights_go_into_the_model_as_scikit_learn_makes_them() -> None:
 
 def test_both_searches_find_the_same_and_ours_trains_candidates_together() -> None:
     grid = {"optimizer__learning_rate": [0.001, 0.01], "hidden": [(8,)]}
-    model = TextClassifier(max_words=200, epochs=4, random_state=0)
+    model = TextClassifier(max_features=200, epochs=4, random_state=0)
     ours = search.GridSearchCV(model, grid, cv=3).fit(TEXTS, LABELS)
     theirs = model_selection.GridSearchCV(model, grid, cv=3).fit(TEXTS, LABELS)
     assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=0.02)
@@ -106,7 +112,7 @@ def test_both_searches_find_the_same_and_ours_trains_candidates_together() -> No
 
 
 def test_a_search_chooses_among_kinds_of_models() -> None:
-    grid = [{"model": ["bag"], "ngrams": [1, 2]}, {"model": ["conv1d"], "length": [8]}]
+    grid = [{"model": ["bag"], "ngram_range": [(1, 1), (2, 2)]}, {"model": ["conv1d"], "max_length": [8]}]
     found = model_selection.GridSearchCV(TextClassifier(epochs=1), grid, cv=2, error_score="raise").fit(TEXTS, LABELS)
     assert np.isfinite(found.cv_results_["mean_test_score"]).all()
 
@@ -139,7 +145,7 @@ def test_it_says_what_it_takes() -> None:
     assert tags.input_tags.one_d_array
     assert not tags.input_tags.two_d_array
     assert not hasattr(TextClassifier(), "vocabulary_")
-    assert repr(TextClassifier(ngrams=2)) == "TextClassifier(ngrams=2)"
+    assert repr(TextClassifier(ngram_range=(1, 2))) == "TextClassifier(ngram_range=(1, 2))"
 
 
 def test_training_goes_on_with_the_words_of_the_first_time() -> None:
@@ -170,18 +176,18 @@ def of_weights(input_shape: tuple[int, ...], head: Any) -> Any:
     return keras.Sequential([keras.Input(input_shape), head.output_layer()])
 
 
-def of_words(input_shape: tuple[int, ...], head: Any, vocabulary_size: int, embedding_size: int = 2) -> Any:
+def of_words(input_shape: tuple[int, ...], head: Any, vocabulary_size: int, embedding_dim: int = 2) -> Any:
     import keras
 
-    words = keras.layers.Embedding(vocabulary_size, embedding_size)
+    words = keras.layers.Embedding(vocabulary_size, embedding_dim)
     pool = keras.layers.GlobalMaxPooling1D()
     return keras.Sequential([keras.Input(input_shape, dtype="int32"), words, pool, head.output_layer()])
 
 
-def test_a_function_gets_weights_or_numbers_of_words() -> None:
+def test_a_function_gets_weights_or_token_ids() -> None:
     model = TextClassifier(of_weights).fit(TEXTS, LABELS)
     assert model.model_.input_shape == (None, model.words_.size)
-    model = TextClassifier(of_words, length=9).fit(TEXTS, LABELS)
+    model = TextClassifier(of_words, max_length=9).fit(TEXTS, LABELS)
     assert model.model_.input_shape == (None, 9)
     assert model.model_.layers[0].input_dim == model.words_.size
 
@@ -199,7 +205,7 @@ def vectors(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["bag", "conv1d", "rnn", "transformer_encoder"])
 def test_an_embedding_begins_with_the_vectors_of_a_file(kind: str, vectors: str) -> None:
-    model = TextClassifier(kind, embedding=vectors, max_words=50, random_state=0).initialize(TEXTS, LABELS)
+    model = TextClassifier(kind, embedding=vectors, max_features=50, random_state=0).initialize(TEXTS, LABELS)
     rows = next(layer for layer in model.model_.layers if "embedding" in layer.name).get_weights()[0]
     word = model.words_.words[3]
     assert_array_equal(rows[model.vocabulary_[word]], [len(word), 0.5, 0.25, -1])
@@ -211,13 +217,13 @@ def test_two_files_of_one_form_are_two_models(vectors: str, tmp_path: Path) -> N
     other = tmp_path / "others.txt"
     other.write_text(Path(vectors).read_text(encoding="utf-8").replace(" 0.25 ", " 0.75 "), encoding="utf-8")
     for path, number in [(vectors, 0.25), (vectors, 0.25), (str(other), 0.75), (str(other), 0.75)]:
-        model = TextClassifier(embedding=path, max_words=50, random_state=0).initialize(TEXTS, LABELS)
+        model = TextClassifier(embedding=path, max_features=50, random_state=0).initialize(TEXTS, LABELS)
         assert model.model_.layers[1].get_weights()[0][5, 2] == np.float32(number)
 
 
 @pytest.mark.parametrize("train", [True, False])
 def test_vectors_are_trained_or_left(train: bool, vectors: str, tmp_path: Path) -> None:
-    model = TextClassifier(embedding=vectors, train_embedding=train, max_words=50, epochs=2).fit(TEXTS, LABELS)
+    model = TextClassifier(embedding=vectors, train_embedding=train, max_features=50, epochs=2).fit(TEXTS, LABELS)
     rows = model.model_.layers[1].get_weights()[0]
     word = model.words_.words[3]
     assert np.array_equal(rows[model.vocabulary_[word]], [len(word), 0.5, 0.25, -1]) is not train
@@ -257,15 +263,15 @@ def test_a_function_without_an_embedding_for_the_vectors_is_refused(vectors: str
         (pd.DataFrame({"text": TEXTS[:2]}), r"DataFrame of the shape \(2, 1\); .* table\['text'\]"),
         (np.array([["a b"], ["c d"]]), r"ndarray of the shape \(2, 1\)"),
         ({"text": TEXTS[:2]}, "X is a dict"),
-        ([1.5, 2.5], "row 0 is float, '1.5'. For rows of numbers there is KerasClassifier"),
+        ([1.5, 2.5], "row 0 is float, '1.5'. For rows of numbers, there is KerasClassifier"),
         (["good text", ["split", "text"]], r"row 1 is list, .* ' '.join\(words\)"),
         (["good text", b"bytes"], r"row 1 is bytes, .* text.decode\('utf-8'\)"),
         (["good text", None], "1 of 2 texts in X are missing .* the first in row 1"),
         (pd.Series(["good text", np.nan]), "1 of 2 texts in X are missing"),
         (pd.Series(["good text", pd.NA], dtype="string"), "1 of 2 texts in X are missing"),
-        ([], "X holds no texts"),
+        ([], "X contains no texts"),
         (["", "?!"], "There is no word in any of the 2 texts"),
-        (["one two", "three four"], "No word stands in 2 or more of the 2 texts"),
+        (["one two", "three four"], "No word occurs in 2 or more of the 2 texts"),
     ],
     ids=[
         "one text",
@@ -307,17 +313,30 @@ def test_a_data_set_is_refused() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"model": "conv"}, "`model` is 'conv', which reads no texts. Did you mean 'conv1d'?"),
-        ({"model": "tabular"}, "`model` is 'tabular', which reads no texts. There are 'bag'"),
-        ({"max_words": 0}, "`max_words` must be a whole number of at least 1; got 0"),
-        ({"model": "rnn", "length": -1}, "`length` must be a whole number of at least 1; got -1"),
-        ({"length": 10}, "`length` is 10, but a bag of weights reads all words"),
-        ({"model": "conv1d", "ngrams": 2}, "`ngrams` is 2, but 'conv1d' reads words in their order"),
-        ({"model": "rnn", "vocabulary_size": 9}, "`vocabulary_size` is known from the texts; set `max_words`"),
-        ({"embedding_size": 9}, "`embedding_size` is for `embedding='learned'`"),
-        ({"embedding": "learnt"}, "`embedding` names a file that is not there: 'learnt'"),
+        ({"model": "conv"}, "`model` is 'conv', which does not take texts. Did you mean 'conv1d'?"),
+        ({"model": "tabular"}, "`model` is 'tabular', which does not take texts. Those that do are 'bag'"),
+        ({"max_features": 0}, "`max_features` must be a whole number of at least 1, or None; got 0"),
+        ({"model": "rnn", "max_length": -1}, "`max_length` must be a whole number of at least 1, or None; got -1"),
+        ({"max_length": 10}, "`max_length` is 10, but a bag of words reads them all"),
+        (
+            {"min_df": 1.5},
+            "`min_df` must be a whole number of at least 1, or a fraction of the texts, up to 1.0; got 1.5",
+        ),
+        ({"min_df": 0}, "`min_df` must be a whole number of at least 1, or a fraction"),
+        ({"ngram_range": 2}, r"`ngram_range` must be a pair of whole numbers, .*such as \(1, 2\); got 2"),
+        ({"ngram_range": (2, 1)}, r"`ngram_range` must be a pair of whole numbers, .*; got \(2, 1\)"),
+        (
+            {"model": "conv1d", "ngram_range": (1, 2)},
+            "`ngram_range` is \\(1, 2\\), but 'conv1d' reads words in their order",
+        ),
+        (
+            {"model": "rnn", "vocabulary_size": 9},
+            "`vocabulary_size` is learned from the texts; limit it by `max_features`",
+        ),
+        ({"embedding_dim": 9}, "`embedding_dim` is for `embedding='learned'`"),
+        ({"embedding": "learnt"}, "`embedding` names a file that does not exist: 'learnt'"),
         ({"embedding": 3}, "`embedding` must be None, 'learned', the path of"),
-        ({"model": of_weights, "embedding": "learned"}, "`of_weights` takes no words: it has no argument"),
+        ({"model": of_weights, "embedding": "learned"}, "`of_weights` takes no token ids: it has no argument"),
         ({"hiden": (3,)}, "Invalid parameter 'hiden'.*Did you mean 'hidden'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
@@ -331,12 +350,12 @@ def test_a_built_model_and_a_size_beside_vectors_are_refused(vectors: str) -> No
     import keras
 
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    with pytest.raises(ParameterError, match="how many words there are is known in `fit` only"):
+    with pytest.raises(ParameterError, match="the size of the vocabulary is known in `fit` only"):
         TextClassifier(model).fit(TEXTS, LABELS)
     with pytest.raises(
-        ParameterError, match="`embedding_size` is given, but the vectors in `embedding` have their size"
+        ParameterError, match="`embedding_dim` is given, but the vectors in `embedding` have their size"
     ):
-        TextClassifier(embedding=vectors, embedding_size=3).fit(TEXTS, LABELS)
+        TextClassifier(embedding=vectors, embedding_dim=3).fit(TEXTS, LABELS)
 
 
 # -- newspapers -----------------------------------------------------------------------------------------------------

@@ -46,12 +46,12 @@ def test_both_halves_are_the_model(digits: Any) -> None:
     assert -estimator.score(digits) == pytest.approx(np.mean((rows - digits) ** 2), rel=1e-5)
 
 
-def test_pictures_keep_their_shape(digits: Any) -> None:
-    pictures = digits.reshape(-1, 8, 8)
+def test_images_keep_their_shape(digits: Any) -> None:
+    images = digits.reshape(-1, 8, 8)
     estimator = KerasTransformer(n_components=3, epochs=2, random_state=0)
-    estimator.fit(pictures, validation_data=pictures[:50])
-    assert estimator.transform(pictures).shape == (len(pictures), 3)
-    assert estimator.inverse_transform(estimator.transform(pictures)).shape == pictures.shape
+    estimator.fit(images, validation_data=images[:50])
+    assert estimator.transform(images).shape == (len(images), 3)
+    assert estimator.inverse_transform(estimator.transform(images)).shape == images.shape
     assert set(estimator.history_) == {"loss", "val_loss"}
 
 

@@ -278,7 +278,7 @@ def differences(ours: Outcome, case: Any) -> dict[str, tuple[float, float]]:
     try:
         theirs = by_keras(case)
     except TypeError as error:
-        # Keras' Muon fails where TensorFlow does not tell the shape of a gradient, as behind a Dense on pictures.
+        # Keras' Muon fails where TensorFlow does not tell the shape of a gradient, as behind a Dense on images.
         if "Muon" not in case["compile"]["optimizer"]["class"] or "symbolic `tf.Tensor`" not in str(error):
             raise
         event("Keras itself raises")

@@ -17,7 +17,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from kerastoolkit import KerasRegressor, fused
-from kerastoolkit.estimators._parameters import make_optimizer, optimizer_to_look_at
+from kerastoolkit.estimators._objects import make_optimizer, optimizer_to_look_at
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.training import Fit, fit_many
 from kerastoolkit.training._structure import UnknownError, compile_key, fingerprint, structure_of
