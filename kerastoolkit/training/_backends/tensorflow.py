@@ -8,7 +8,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from kerastoolkit.training._state import (
     tree_unflatten,
 )
 from kerastoolkit.training._threads import workers
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 # What a step takes in TensorFlow's own operations, in seconds: for one model, and for each multiplication forward; then
 # for a stack (light or not), for each of its models, and for each multiplication forward of a model.
@@ -126,7 +130,7 @@ class TensorFlowBackend(Backend):
 
         lead = [None] if stacked else []
 
-        def spec(variable: Any) -> Any:
+        def spec(variable: keras.Variable) -> tf.TensorSpec:
             return tf.TensorSpec([*lead, *variable.shape], variable.dtype)
 
         state_spec = State(*([spec(variable) for variable in part] for part in example))
@@ -143,7 +147,7 @@ class TensorFlowBackend(Backend):
             state, traced, parts = arguments
             return step(state, traced, tree_unflatten(template, parts))
 
-        def body(number: Any, steps: Any, *flat: Any) -> list[Any]:
+        def body(number: Tensor, steps: Tensor, *flat: Tensor) -> list[Tensor]:
             state, traced, data, indices, offsets = tree_unflatten(specs, flat)
             batch = indices[:, number] if stacked else indices[number]
 
@@ -216,7 +220,9 @@ class TensorFlowBackend(Backend):
         return lambda many: list(zip(*map(as_array, compiled(many)), strict=True))
 
 
-def _loop(goes_on: Callable[..., Any], body: Callable[..., Any], values: list[Any], specs: list[Any]) -> list[Any]:
+def _loop(
+    goes_on: Callable[..., Tensor], body: Callable[..., list[Tensor]], values: list[Tensor], specs: list[tf.TensorSpec]
+) -> list[Tensor]:
     """A loop whose steps become part of the program around it, with oneDNN's operations in it."""
     import tensorflow as tf
 
@@ -224,11 +230,11 @@ def _loop(goes_on: Callable[..., Any], body: Callable[..., Any], values: list[An
 
 
 def _light_loop(
-    goes_on: Callable[..., Any], body: Callable[..., Any], values: list[Any], specs: list[Any]
-) -> list[Any]:
+    goes_on: Callable[..., Tensor], body: Callable[..., list[Tensor]], values: list[Tensor], specs: list[tf.TensorSpec]
+) -> list[Tensor]:
     """A loop that calls its steps as a function, which TensorFlow does not rewrite for oneDNN.
 
-    An operation of oneDNN costs some 50 microseconds before it begins to compute: more than all of a small product.
+    An operation of oneDNN takes some 50 microseconds before it begins to compute: longer than a small product takes.
     """
     import tensorflow as tf
 
@@ -237,7 +243,7 @@ def _light_loop(
 
     step = traced(body, specs)
     outside = step.captured_inputs
-    if outside:  # constants of the layers, which such a loop must be handed like all else
+    if outside:  # constants of the layers, which must be arguments of such a loop as everything else
         if not hasattr(step, "inference_fn") or any(value.dtype in (tf.resource, tf.variant) for value in outside):
             return _loop(goes_on, body, values, specs)
         inner, n_values = step.inference_fn, len(specs)
@@ -433,11 +439,13 @@ class _TracedFunction:
         results_spec = [tf.TensorSpec(value.shape, value.dtype) for value in tree_leaves([structure[1]])]
         whole, rest = divmod(n_rows, size)
 
-        def epochs(n_epochs: Any, permutations: Any, *flat: Any) -> Any:
+        def epochs(n_epochs: Tensor, permutations: Tensor, *flat: Tensor) -> list[Tensor]:
             n_models = tf.shape(permutations)[0]
             fresh = flat[n_state - n_metrics : n_state]
 
-            def epoch(number: Any, state: Any, kept: Any) -> Any:
+            def epoch(
+                number: Tensor, state: list[Tensor], kept: list[Tensor]
+            ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
                 indices = tf.gather(permutations, number, axis=1)
                 batches = [tf.reshape(indices[:, : whole * size], [n_models, whole, size])] if whole else []
                 batches += [indices[:, None, whole * size :]] if rest else []
@@ -467,7 +475,7 @@ class _TracedFunction:
             )
             compiled = outer.get_concrete_function().inference_fn.call_flat
 
-        def call(state: State, traced: dict[int, Tensor], data: Rows, permutations: Any, offsets: Rows) -> Any:
+        def call(state: State, traced: dict[int, Tensor], data: Rows, permutations: Array, offsets: Rows) -> Any:
             tensors = map(_tensor_like, tree_leaves([state, traced, data, offsets]), specs)
             n_epochs = permutations.shape[1]
             filled = np.pad(permutations, ((0, 0), (0, max_epochs - n_epochs), (0, 0)))
@@ -478,7 +486,7 @@ class _TracedFunction:
         return call
 
 
-def _tensor_like(value: Any, spec: Any) -> Any:
+def _tensor_like(value: Tensor, spec: tf.TensorSpec) -> Tensor:
     import tensorflow as tf
 
     return tf.convert_to_tensor(value, spec.dtype)
@@ -509,15 +517,19 @@ class _OtherThreads(logging.Filter):
         return threading.get_ident() != self._thread or record.levelno >= logging.CRITICAL
 
 
-# Operations that TensorFlow calls stateful, and that change and draw nothing: control flow, checks, look-ups.
+# Operations that TensorFlow calls stateful although they change and draw nothing: control flow, checks, look-ups.
 _HARMLESS_OPERATIONS = (
     "Assert", "Case", "If", "LookupTable", "PartitionedCall", "Placeholder", "Print", "StatefulPartitionedCall",
     "StringFormat", "TensorList", "While", "XlaHost",
 )  # fmt: skip
 
 
-def _refuse_side_effects(function: Any) -> None:
-    """Refuses a TensorFlow function that reads or writes more than its arguments and results, before it is called."""
+def _refuse_side_effects(function: tf.types.experimental.ConcreteFunction) -> None:
+    """Refuses a TensorFlow function that reads or writes anything but its arguments and results, before it is called.
+
+    Raises:
+        NotPureError: It does.
+    """
     from tensorflow.python.framework import op_def_registry
 
     definition = function.graph.as_graph_def()

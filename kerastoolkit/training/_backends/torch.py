@@ -21,8 +21,8 @@ class TorchBackend(Backend):
 
     steps_a_call = 64
     compiles_each_size = False
-    _stacked = False  # while a step runs
-    _looks_ahead = False  # while a step of one model shows what those of several will not
+    _stacked = False  # whether the step that runs is one of several models
+    _looks_ahead = False  # whether it is a trial step of one model, which shows what those of several hide
 
     def seconds_of_a_step(self, n_models: int, multiplications: int, *, stacked: bool, light: bool) -> float:
         each = _MULTIPLICATION * multiplications
@@ -59,7 +59,7 @@ class TorchBackend(Backend):
         return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
     def is_of_the_program(self, error: Exception) -> bool:
-        return isinstance(error, NotPureError)  # each step runs the code anew: it could be the data
+        return isinstance(error, NotPureError)  # each step runs the code again: it may be the data
 
     def gradients(
         self, loss_of: Callable[[list[Tensor]], tuple[Tensor, Any]], trainable: list[Tensor]
@@ -70,7 +70,7 @@ class TorchBackend(Backend):
         if self._stacked:
             gradients, (_, rest) = torch.func.grad_and_value(loss_of, has_aux=True)(trainable)
             return gradients, rest
-        # The usual way takes any operation, numpy's among them, and tells which weights have no part in the loss.
+        # The usual way takes any operation, numpy's among them, and shows which weights have no part in the loss.
         with torch.enable_grad():
             leaves = [value.detach().requires_grad_() for value in trainable]
             loss, rest = loss_of(leaves)
@@ -92,7 +92,7 @@ class TorchBackend(Backend):
     ) -> CompiledSteps:
         import torch
 
-        template = tree_map(lambda part: 0, data)  # not the data itself, which would live as long as the program
+        template = tree_map(lambda part: 0, data)  # not the data, which would live as long as the program
 
         def one(state: State, traced: dict[int, Tensor], parts: list[Any]) -> State:
             return step(state, traced, tree_unflatten(template, parts))
