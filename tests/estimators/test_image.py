@@ -300,7 +300,7 @@ def test_a_number_is_fine_tuned_in_its_own_units(digits: Any, weights: Path) -> 
         ({"cache": 3}, "`cache` must be True, False or a folder"),
         ({"unfreeze": 2.0, "strategy": "fine_tune"}, "`unfreeze` must be"),
         ({"learning_rate": -1.0, "strategy": "fine_tune"}, "`learning_rate` must be"),
-        ({"unfreeze": "conv_pw_9", "strategy": "fine_tune"}, "no layer or block is called so. Did you mean 'conv_pw_"),
+        ({"unfreeze": "conv_pw_9", "strategy": "fine_tune"}, "no layer or block has that name. Did you mean 'conv_pw_"),
         ({"epochs": 0}, "`epochs` must be"),
         ({"hiden": (3,)}, "Did you mean 'hidden'"),
     ],
