@@ -21,6 +21,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import CountVectorizer
 
 from kerastoolkit import _files
+from kerastoolkit.data.readers import Reader, register_reader
 from kerastoolkit.exceptions import DataError, SavedFileError
 
 __all__ = ["Vocabulary", "learn_vocabulary"]
@@ -34,8 +35,9 @@ _TEXTS_KEPT_WHOLE = 0.9  # of the training texts, fraction
 _MOST_DENSE = 2**25
 
 
-class Vocabulary:
-    """The words that a network knows, and what it gets of a text.
+@register_reader("text")
+class Vocabulary(Reader):
+    """Reads texts: the words that a network knows, and what it gets of a text.
 
     Args:
         words: The words, those of most texts first.
@@ -49,6 +51,8 @@ class Vocabulary:
         size: Numbers that words may have: 0 fills up, 1 is a word not learned, then one a word. Some more are left
             free, so that the vocabularies of the folds of a search have one size and train as one program.
     """
+
+    shown_as = "words_"
 
     def __init__(
         self, words: Sequence[str], rarity: ArrayLike = (), length: int | None = None, ngrams: int = 1
@@ -65,6 +69,20 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} words, length={self.length}, ngrams={self.ngrams})"
+
+    @classmethod
+    def learn(cls, X: Sequence[str], **options: Any) -> Vocabulary:
+        """Learns words from texts; see `learn_vocabulary`."""
+        return learn_vocabulary(X, **options)
+
+    @property
+    def row_shape(self) -> tuple[int]:
+        """The words of a text that are read; where texts become weights of words, the words there may be."""
+        return (self.size if self.length is None else self.length,)
+
+    def offered(self) -> dict[str, int]:
+        """`vocabulary_size`, where a network gets the numbers of words."""
+        return {} if self.length is None else {"vocabulary_size": self.size}
 
     def encode(self, texts: Iterable[str]) -> Any:
         """Reads texts by the words that were learned.

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kerastoolkit import _copies, _keras, builders
 from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.data.columns import Columns, learn_columns
+from kerastoolkit.data.columns import TableEncoder, learn_table
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
@@ -76,7 +76,7 @@ class KerasEstimator(BaseEstimator):
     target_encoder: Any = None
 
     head_: Any
-    columns_: Columns
+    columns_: TableEncoder
     _network: Network
     _strategy: Strategy | None = None  # under which the model was built
     _best_epoch: int | None
@@ -659,7 +659,7 @@ class KerasEstimator(BaseEstimator):
             validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
         if reset:
             with _parameters.named_below("columns"):
-                self.columns_ = learn_columns(X, **_parameters.below(self._params, "columns"))
+                self.columns_ = learn_table(X, **_parameters.below(self._params, "columns"))
         arrays = self.columns_.encode(X)
         if reset:
             self._input_shape = _inputs.shapes_of(arrays)
@@ -1111,7 +1111,7 @@ class KerasEstimator(BaseEstimator):
     @staticmethod
     def _is_of_ours(build: Callable[..., Any] | None) -> bool:
         """Whether a function is one of kerastoolkit's builders."""
-        return build is not None and build in map(builders.get, builders.list_builders())
+        return builders.is_ours(build)
 
     # -- predicting -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerastoolkit import _keras, builders
-from kerastoolkit.data import learn_columns
+from kerastoolkit.data import learn_table
 from kerastoolkit.distribution import strategy
 from kerastoolkit.estimators import _parameters
 
@@ -294,7 +294,7 @@ class _Gathered:
 
         if self._estimator._takes_columns():
             names = _parameters.options_of("columns")
-            self._add_arguments(learn_columns, "columns", prefixes=["columns__"], names=names)
+            self._add_arguments(learn_table, "columns", prefixes=["columns__"], names=names)
         if self._estimator.distribution is not None:
             names = _parameters.options_of("distribution")
             self._add_arguments(strategy, "distribution", prefixes=["distribution__"], names=names)

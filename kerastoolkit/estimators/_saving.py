@@ -38,7 +38,7 @@ from kerastoolkit._copies import compiled as compile_model
 from kerastoolkit._copies import compiled_with, is_configured, taken_apart
 from kerastoolkit._keras import is_layer, without_advice, without_compile_config
 from kerastoolkit._version import __version__
-from kerastoolkit.data import Columns, Vocabulary
+from kerastoolkit.data import TableEncoder, Vocabulary
 from kerastoolkit.estimators import _keras_files, _parameters
 from kerastoolkit.estimators._parameters import NotLoaded
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
@@ -91,7 +91,7 @@ def _is_names(value: Any) -> bool:
 
 
 # What was learned of the form of the data, by its place in the file: where it is kept, and its class.
-_READERS: dict[str, tuple[str, Any]] = {"columns": ("columns_", Columns), "words": ("words_", Vocabulary)}
+_READERS: dict[str, tuple[str, Any]] = {"columns": ("columns_", TableEncoder), "words": ("words_", Vocabulary)}
 # Attributes that a file may set, and whether a value may be one.
 _LEARNED: dict[str, Callable[[Any], bool]] = {
     "n_features_in_": _files.is_count,

@@ -60,7 +60,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`, `head__class_weight` and
     `head__weight`, as `builders.head` has them; `distribution__devices` and the other options of
     `distribution.strategy`; for a builder that takes columns of a table, such as `"tabular"`, `columns__categorical`,
-    `columns__min_count` and `columns__max_categories`, as `data.learn_columns` has them. `list_parameters()` lists all
+    `columns__min_count` and `columns__max_categories`, as `data.learn_table` has them. `list_parameters()` lists all
     that there are with the model at hand, each with its value.
 
     Args:
@@ -109,7 +109,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         n_features_in_: Features a row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
         head_: The `Head` that encodes `y` and decodes the output of `model_`.
-        columns_: The `Columns` of the table, where the builder takes them.
+        columns_: The `TableEncoder` of the table, where the builder takes them.
         callbacks_: The callbacks of the last fit, not kept by pickling.
     """
 

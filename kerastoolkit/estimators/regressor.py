@@ -62,7 +62,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         n_features_in_: Features a row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
         head_: The `Head` that encodes `y` and decodes the output of `model_`.
-        columns_: The `Columns` of the table, where the builder takes them.
+        columns_: The `TableEncoder` of the table, where the builder takes them.
         callbacks_: The callbacks of the last fit, not kept by pickling.
     """
 
