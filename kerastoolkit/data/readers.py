@@ -39,13 +39,16 @@ from __future__ import annotations
 import abc
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
 from kerastoolkit import _files
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = [
     "Reader",
@@ -119,6 +122,14 @@ class Reader(abc.ABC):
     def offered(self) -> Mapping[str, Any]:
         """Arguments of a build function that are known once this is learned, such as `vocabulary_size`, by name."""
         return {}
+
+    def joined(self, model: keras.Model) -> keras.Model:
+        """The whole network, from what users know to the output; a reader that is a network stands before the model."""
+        return model
+
+    def divided(self: Self, model: keras.Model) -> tuple[Self, keras.Model]:
+        """The reader and the model behind it, of a whole network that `joined` made."""
+        return self, model
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:

@@ -20,31 +20,33 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import _copies, _keras, builders
 from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.data.columns import TableEncoder, learn_table
+from kerastoolkit.data.columns import TableEncoder
+from kerastoolkit.data.readers import Reader
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _hints, _inputs, _parameters
-from kerastoolkit.estimators._arrays import refuse_no_rows, refusing, without_tensor
+from kerastoolkit.estimators import _hints, _inputs, _parameters, _readers, _registry, saving
 from kerastoolkit.estimators._divergence import (
     ADVICE,
-    Divergence,
     find_divergence,
     losses_of_weights,
     words_of_warning,
 )
 from kerastoolkit.estimators._encoders import EncoderHead, FeatureEncoder, TargetEncoder, metadata
+from kerastoolkit.estimators._readers import ArrayReader, Data, EncodedReader
+from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.exceptions import (
     DataError,
     DivergedError,
     KerasToolkitWarning,
     ModelMismatchError,
     ParameterError,
+    SavedFileError,
 )
 from kerastoolkit.training import Fit, isolated
 from kerastoolkit.training.fused import is_scored
@@ -68,26 +70,24 @@ class KerasEstimator(BaseEstimator):
     """What the estimators share. Not to be used directly: use `KerasClassifier` or `KerasRegressor`."""
 
     _task = ""
-    _reader = ""  # what every fitted one reads its input by, as a saved file names it
+    _readers: tuple[str, ...] = ("array", "table")  # what fitted ones may read their input by, as files name it
+    _heads: Mapping[str, Any] = {"Head": Head, "HeadGroup": HeadGroup}  # by the name that their configs have for them
     _default_model = "mlp"  # where `model` is not set
 
     # scikeras' way of subclassing: properties that return transformers. None: no encoder of one's own.
     feature_encoder: Any = None
     target_encoder: Any = None
 
+    # What `fit` learned: the attributes with a trailing underscore are read from there. Not there before `fit`.
+    _fitted: Fitted
+    _family: str  # of a clone
+
     head_: Any
     columns_: TableEncoder
-    _network: Network
-    _strategy: Strategy | None = None  # under which the model was built
-    _best_epoch: int | None
-    _family: str  # of a clone
-    _range: tuple[float, float] | None = None  # of the pictures in `fit`
-    _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
-    _input_shape: Any
-    _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _registry.enter(cls)
         if "__init__" in vars(cls) and any("__" in name for name in inspect.signature(cls).parameters):
             cls.__init__ = _keeping_routed(cls.__init__)  # type: ignore[method-assign]
 
@@ -211,10 +211,14 @@ class KerasEstimator(BaseEstimator):
         return bundle
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self.__dict__.get("_params", ()):
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        fitted = self.__dict__.get("_fitted")
+        if fitted is not None:
+            with contextlib.suppress(KeyError):
+                return fitted.attribute(name)
+        if name in self.__dict__.get("_params", ()):
             return self.__dict__["_params"][name]
-        if name in ("feature_encoder_", "target_encoder_") and "head_" in self.__dict__:
-            return FeatureEncoder() if name == "feature_encoder_" else TargetEncoder(self.head_)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _check_names(self, names: Any, build: Callable[..., Any] | None) -> None:
@@ -363,7 +367,7 @@ class KerasEstimator(BaseEstimator):
     @property
     def current_epoch(self) -> int:
         """Epochs trained so far, 0 before `fit`."""
-        return int(self.__dict__.get("n_iter_", 0))
+        return self._fitted.n_iter if "_fitted" in self.__dict__ else 0
 
     def _fit(
         self: Self,
@@ -387,15 +391,12 @@ class KerasEstimator(BaseEstimator):
         belonging = {name: values for name, values in belonging.items() if values is not None}
         self._check_fit_params(fit_params)
         strategy = self._find_strategy()
-        had_diverged = continuing and self._has_diverged()
-        if continuing and "_to_compile" in self.__dict__:
-            from kerastoolkit.estimators._saving import compile_loaded
-
-            compile_loaded(self)
+        had_diverged = continuing and self._fitted.has_diverged
+        if continuing and self._fitted.to_compile is not None:
+            saving.compile_loaded(self)
         with self._unchanged_by_errors():
             if continuing:
                 self._move_to(strategy)
-            self._strategy = strategy
             if _inputs.kind_of(X) == "dataset":
                 split = self._validation_split(fit_params)
                 if belonging:
@@ -408,37 +409,47 @@ class KerasEstimator(BaseEstimator):
                 head = self.head_ if continuing else self._make_head(data, build, classes)
             if not continuing:
                 generator = None if self.random_state is None else check_random_state(self.random_state)
-                self._generator = generator
-            seed = None if self._generator is None else int(self._generator.randint(2**31 - 1))
+                self._keep(generator=generator)
+            self._keep(strategy=strategy)
+            generator = self._fitted.generator
+            seed = None if generator is None else int(generator.randint(2**31 - 1))
             with isolated(None):
                 if not continuing:
-                    self._learn(data, head)
-                    self._network = Network(self._recipe(build, data, head), seed)
-                    self.head_ = self._bound(head, data)
-                    self.history_: dict[str, list[float]] = {}
-                    self.n_iter_ = 0
-                    self._best_epoch = None
-                    self._after_build(self.head_)
+                    self._keep(head=head, known={**self._fitted.known, **self._known_of(data, head)})
+                    self._keep(network=Network(self._recipe(build, data, head), seed))
+                    head = self._bound(head, data)
+                    self._keep(head=head, known={**self._fitted.known, **self._attributes_of(head)})
                 arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
             if train:
                 self._look(build, data, arguments, continuing=continuing)
             # What is infinite since it diverged is no constant.
-            sums_at_first = list if had_diverged else self._network.sums_at_first()
+            network = self._fitted.network
+            sums_at_first = list if had_diverged else network.sums_at_first()
             history: dict[str, list[Any]] = {}
             if train:
                 history = self._train(arguments, seed, sums_at_first)
             else:
-                self._diverged = find_divergence(self._network, (), sums_at_first)
+                self._keep(divergence=find_divergence(network, (), sums_at_first))
         self._tell_of_divergence(history, had_diverged)
         return self
 
-    def _bound(self, head: Head | HeadGroup, data: _Data) -> Head | HeadGroup:
+    def _keep(self, **fields: Any) -> None:
+        """Puts something else into the record of what was learned."""
+        self._fitted = dataclasses.replace(self._fitted, **fields)
+
+    def _take(self, fitted: Fitted) -> None:
+        """Takes over a record from elsewhere, such as a file."""
+        self._fitted = dataclasses.replace(fitted, known={**self._attributes_of(fitted.head), **fitted.known})
+
+    def _bound(self, head: AnyHead, data: Data) -> AnyHead:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
-        model = self._network.example
+        model = self._fitted.network.example
         _hints.check_shapes(model, data.rows)
         if data.y is not None:
             _inputs.check_text(model, data.X)
-        shapes = _output_shapes(model, data) if isinstance(head, (Head, HeadGroup)) else None
+        if isinstance(head, EncoderHead):
+            return head.bind(model)
+        shapes = _output_shapes(model, data)
         bound = head.bind(model) if shapes is None else head.bind(model, shapes)
         if data.y is None and isinstance(bound, Head):
             bound.check_encoded(data.sample_target)
@@ -447,7 +458,7 @@ class KerasEstimator(BaseEstimator):
         return bound
 
     def _look(
-        self, build: Callable[..., Any] | None, data: _Data, arguments: dict[str, Any], *, continuing: bool
+        self, build: Callable[..., Any] | None, data: Data, arguments: dict[str, Any], *, continuing: bool
     ) -> None:
         """Refuses callbacks that would wait for ever, and warns of inputs that are not scaled.
 
@@ -456,10 +467,10 @@ class KerasEstimator(BaseEstimator):
         if "initial_epoch" not in arguments:  # one epoch of `partial_fit` is nothing to watch
             validates, of_batches = arguments["validation_data"] is not None, data.y is None
             callbacks = arguments["callbacks"]
-            _hints.check_monitors(callbacks, self._network.example, validates=validates, is_dataset=of_batches)
+            _hints.check_monitors(callbacks, self._fitted.network.example, validates=validates, is_dataset=of_batches)
         if continuing:
             return
-        told = _hints.unscaled(self._network.example, data.rows, self, ours=self._is_of_ours(build))
+        told = _hints.unscaled(self._fitted.network.example, data.rows, self, ours=self._is_of_ours(build))
         if told is not None:
             _hints.tell(self.__dict__.get("_family"), "scale", told, stacklevel=4)
 
@@ -471,12 +482,13 @@ class KerasEstimator(BaseEstimator):
         own = {name: arguments.pop(name) for name in _FIT_FIELDS if name in arguments}
         own = {name: value for name, value in own.items() if value is not None}
         arguments = {name: value for name, value in arguments.items() if not _is_default_of_fit(name, value)}
+        network = self._fitted.network
         try:
-            fit = Fit(self._network, **own, seed=seed, strategy=self._strategy, options=arguments)
+            fit = Fit(network, **own, seed=seed, strategy=self._fitted.strategy, options=arguments)
             history = train_model(fit).history
         except KeyboardInterrupt:
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
-            history = getattr(self._network.history, "history", {})
+            history = getattr(network.history, "history", {})
             raise
         except RuntimeError as error:
             if "should be between 0 and 1" not in str(error):
@@ -488,12 +500,12 @@ class KerasEstimator(BaseEstimator):
             if history is not None:
                 self._remember(history, own["callbacks"])
                 losses = losses_of_weights(history.get("loss", ()), own["callbacks"], own.get("initial_epoch", 0))
-                self._diverged = find_divergence(self._network, losses, sums_at_first)
+                self._keep(divergence=find_divergence(network, losses, sums_at_first))
         return dict(history)
 
     def _tell_of_divergence(self, history: dict[str, list[Any]], had_diverged: bool) -> None:
         """Warns of it once a fit is over and kept; in a search the fit has failed."""
-        found = None if self._diverged is None else Divergence(*self._diverged)
+        found = self._fitted.divergence
         if not is_scored():
             told = words_of_warning(found, history, had_diverged)
             if told is not None:
@@ -506,14 +518,10 @@ class KerasEstimator(BaseEstimator):
         self._refuse_diverged()
         return self._raw(X, **predict_params)
 
-    def _has_diverged(self) -> bool:
-        """Whether the network is one that diverged in the last fit."""
-        return self._diverged is not None and Divergence(*self._diverged).is_of(self._network)
-
     def _refuse_diverged(self) -> None:
         check_is_fitted(self)
-        if self._has_diverged():
-            words = Divergence(*self._diverged).words  # type: ignore[misc]
+        if self._fitted.has_diverged:
+            words = self._fitted.divergence.words  # type: ignore[union-attr]
             raise DivergedError(
                 f"The network diverged while it was trained: {words}. Nothing can be predicted with it, and it has no "
                 f"score. {ADVICE}"
@@ -521,24 +529,23 @@ class KerasEstimator(BaseEstimator):
 
     def _move_to(self, strategy: Strategy | None) -> None:
         """Makes the trained model anew under a strategy, where it was built under another or came from a file."""
-        if strategy == self._strategy:
+        if strategy == self._fitted.strategy:
             return
         with contextlib.nullcontext() if strategy is None else strategy.scope():
-            self._network = Network(_copied(self.model_))
+            self._fitted = self._fitted.with_model(_copied(self.model_))
         if strategy is not None:  # its learning rate has been scaled
-            strategy.keep_learning_rate(self._network.model)
+            strategy.keep_learning_rate(self._fitted.network.model)
 
     @property
     def model_(self) -> keras.Model:
         """The trained `keras.Model`, made when it is first asked for."""
-        network = self.__dict__.get("_network")
-        if network is None:
+        if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
-        return network.model
+        return self._fitted.model
 
     @model_.setter
     def model_(self, model: keras.Model) -> None:
-        self._network = Network(model)
+        self._fitted = self._fitted.with_model(model)
 
     @property
     def best_epoch_(self) -> int | None:
@@ -555,51 +562,59 @@ class KerasEstimator(BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'best_epoch_'")
-        return self.__dict__.get("_best_epoch")  # which files of earlier versions do not have
+        return self._fitted.best_epoch
 
     def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
-        restored = _restored_epoch(self._network, callbacks)
-        self._best_epoch = None if restored is None else self.n_iter_ + restored
-        kept = dict(self.history_)
+        fitted = self._fitted
+        restored = _restored_epoch(fitted.network, callbacks)
+        kept = dict(fitted.history)
         for name, values in history.items():
             kept[name] = [*kept.get(name, []), *map(_number, values)]
-        self.history_ = kept
-        self.n_iter_ = len(kept.get("loss", []))
-        self.callbacks_ = callbacks
+        self._keep(
+            history=kept, n_iter=len(kept.get("loss", [])), callbacks=callbacks,
+            best_epoch=None if restored is None else fitted.n_iter + restored,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         before = dict(self.__dict__)
-        network = before.get("_network")
+        network = self._fitted.network if self.__sklearn_is_fitted__() else None
         kept = None if network is None else network.snapshot()
         try:
             yield
-        except Exception:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            if network is not None:
-                network.restore(kept)
+        except BaseException as error:
+            # Of a training that the user stopped, what was trained so far is theirs.
+            if isinstance(error, Exception) or not self.__sklearn_is_fitted__():
+                self.__dict__.clear()
+                self.__dict__.update(before)
+                if network is not None:
+                    network.restore(kept)
             raise
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
+    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Data:
         if y is None:
             raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None.")
-        X = self._read_X(X, reset=reset, length=_inputs.length_of(y))
+        if reset:
+            reader, X = self._learn_reader(X, _inputs.length_of(y))
+            known = {"X_shape_": getattr(X, "shape", None), "X_dtype_": getattr(X, "dtype", None)}
+            self._fitted = Fitted(reader, known=known)
+        else:
+            X = self._encode(X, _inputs.length_of(y))
         y = _inputs.read_target(y, X, numeric=self._task == "regression", owner=type(self).__name__)
         weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
         if reset:
-            self.X_shape_, self.X_dtype_ = getattr(X, "shape", None), getattr(X, "dtype", None)
-            self._fit_feature_encoder(X)
-        return _Data(self._encoded(X), y, weights)
+            self._learn_encoder(X)
+        return Data(self._encode_further(X), y, weights)
 
-    def _fit_feature_encoder(self, X: Any) -> None:
-        self.__dict__.pop("feature_encoder_", None)
+    def _learn_encoder(self, X: Any) -> None:
+        """Puts behind the reader what changes its rows: the `feature_encoder` of a subclass."""
         encoder = self._own_encoder("feature_encoder")
         if encoder is not None:
-            self.feature_encoder_ = encoder.fit(X)
-            self.__dict__.update(metadata(self.feature_encoder_))
+            encoder = encoder.fit(X)
+            known = {**self._fitted.known, **metadata(encoder)}
+            self._keep(reader=EncodedReader(self._fitted.reader, encoder), known=known)
 
     def _own_encoder(self, name: str) -> Any:
         """An encoder that a subclass has; None for no encoder."""
@@ -607,65 +622,42 @@ class KerasEstimator(BaseEstimator):
         # Asked directly: Python takes an AttributeError inside a property for a sign that there is no property.
         return found.__get__(self) if isinstance(found, property) else getattr(self, name)
 
-    def _encoded(self, X: Any) -> Any:
-        """What the model gets of checked rows: themselves, or what a subclass' `feature_encoder` makes of them."""
-        return self.feature_encoder_.transform(X) if "feature_encoder_" in self.__dict__ else X
+    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Reader, Any]:
+        """Learns what reads rows like these; an estimator of another kind of data overrides it.
 
-    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        if self._takes_columns() if reset else "columns_" in self.__dict__:
-            return self._read_table(X, reset=reset)
-        if _inputs.kind_of(X, length) == "array":
-            if not reset and isinstance(self._input_shape, (dict, list)):
-                raise DataError(
-                    f"X is one array, but {type(self).__name__} was fitted with inputs of the shapes "
-                    f"{self._input_shape}."
-                )
-            X = _inputs.read_array(self, X, reset=reset, text=self._may_take_text(reset=reset))
-            self._compare_range(X, reset=reset)
-        else:
-            X = _inputs.read_structure(X, None if reset else self._input_shape)
-        if reset:
-            self._input_shape = _inputs.shapes_of(X)
-        return X
+        Args:
+            X: The rows of `fit`, raw.
+            n_rows: Rows of the target; None if it is not known.
 
-    def _compare_range(self, X: Any, *, reset: bool) -> None:
-        """Keeps the range of pictures, and warns where it is another one later."""
-        if reset:
-            self.__dict__.pop("_range", None)
-            if (found := _hints.range_of_pictures(X)) is not None:
-                self._range = found
-        elif self._range is not None and (told := _hints.on_another_range(self._range, X)) is not None:
-            warnings.warn(told, KerasToolkitWarning, stacklevel=6)
+        Returns:
+            The reader, and what it makes of the rows.
+        """
+        if self._takes_columns():
+            with _parameters.named_below("columns"):
+                return _readers.learn_table(X, self, **_parameters.below(self._params, "columns"))
+        ours = self._is_of_ours(self._build_function(self.model, self.build_fn))
+        # A model of the user's may take text, and says so only once it is built.
+        return ArrayReader.learn_and_encode(X, n_rows=n_rows, text=not ours, owner=self)
 
-    def _may_take_text(self, *, reset: bool) -> bool:
-        """Whether X may be text: for a model of the user's, which says so only once it is built."""
-        if not reset:
-            return _inputs.takes_text(self._network.example) or getattr(self, "X_dtype_", None) == np.dtype(object)
-        return not self._is_of_ours(self._build_function(self.model, self.build_fn))
+    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+        """Reads rows as they were learned; what a `feature_encoder` does is left to `_encode_further`."""
+        reader = _readers.first_of(self._fitted.reader)
+        if isinstance(reader, ArrayReader):
+            text = not reader.of_text and self._fitted.is_complete and _inputs.takes_text(self._fitted.network.example)
+            return reader.encode(X, n_rows=n_rows, text=text, owner=self)
+        return _readers.encode_table(reader, X, self) if isinstance(reader, TableEncoder) else reader.encode(X)
+
+    def _encode_further(self, X: Any) -> Any:
+        """What the model gets of checked rows: themselves, or what a `feature_encoder` makes of them."""
+        reader = self._fitted.reader
+        return reader.transform(X) if isinstance(reader, EncodedReader) else X
 
     def _takes_columns(self) -> bool:
         """Whether the build function asks for the columns of a table, and so has an input for each."""
         arguments = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or ()
         return "columns" in arguments and "columns" not in self._params
 
-    def _read_table(self, X: Any, *, reset: bool) -> Any:
-        refuse_no_rows(X, type(self).__name__)
-        if _inputs.kind_of(X) != "array":
-            raise DataError(
-                f"X must be a table (pandas, polars) or an array of rows and columns; got {type(X).__name__}."
-            )
-        X = without_tensor(X)
-        with refusing():
-            validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
-        if reset:
-            with _parameters.named_below("columns"):
-                self.columns_ = learn_table(X, **_parameters.below(self._params, "columns"))
-        arrays = self.columns_.encode(X)
-        if reset:
-            self._input_shape = _inputs.shapes_of(arrays)
-        return arrays
-
-    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> _Data:
+    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> Data:
         if y is not None or sample_weight is not None:
             raise DataError(
                 "X is a data set, which brings its own targets and weights in batches of (x, y) or (x, y, weight); "
@@ -679,27 +671,22 @@ class KerasEstimator(BaseEstimator):
         if first is None or first[1] is None:
             raise DataError("The data set holds no batches of (x, y).")
         if reset:
-            import keras
+            self._fitted = Fitted(ArrayReader.of_batch(first[0]))
+        return Data(X, None, None, sample=first[0], sample_target=first[1])
 
-            self._input_shape = keras.tree.map_structure(lambda part: tuple(part.shape[1:]), first[0])
-            if isinstance(self._input_shape, tuple) and len(self._input_shape) == 1:
-                self.n_features_in_ = int(self._input_shape[0])
-        return _Data(X, None, None, sample=first[0], sample_target=first[1])
-
-    def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
+    def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
         ours = self._is_of_ours(build)
-        self.__dict__.pop("target_encoder_", None)
         if type(self).target_encoder is not None or self.target_encoder is not None:
             # What scikeras knows when it asks.
-            self.y_dtype_, self.y_ndim_ = getattr(data.y, "dtype", None), getattr(data.y, "ndim", None)
-            self.target_type_ = "unknown" if isinstance(data.y, Mapping) else type_of_target(data.y)
-            self.classes_ = classes
+            kind = "unknown" if isinstance(data.y, Mapping) else type_of_target(data.y)
+            told = {"target_type_": kind, "classes_": classes}
+            told |= {f"y_{name}_": getattr(data.y, name, None) for name in ("dtype", "ndim")}
+            self._keep(known={**self._fitted.known, **told})
         encoder = self._own_encoder("target_encoder")
         if encoder is not None:
-            self.target_encoder_ = encoder.fit(data.y)
-            return EncoderHead(self.target_encoder_, self._task)  # type: ignore[return-value]
+            return EncoderHead(encoder.fit(data.y), self._task)
         if classes is not None:
             classes = _inputs.read_classes(classes)
             known = np.unique(np.concatenate([classes, np.unique(np.asarray(data.y))]))
@@ -721,32 +708,30 @@ class KerasEstimator(BaseEstimator):
             f"{'KerasRegressor' if self._task == 'classification' else 'KerasClassifier'}."
         )
 
-    def _head_from_config(self, config: Mapping[str, Any]) -> Any:
-        return (HeadGroup if config["class"] == "HeadGroup" else Head).from_config(config)
-
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         raise NotImplementedError  # abstract
 
-    def _learn(self, data: _Data, head: Head | HeadGroup) -> None:
-        """Sets what is known of the data before there is a model: under scikeras' names, for a build function."""
+    def _known_of(self, data: Data, head: AnyHead) -> dict[str, Any]:
+        """What is known of the data before there is a model: under scikeras' names, for a build function."""
         known = {name: value for name, value in self._meta(data, head).items() if not name.endswith("_encoder_")}
-        self.__dict__.update({name: value for name, value in known.items() if value is not None})
+        return {name: value for name, value in known.items() if value is not None}
 
-    def _after_build(self, head: Head | HeadGroup) -> None:
-        """Sets what a subclass learns from its head."""
+    def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
+        """Further attributes that are known with the head, by name."""
+        return {}
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _recipe(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
+    def _recipe(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> Recipe:
         """How the model is made; what goes into it is made anew for each model.
 
         The model may be made long after: with the parameters of now, and without keeping the rows.
         """
-        frozen = object.__new__(type(self))  # not copy.copy, which would make the model of an earlier fit
-        frozen.__dict__.update({name: value for name, value in vars(self).items() if name != "_network"})
+        frozen = object.__new__(type(self))
+        frozen.__dict__.update(vars(self))
         return frozen._recipe_of_now(build, data.form(), head)
 
-    def _recipe_of_now(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
+    def _recipe_of_now(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> Recipe:
         handed_over: dict[str, Any] = {}
         consumed: set[str] = set()
 
@@ -762,7 +747,7 @@ class KerasEstimator(BaseEstimator):
             consumed.update(found)
             return found
 
-        scope = contextlib.nullcontext if self._strategy is None else self._strategy.scope
+        scope = contextlib.nullcontext if self._fitted.strategy is None else self._fitted.strategy.scope
 
         def make() -> keras.Model:
             with scope():
@@ -805,16 +790,17 @@ class KerasEstimator(BaseEstimator):
             return {"parameters": {**routed, **{name: getattr(self, name) for name in _MAKERS}}}
 
         # No structure is shared between models under a strategy and others.
-        function = None if build is None or self._strategy is not None else (build, arguments())
+        function = None if build is None or self._fitted.strategy is not None else (build, arguments())
         if function is not None and isinstance(head, Head) and self._is_of_ours(build):
             # The unit of a target differs from fold to fold, and no builder of ours looks at it.
             function[1]["head"] = dataclasses.replace(head, offset=(), scale=())
         return Recipe(make, compile, function=function, compile_arguments=compile_arguments)
 
     def _build_arguments(
-        self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
+        self, build: Callable[..., Any], data: Data, head: AnyHead, compile_kwargs: Callable[[], Any]
     ) -> dict[str, Any]:
         names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
+        reader = self._fitted.reader
         return _parameters.call_arguments(
             build,
             routed=_parameters.below(self._params, "model"),
@@ -824,9 +810,9 @@ class KerasEstimator(BaseEstimator):
                 "meta": lambda: self._meta(data, head),
                 "compile_kwargs": compile_kwargs,
                 "params": lambda: {"run_eagerly": False, **self.get_params()},
-                "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
+                "input_shape": lambda: reader.row_shape if data.y is None else _inputs.shapes_of(data.X),
                 "head": lambda: head,
-                "columns": lambda: self.columns_,
+                **{name: functools.partial(_itself, value) for name, value in reader.offered().items()},
                 **self._offered(),
             },
         )
@@ -844,7 +830,7 @@ class KerasEstimator(BaseEstimator):
         """Arguments of the build function that a subclass fills in, and a user need not."""
         return set()
 
-    def _compile_again(self, model: keras.Model, head: Head | HeadGroup, consumed: set[str]) -> None:
+    def _compile_again(self, model: keras.Model, head: AnyHead, consumed: set[str]) -> None:
         """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""
         ours = self._compile_arguments(head, defaults=False, model=model)
         ours = {name: value for name, value in ours.items() if name not in consumed}
@@ -860,7 +846,7 @@ class KerasEstimator(BaseEstimator):
         return lambda: _MAKERS[name](spec, options)
 
     def _compile_arguments(
-        self, head: Head | HeadGroup, *, defaults: bool, model: keras.Model | None = None, to_look_at: bool = False
+        self, head: AnyHead, *, defaults: bool, model: keras.Model | None = None, to_look_at: bool = False
     ) -> dict[str, Any]:
         """Arguments of `Model.compile` that the user set; with `defaults`, also those nobody set.
 
@@ -894,7 +880,7 @@ class KerasEstimator(BaseEstimator):
                 arguments[name] = make(spec, options)
         return arguments
 
-    def _meta(self, data: _Data, head: Head | HeadGroup) -> dict[str, Any]:
+    def _meta(self, data: Data, head: AnyHead) -> dict[str, Any]:
         """What scikeras tells a build function about the data, under scikeras' names."""
         n_outputs: Any
         if isinstance(head, EncoderHead):
@@ -905,8 +891,8 @@ class KerasEstimator(BaseEstimator):
             n_outputs = head.units if head.kind in ("multilabel", "regression", "counts") else 1
             expected, kind = 1, _target_type(head)
         meta: dict[str, Any] = {
-            "X_shape_": self.__dict__.get("X_shape_"),
-            "X_dtype_": self.__dict__.get("X_dtype_"),
+            "X_shape_": self._fitted.known.get("X_shape_"),
+            "X_dtype_": self._fitted.known.get("X_dtype_"),
             "y_dtype_": getattr(data.y, "dtype", None),
             "y_ndim_": getattr(data.y, "ndim", None),
             "n_features_in_": getattr(self, "n_features_in_", None),
@@ -918,10 +904,11 @@ class KerasEstimator(BaseEstimator):
             meta |= {"classes_": head.classes, "n_classes_": head.n_classes}
         names = getattr(self, "feature_names_in_", None)
         meta |= {} if names is None else {"feature_names_in_": names}
-        for encoder in ("feature_encoder_", "target_encoder_"):
-            meta |= metadata(self.__dict__[encoder]) if encoder in self.__dict__ else {}
-        meta["feature_encoder_"] = self.__dict__.get("feature_encoder_", FeatureEncoder())
-        meta["target_encoder_"] = self.__dict__.get("target_encoder_", TargetEncoder(head))
+        reader = self._fitted.reader
+        feature_encoder = reader.encoder if isinstance(reader, EncodedReader) else FeatureEncoder()
+        target_encoder = head.encoder if isinstance(head, EncoderHead) else TargetEncoder(head)
+        meta |= metadata(feature_encoder) | metadata(target_encoder)
+        meta |= {"feature_encoder_": feature_encoder, "target_encoder_": target_encoder}
         return meta
 
     # -- arguments of Model.fit -----------------------------------------------------------------------------------
@@ -952,7 +939,7 @@ class KerasEstimator(BaseEstimator):
     def _fit_arguments(
         self,
         build: Callable[..., Any] | None,
-        data: _Data,
+        data: Data,
         validation_data: Any,
         class_weight: Any,
         fit_params: dict[str, Any],
@@ -996,7 +983,7 @@ class KerasEstimator(BaseEstimator):
     def _array_arguments(
         self,
         arguments: dict[str, Any],
-        data: _Data,
+        data: Data,
         validation_data: Any,
         validation_split: float,
         class_weight: Any,
@@ -1026,12 +1013,13 @@ class KerasEstimator(BaseEstimator):
             validation_data = (held_out_X, *validation_data[1:])
         else:
             (X,) = _inputs.dense_if_small(X)
-        if self._strategy is not None:
-            arguments["batch_size"] = self._strategy.global_batch_size(arguments["batch_size"])
+        strategy = self._fitted.strategy
+        if strategy is not None:
+            arguments["batch_size"] = strategy.global_batch_size(arguments["batch_size"])
         for name in ("batch_size", "validation_batch_size"):
             if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
                 arguments[name] = n_rows
-        fixed = _keras.fixed_batch(self._network.example)
+        fixed = _keras.fixed_batch(self._fitted.network.example)
         if fixed is not None:
             _in_batches_of(fixed, arguments, n_rows, validation_data)
         y = self._for_keras(y)
@@ -1065,7 +1053,7 @@ class KerasEstimator(BaseEstimator):
         Keras knows a dict of targets by the names of outputs in a list, but not weights of its rows.
         """
         encoded = self.head_.encode(y)
-        model = self._network.example
+        model = self._fitted.network.example
         if not isinstance(encoded, dict) or not isinstance(getattr(model, "output", None), (list, tuple)):
             return encoded
         names = model.output_names if set(model.output_names) == set(encoded) else list(encoded)
@@ -1153,17 +1141,18 @@ class KerasEstimator(BaseEstimator):
             with self._scope():
                 raw = self.model_.predict(X, **{"verbose": 0, **arguments})
             return keras.tree.map_structure(_in_single_precision, raw)
-        X = self._encoded(self._read_X(X, reset=False))
-        _inputs.check_text(self._network.example, X)
+        X = self._encode_further(self._encode(X))
+        network, strategy = self._fitted.network, self._fitted.strategy
+        _inputs.check_text(network.example, X)
         batch_size = arguments.pop("batch_size", None)
         if batch_size in (None, -1):
             # That of the estimator is a size to train with, and no row's result depends on it.
             batch_size = max(_parameters.plain(self.batch_size) or 0, _batch_rows(X))
-        fixed = _keras.fixed_batch(self._network.example)
+        fixed = _keras.fixed_batch(self._fitted.network.example)
         if fixed is not None:
             return self._raw_in_batches_of(fixed, X, arguments)
-        ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
-        ordinary = ordinary and (self._strategy is None or self._strategy.n_devices == 1)
+        ordinary = type(network.example).predict_step is keras.Model.predict_step and not arguments
+        ordinary = ordinary and (strategy is None or strategy.n_devices == 1)
         ordinary = ordinary and not _inputs.holds_text(X)
         if not ordinary and not hasattr(X, "toarray"):
             with self._scope():
@@ -1185,7 +1174,8 @@ class KerasEstimator(BaseEstimator):
         return keras.tree.map_structure(lambda part: _in_single_precision(part[:n_rows]), raw)
 
     def _scope(self) -> Any:
-        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
+        strategy = self._fitted.strategy
+        return contextlib.nullcontext() if strategy is None else strategy.scope()
 
     def _raw_by_rows(self, X: Any, batch_size: int) -> Any:
         """Output for the rows of `X`, each the same whatever rows stand around it.
@@ -1200,7 +1190,7 @@ class KerasEstimator(BaseEstimator):
         for start in range(0, _inputs.n_rows(X), batch_size):
             batch = _inputs.rows(X, slice(start, start + batch_size))
             length = _inputs.n_rows(batch)
-            output = self._network.predict(_inputs.filled(batch, -length % 32))
+            output = self._fitted.network.predict(_inputs.filled(batch, -length % 32))
             parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
         return keras.tree.map_structure(lambda *part: _in_single_precision(np.concatenate(part)), *parts)
 
@@ -1218,7 +1208,7 @@ class KerasEstimator(BaseEstimator):
     # -- the estimator as an object -------------------------------------------------------------------------------
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_network" in self.__dict__
+        return "_fitted" in self.__dict__ and self._fitted.is_complete
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -1242,20 +1232,19 @@ class KerasEstimator(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        # Callbacks hold on to the model and to whatever they opened; the history is in `history_`.
-        # A strategy is of the devices that are here.
-        state = {name: value for name, value in state.items() if name not in ("callbacks_", "_network", "_strategy")}
         _copies.register()  # Python is about to pickle or to copy the parameters
-        return {**state, "model_": self.model_} if self.__sklearn_is_fitted__() else state
+        return {**state, "_fitted": self._fitted.portable()} if "_fitted" in state else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         import keras  # noqa: F401  # a process of joblib's copies a candidate before it asks the estimator for anything
 
         _copies.register()
-        model = state.pop("model_", None)
+        if "model_" in state:
+            raise SavedFileError(
+                f"This {type(self).__name__} was pickled by an earlier snapshot of kerastoolkit, which kept what was "
+                "learned elsewhere. Unpickle it there and save it by its `save`; `load` reads that here."
+            )
         super().__setstate__(state)
-        if model is not None:
-            self.model_ = model
 
     def save(self, path: str | Path) -> Path:
         """Writes the fitted estimator to one file, without pickle.
@@ -1273,26 +1262,7 @@ class KerasEstimator(BaseEstimator):
             NotFittedError: `fit` was not called.
             SavedFileError: Something was learned that no file can hold; the message names it.
         """
-        from kerastoolkit.estimators._saving import save
-
-        return save(self, path)
-
-
-class _Data:
-    """Checked inputs, targets and weights of one fit; `y` is None for a data set, of which there is one batch."""
-
-    def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None, sample_target: Any = None) -> None:
-        self.X, self.y, self.weights, self.sample, self.sample_target = X, y, weights, sample, sample_target
-        self.belonging: dict[str, np.ndarray] = {}  # `groups` or `time` of the rows
-
-    @property
-    def rows(self) -> Any:
-        """The rows, of a data set those of one batch."""
-        return self.sample if self.y is None else self.X
-
-    def form(self) -> _Data:
-        """The same with a single row of X: what a model is built for."""
-        return _Data(self.X if self.y is None else _inputs.rows(self.X, slice(0, 1)), self.y, None, self.sample)
+        return saving.save(self, path)
 
 
 # Arguments of `Model.fit` that a `Fit` names; the others go to Keras.
@@ -1425,7 +1395,11 @@ def _compiled_with(model: keras.Model, name: str) -> Any:
     return getattr(model, name, None) if arguments is None else arguments.get(name)
 
 
-def _sample(data: _Data) -> Any:
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _sample(data: Data) -> Any:
     """One row, to build a model with."""
     if data.sample is not None:
         import keras
@@ -1435,7 +1409,7 @@ def _sample(data: _Data) -> Any:
     return row.toarray() if hasattr(row, "toarray") else _inputs.for_keras(row)
 
 
-def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | None:
+def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | None:
     """Shapes of a row of each output of a subclassed model, which does not tell them itself; None for any other.
 
     Raises:

@@ -237,8 +237,8 @@ class _Gathered:
     def of_the_optimizer(self) -> None:
         """Options of the optimizer; of one that only the build function knows, the rate that all have."""
         spec = self._estimator.optimizer
-        network = vars(self._estimator).get("_network")
-        model = network.example if network is not None else self._model()
+        fitted = vars(self._estimator).get("_fitted")
+        model = fitted.network.example if fitted is not None and fitted.is_complete else self._model()
         if spec is None and getattr(model, "optimizer", None) is not None:
             spec = model.optimizer
         elif spec is None and self._estimator._is_of_ours(self._build):

@@ -19,6 +19,7 @@ from kerastoolkit.builders.heads import weights_of_labels
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators.fitted import AnyHead
 from kerastoolkit.exceptions import DataError, ParameterError
 
 Self = TypeVar("Self", bound="KerasClassifier")
@@ -36,7 +37,7 @@ def _has_probabilities(estimator: KerasClassifier) -> bool:
 
 def _without_probabilities(estimator: KerasClassifier) -> Head | None:
     """The head of a fitted classifier whose output is no probability, if there is one."""
-    head = estimator.__dict__.get("head_")
+    head = estimator._fitted.head if "_fitted" in vars(estimator) else None
     heads = head.heads if isinstance(head, HeadGroup) else (head,)
     of_classes = [part for part in heads if isinstance(part, Head) and part.classes is not None]
     return next((part for part in of_classes if part.output not in ("probability", "logit")), None)
@@ -274,9 +275,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         """
         return float(accuracy_score(y_true, y_pred, **options))
 
-    def _after_build(self, head: Head | HeadGroup) -> None:
-        self.classes_ = head.classes
-        self.n_classes_ = head.n_classes
+    def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
+        return {"classes_": head.classes, "n_classes_": head.n_classes}
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         if classes is None:

@@ -14,8 +14,6 @@ Either way `model_` is the whole: a Keras model from pictures as they are to the
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,14 +23,15 @@ from sklearn.base import clone
 from sklearn.utils import Tags
 
 from kerastoolkit import builders, transfer
-from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data import images
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators._image_readers import EXTRACTORS, BackboneFeatures, ImageFeatures, ImageReader
+from kerastoolkit.estimators._readers import first_of
 from kerastoolkit.estimators.classifier import KerasClassifier
+from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.estimators.regressor import KerasRegressor
 from kerastoolkit.exceptions import DataError, ParameterError
-from kerastoolkit.training.network import Network
 
 if TYPE_CHECKING:
     import keras
@@ -44,6 +43,8 @@ _FINE_TUNING_EPOCHS = 10
 
 class _ImageEstimator(KerasEstimator):
     """What the two share."""
+
+    _readers = ("image", "image_features")
 
     def __init__(
         self,
@@ -196,7 +197,7 @@ class _ImageEstimator(KerasEstimator):
         finally:
             del self._first, self._is_all
         if not continuing:
-            self.head_history_ = {} if first is None else first.history_
+            self._keep(head_history={} if first is None else first.history_)
         return self
 
     def _train(
@@ -204,19 +205,19 @@ class _ImageEstimator(KerasEstimator):
     ) -> dict[str, list[Any]]:
         pictures, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
         history = super()._train(arguments, seed, sums_at_first)
-        if self.strategy == "fine_tune" and self._is_all and self._diverged is None:
-            transfer.update_batch_norm(self._network.model, pictures, batch_size=batch_size)
+        if self.strategy == "fine_tune" and self._is_all and self._fitted.divergence is None:
+            transfer.update_batch_norm(self._fitted.network.model, pictures, batch_size=batch_size)
         return history
 
     def _prepared(self, X: Any) -> Any:
         """Has the backbone ready before files are read, and before anything is computed."""
         of_files = images.are_paths(X)
         if not of_files:
-            X = self._read_pictures(X, learning=True)
-        found = _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
+            X = images.read_pictures(X, self._size, learning=True)
+        found = EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
         if self.strategy == "fine_tune":
             transfer.first_unfrozen([layer.name for layer in found.model.layers], self.unfreeze)
-            X = self._read_pictures(X, learning=True)  # once for the head and for the whole
+            X = images.read_pictures(X, self._size, learning=True)  # once for the head and for the whole
         return X
 
     @property
@@ -249,12 +250,13 @@ class _ImageEstimator(KerasEstimator):
             "seed": int(seed) if self.weights is None else None,
         }
 
-    @property
-    def feature_encoder(self) -> Any:
-        """What makes the rows for the head: features of pictures, where the head alone is trained."""
-        return None if self.strategy == "fine_tune" else _Features(self)
+    def _learn_encoder(self, X: Any) -> None:
+        """Where the head alone is trained, its rows are features of pictures."""
+        if self.strategy == "features":
+            encoder = BackboneFeatures(self._extractor_arguments(), self.cache).fit(X)
+            self._keep(reader=ImageFeatures(self._fitted.reader, encoder))  # type: ignore[arg-type]
 
-    def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
+    def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
         # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
         return super()._make_head(data, builders.get("mlp"), classes)
 
@@ -289,14 +291,14 @@ class _ImageEstimator(KerasEstimator):
             normalization=normalization,
             l2=l2,
         )
-        frozen = _EXTRACTORS.find({**self._extractor_arguments(), "channels": input_shape[-1]}).model
+        frozen = EXTRACTORS.find({**self._extractor_arguments(), "channels": input_shape[-1]}).model
         layers = [layer for layer in extractor.layers if not layer.name.startswith("augment_")]
-        scaling = _Features(self)
+        scaling = BackboneFeatures(self._extractor_arguments())
         if self._first is None:  # random weights: there is nothing to keep
             scaling.scale, scaling.offset = np.ones(head_model.input_shape[1]), np.zeros(head_model.input_shape[1])
         else:
             scaling = self._first.feature_encoder_
-            head_model.set_weights(self._first._network.model.get_weights())
+            head_model.set_weights(self._first._fitted.network.model.get_weights())
             transfer.copy_weights(frozen, extractor)
         batch_norm = self.batch_norm or ("training" if self.weights is None else "inference")
         trained = transfer.unfreeze(layers, self.unfreeze, batch_norm=batch_norm)
@@ -309,22 +311,16 @@ class _ImageEstimator(KerasEstimator):
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        pictures = self._read_pictures(X, learning=reset)
-        if reset:
-            self._input_shape = tuple(pictures.shape[1:])
-            return pictures
-        channels = self._input_shape[-1]
-        if pictures.shape[-1] > channels:
-            raise DataError(
-                f"X has the shape {pictures.shape}, colour pictures, but {type(self).__name__} was fitted with grey "
-                "ones."
-            )
-        return np.repeat(pictures, channels, axis=-1) if pictures.shape[-1] < channels else pictures
+    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[ImageReader, Any]:
+        return ImageReader.learn_and_encode(X, size=self._size)
 
-    def _read_pictures(self, X: Any, *, learning: bool) -> Any:
-        size = transfer.check_size(transfer.get(self.backbone), self.input_size)
-        return images.read_pictures(X, size, learning=learning)
+    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+        return first_of(self._fitted.reader).encode(X, owner=self)  # type: ignore[call-arg]
+
+    @property
+    def _size(self) -> int:
+        """Height and width to which pictures are resized, in pixels."""
+        return transfer.check_size(transfer.get(self.backbone), self.input_size)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean accuracy of a classifier, R2 of a regressor.
@@ -345,47 +341,24 @@ class _ImageEstimator(KerasEstimator):
     @property
     def _is_whole(self) -> bool:
         """Whether what was trained takes pictures, not features."""
-        return "feature_encoder_" not in self.__dict__
+        return not isinstance(self._fitted.reader, ImageFeatures)
 
-    @property
-    def model_(self) -> keras.Model:
-        """The whole network, from pictures as they are to the output."""
-        if "_network" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
-        end = self._network.model
-        if self._is_whole:
-            return end
-        return self.feature_encoder_.whole(end)
-
-    @model_.setter
-    def model_(self, model: keras.Model) -> None:
-        import keras
-
-        if model.compiled:  # all of it was trained, not its head alone
-            self._network = Network(model)
-            return
-        *_, scaling, end = model.layers
-        features = keras.Model(model.inputs[0], scaling.input)
-        self.feature_encoder_ = _Features(self, transfer.Extractor(features), scaling.scale, scaling.offset)
-        self._network = Network(end)
+    def _take(self, fitted: Fitted) -> None:
+        super()._take(fitted)
+        if isinstance(fitted.reader, ImageFeatures):  # where its parameters say, not where somebody else's did
+            self._keep(reader=fitted.reader.cached_in(self.cache))
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:
         plain = not (predict_params or _parameters.below(self._params, "predict"))
-        if "_network" not in self.__dict__ or self._is_whole or plain:
+        if not self.__sklearn_is_fitted__() or self._is_whole or plain:
             return super()._raw(X, **predict_params)
         # Arguments of Model.predict are for the whole, and so are pictures.
-        return self.model_.predict(self._read_X(X, reset=False), **{"verbose": 0, **predict_params})
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("feature_encoder_", None)  # a part of `model_`
-        return state
+        return self.model_.predict(self._encode(X), **{"verbose": 0, **predict_params})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        model = state.pop("model_", None)
         super().__setstate__(state)
-        if model is not None:  # once there is the strategy, by which it is taken apart
-            self.model_ = model
+        if self.__sklearn_is_fitted__():
+            self._take(self._fitted)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -395,55 +368,6 @@ class _ImageEstimator(KerasEstimator):
         return tags
 
 
-class _Features:
-    """From pictures to scaled features, in the form of scikit-learn's transformers.
-
-    Args:
-        estimator: Whose parameters say which features.
-        extractor: The network that makes them. Defaults to `None`: it is found when fitted.
-        scale: What features are multiplied by, one number each. Defaults to `None`: it is learned.
-        offset: What is added then. Defaults to `None`: it is learned.
-    """
-
-    def __init__(self, estimator: Any, extractor: Any = None, scale: Any = None, offset: Any = None) -> None:
-        self._cache, self._arguments = estimator.cache, estimator._extractor_arguments()
-        self._composed: tuple[Any, Any] = (None, None)
-        self._learned_from: tuple[Any, Any] = (None, None)
-        self.extractor, self.scale, self.offset = extractor, scale, offset
-        if scale is not None:
-            self.scale, self.offset = np.asarray(scale, "float32"), np.asarray(offset, "float32")
-
-    def fit(self, X: Any) -> _Features:
-        """Finds the network, and learns the scale of its features."""
-        self.extractor = _EXTRACTORS.find({**self._arguments, "channels": X.shape[-1]})
-        features = self.extractor.features(X, self._cache)
-        self._learned_from = X, features  # which the same fit will ask for
-        mean, deviation = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64")
-        scale = 1.0 / np.where(deviation > 0, deviation, 1.0)
-        self.scale, self.offset = scale.astype("float32"), (-mean * scale).astype("float32")
-        return self
-
-    def transform(self, X: Any) -> Any:
-        """Scaled features, shape `(n, features)`."""
-        known, features = self._learned_from
-        self._learned_from = None, None
-        features = features if known is X else self.extractor.features(X, self._cache)
-        return features * self.scale + self.offset
-
-    def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
-        """The network from pictures to the output: its last layer is the head, the one before it the scaling."""
-        import keras
-
-        scaling = keras.layers.Rescaling(self.scale.tolist(), self.offset.tolist(), name="standardize")
-        return keras.Model(extractor.inputs[0], end(scaling(extractor.output)), name=extractor.name)
-
-    def whole(self, end: keras.Model) -> keras.Model:
-        """The same with its own extractor, once for each head."""
-        if self._composed[0] is not end:
-            self._composed = end, self.composed(self.extractor.model, end)
-        return self._composed[1]
-
-
 def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     """A folder as its files and their labels."""
     if y is not None or not images.is_path(X):
@@ -451,31 +375,6 @@ def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     if task == "regression":
         raise DataError("A folder has classes, not numbers: give the files as a list, and their numbers as `y`.")
     return images.list_pictures(X)
-
-
-class _Extractors:
-    """The networks that were used last: all fits of a search share one."""
-
-    def __init__(self, most: int = 2) -> None:
-        self._most, self._kept, self._lock = most, OrderedDict[Any, transfer.Extractor](), threading.RLock()
-
-    def find(self, arguments: Mapping[str, Any]) -> transfer.Extractor:
-        import keras
-
-        weights = arguments["weights"]
-        path = Path(weights) if weights not in (None, "imagenet") else None
-        stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path is not None and path.exists() else None
-        key = (*arguments.items(), stamp, keras.config.floatx(), keras.config.dtype_policy().name)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = transfer.Extractor(transfer.feature_extractor(**arguments))
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-            return self._kept[key]
-
-
-_EXTRACTORS = _Extractors()
 
 
 class ImageClassifier(_ImageEstimator, KerasClassifier):

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from kerastoolkit import ImageClassifier, ImageRegressor, load, transfer
-from kerastoolkit.estimators.image import _EXTRACTORS
+from kerastoolkit.estimators._image_readers import EXTRACTORS
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError
 from kerastoolkit.search import GridSearchCV
 
@@ -35,7 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "caches"))
     transfer._RECENT.clear()
-    _EXTRACTORS._kept.clear()
+    EXTRACTORS._kept.clear()
     return tmp_path / "caches"
 
 
@@ -63,7 +63,7 @@ def weights(scratch: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) 
 
 def n_run() -> int:
     """Pictures that went through backbones since the test began."""
-    return sum(extractor.n_run for extractor in _EXTRACTORS._kept.values())
+    return sum(extractor.n_run for extractor in EXTRACTORS._kept.values())
 
 
 # -- frozen features ------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def test_features_are_found_by_another_process(digits: Any, cache: Path) -> None
     model = ImageClassifier(**SMALL, epochs=1).fit(X, y)
     assert list((cache / "kerastoolkit" / "features").glob("*.sqlite"))
     transfer._RECENT.clear()  # what a process knows of itself
-    _EXTRACTORS._kept.clear()
+    EXTRACTORS._kept.clear()
     np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), model.predict_proba(X))
     assert n_run() == 0
 
