@@ -78,6 +78,7 @@ class TableEncoder(Reader, Mapping[str, "NumberColumn | CategoryColumn"]):
     """
 
     shown_as = "columns_"
+    offers = ("columns",)
 
     def __init__(self, columns: Sequence[NumberColumn | CategoryColumn]) -> None:
         self._columns: dict[str, NumberColumn | CategoryColumn] = {}

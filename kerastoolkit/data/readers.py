@@ -73,11 +73,13 @@ class Reader(abc.ABC):
     Attributes:
         shown_as: Name under which a fitted estimator shows its reader, beside `reader_`, such as `"columns_"`. Defaults
             to `""`: none.
+        offers: Names of the arguments of a build function that `offered` has. Defaults to none.
         n_features: Features of a row, for rows of columns; else `None`.
         feature_names: Names of the columns, shape `(n_features,)`, where they have names; else `None`.
     """
 
     shown_as: ClassVar[str] = ""
+    offers: ClassVar[tuple[str, ...]] = ()
     n_features: int | None = None
     feature_names: np.ndarray | None = None
 
@@ -120,7 +122,7 @@ class Reader(abc.ABC):
         """Shape of a row of what `encode` returns: a tuple, or a dict or list of tuples, one for each input."""
 
     def offered(self) -> Mapping[str, Any]:
-        """Arguments of a build function that are known once this is learned, such as `vocabulary_size`, by name."""
+        """Arguments of a build function that are known now, such as `vocabulary_size`, by name; see `offers`."""
         return {}
 
     def joined(self, model: keras.Model) -> keras.Model:

@@ -53,6 +53,7 @@ class Vocabulary(Reader):
     """
 
     shown_as = "words_"
+    offers = ("vocabulary_size",)
 
     def __init__(
         self, words: Sequence[str], rarity: ArrayLike = (), length: int | None = None, ngrams: int = 1

@@ -23,22 +23,29 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import _copies, _keras, builders
-from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import TableEncoder
-from kerastoolkit.data.readers import Reader
-from kerastoolkit.data.splits import holdout_indices
+from kerastoolkit.data.readers import Reader, get_reader
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _hints, _inputs, _parameters, _readers, _registry, saving
+from kerastoolkit.estimators import _fit_arguments, _hints, _inputs, _parameters, _readers, _registry, saving
 from kerastoolkit.estimators._divergence import (
     ADVICE,
     find_divergence,
     losses_of_weights,
     words_of_warning,
 )
-from kerastoolkit.estimators._encoders import EncoderHead, FeatureEncoder, TargetEncoder, metadata
+from kerastoolkit.estimators._encoders import EncoderHead, metadata
 from kerastoolkit.estimators._readers import ArrayReader, Data, EncodedReader
+from kerastoolkit.estimators._recipe import (
+    ModelMaker,
+    Parameters,
+    copied_model,
+    copying_models,
+    is_built,
+    meta,
+    one_row,
+)
 from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.exceptions import (
     DataError,
@@ -51,7 +58,7 @@ from kerastoolkit.exceptions import (
 from kerastoolkit.training import Fit, isolated
 from kerastoolkit.training.fused import is_scored
 from kerastoolkit.training.fused import train as train_model
-from kerastoolkit.training.network import Network, Recipe
+from kerastoolkit.training.network import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,9 +241,9 @@ class KerasEstimator(BaseEstimator):
             return own if own is not None else builders.get(self._default_model)
         if isinstance(model, str):
             return builders.get(model)
-        if callable(model) and not _is_built(model):
+        if callable(model) and not is_built(model):
             return model  # type: ignore[no-any-return]
-        if _is_built(model):
+        if is_built(model):
             return None
         raise ParameterError(
             f"`model` must be the name of a builder, a function that returns a keras.Model, or a keras.Model; got "
@@ -384,54 +391,63 @@ class KerasEstimator(BaseEstimator):
         build = self._build_function(self.model, self.build_fn)
         self._check_names(self._params, build)
         self._check_values()
-        classes = fit_params.pop("classes", classes)
         class_weight = _parameters.below(self._params, "fit").get("class_weight", getattr(self, "class_weight", None))
-        class_weight = fit_params.pop("class_weight", class_weight)
-        belonging = {name: fit_params.pop(name, None) for name in ("groups", "time")}
-        belonging = {name: values for name, values in belonging.items() if values is not None}
-        self._check_fit_params(fit_params)
+        call = _fit_arguments.Call.of(fit_params, classes=classes, class_weight=class_weight)
         strategy = self._find_strategy()
         had_diverged = continuing and self._fitted.has_diverged
-        if continuing and self._fitted.to_compile is not None:
+        if continuing:
             saving.compile_loaded(self)
+        history: dict[str, list[Any]] = {}
         with self._unchanged_by_errors():
             if continuing:
                 self._move_to(strategy)
-            if _inputs.kind_of(X) == "dataset":
-                split = self._validation_split(fit_params)
-                if belonging:
-                    raise ParameterError(f"`{min(belonging)}` has an entry a row, and a data set cannot be divided.")
-                data = self._read_dataset(X, y, sample_weight, split, reset=not continuing)
-                head = self.head_ if continuing else self._dataset_head(X, classes)
-            else:
-                data = self._read(X, y, sample_weight, reset=not continuing)
-                data.belonging = _by_rows(belonging, _inputs.n_rows(data.X))
-                head = self.head_ if continuing else self._make_head(data, build, classes)
-            if not continuing:
-                generator = None if self.random_state is None else check_random_state(self.random_state)
-                self._keep(generator=generator)
+            data = self._read_all(X, y, sample_weight, call, reset=not continuing)
+            head = self._fitted.head if continuing else self._head_for(X, data, build, call.classes)
+            seed = self._next_seed(reset=not continuing)
             self._keep(strategy=strategy)
-            generator = self._fitted.generator
-            seed = None if generator is None else int(generator.randint(2**31 - 1))
             with isolated(None):
                 if not continuing:
-                    self._keep(head=head, known={**self._fitted.known, **self._known_of(data, head)})
-                    self._keep(network=Network(self._recipe(build, data, head), seed))
-                    head = self._bound(head, data)
-                    self._keep(head=head, known={**self._fitted.known, **self._attributes_of(head)})
-                arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+                    self._build(build, data, head, seed)
+                arguments = self._fit_arguments(build, data, validation_data, call.class_weight, call.fit_params, seed)
+            network = self._fitted.network
+            # What is infinite since it diverged is no constant.
+            sums_at_first = list if had_diverged else network.sums_at_first()
             if train:
                 self._look(build, data, arguments, continuing=continuing)
-            # What is infinite since it diverged is no constant.
-            network = self._fitted.network
-            sums_at_first = list if had_diverged else network.sums_at_first()
-            history: dict[str, list[Any]] = {}
-            if train:
                 history = self._train(arguments, seed, sums_at_first)
             else:
                 self._keep(divergence=find_divergence(network, (), sums_at_first))
         self._tell_of_divergence(history, had_diverged)
         return self
+
+    def _read_all(self, X: Any, y: Any, sample_weight: Any, call: _fit_arguments.Call, *, reset: bool) -> Data:
+        """Reads what `fit` got: rows and targets, or a data set that brings both."""
+        if _inputs.kind_of(X) == "dataset":
+            if call.belonging:
+                name = min(call.belonging)
+                raise ParameterError(f"`{name}` has an entry a row, and a data set cannot be divided.")
+            return self._read_dataset(X, y, sample_weight, self._validation_split(call.fit_params), reset=reset)
+        data = self._read(X, y, sample_weight, reset=reset)
+        data.belonging = _fit_arguments.by_rows(call.belonging, _inputs.n_rows(data.X))
+        return data
+
+    def _head_for(self, X: Any, data: Data, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
+        """The head of what is to be predicted."""
+        return self._dataset_head(X, classes) if data.y is None else self._make_head(data, build, classes)
+
+    def _next_seed(self, *, reset: bool) -> int | None:
+        """The seed of this fit: the next of a generator that lives as long as the network."""
+        if reset:
+            self._keep(generator=None if self.random_state is None else check_random_state(self.random_state))
+        generator = self._fitted.generator
+        return None if generator is None else int(generator.randint(2**31 - 1))
+
+    def _build(self, build: Callable[..., Any] | None, data: Data, head: AnyHead, seed: int | None) -> None:
+        """Builds the network, and holds head and network against each other."""
+        self._keep(head=head, known={**self._fitted.known, **self._known_of(data, head)})
+        self._keep(network=Network(self._model_maker(build, data, head).recipe(), seed))
+        head = self._matched(head, data)
+        self._keep(head=head, known={**self._fitted.known, **self._attributes_of(head)})
 
     def _keep(self, **fields: Any) -> None:
         """Puts something else into the record of what was learned."""
@@ -441,7 +457,7 @@ class KerasEstimator(BaseEstimator):
         """Takes over a record from elsewhere, such as a file."""
         self._fitted = dataclasses.replace(fitted, known={**self._attributes_of(fitted.head), **fitted.known})
 
-    def _bound(self, head: AnyHead, data: Data) -> AnyHead:
+    def _matched(self, head: AnyHead, data: Data) -> AnyHead:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
         model = self._fitted.network.example
         _hints.check_shapes(model, data.rows)
@@ -532,7 +548,7 @@ class KerasEstimator(BaseEstimator):
         if strategy == self._fitted.strategy:
             return
         with contextlib.nullcontext() if strategy is None else strategy.scope():
-            self._fitted = self._fitted.with_model(_copied(self.model_))
+            self._fitted = self._fitted.with_model(copied_model(self.model_))
         if strategy is not None:  # its learning rate has been scaled
             strategy.keep_learning_rate(self._fitted.network.model)
 
@@ -713,7 +729,8 @@ class KerasEstimator(BaseEstimator):
 
     def _known_of(self, data: Data, head: AnyHead) -> dict[str, Any]:
         """What is known of the data before there is a model: under scikeras' names, for a build function."""
-        known = {name: value for name, value in self._meta(data, head).items() if not name.endswith("_encoder_")}
+        told = meta(self._task, self._fitted.reader, self._fitted.known, data, head)
+        known = {name: value for name, value in told.items() if not name.endswith("_encoder_")}
         return {name: value for name, value in known.items() if value is not None}
 
     def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
@@ -722,194 +739,26 @@ class KerasEstimator(BaseEstimator):
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _recipe(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> Recipe:
-        """How the model is made; what goes into it is made anew for each model.
+    def _model_maker(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> ModelMaker:
+        """What makes the models of this fit, maybe long after: with the parameters of now, and without the rows."""
+        called, offered = self._called(build)
+        parameters, fitted = self._parameters_of_now(), self._fitted
+        return ModelMaker(
+            build, parameters, data.form(), head, fitted, self._task, called=called, offered=offered
+        )  # fmt: skip
 
-        The model may be made long after: with the parameters of now, and without keeping the rows.
-        """
-        frozen = object.__new__(type(self))
-        frozen.__dict__.update(vars(self))
-        return frozen._recipe_of_now(build, data.form(), head)
+    def _called(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+        """What is called to build the model, and what it is offered beside what the reader knows."""
+        return build, {}
 
-    def _recipe_of_now(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> Recipe:
-        handed_over: dict[str, Any] = {}
-        consumed: set[str] = set()
-
-        def compile_kwargs() -> dict[str, Any]:
-            handed_over.clear()
-            # With a `target_encoder` there is no loss but the user's; scikeras hands over that there is none.
-            handed_over.update({"loss": None, "metrics": None, "run_eagerly": False})
-            handed_over.update(self._compile_arguments(head, defaults=True))
-            return dict(handed_over)
-
-        def arguments() -> dict[str, Any]:
-            found = self._build_arguments(build, data, head, compile_kwargs)  # type: ignore[arg-type]
-            consumed.update(found)
-            return found
-
-        scope = contextlib.nullcontext if self._fitted.strategy is None else self._fitted.strategy.scope
-
-        def make() -> keras.Model:
-            with scope():
-                return made()
-
-        def made() -> keras.Model:
-            if build is None:
-                return _copied(self.model if self.model is not None else self.build_fn)
-            model = build(**arguments())
-            if not _is_built(model):
-                raise ParameterError(
-                    f"{_parameters.describe(build)} returned {model!r}, not a keras.Model. "
-                    "Does it end in `return model`?"
-                )
-            if not model.built:
-                model(_sample(data))
-            return model
-
-        def compile(model: keras.Model) -> None:
-            with scope():
-                compiled(model)
-                if self.precision is not None:
-                    _keep_loss_scaling(model)
-
-        def compiled(model: keras.Model) -> None:
-            if not model.compiled:
-                fitting = head.for_model(model) if isinstance(head, Head) else head
-                model.compile(**(handed_over or self._compile_arguments(fitting, defaults=True)))
-            elif not handed_over:
-                self._compile_again(model, head, consumed)
-
-        def compile_arguments(compiled: bool) -> Mapping[str, Any]:
-            if handed_over:
-                return {}
-            if not compiled:
-                return self._compile_arguments(head, defaults=True, to_look_at=True)
-            # What a compiled model is compiled with anew is known by the parameters that ask for it.
-            named = {*_MAKERS, "compile", *_parameters.keras_arguments("compile")}
-            routed = {name: value for name, value in self._params.items() if name.split("__")[0] in named}
-            return {"parameters": {**routed, **{name: getattr(self, name) for name in _MAKERS}}}
-
-        # No structure is shared between models under a strategy and others.
-        function = None if build is None or self._fitted.strategy is not None else (build, arguments())
-        if function is not None and isinstance(head, Head) and self._is_of_ours(build):
-            # The unit of a target differs from fold to fold, and no builder of ours looks at it.
-            function[1]["head"] = dataclasses.replace(head, offset=(), scale=())
-        return Recipe(make, compile, function=function, compile_arguments=compile_arguments)
-
-    def _build_arguments(
-        self, build: Callable[..., Any], data: Data, head: AnyHead, compile_kwargs: Callable[[], Any]
-    ) -> dict[str, Any]:
-        names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
-        reader = self._fitted.reader
-        return _parameters.call_arguments(
-            build,
-            routed=_parameters.below(self._params, "model"),
-            undeclared={name: value for name, value in self._params.items() if "__" not in name},
-            declared={name: self._maker(name) for name in names if self._is_set(name)},
-            offered={
-                "meta": lambda: self._meta(data, head),
-                "compile_kwargs": compile_kwargs,
-                "params": lambda: {"run_eagerly": False, **self.get_params()},
-                "input_shape": lambda: reader.row_shape if data.y is None else _inputs.shapes_of(data.X),
-                "head": lambda: head,
-                **{name: functools.partial(_itself, value) for name, value in reader.offered().items()},
-                **self._offered(),
-            },
-        )
-
-    def _is_set(self, name: str) -> bool:
-        """Whether a declared parameter says something; of one that does not, a build function keeps its own default."""
-        value = getattr(self, name)
-        return value is not None and not (name == "callbacks" and isinstance(value, (list, tuple)) and not value)
-
-    def _offered(self) -> dict[str, Callable[[], Any]]:
-        """What a subclass hands to every build function that names it."""
-        return {}
+    def _parameters_of_now(self) -> Parameters:
+        names = self._get_param_names()
+        values = {name: getattr(self, name) for name in {*names, *_declared_names(KerasEstimator)}}
+        return Parameters(values, tuple(names), self._params)
 
     def _known_by_itself(self) -> set[str]:
-        """Arguments of the build function that a subclass fills in, and a user need not."""
-        return set()
-
-    def _compile_again(self, model: keras.Model, head: AnyHead, consumed: set[str]) -> None:
-        """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""
-        ours = self._compile_arguments(head, defaults=False, model=model)
-        ours = {name: value for name, value in ours.items() if name not in consumed}
-        if ours:
-            theirs = _keras.compile_arguments(model) or {"optimizer": model.optimizer, "loss": model.loss}
-            model.compile(**{**theirs, **ours})
-
-    def _maker(self, name: str) -> Callable[[], Any]:
-        """Makes what a build function gets for a declared parameter: as it is, or with the options routed to it."""
-        spec, options = getattr(self, name), _parameters.below(self._params, name)
-        if name not in _MAKERS or (not options and isinstance(spec, str)):
-            return lambda: spec
-        return lambda: _MAKERS[name](spec, options)
-
-    def _compile_arguments(
-        self, head: AnyHead, *, defaults: bool, model: keras.Model | None = None, to_look_at: bool = False
-    ) -> dict[str, Any]:
-        """Arguments of `Model.compile` that the user set; with `defaults`, also those nobody set.
-
-        Options without a value of their own (`optimizer__learning_rate` alone) change what the model was compiled
-        with, or the default.
-        """
-        accepted = _parameters.keras_arguments("compile")
-        arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
-        arguments |= _parameters.below(self._params, "compile")
-        arguments = {name: _copies.copied(value) for name, value in arguments.items()}
-        if arguments.get("weighted_metrics") is not None:
-            arguments["weighted_metrics"] = _parameters.make_metrics(arguments["weighted_metrics"], {})
-        if isinstance(head, (Head, HeadGroup)):
-            for metrics in (self.metrics, arguments.get("weighted_metrics")):
-                head = head.for_metrics(metrics)
-        fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
-        makers = {**_MAKERS, "optimizer": _parameters.optimizer_to_look_at} if to_look_at else _MAKERS
-        if is_whole(arguments.get("loss_weights")):
-            arguments["loss_weights"] = float(arguments["loss_weights"])  # Keras takes no other number
-        weights = getattr(head, "loss_weights", None)
-        if weights is not None and defaults:
-            arguments.setdefault("loss_weights", weights)
-        for name, make in makers.items():
-            options = _parameters.below(self._params, name)
-            spec = getattr(self, name)
-            if spec is None and model is not None and model.compiled and options:
-                spec = _compiled_with(model, name)
-            if spec is None and (defaults or options):
-                spec = fallback[name]
-            if spec is not None and name not in arguments:
-                arguments[name] = make(spec, options)
-        return arguments
-
-    def _meta(self, data: Data, head: AnyHead) -> dict[str, Any]:
-        """What scikeras tells a build function about the data, under scikeras' names."""
-        n_outputs: Any
-        if isinstance(head, EncoderHead):
-            n_outputs, expected, kind = 1, head.n_outputs or 1, type_of_target(data.y)
-        elif isinstance(head, HeadGroup):
-            n_outputs, expected, kind = len(head.heads), len(head.heads), _target_type(head)
-        else:
-            n_outputs = head.units if head.kind in ("multilabel", "regression", "counts") else 1
-            expected, kind = 1, _target_type(head)
-        meta: dict[str, Any] = {
-            "X_shape_": self._fitted.known.get("X_shape_"),
-            "X_dtype_": self._fitted.known.get("X_dtype_"),
-            "y_dtype_": getattr(data.y, "dtype", None),
-            "y_ndim_": getattr(data.y, "ndim", None),
-            "n_features_in_": getattr(self, "n_features_in_", None),
-            "n_outputs_": n_outputs,
-            "n_outputs_expected_": expected,
-            "target_type_": kind,
-        }
-        if self._task == "classification":
-            meta |= {"classes_": head.classes, "n_classes_": head.n_classes}
-        names = getattr(self, "feature_names_in_", None)
-        meta |= {} if names is None else {"feature_names_in_": names}
-        reader = self._fitted.reader
-        feature_encoder = reader.encoder if isinstance(reader, EncodedReader) else FeatureEncoder()
-        target_encoder = head.encoder if isinstance(head, EncoderHead) else TargetEncoder(head)
-        meta |= metadata(feature_encoder) | metadata(target_encoder)
-        meta |= {"feature_encoder_": feature_encoder, "target_encoder_": target_encoder}
-        return meta
+        """Arguments of the build function that the reader or a subclass fills in, and a user need not."""
+        return {argument for name in self._readers for argument in get_reader(name).offers}
 
     # -- arguments of Model.fit -----------------------------------------------------------------------------------
 
@@ -917,24 +766,6 @@ class KerasEstimator(BaseEstimator):
         """The fraction to hold out: of the call, else routed to fit, else the parameter."""
         given = {**_parameters.below(self._params, "fit"), **fit_params}
         return given.get("validation_split", self.validation_split)
-
-    def _check_fit_params(self, fit_params: Mapping[str, Any]) -> None:
-        accepted = _parameters.keras_arguments("fit")
-        for name in fit_params:
-            if name not in accepted:
-                raise ParameterError(
-                    f"fit() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)} It takes: X, "
-                    f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
-                    "Parameters of the estimator are set in the constructor or by set_params."
-                )
-
-    @staticmethod
-    def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
-        """Makes the callbacks of `fit__callbacks` or `predict__callbacks`, and takes them out of `routed`."""
-        made = _parameters.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
-        for name in [name for name in routed if name.startswith("callbacks__")]:
-            del routed[name]
-        return made
 
     def _fit_arguments(
         self,
@@ -945,123 +776,25 @@ class KerasEstimator(BaseEstimator):
         fit_params: dict[str, Any],
         seed: int | None,
     ) -> dict[str, Any]:
-        taken_by_build = _parameters.build_arguments(build) or set()
-        accepted = _parameters.keras_arguments("fit")
-        arguments: dict[str, Any] = {
-            name: _parameters.plain(getattr(self, name))
-            for name in ("epochs", "batch_size", "validation_batch_size", "shuffle", "verbose")
-        }
-        arguments |= {
-            name: _parameters.plain(value)
-            for name, value in self._params.items()
-            if name in accepted and name not in taken_by_build
-        }
-        routed = _parameters.below(self._params, "fit")
-        routed.pop("class_weight", None)  # which has become weights of rows
-        validation_split = self._validation_split(fit_params)
-        callbacks = _parameters.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
-        callbacks += self._routed_callbacks(routed)
-        callbacks += _parameters.given_callbacks(fit_params.get("callbacks"))
-        arguments |= routed
-        arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
-        arguments |= {"callbacks": callbacks, "validation_split": 0.0}
-
+        """Arguments of `Model.fit`."""
+        fitted = self._fitted
+        arguments = _fit_arguments.from_parameters(self._parameters_of_now(), build, fit_params)
+        n_rows = None
         if data.y is None:
-            arguments["x"] = data.X
-            arguments["validation_data"] = self._dataset_validation(validation_data)
-            arguments.pop("batch_size")  # a data set brings its own batches, and most their own order
-            arguments["shuffle"] = _inputs.in_numbered_batches(data.X) and arguments["shuffle"]
-            arguments.pop("validation_batch_size")
-            arguments["class_weight"] = self._numbered(class_weight)
-            data_rows = None
+            watched = None if validation_data is None else self._validation(validation_data)
+            _fit_arguments.with_dataset(arguments, data, watched, self._numbered(class_weight))
         else:
-            data_rows = self._array_arguments(arguments, data, validation_data, validation_split, class_weight, seed)
+            weights = self._with_class_weight(class_weight, data.y, data.weights)
+            fraction = self._validation_split(fit_params) if validation_data is None else 0
+            train, held_out = _fit_arguments.split_off(data, weights, fraction, fitted.head, seed)
+            if held_out is not None:
+                watched = _fit_arguments.as_validation(held_out, fitted.head, fitted.network.example)
+            else:
+                watched = None if validation_data is None else self._validation(validation_data)
+            n_rows = _fit_arguments.with_arrays(arguments, train, watched, fitted)
         if arguments["epochs"] is None:
-            arguments["epochs"] = self._default_epochs(build, data_rows, arguments.get("batch_size"))
+            arguments["epochs"] = self._default_epochs(build, n_rows, arguments.get("batch_size"))
         return arguments
-
-    def _array_arguments(
-        self,
-        arguments: dict[str, Any],
-        data: Data,
-        validation_data: Any,
-        validation_split: float,
-        class_weight: Any,
-        seed: int | None,
-    ) -> int:
-
-        X, y, weights, belonging = data.X, data.y, data.weights, data.belonging
-        weights = self._with_class_weight(class_weight, y, weights)
-        if weights is not None and np.any(weights == 0):  # a row of weight 0 is a row that is not there
-            kept = np.flatnonzero(weights)
-            X, y, weights = _inputs.rows(X, kept), _target_rows(y, kept), weights[kept]
-            belonging = {name: values[kept] for name, values in belonging.items()}
-        if validation_split and validation_data is None:
-            train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed, belonging)
-            validation_data = (
-                _inputs.rows(X, held_out),
-                self._for_keras(_target_rows(y, held_out)),
-                *(() if weights is None else (self._encoded_weights(weights[held_out]),)),
-            )
-            X, y = _inputs.rows(X, train), _target_rows(y, train)
-            weights = None if weights is None else weights[train]
-        elif validation_data is not None:
-            validation_data = self._validation(validation_data)
-        n_rows = _inputs.n_rows(X)
-        if isinstance(validation_data, tuple):  # and no data set
-            X, held_out_X = _inputs.dense_if_small(X, validation_data[0])
-            validation_data = (held_out_X, *validation_data[1:])
-        else:
-            (X,) = _inputs.dense_if_small(X)
-        strategy = self._fitted.strategy
-        if strategy is not None:
-            arguments["batch_size"] = strategy.global_batch_size(arguments["batch_size"])
-        for name in ("batch_size", "validation_batch_size"):
-            if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
-                arguments[name] = n_rows
-        fixed = _keras.fixed_batch(self._fitted.network.example)
-        if fixed is not None:
-            _in_batches_of(fixed, arguments, n_rows, validation_data)
-        y = self._for_keras(y)
-        weights = None if weights is None else self._encoded_weights(weights)
-        if hasattr(X, "toarray"):
-            batch_size = arguments.pop("batch_size") or 32
-            arguments["x"] = _inputs.sparse_batches(X, y, weights, batch_size, shuffle=arguments["shuffle"])
-            arguments["shuffle"] = False
-        else:
-            arguments |= {"x": _inputs.for_keras(X), "y": y, "sample_weight": weights}
-        if isinstance(validation_data, tuple) and hasattr(validation_data[0], "toarray"):
-            batch_size = arguments.pop("validation_batch_size") or 32
-            validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
-        elif isinstance(validation_data, tuple):
-            validation_data = (_inputs.for_keras(validation_data[0]), *validation_data[1:])
-        arguments["validation_data"] = validation_data
-        return n_rows
-
-    def _split(
-        self, y: Any, n_rows: int, validation_split: float, seed: int | None, belonging: Mapping[str, np.ndarray]
-    ) -> tuple[Any, Any]:
-        stratify = None
-        if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass", "ordinal"):
-            stratify = self.head_.class_numbers(y)
-        # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
-        return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed, **belonging)
-
-    def _for_keras(self, y: Any) -> Any:
-        """A target as `Model.fit` takes it; of several outputs in a list, a list.
-
-        Keras knows a dict of targets by the names of outputs in a list, but not weights of its rows.
-        """
-        encoded = self.head_.encode(y)
-        model = self._fitted.network.example
-        if not isinstance(encoded, dict) or not isinstance(getattr(model, "output", None), (list, tuple)):
-            return encoded
-        names = model.output_names if set(model.output_names) == set(encoded) else list(encoded)
-        return [encoded[name] for name in names]
-
-    def _encoded_weights(self, weights: Any) -> Any:
-        weights = _with_mean_one(weights)
-        return self.head_.encode_weights(weights) if isinstance(self.head_, Head) else weights
 
     def _validation(self, validation_data: Any) -> Any:
         if _inputs.kind_of(validation_data) == "dataset":
@@ -1070,11 +803,7 @@ class KerasEstimator(BaseEstimator):
             raise DataError("`validation_data` must be (X, y), (X, y, sample_weight) or a data set.")
         X, y, *weight = validation_data
         data = self._read(X, y, weight[0] if weight else None, reset=False)
-        weights = () if data.weights is None else (self._encoded_weights(data.weights),)
-        return (data.X, self._for_keras(data.y), *weights)
-
-    def _dataset_validation(self, validation_data: Any) -> Any:
-        return None if validation_data is None else self._validation(validation_data)
+        return _fit_arguments.as_validation(data, self._fitted.head, self._fitted.network.example)
 
     def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
         self._numbered(class_weight)
@@ -1127,16 +856,7 @@ class KerasEstimator(BaseEstimator):
         import keras
 
         check_is_fitted(self)
-        routed = _parameters.below(self._params, "predict")
-        callbacks = self._routed_callbacks(routed)
-        arguments = {**({"callbacks": callbacks} if callbacks else {}), **routed, **predict_params}
-        accepted = _parameters.keras_arguments("predict")
-        for name in arguments:
-            if name not in accepted:
-                raise ParameterError(
-                    f"predict() got an unexpected argument {name!r}.{_parameters.near_miss(name, accepted)}"
-                )
-        _parameters.check_values(predict_params)
+        arguments = _fit_arguments.predict_arguments(self._parameters_of_now(), predict_params)
         if _inputs.kind_of(X) == "dataset":
             with self._scope():
                 raw = self.model_.predict(X, **{"verbose": 0, **arguments})
@@ -1223,8 +943,8 @@ class KerasEstimator(BaseEstimator):
 
     def __sklearn_clone__(self: Self) -> Self:
         _copies.register()
-        is_built = not isinstance(self.model, (str, type(None))) and _is_built(self.model)
-        with _copying_models() if is_built else contextlib.nullcontext():
+        is_model = not isinstance(self.model, (str, type(None))) and is_built(self.model)
+        with copying_models() if is_model else contextlib.nullcontext():
             made: Self = super().__sklearn_clone__()
         # Clones know of each other by this name, so that only one of them tells what holds of all.
         made._family = self.__dict__.get("_family") or self.__dict__.setdefault("_clones", uuid.uuid4().hex)
@@ -1269,13 +989,6 @@ class KerasEstimator(BaseEstimator):
 _FIT_FIELDS = tuple(
     field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "strategy", "options")
 )
-
-_MAKERS: dict[str, Callable[..., Any]] = {
-    "optimizer": _parameters.make_optimizer,
-    "loss": _parameters.make_loss,
-    "metrics": _parameters.make_metrics,
-}
-
 
 @functools.cache
 def _declared_names(cls: Any) -> tuple[str, ...]:
@@ -1350,65 +1063,6 @@ def _keeping_routed(init: Callable[..., None]) -> Callable[..., None]:
     return keeping
 
 
-def _is_built(model: Any) -> bool:
-    import keras
-
-    return isinstance(model, keras.Model)
-
-
-@contextlib.contextmanager
-def _copying_models() -> Iterator[None]:
-    """Keras copies a model by saving it, and warns that the optimizer of an untrained one has nothing to load."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer", UserWarning)
-        yield
-
-
-def _copied(model: keras.Model) -> keras.Model:
-    try:
-        with _copying_models():
-            return _copies.copied_model(model)
-    except ParameterError:
-        raise
-    except Exception as error:
-        raise ParameterError(
-            f"`model` is a {type(model).__name__}, which Keras cannot copy ({error}); each fit works on a copy. "
-            "Register its class with @keras.saving.register_keras_serializable(), or pass a function that builds it."
-        ) from error
-
-
-def _keep_loss_scaling(model: keras.Model) -> None:
-    """Compiles a model of half precision with the scaling of its loss.
-
-    Keras adds that by itself, and forgets it when it saves the model: the file could not be read without the same
-    policy set.
-    """
-    import keras
-
-    arguments = _keras.compile_arguments(model)
-    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) and arguments is not None:
-        model.compile(**{**arguments, "optimizer": model.optimizer})
-
-
-def _compiled_with(model: keras.Model, name: str) -> Any:
-    arguments = _keras.compile_arguments(model)
-    return getattr(model, name, None) if arguments is None else arguments.get(name)
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _sample(data: Data) -> Any:
-    """One row, to build a model with."""
-    if data.sample is not None:
-        import keras
-
-        return keras.tree.map_structure(lambda part: part[:1], data.sample)
-    row = _inputs.rows(data.X, slice(0, 1))
-    return row.toarray() if hasattr(row, "toarray") else _inputs.for_keras(row)
-
-
 def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | None:
     """Shapes of a row of each output of a subclassed model, which does not tell them itself; None for any other.
 
@@ -1422,7 +1076,8 @@ def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | No
             return None
     except (AttributeError, ValueError):
         pass
-    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), _sample(data))
+    row = one_row(data)
+    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), row)
     outputs = keras.tree.flatten(model(two, training=False))
     for output in outputs:
         if len(output.shape) < 2 or output.shape[0] != 2:
@@ -1433,47 +1088,6 @@ def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | No
     return [tuple(output.shape)[1:] for output in outputs]
 
 
-def _by_rows(belonging: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]:
-    found = {name: np.asarray(values) for name, values in belonging.items()}
-    for name, values in found.items():
-        if values.shape[:1] != (n_rows,):
-            raise DataError(f"`{name}` must have an entry for each of the {n_rows} rows of X. Got {values.shape}.")
-    return found
-
-
-def _in_batches_of(size: int, arguments: dict[str, Any], n_rows: int, validation_data: Any) -> None:
-    """Sets the batches for a model that takes so many rows at once.
-
-    Raises:
-        ParameterError: Another size was asked for.
-        DataError: The rows do not fill all batches.
-    """
-    for name in ("batch_size", "validation_batch_size"):
-        if arguments[name] not in (None, size):
-            raise ParameterError(
-                f"`{name}` is {arguments[name]}, but the model takes batches of {size} rows: its input has a "
-                f"batch_shape that begins with {size}. Leave `{name}` out, or build it with keras.Input(shape)."
-            )
-        arguments[name] = size
-    held_out = _inputs.n_rows(validation_data[0]) if isinstance(validation_data, tuple) else 0
-    for rows, what in ((n_rows, "to train on"), (held_out, "to validate on")):
-        if rows % size:
-            raise DataError(
-                f"There are {rows} rows {what}, but the model takes batches of exactly {size}: its input has a "
-                f"batch_shape that begins with {size}. Give a multiple of {size} rows, for example the first "
-                f"{rows // size * size}, or build the model with keras.Input(shape)."
-            )
-
-
-def _target_rows(y: Any, index: Any) -> Any:
-    return {name: column[index] for name, column in y.items()} if isinstance(y, Mapping) else y[index]
-
-
-def _three(data: Any) -> tuple[Any, Any, Any]:
-    X, y, *weight = data
-    return X, y, weight[0] if weight else None
-
-
 def _batch_rows(X: Any) -> int:
     """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
     first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
@@ -1481,29 +1095,6 @@ def _batch_rows(X: Any) -> int:
     return int(np.clip(2**18 // size, 32, 4096))
 
 
-def _target_type(head: Head | HeadGroup) -> str:
-    """scikit-learn's (and scikeras') name for a kind of target."""
-    if isinstance(head, HeadGroup):
-        return "continuous-multioutput" if head.kind == "regression" else "multiclass-multioutput"
-    if head.kind in ("regression", "counts"):
-        return "continuous" if head.units == 1 else "continuous-multioutput"
-    if head.one_hot:
-        return "multiclass-onehot"
-    return {"multilabel": "multilabel-indicator", "ordinal": "multiclass"}.get(head.kind, head.kind)
-
-
 def _number(value: Any) -> Any:
     array = np.asarray(value)
     return float(array) if array.ndim == 0 else array.tolist()
-
-
-def _with_mean_one(weights: Any) -> Any:
-    """Weights as Keras gets them.
-
-    Keras divides a weighted loss by the number of rows: with a mean of 1, a weight of 2 means what the same row twice
-    means, and neither the size of a step nor `val_loss` depends on the unit of the weights.
-    """
-    import keras
-
-    weights = _inputs.of_ordinary_size(weights)
-    return (weights / weights.mean()).astype(keras.config.floatx())

@@ -44,6 +44,7 @@ from kerastoolkit.data import list_readers
 from kerastoolkit.estimators import _format_1, _keras_files, _parameters
 from kerastoolkit.estimators._parameters import NotLoaded
 from kerastoolkit.estimators._readers import ArrayReader, first_of
+from kerastoolkit.estimators._recipe import compile_arguments
 from kerastoolkit.estimators._registry import ESTIMATORS, reference_to
 from kerastoolkit.estimators.fitted import SHOWN, Fitted, ToCompile
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
@@ -325,7 +326,7 @@ def compile_loaded(estimator: KerasEstimator) -> None:
     arguments = waiting.arguments
     missing = {name: found for name, value in arguments.items() if (found := _not_loaded(value)) is not None}
     if missing:
-        now = estimator._compile_arguments(estimator.head_, defaults=False)
+        now = compile_arguments(estimator._parameters_of_now(), estimator.head_, defaults=False)
         for name, found in missing.items():
             if name not in now:
                 found()

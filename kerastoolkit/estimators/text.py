@@ -20,9 +20,7 @@ from kerastoolkit.data.vectors import check_source, read_vectors
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._readers import Data
 from kerastoolkit.estimators.classifier import KerasClassifier
-from kerastoolkit.estimators.fitted import AnyHead
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ModelMismatchError, ParameterError
-from kerastoolkit.training.network import Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -111,7 +109,6 @@ class TextClassifier(KerasClassifier):
     _default_model = "bag"
 
     words_: Vocabulary
-    _starting_vectors: np.ndarray
 
     def __init__(
         self,
@@ -269,26 +266,17 @@ class TextClassifier(KerasClassifier):
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _recipe_of_now(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> Recipe:
-        if build is not None and self._takes_vectors():
-            self._starting_vectors = self._vectors()  # of the copy that the recipe keeps, not of the estimator
-            build = functools.partial(_with_vectors, build, self._starting_vectors, bool(self.train_embedding))
-        return super()._recipe_of_now(build, data, head)
-
-    def _build_arguments(
-        self, build: Callable[..., Any], data: Data, head: AnyHead, compile_kwargs: Callable[[], Any]
-    ) -> dict[str, Any]:
-        wrapped = isinstance(build, functools.partial) and build.func is _with_vectors
-        return super()._build_arguments(build.args[0] if wrapped else build, data, head, compile_kwargs)  # type: ignore[attr-defined]
-
-    def _offered(self) -> dict[str, Callable[[], Any]]:
-        if "_starting_vectors" not in self.__dict__:
-            return {}
-        return {name: lambda: int(self._starting_vectors.shape[1]) for name in _SIZES}
+    def _called(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+        if build is None or not self._takes_vectors():
+            return build, {}
+        vectors = self._vectors()
+        size = int(vectors.shape[1])
+        called = functools.partial(_with_vectors, build, vectors, bool(self.train_embedding))
+        return called, {name: lambda: size for name in _SIZES}
 
     def _known_by_itself(self) -> set[str]:
         of_vectors = set() if self.embedding == "learned" or self._takes_order() else {"embedding_size"}
-        return {"vocabulary_size", *of_vectors}
+        return super()._known_by_itself() | of_vectors
 
     def _vectors(self) -> np.ndarray:
         """Starting values of the embedding, shape `(words_.size, numbers)`."""

@@ -81,6 +81,7 @@ def test_a_file_of_the_first_format_predicts_what_it_did_and_goes_on_training(
     assert json.loads(zipfile.ZipFile(tmp_path / "format_2.zip").read("estimator.json"))["format"] == 2
     assert predictions(again, X) == predictions(estimator, X)
     assert again.history_ == estimator.history_ and again.n_iter_ == estimator.n_iter_
+    again.callbacks = ()  # of which no file holds instances
     assert again.partial_fit(X, y).n_iter_ == estimator.n_iter_ + 1
 
 
@@ -90,8 +91,8 @@ def test_what_was_learned_is_all_there(folder: Path) -> None:
     assert list(regressor.feature_names_in_) == ["x", "y", "z"] and regressor.n_features_in_ == 3
     assert sorted(load(folder / "bag.zip").vocabulary_) == ["apples", "green", "red", "wine"]
     assert list(load(folder / "table.zip").columns_) == ["age", "town"]
-    assert features.model_.input_shape == (None, 8, 8, 1) and features.head_history_ == {}
-    assert list(load(folder / "fine_tuned.zip").head_history_) == ["loss", "r2_score"]
+    assert features.model_.input_shape == (None, None, None, 1) and features.head_history_ == {}
+    assert list(load(folder / "fine_tuned.zip").history_) == ["loss", "r2_score"]
     assert load(folder / "images.zip").reader_.value_range is not None
     with pytest.raises(DivergedError, match="its loss has been nan since epoch 2"):
         load(folder / "diverged.zip").predict(ROWS)
