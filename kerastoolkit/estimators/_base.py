@@ -22,20 +22,29 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from kerastoolkit import _copies, _keras, builders
+from kerastoolkit import _copies, builders
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.readers import Reader, get_reader
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _fit_arguments, _hints, _inputs, _parameters, _readers, _registry, saving
+from kerastoolkit.estimators import (
+    _fit_arguments,
+    _hints,
+    _inputs,
+    _output,
+    _parameters,
+    _readers,
+    _registry,
+    saving,
+)
 from kerastoolkit.estimators._divergence import (
     ADVICE,
     find_divergence,
     losses_of_weights,
     words_of_warning,
 )
-from kerastoolkit.estimators._encoders import EncoderHead, metadata
+from kerastoolkit.estimators._encoders import EncoderHead, metadata, own_encoder
 from kerastoolkit.estimators._readers import ArrayReader, Data, EncodedReader
 from kerastoolkit.estimators._recipe import (
     ModelMaker,
@@ -626,17 +635,11 @@ class KerasEstimator(BaseEstimator):
 
     def _learn_encoder(self, X: Any) -> None:
         """Puts behind the reader what changes its rows: the `feature_encoder` of a subclass."""
-        encoder = self._own_encoder("feature_encoder")
+        encoder = own_encoder(self, "feature_encoder")
         if encoder is not None:
             encoder = encoder.fit(X)
             known = {**self._fitted.known, **metadata(encoder)}
             self._keep(reader=EncodedReader(self._fitted.reader, encoder), known=known)
-
-    def _own_encoder(self, name: str) -> Any:
-        """An encoder that a subclass has; None for no encoder."""
-        found = inspect.getattr_static(type(self), name)
-        # Asked directly: Python takes an AttributeError inside a property for a sign that there is no property.
-        return found.__get__(self) if isinstance(found, property) else getattr(self, name)
 
     def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Reader, Any]:
         """Learns what reads rows like these; an estimator of another kind of data overrides it.
@@ -700,7 +703,7 @@ class KerasEstimator(BaseEstimator):
             told = {"target_type_": kind, "classes_": classes}
             told |= {f"y_{name}_": getattr(data.y, name, None) for name in ("dtype", "ndim")}
             self._keep(known={**self._fitted.known, **told})
-        encoder = self._own_encoder("target_encoder")
+        encoder = own_encoder(self, "target_encoder")
         if encoder is not None:
             return EncoderHead(encoder.fit(data.y), self._task)
         if classes is not None:
@@ -853,66 +856,13 @@ class KerasEstimator(BaseEstimator):
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:
         """Output of the model as numpy: an array, or a list or dict of arrays."""
-        import keras
-
         check_is_fitted(self)
         arguments = _fit_arguments.predict_arguments(self._parameters_of_now(), predict_params)
         if _inputs.kind_of(X) == "dataset":
-            with self._scope():
-                raw = self.model_.predict(X, **{"verbose": 0, **arguments})
-            return keras.tree.map_structure(_in_single_precision, raw)
+            return _output.of_dataset(self._fitted, X, arguments)
         X = self._encode_further(self._encode(X))
-        network, strategy = self._fitted.network, self._fitted.strategy
-        _inputs.check_text(network.example, X)
-        batch_size = arguments.pop("batch_size", None)
-        if batch_size in (None, -1):
-            # That of the estimator is a size to train with, and no row's result depends on it.
-            batch_size = max(_parameters.plain(self.batch_size) or 0, _batch_rows(X))
-        fixed = _keras.fixed_batch(self._fitted.network.example)
-        if fixed is not None:
-            return self._raw_in_batches_of(fixed, X, arguments)
-        ordinary = type(network.example).predict_step is keras.Model.predict_step and not arguments
-        ordinary = ordinary and (strategy is None or strategy.n_devices == 1)
-        ordinary = ordinary and not _inputs.holds_text(X)
-        if not ordinary and not hasattr(X, "toarray"):
-            with self._scope():
-                given = _inputs.for_keras(X)
-                raw = self.model_.predict(given, **{"verbose": 0, "batch_size": batch_size, **arguments})
-            return keras.tree.map_structure(_in_single_precision, raw)
-        return self._raw_by_rows(X, batch_size)
-
-    def _raw_in_batches_of(self, size: int, X: Any, arguments: dict[str, Any]) -> Any:
-        """Output of a model that takes so many rows at once, and may remember the last of them.
-
-        It begins with nothing remembered, so that predictions depend on the rows alone.
-        """
-        import keras
-
-        n_rows, model = _inputs.n_rows(X), self.model_
-        with self._scope(), _keras.fresh_states(model):
-            raw = model.predict(_inputs.filled(X, -n_rows % size), **{"verbose": 0, **arguments, "batch_size": size})
-        return keras.tree.map_structure(lambda part: _in_single_precision(part[:n_rows]), raw)
-
-    def _scope(self) -> Any:
-        strategy = self._fitted.strategy
-        return contextlib.nullcontext() if strategy is None else strategy.scope()
-
-    def _raw_by_rows(self, X: Any, batch_size: int) -> Any:
-        """Output for the rows of `X`, each the same whatever rows stand around it.
-
-        `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU; all models of a structure
-        share one here. Rows are filled up to a multiple of 32, because matrix products of other shapes add up in
-        another order: a row alone would differ in the seventh digit.
-        """
-        import keras
-
-        parts = []
-        for start in range(0, _inputs.n_rows(X), batch_size):
-            batch = _inputs.rows(X, slice(start, start + batch_size))
-            length = _inputs.n_rows(batch)
-            output = self._fitted.network.predict(_inputs.filled(batch, -length % 32))
-            parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
-        return keras.tree.map_structure(lambda *part: _in_single_precision(np.concatenate(part)), *parts)
+        # The size of the estimator is one to train with, and no row's result depends on it.
+        return _output.of_rows(self._fitted, X, arguments, at_least=_parameters.plain(self.batch_size) or 0)
 
     def _gathered(self, dataset: Any) -> tuple[Any, Any]:
         """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
@@ -1018,12 +968,6 @@ def _defaults_of_fit() -> dict[str, Any]:
     return {name: parameter.default for name, parameter in inspect.signature(keras.Model.fit).parameters.items()}
 
 
-def _in_single_precision(part: Any) -> Any:
-    """Output as numpy; models of mixed precision put out numbers of half precision, which numpy hardly knows."""
-    part = np.asarray(part)
-    return part.astype("float32") if part.dtype.name in ("bfloat16", "float16") else part
-
-
 def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
     """The epoch of the last training, from 1, whose weights Keras put back; None if it is not known that it did.
 
@@ -1086,13 +1030,6 @@ def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | No
                 "return one prediction for each row, without taking sums or means over the batch."
             )
     return [tuple(output.shape)[1:] for output in outputs]
-
-
-def _batch_rows(X: Any) -> int:
-    """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
-    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
-    size = int(np.prod(first.shape[1:])) or 1
-    return int(np.clip(2**18 // size, 32, 4096))
 
 
 def _number(value: Any) -> Any:
