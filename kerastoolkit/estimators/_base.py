@@ -1,8 +1,11 @@
 """The deep part below `KerasClassifier` and `KerasRegressor`: parameters, build, fit, predict, pickling.
 
 The order of a fit: read the data and refuse what cannot be learned from; find the head for the target; build the
-model and hold it against the head; train. All of it happens on generators and names of its own (`training.isolated`),
-and an estimator whose fit fails is what it was before.
+model and match it with the head; train; keep what came of it. All of it happens on generators and names of its own
+(`training.isolated`), and an estimator whose fit fails is what it was before: what it learned is one record, `Fitted`.
+
+What each step needs stands beside: `_readers` reads rows, `_recipe` makes and compiles models, `_fit_arguments` says
+what `Model.fit` is called with, `_output` predicts, `saving` writes a record to a file.
 """
 
 from __future__ import annotations
