@@ -759,7 +759,7 @@ class KerasEstimator(BaseEstimator):
 
     def _parameters_of_now(self) -> Parameters:
         names = self._get_param_names()
-        values = {name: getattr(self, name) for name in {*names, *_declared_names(KerasEstimator)}}
+        values = {name: getattr(self, name, None) for name in {*names, *_declared_names(KerasEstimator)}}
         return Parameters(values, tuple(names), self._params)
 
     def _known_by_itself(self) -> set[str]:

@@ -1,4 +1,4 @@
-"""Readers of images: pictures as one array, and the features that a network which is trained already makes of them."""
+"""Readers of images: files and folders as one array, and the features that a pretrained network makes of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from kerastoolkit import _files, transfer
-from kerastoolkit.data import images
+from kerastoolkit.data.images import read_pictures
 from kerastoolkit.data.readers import Reader, checked_config, register_reader
 from kerastoolkit.estimators._readers import EncodedReader
 from kerastoolkit.exceptions import DataError
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @register_reader("image")
 class ImageReader(Reader):
-    """Reads pictures, files and folders as one array of pictures.
+    """Reads arrays, files and folders of images as one array.
 
     Args:
-        size: Height and width to which pictures are resized if they differ in size, in pixels.
-        shape: Shape of a picture in `fit`: height, width and channels.
+        size: Height and width to which images are resized if they differ in size, in pixels.
+        shape: Shape of an image in `fit`: height, width and channels.
     """
 
     def __init__(self, size: int, shape: tuple[int, int, int]) -> None:
@@ -35,40 +35,40 @@ class ImageReader(Reader):
 
     @classmethod
     def learn(cls, X: Any, *, size: int) -> ImageReader:  # type: ignore[override]
-        """Learns the shape of pictures; see `learn_and_encode`."""
+        """Learns the shape of images; see `learn_and_encode`."""
         return cls.learn_and_encode(X, size=size)[0]
 
     @classmethod
     def learn_and_encode(cls, X: Any, *, size: int) -> tuple[ImageReader, Any]:  # type: ignore[override]
-        """Reads pictures to learn from, and their shape.
+        """Reads images to learn from, and their shape.
 
         Args:
-            X: Pictures, as `kerastoolkit.data.read_pictures` takes them.
+            X: Images, as `kerastoolkit.data.read_pictures` takes them.
             size: As for the class.
         """
-        pictures = images.read_pictures(X, size, learning=True)
-        return cls(size, tuple(pictures.shape[1:])), pictures
+        images = read_pictures(X, size, learning=True)
+        return cls(size, tuple(images.shape[1:])), images
 
     def encode(self, X: Any, *, owner: BaseEstimator | None = None) -> Any:
-        """Reads pictures; grey ones get the channels of those in `fit`.
+        """Reads images; grey ones get the channels of those in `fit`.
 
         Args:
-            X: Pictures, as `kerastoolkit.data.read_pictures` takes them.
+            X: Images, as `kerastoolkit.data.read_pictures` takes them.
             owner: The estimator that reads, for messages. Defaults to `None`.
 
         Raises:
             DataError: They are in colour, and those in `fit` were grey.
         """
-        pictures = images.read_pictures(X, self.size, learning=False)
+        images = read_pictures(X, self.size, learning=False)
         channels = self.shape[-1]
-        if pictures.shape[-1] > channels:
+        if images.shape[-1] > channels:
             name = "ImageReader" if owner is None else type(owner).__name__
-            raise DataError(f"X has the shape {pictures.shape}, colour pictures, but {name} was fitted with grey ones.")
-        return np.repeat(pictures, channels, axis=-1) if pictures.shape[-1] < channels else pictures
+            raise DataError(f"X has the shape {images.shape}, colour images, but {name} was fitted with grey ones.")
+        return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of a picture in `fit`."""
+        """Shape of an image in `fit`."""
         return self.shape
 
     def get_config(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class ImageReader(Reader):
         Raises:
             SavedFileError: It is not what `get_config` returns.
         """
-        return cls(**checked_config(config, _OF_IMAGES, "What a file says of pictures"))
+        return cls(**checked_config(config, _OF_IMAGES, "What a file says of images"))
 
 
 _OF_IMAGES = {
@@ -93,12 +93,12 @@ _OF_IMAGES = {
 
 @register_reader("image_features")
 class ImageFeatures(EncodedReader):
-    """Reads pictures as features of a network that is trained already, scaled to mean 0 and standard deviation 1.
+    """Reads images as features of a network that is trained already, scaled to mean 0 and standard deviation 1.
 
     The network is no part of the config: it stands in the model that is saved, from which `divided` takes it.
 
     Args:
-        reader: Reads the pictures.
+        reader: Reads the images.
         encoder: Makes features of them. Defaults to `None`, until `divided`.
     """
 
@@ -109,7 +109,7 @@ class ImageFeatures(EncodedReader):
         super().__init__(reader, encoder)
 
     def joined(self, model: keras.Model) -> keras.Model:
-        """The whole network, from pictures as they are to the output."""
+        """The whole network, from images as they are to the output."""
         return self.encoder.whole(model)
 
     def divided(self, model: keras.Model) -> tuple[ImageFeatures, keras.Model]:
@@ -151,10 +151,10 @@ class ImageFeatures(EncodedReader):
 
 
 class BackboneFeatures:
-    """From pictures to scaled features, in the form of scikit-learn's transformers.
+    """From images to scaled features, in the form of scikit-learn's transformers.
 
     Args:
-        arguments: Of `transfer.feature_extractor`, which say which features; without the channels of the pictures.
+        arguments: Of `transfer.feature_extractor`, which say which features; without the channels of the images.
         cache: Where features are kept, as `Extractor.features` has it. Defaults to `True`.
         extractor: The network that makes them. Defaults to `None`: it is found when fitted.
         scale: What features are multiplied by, one number each. Defaults to `None`: it is learned.
@@ -195,7 +195,7 @@ class BackboneFeatures:
         return features * self.scale + self.offset
 
     def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
-        """The network from pictures to the output: its last layer is the head, the one before it the scaling."""
+        """The network from images to the output: its last layer is the head, the one before it the scaling."""
         import keras
 
         scaling = keras.layers.Rescaling(self.scale.tolist(), self.offset.tolist(), name="standardize")
