@@ -31,7 +31,7 @@ from sklearn.model_selection import GridSearchCV as PlainGridSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import ImageClassifier, KerasClassifier, transfer
-from kerastoolkit.estimators.image import _EXTRACTORS
+from kerastoolkit.estimators._image_readers import EXTRACTORS
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.transfer.features import RECENT_FEATURES
 
@@ -99,7 +99,7 @@ class Unscaled:
         self.model, self.head = model, KerasClassifier(hidden=(), random_state=seed)
 
     def fit(self, X: Any, y: Any) -> Any:
-        self.extractor = _EXTRACTORS.find({**self.model._extractor_arguments(), "channels": 1})
+        self.extractor = EXTRACTORS.find({**self.model._extractor_arguments(), "channels": 1})
         self.head.fit(self.extractor.features(X[..., None], self.model.cache), y)
         return self
 
@@ -151,7 +151,7 @@ def search(data: dict[str, Any], weights: str) -> dict[str, Any]:
     }
     results = {}
     for name, (kind, cached) in ways.items():
-        _EXTRACTORS._kept.clear()
+        EXTRACTORS._kept.clear()
         RECENT_FEATURES.clear()
         with tempfile.TemporaryDirectory() as folder:
             model = ImageClassifier(
@@ -165,7 +165,7 @@ def search(data: dict[str, Any], weights: str) -> dict[str, Any]:
             start = time.perf_counter()
             found = kind(model, grid, cv=5, refit=False).fit(X, y)
             seconds = time.perf_counter() - start
-        n_run = sum(extractor.n_computed for extractor in _EXTRACTORS._kept.values())
+        n_run = sum(extractor.n_computed for _, extractor in EXTRACTORS._kept.items())
         best = float(found.cv_results_["mean_test_score"].max())
         results[name] = {"seconds": seconds, "n_run": n_run, "best": best}
         print(f"  {name}: {seconds:.0f} s, {n_run} images through the backbone, best {best:.3f}", flush=True)

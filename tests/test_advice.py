@@ -6,6 +6,7 @@ what it promises cannot drift apart.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from collections.abc import Callable
@@ -724,11 +725,11 @@ def test_images_of_another_range_than_in_fit_are_told_of(tmp_path: Any) -> None:
 def test_a_range_that_a_file_makes_up_is_refused(forged: Any, tmp_path: Any) -> None:
     ends = (layers.Flatten(), layers.BatchNormalization(), layers.Dense(10, "softmax"))
     fitted = own(ending(*ends, shape=(8, 8))).initialize(IMAGES / 16, load_digits().target)
-    fitted._range = forged
+    fitted._keep(reader=dataclasses.replace(fitted.reader_, value_range=forged))
     if forged is None:  # as estimators without images have it
-        assert load(fitted.save(tmp_path / "one.zip"))._range is None
+        assert load(fitted.save(tmp_path / "one.zip")).reader_.value_range is None
         return
-    with pytest.raises(SavedFileError, match="_range"):
+    with pytest.raises(SavedFileError, match="value_range"):
         fitted.save(tmp_path / "one.zip")  # what could not be read again is refused as it is written
 
 

@@ -15,8 +15,9 @@ rows to be compressed            `autoencoder`, which `KerasTransformer` trains
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.builders.functional import (
@@ -29,7 +30,7 @@ from kerastoolkit.builders.functional import (
 )
 from kerastoolkit.builders.heads import Head, HeadGroup, head
 from kerastoolkit.builders.sequential import autoencoder, cnn, conv1d, mlp, rnn
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -46,6 +47,7 @@ __all__ = [
     "mlp",
     "multi_input",
     "multi_output",
+    "register_builder",
     "residual_mlp",
     "rnn",
     "tabular",
@@ -69,6 +71,65 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
         wide_and_deep,
     )
 }
+
+
+_OURS = tuple(_BUILDERS.values())
+
+_Builder = TypeVar("_Builder", bound=Callable[..., Any])
+
+
+def register_builder(name: str | None = None) -> Callable[[_Builder], _Builder]:
+    """Registers a function that builds models under a name that the estimators' `model` argument takes; a decorator.
+
+    Example:
+
+    >>> @register_builder("linear")
+    ... def linear(input_shape, head):
+    ...     import keras
+    ...     return keras.Sequential([keras.Input(input_shape), head.output_layer()])
+    >>> get("linear") is linear
+    True
+
+    Args:
+        name: The name. A later function of the same name takes its place, with a warning, unless it is the same one
+            defined once more, as in a notebook. Defaults to `None`: that of the function.
+
+    Returns:
+        The decorator, which returns the function as it is.
+
+    Raises:
+        ParameterError: The name is one of kerastoolkit's own, or what is registered is no function.
+    """
+    if name is not None and (not isinstance(name, str) or not name):
+        raise ParameterError(f"`name` must be a text; got {name!r}. Write it with brackets: @register_builder().")
+
+    def register(build: _Builder) -> _Builder:
+        known_as = name if name is not None else getattr(build, "__name__", "")
+        if not callable(build) or not known_as:
+            raise ParameterError(f"@register_builder is for a function that returns a keras.Model; got {build!r}.")
+        known = _BUILDERS.get(known_as)
+        if known is not None and is_ours(known):
+            raise ParameterError(f"The builder {known_as!r} is kerastoolkit's own; register yours by another name.")
+        if known is not None and _origin_of(known) != _origin_of(build):
+            warnings.warn(
+                f"The builder {known_as!r} was {'.'.join(_origin_of(known))}, and is now "
+                f"{'.'.join(_origin_of(build))}.",
+                KerasToolkitWarning,
+                stacklevel=2,
+            )
+        _BUILDERS[known_as] = build
+        return build
+
+    return register
+
+
+def _origin_of(build: Any) -> tuple[str, str]:
+    return str(getattr(build, "__module__", "")), str(getattr(build, "__qualname__", build))
+
+
+def is_ours(build: Any) -> bool:
+    """Whether a function is one of kerastoolkit's builders, and not one that a user registered."""
+    return any(build is one for one in _OURS)
 
 
 def list_builders() -> list[str]:

@@ -20,7 +20,7 @@ from kerastoolkit.builders._blocks import (
 )
 from kerastoolkit.builders.heads import Head, HeadGroup
 from kerastoolkit.builders.sequential import Normalization
-from kerastoolkit.data.columns import CategoryColumn, Columns
+from kerastoolkit.data.columns import CategoryColumn, TableEncoder
 from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def wide_and_deep(
 
 
 def tabular(
-    columns: Columns,
+    columns: TableEncoder,
     head: Head | HeadGroup,
     hidden: int | Sequence[int] = (128, 64),
     activation: str = "relu",
@@ -170,14 +170,14 @@ def tabular(
     Example:
 
     >>> import pandas as pd
-    >>> from kerastoolkit.data import learn_columns
+    >>> from kerastoolkit.data import learn_table
     >>> table = pd.DataFrame({"age": [30.0, 41.0, 22.0], "town": ["Ulm", "Ulm", "Bonn"]})
-    >>> columns = learn_columns(table)
+    >>> columns = learn_table(table)
     >>> tabular(columns, Head.binary()).predict(columns.encode(table), verbose=0).shape
     (3, 1)
 
     Args:
-        columns: What the columns are, from `data.learn_columns`.
+        columns: What the columns are, from `data.learn_table`.
         head: The head of the network, from `head(y)`, `Head.binary()` and the like.
         hidden: Units of each hidden layer. Defaults to `(128, 64)`.
         activation: Name of the hidden layers' activation. Defaults to `"relu"`.
@@ -196,9 +196,9 @@ def tabular(
     """
     import keras
 
-    if not isinstance(columns, Columns) or not columns:
+    if not isinstance(columns, TableEncoder) or not columns:
         raise ParameterError(
-            f"`columns` must be what kerastoolkit.data.learn_columns(table) returns; got {columns!r}. "
+            f"`columns` must be what kerastoolkit.data.learn_table(table) returns; got {columns!r}. "
             "KerasClassifier('tabular') learns them from the table that it is fitted on."
         )
     keys = frozenset(columns) | {f"{key}_missing" for key in columns}

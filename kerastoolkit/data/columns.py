@@ -1,6 +1,6 @@
 """A mixed table as the inputs of a network: one array a column, numbers as numbers, categories as places in a list.
 
-What is learned (`learn_columns`) comes from the training rows alone: means, deviations, categories. `Columns.encode`
+What is learned (`learn_table`) comes from the training rows alone: means, deviations, categories. `TableEncoder.encode`
 then reads any rows by it. Nothing is guessed from values: a column of numbers is a number unless it is named as a
 category, a column of text is a category, and anything else is refused by name.
 """
@@ -18,9 +18,10 @@ import pandas as pd
 from kerastoolkit import _files
 from kerastoolkit._values import shown, whole_number_wanted
 from kerastoolkit._words import did_you_mean
+from kerastoolkit.data.readers import Reader, register_reader
 from kerastoolkit.exceptions import DataError, ParameterError
 
-__all__ = ["CategoryColumn", "Columns", "NumberColumn", "learn_columns"]
+__all__ = ["CategoryColumn", "NumberColumn", "TableEncoder", "learn_table"]
 
 MISSING, UNSEEN, FIRST = 0, 1, 2  # places of a category: none given, none of those learned, the first of those
 
@@ -68,12 +69,16 @@ class CategoryColumn:
         return len(self.categories) + FIRST
 
 
-class Columns(Mapping[str, "NumberColumn | CategoryColumn"]):
-    """The columns of a table by the names of a network's inputs: those of the table, in letters that Keras takes.
+@register_reader("table")
+class TableEncoder(Reader, Mapping[str, "NumberColumn | CategoryColumn"]):
+    """Reads a table: its columns by the names of a network's inputs, which are theirs in letters that Keras takes.
 
     Args:
         columns: The columns in the order of the table.
     """
+
+    shown_as = "columns_"
+    offers = ("columns",)
 
     def __init__(self, columns: Sequence[NumberColumn | CategoryColumn]) -> None:
         self._columns: dict[str, NumberColumn | CategoryColumn] = {}
@@ -96,7 +101,37 @@ class Columns(Mapping[str, "NumberColumn | CategoryColumn"]):
         return len(self._columns)
 
     def __repr__(self) -> str:
-        return f"Columns({list(self._columns.values())!r})"
+        return f"TableEncoder({list(self._columns.values())!r})"
+
+    @classmethod
+    def learn(cls, X: Any, **options: Any) -> TableEncoder:
+        """Learns what each column of a table is; see `learn_table`."""
+        return learn_table(X, **options)
+
+    @property
+    def n_features(self) -> int:  # type: ignore[override]
+        """Columns of the table."""
+        return len(self)
+
+    @property
+    def feature_names(self) -> np.ndarray | None:  # type: ignore[override]
+        """Names of the columns, shape `(n_features,)`; None where they are called by their numbers."""
+        names = [column.name for column in self.values()]
+        return np.array(names, dtype=object) if all(isinstance(name, str) for name in names) else None
+
+    @property
+    def row_shape(self) -> dict[str, tuple[int, ...]]:
+        """One number for each column, and for each flag of a missing one."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for key, column in self.items():
+            shapes[key] = (1,)
+            if isinstance(column, NumberColumn) and column.missing:
+                shapes[f"{key}_missing"] = (1,)
+        return shapes
+
+    def offered(self) -> dict[str, TableEncoder]:
+        """Itself, as `columns`."""
+        return {"columns": self}
 
     def encode(self, X: Any) -> dict[str, np.ndarray]:
         """Reads rows as they were learned.
@@ -132,7 +167,7 @@ class Columns(Mapping[str, "NumberColumn | CategoryColumn"]):
         return {"columns": [column.get_config() for column in self.values()]}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Columns:
+    def from_config(cls, config: Mapping[str, Any]) -> TableEncoder:
         """Makes columns from what `get_config` returned.
 
         Raises:
@@ -169,15 +204,15 @@ _CATEGORY: dict[str, Callable[[Any], object]] = {
 }
 
 
-def learn_columns(
+def learn_table(
     X: Any, *, categorical: Sequence[Any] = (), min_count: int = 2, max_categories: int = 10_000
-) -> Columns:
+) -> TableEncoder:
     """Learns what each column of a table is.
 
     Example:
 
     >>> import pandas as pd
-    >>> columns = learn_columns(pd.DataFrame({"age": [3.0, 5.0], "town": ["Ulm", "Ulm"]}))
+    >>> columns = learn_table(pd.DataFrame({"age": [3.0, 5.0], "town": ["Ulm", "Ulm"]}))
     >>> columns["town"].categories
     ('Ulm',)
     >>> columns.encode(pd.DataFrame({"age": [4.0], "town": ["Bonn"]}))["town"]
@@ -217,7 +252,7 @@ def learn_columns(
             columns.append(_category_column(name, series, min_count, max_categories))
         else:
             columns.append(_number_column(name, series))
-    return Columns(columns)
+    return TableEncoder(columns)
 
 
 def _series_of(X: Any) -> dict[Any, pd.Series[Any]]:

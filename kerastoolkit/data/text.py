@@ -22,6 +22,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from kerastoolkit import _files, _renamed
 from kerastoolkit._values import is_whole
+from kerastoolkit.data.readers import Reader, register_reader
 from kerastoolkit.exceptions import DataError, SavedFileError
 
 __all__ = ["Vocabulary", "learn_vocabulary"]
@@ -37,8 +38,9 @@ _MAX_DENSE = 2**25
 NgramRange: TypeAlias = tuple[int, int]
 
 
-class Vocabulary:
-    """The words that a network knows, and what it makes of a text.
+@register_reader("text")
+class Vocabulary(Reader):
+    """Reads texts: the words that a network knows, and what it makes of a text.
 
     Args:
         words: The words, the most frequent first.
@@ -53,6 +55,9 @@ class Vocabulary:
         size: Number of token ids. A few of them stay unused, so that the vocabularies of the folds of a search have one
             size and train as one program.
     """
+
+    shown_as = "words_"
+    offers = ("vocabulary_size",)
 
     def __init__(
         self,
@@ -73,6 +78,20 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} words, max_length={self.max_length}, ngram_range={self.ngram_range})"
+
+    @classmethod
+    def learn(cls, X: Sequence[str], **options: Any) -> Vocabulary:
+        """Learns words from texts; see `learn_vocabulary`."""
+        return learn_vocabulary(X, **options)
+
+    @property
+    def row_shape(self) -> tuple[int]:
+        """The words of a text that are read; where texts become tf-idf weights, the number of token ids."""
+        return (self.size if self.max_length is None else self.max_length,)
+
+    def offered(self) -> dict[str, int]:
+        """`vocabulary_size`, where a network gets token ids."""
+        return {} if self.max_length is None else {"vocabulary_size": self.size}
 
     def encode(self, texts: Iterable[str]) -> NDArray[Any] | csr_matrix:
         """Encodes texts by the words that were learned.

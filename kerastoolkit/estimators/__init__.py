@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kerastoolkit.estimators._saving import load
 from kerastoolkit.estimators._scikeras import from_scikeras
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.estimators.image import ImageClassifier, ImageRegressor
 from kerastoolkit.estimators.regressor import KerasRegressor
+from kerastoolkit.estimators.saving import load
 from kerastoolkit.estimators.text import TextClassifier
 from kerastoolkit.estimators.transformer import KerasTransformer
 

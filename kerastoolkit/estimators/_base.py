@@ -1,8 +1,11 @@
 """The deep part below `KerasClassifier` and `KerasRegressor`: parameters, build, fit, predict, pickling.
 
 The order of a fit: read the data and refuse what cannot be learned from; find the head for the target; build the
-model and hold it against the head; train. All of it happens on generators and names of its own (`training.isolated`),
-and an estimator whose fit fails is what it was before.
+model and match it with the head; train; keep what came of it. All of it happens on generators and names of its own
+(`training.isolated`), and an estimator whose fit fails is what it was before: what it learned is one record, `Fitted`.
+
+What each step needs stands beside: `_readers` reads rows, `_recipe` makes and compiles models, `_fit_arguments` says
+what `Model.fit` is called with, `_output` predicts, `saving` writes a record to a file.
 """
 
 from __future__ import annotations
@@ -20,36 +23,55 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from kerastoolkit import _copies, _keras, builders
-from kerastoolkit._values import is_whole
+from kerastoolkit import _copies, builders
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.data.columns import Columns, learn_columns
-from kerastoolkit.data.splits import holdout_indices
+from kerastoolkit.data.columns import TableEncoder
+from kerastoolkit.data.readers import Reader, get_reader
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
-from kerastoolkit.estimators import _constructors, _hints, _inputs, _objects, _parameters, _spellings
-from kerastoolkit.estimators._arrays import refuse_no_rows, refusing, without_tensor
+from kerastoolkit.estimators import (
+    _constructors,
+    _fit_arguments,
+    _hints,
+    _inputs,
+    _output,
+    _parameters,
+    _readers,
+    _registry,
+    saving,
+)
 from kerastoolkit.estimators._divergence import (
     ADVICE,
-    Divergence,
     find_divergence,
     losses_of_weights,
     words_of_warning,
 )
-from kerastoolkit.estimators._encoders import EncoderHead, FeatureEncoder, TargetEncoder, metadata
+from kerastoolkit.estimators._encoders import EncoderHead, metadata, own_encoder
+from kerastoolkit.estimators._readers import ArrayReader, Data, EncodedReader
+from kerastoolkit.estimators._recipe import (
+    ModelMaker,
+    Parameters,
+    copied_model,
+    copying_models,
+    is_built,
+    meta,
+    one_row,
+)
+from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.exceptions import (
     DataError,
     DivergedError,
     KerasToolkitWarning,
     ModelMismatchError,
     ParameterError,
+    SavedFileError,
 )
 from kerastoolkit.training import Fit, isolated
 from kerastoolkit.training.fit import is_scored
 from kerastoolkit.training.fit import train as train_model
-from kerastoolkit.training.network import Network, Recipe
+from kerastoolkit.training.network import Network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +140,8 @@ class KerasEstimator(BaseEstimator):
     """
 
     _task = ""
-    _reader = ""  # what every fitted one reads its input by, as a saved file names it
+    _readers: tuple[str, ...] = ("array", "table")  # what fitted ones may read their input by, as files name it
+    _heads: Mapping[str, Any] = {"Head": Head, "HeadGroup": HeadGroup}  # by the name that their configs have for them
     _default_model = "mlp"  # where `model` is not set
     _left_out: tuple[str, ...] = ()  # shared parameters that a subclass has no use for
 
@@ -126,19 +149,16 @@ class KerasEstimator(BaseEstimator):
     feature_encoder: Any = None
     target_encoder: Any = None
 
-    head_: Any
-    columns_: Columns
-    _network: Network
-    _strategy: Strategy | None = None  # under which the model was built
-    _best_epoch: int | None
+    # What `fit` learned: the attributes with a trailing underscore are read from there. Not there before `fit`.
+    _fitted: Fitted
     _family: str  # of a clone
-    _range: tuple[float, float] | None = None  # of the images in `fit`
-    _diverged: tuple[Any, ...] | None = None  # the fields of a `Divergence`, as a file holds them
-    _input_shape: Any
-    _to_compile: Any  # of a model from a file: arguments of `compile` and state of the optimizer, until it is compiled
+
+    head_: Any
+    columns_: TableEncoder
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        _registry.enter(cls)
         _constructors.complete(cls)
 
     # The one declaration of the parameters that all estimators share; `_constructors` tells how subclasses come by it.
@@ -268,10 +288,14 @@ class KerasEstimator(BaseEstimator):
         return bundle
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name in self.__dict__.get("_params", ()):
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        fitted = self.__dict__.get("_fitted")
+        if fitted is not None:
+            with contextlib.suppress(KeyError):
+                return fitted.attribute(name)
+        if name in self.__dict__.get("_params", ()):
             return self.__dict__["_params"][name]
-        if name in ("feature_encoder_", "target_encoder_") and "head_" in self.__dict__:
-            return FeatureEncoder() if name == "feature_encoder_" else TargetEncoder(self.head_)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _check_names(self, names: Any, build: Callable[..., Any] | None) -> None:
@@ -287,9 +311,9 @@ class KerasEstimator(BaseEstimator):
             return own if own is not None else builders.get(self._default_model)
         if isinstance(model, str):
             return builders.get(model)
-        if callable(model) and not _is_built(model):
+        if callable(model) and not is_built(model):
             return model  # type: ignore[no-any-return]
-        if _is_built(model):
+        if is_built(model):
             return None
         raise ParameterError(
             f"`model` must be the name of a builder, a function that returns a keras.Model, or a keras.Model; got "
@@ -420,7 +444,7 @@ class KerasEstimator(BaseEstimator):
     @property
     def current_epoch(self) -> int:
         """Epochs trained so far, 0 before `fit`."""
-        return int(self.__dict__.get("n_iter_", 0))
+        return self._fitted.n_iter if "_fitted" in self.__dict__ else 0
 
     def _fit(
         self: Self,
@@ -437,65 +461,81 @@ class KerasEstimator(BaseEstimator):
         build = self._build_function(self.model, self.build_fn)
         self._check_names(self._params, build)
         self._check_values()
-        classes = fit_params.pop("classes", classes)
         class_weight = _parameters.below(self._params, "fit").get("class_weight", getattr(self, "class_weight", None))
-        class_weight = fit_params.pop("class_weight", class_weight)
-        belonging = {name: fit_params.pop(name, None) for name in ("groups", "time")}
-        belonging = {name: values for name, values in belonging.items() if values is not None}
-        self._check_fit_params(fit_params)
+        call = _fit_arguments.Call.of(fit_params, classes=classes, class_weight=class_weight)
         strategy = self._find_strategy()
-        had_diverged = continuing and self._has_diverged()
-        if continuing and "_to_compile" in self.__dict__:
-            from kerastoolkit.estimators._saving import compile_loaded
-
-            compile_loaded(self)
+        had_diverged = continuing and self._fitted.has_diverged
+        if continuing:
+            saving.compile_loaded(self)
+        history: dict[str, list[Any]] = {}
         with self._unchanged_by_errors():
             if continuing:
                 self._move_to(strategy)
-            self._strategy = strategy
-            if _inputs.kind_of(X) == "dataset":
-                split = self._validation_split(fit_params)
-                if belonging:
-                    raise ParameterError(f"`{min(belonging)}` has an entry a row, and a data set cannot be divided.")
-                data = self._read_dataset(X, y, sample_weight, split, reset=not continuing)
-                head = self.head_ if continuing else self._dataset_head(X, classes)
-            else:
-                data = self._read(X, y, sample_weight, reset=not continuing)
-                data.belonging = _by_rows(belonging, _inputs.n_rows(data.X))
-                head = self.head_ if continuing else self._make_head(data, build, classes)
-            if not continuing:
-                generator = None if self.random_state is None else check_random_state(self.random_state)
-                self._generator = generator
-            seed = None if self._generator is None else int(self._generator.randint(2**31 - 1))
+            data = self._read_all(X, y, sample_weight, call, reset=not continuing)
+            head = self._fitted.head if continuing else self._head_for(X, data, build, call.classes)
+            seed = self._next_seed(reset=not continuing)
+            self._keep(strategy=strategy)
             with isolated(None):
                 if not continuing:
-                    self._learn(data, head)
-                    self._network = Network(self._recipe(build, data, head), seed)
-                    self.head_ = self._bound(head, data)
-                    self.history_: dict[str, list[float]] = {}
-                    self.n_iter_ = 0
-                    self._best_epoch = None
-                    self._after_build(self.head_)
-                arguments = self._fit_arguments(build, data, validation_data, class_weight, fit_params, seed)
+                    self._build(build, data, head, seed)
+                arguments = self._fit_arguments(build, data, validation_data, call.class_weight, call.fit_params, seed)
+            network = self._fitted.network
+            # What is infinite since it diverged is no constant.
+            sums_at_first = list if had_diverged else network.sums_at_first()
             if train:
                 self._look(build, data, arguments, continuing=continuing)
-            # What is infinite since it diverged is no constant.
-            sums_at_first = list if had_diverged else self._network.sums_at_first()
-            history: dict[str, list[Any]] = {}
-            if train:
                 history = self._train(arguments, seed, sums_at_first)
             else:
-                self._diverged = find_divergence(self._network, (), sums_at_first)
+                self._keep(divergence=find_divergence(network, (), sums_at_first))
         self._tell_of_divergence(history, had_diverged)
         return self
 
-    def _bound(self, head: Head | HeadGroup, data: _Data) -> Head | HeadGroup:
+    def _read_all(self, X: Any, y: Any, sample_weight: Any, call: _fit_arguments.Call, *, reset: bool) -> Data:
+        """Reads what `fit` got: rows and targets, or a data set that brings both."""
+        if _inputs.kind_of(X) == "dataset":
+            if call.belonging:
+                name = min(call.belonging)
+                raise ParameterError(f"`{name}` has an entry a row, and a data set cannot be divided.")
+            return self._read_dataset(X, y, sample_weight, self._validation_split(call.fit_params), reset=reset)
+        data = self._read(X, y, sample_weight, reset=reset)
+        data.belonging = _fit_arguments.by_rows(call.belonging, _inputs.n_rows(data.X))
+        return data
+
+    def _head_for(self, X: Any, data: Data, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
+        """The head of what is to be predicted."""
+        return self._dataset_head(X, classes) if data.y is None else self._make_head(data, build, classes)
+
+    def _next_seed(self, *, reset: bool) -> int | None:
+        """The seed of this fit: the next of a generator that lives as long as the network."""
+        if reset:
+            self._keep(generator=None if self.random_state is None else check_random_state(self.random_state))
+        generator = self._fitted.generator
+        return None if generator is None else int(generator.randint(2**31 - 1))
+
+    def _build(self, build: Callable[..., Any] | None, data: Data, head: AnyHead, seed: int | None) -> None:
+        """Builds the network, and holds head and network against each other."""
+        self._keep(head=head, known={**self._fitted.known, **self._known_of(data, head)})
+        self._keep(network=Network(self._model_maker(build, data, head).recipe(), seed))
+        head = self._matched(head, data)
+        self._keep(head=head, known={**self._fitted.known, **self._attributes_of(head)})
+
+    def _keep(self, **fields: Any) -> None:
+        """Puts something else into the record of what was learned."""
+        self._fitted = dataclasses.replace(self._fitted, **fields)
+
+    def _take(self, fitted: Fitted) -> None:
+        """Takes over a record from elsewhere, such as a file."""
+        self._fitted = dataclasses.replace(fitted, known={**self._attributes_of(fitted.head), **fitted.known})
+
+    def _matched(self, head: AnyHead, data: Data) -> AnyHead:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
-        model = self._network.example
+        model = self._fitted.network.example
         _hints.check_shapes(model, data.rows)
         if data.y is not None:
             _inputs.check_text(model, data.X)
-        shapes = _output_shapes(model, data) if isinstance(head, (Head, HeadGroup)) else None
+        if isinstance(head, EncoderHead):
+            return head.bind(model)
+        shapes = _output_shapes(model, data)
         bound = head.bind(model) if shapes is None else head.bind(model, shapes)
         if data.y is None and isinstance(bound, Head):
             bound.check_encoded(data.sample_target)
@@ -504,7 +544,7 @@ class KerasEstimator(BaseEstimator):
         return bound
 
     def _look(
-        self, build: Callable[..., Any] | None, data: _Data, arguments: dict[str, Any], *, continuing: bool
+        self, build: Callable[..., Any] | None, data: Data, arguments: dict[str, Any], *, continuing: bool
     ) -> None:
         """Refuses callbacks that would wait for ever, and warns of inputs that are not scaled.
 
@@ -513,10 +553,10 @@ class KerasEstimator(BaseEstimator):
         if "initial_epoch" not in arguments:  # one epoch of `partial_fit` is nothing to watch
             validates, of_batches = arguments["validation_data"] is not None, data.y is None
             callbacks = arguments["callbacks"]
-            _hints.check_monitors(callbacks, self._network.example, validates=validates, is_dataset=of_batches)
+            _hints.check_monitors(callbacks, self._fitted.network.example, validates=validates, is_dataset=of_batches)
         if continuing:
             return
-        told = _hints.unscaled(self._network.example, data.rows, self, ours=self._is_of_ours(build))
+        told = _hints.unscaled(self._fitted.network.example, data.rows, self, ours=self._is_of_ours(build))
         if told is not None:
             _hints.tell(self.__dict__.get("_family"), "scale", told, stacklevel=4)
 
@@ -528,12 +568,13 @@ class KerasEstimator(BaseEstimator):
         own = {name: arguments.pop(name) for name in _FIT_FIELDS if name in arguments}
         own = {name: value for name, value in own.items() if value is not None}
         arguments = {name: value for name, value in arguments.items() if not _is_default_of_fit(name, value)}
+        network = self._fitted.network
         try:
-            fit = Fit(self._network, **own, seed=seed, strategy=self._strategy, options=arguments)
+            fit = Fit(network, **own, seed=seed, strategy=self._fitted.strategy, options=arguments)
             history = train_model(fit).history
         except KeyboardInterrupt:
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
-            history = getattr(self._network.history, "history", {})
+            history = getattr(network.history, "history", {})
             raise
         except RuntimeError as error:
             if "should be between 0 and 1" not in str(error):
@@ -545,12 +586,12 @@ class KerasEstimator(BaseEstimator):
             if history is not None:
                 self._remember(history, own["callbacks"])
                 losses = losses_of_weights(history.get("loss", ()), own["callbacks"], own.get("initial_epoch", 0))
-                self._diverged = find_divergence(self._network, losses, sums_at_first)
+                self._keep(divergence=find_divergence(network, losses, sums_at_first))
         return dict(history)
 
     def _tell_of_divergence(self, history: dict[str, list[Any]], had_diverged: bool) -> None:
         """Warns of it once a fit is over and kept; in a search the fit has failed."""
-        found = None if self._diverged is None else Divergence(*self._diverged)
+        found = self._fitted.divergence
         if not is_scored():
             told = words_of_warning(found, history, had_diverged)
             if told is not None:
@@ -563,14 +604,10 @@ class KerasEstimator(BaseEstimator):
         self._refuse_diverged()
         return self._raw(X, **predict_params)
 
-    def _has_diverged(self) -> bool:
-        """Whether the network is one that diverged in the last fit."""
-        return self._diverged is not None and Divergence(*self._diverged).is_of(self._network)
-
     def _refuse_diverged(self) -> None:
         check_is_fitted(self)
-        if self._has_diverged():
-            words = Divergence(*self._diverged).words  # type: ignore[misc]
+        if self._fitted.has_diverged:
+            words = self._fitted.divergence.words  # type: ignore[union-attr]
             raise DivergedError(
                 f"The network diverged while it was trained: {words}. Nothing can be predicted with it, and it has no "
                 f"score. {ADVICE}"
@@ -578,24 +615,23 @@ class KerasEstimator(BaseEstimator):
 
     def _move_to(self, strategy: Strategy | None) -> None:
         """Makes the trained model anew under a strategy, where it was built under another or came from a file."""
-        if strategy == self._strategy:
+        if strategy == self._fitted.strategy:
             return
         with contextlib.nullcontext() if strategy is None else strategy.scope():
-            self._network = Network(_copied(self.model_))
+            self._fitted = self._fitted.with_model(copied_model(self.model_))
         if strategy is not None:  # its learning rate has been scaled
-            strategy.keep_learning_rate(self._network.model)
+            strategy.keep_learning_rate(self._fitted.network.model)
 
     @property
     def model_(self) -> keras.Model:
         """The trained `keras.Model`, made when it is first asked for."""
-        network = self.__dict__.get("_network")
-        if network is None:
+        if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
-        return network.model
+        return self._fitted.model
 
     @model_.setter
     def model_(self, model: keras.Model) -> None:
-        self._network = Network(model)
+        self._fitted = self._fitted.with_model(model)
 
     @property
     def best_epoch_(self) -> int | None:
@@ -612,117 +648,96 @@ class KerasEstimator(BaseEstimator):
         """
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'best_epoch_'")
-        return self.__dict__.get("_best_epoch")  # which files of earlier versions do not have
+        return self._fitted.best_epoch
 
     def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
-        restored = _restored_epoch(self._network, callbacks)
-        self._best_epoch = None if restored is None else self.n_iter_ + restored
-        kept = dict(self.history_)
+        fitted = self._fitted
+        restored = _restored_epoch(fitted.network, callbacks)
+        kept = dict(fitted.history)
         for name, values in history.items():
             kept[name] = [*kept.get(name, []), *map(_number, values)]
-        self.history_ = kept
-        self.n_iter_ = len(kept.get("loss", []))
-        self.callbacks_ = callbacks
+        self._keep(
+            history=kept, n_iter=len(kept.get("loss", [])), callbacks=callbacks,
+            best_epoch=None if restored is None else fitted.n_iter + restored,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         before = dict(self.__dict__)
-        network = before.get("_network")
+        network = self._fitted.network if self.__sklearn_is_fitted__() else None
         kept = None if network is None else network.snapshot()
         try:
             yield
-        except Exception:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            if network is not None:
-                network.restore(kept)
+        except BaseException as error:
+            # Of a training that the user stopped, what was trained so far is theirs.
+            if isinstance(error, Exception) or not self.__sklearn_is_fitted__():
+                self.__dict__.clear()
+                self.__dict__.update(before)
+                if network is not None:
+                    network.restore(kept)
             raise
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
+    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Data:
         if y is None:
             raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None.")
-        X = self._read_X(X, reset=reset, length=_inputs.length_of(y))
+        if reset:
+            reader, X = self._learn_reader(X, _inputs.length_of(y))
+            known = {"X_shape_": getattr(X, "shape", None), "X_dtype_": getattr(X, "dtype", None)}
+            self._fitted = Fitted(reader, known=known)
+        else:
+            X = self._encode(X, _inputs.length_of(y))
         y = _inputs.read_target(y, X, numeric=self._task == "regression", owner=type(self).__name__)
         weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
         if reset:
-            self.X_shape_, self.X_dtype_ = getattr(X, "shape", None), getattr(X, "dtype", None)
-            self._fit_feature_encoder(X)
-        return _Data(self._encoded(X), y, weights)
+            self._learn_encoder(X)
+        return Data(self._encode_further(X), y, weights)
 
-    def _fit_feature_encoder(self, X: Any) -> None:
-        self.__dict__.pop("feature_encoder_", None)
-        encoder = self._own_encoder("feature_encoder")
+    def _learn_encoder(self, X: Any) -> None:
+        """Puts behind the reader what changes its rows: the `feature_encoder` of a subclass."""
+        encoder = own_encoder(self, "feature_encoder")
         if encoder is not None:
-            self.feature_encoder_ = encoder.fit(X)
-            self.__dict__.update(metadata(self.feature_encoder_))
+            encoder = encoder.fit(X)
+            known = {**self._fitted.known, **metadata(encoder)}
+            self._keep(reader=EncodedReader(self._fitted.reader, encoder), known=known)
 
-    def _own_encoder(self, name: str) -> Any:
-        """An encoder that a subclass has; None for no encoder."""
-        found = inspect.getattr_static(type(self), name)
-        # Asked directly: Python takes an AttributeError inside a property for a sign that there is no property.
-        return found.__get__(self) if isinstance(found, property) else getattr(self, name)
+    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Reader, Any]:
+        """Learns what reads rows like these; an estimator of another kind of data overrides it.
 
-    def _encoded(self, X: Any) -> Any:
-        """What the model gets of checked rows: themselves, or what a subclass' `feature_encoder` makes of them."""
-        return self.feature_encoder_.transform(X) if "feature_encoder_" in self.__dict__ else X
+        Args:
+            X: The rows of `fit`, raw.
+            n_rows: Rows of the target; None if it is not known.
 
-    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        if self._takes_columns() if reset else "columns_" in self.__dict__:
-            return self._read_table(X, reset=reset)
-        if _inputs.kind_of(X, length) == "array":
-            if not reset and isinstance(self._input_shape, (dict, list)):
-                raise DataError(
-                    f"X is one array, but {type(self).__name__} was fitted with inputs of the shapes "
-                    f"{self._input_shape}."
-                )
-            X = _inputs.read_array(self, X, reset=reset, text=self._may_take_text(reset=reset))
-            self._compare_range(X, reset=reset)
-        else:
-            X = _inputs.read_structure(X, None if reset else self._input_shape)
-        if reset:
-            self._input_shape = _inputs.shapes_of(X)
-        return X
+        Returns:
+            The reader, and what it makes of the rows.
+        """
+        if self._takes_columns():
+            with _parameters.named_below("columns"):
+                return _readers.learn_table(X, self, **_parameters.below(self._params, "columns"))
+        ours = self._is_of_ours(self._build_function(self.model, self.build_fn))
+        # A model of the user's may take text, and says so only once it is built.
+        return ArrayReader.learn_and_encode(X, n_rows=n_rows, text=not ours, owner=self)
 
-    def _compare_range(self, X: Any, *, reset: bool) -> None:
-        """Keeps the range of images, and warns where it is another one later."""
-        if reset:
-            self.__dict__.pop("_range", None)
-            if (found := _hints.range_of_images(X)) is not None:
-                self._range = found
-        elif self._range is not None and (told := _hints.on_another_range(self._range, X)) is not None:
-            warnings.warn(told, KerasToolkitWarning, stacklevel=6)
+    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+        """Reads rows as they were learned; what a `feature_encoder` does is left to `_encode_further`."""
+        reader = _readers.first_of(self._fitted.reader)
+        if isinstance(reader, ArrayReader):
+            text = not reader.of_text and self._fitted.is_complete and _inputs.takes_text(self._fitted.network.example)
+            return reader.encode(X, n_rows=n_rows, text=text, owner=self)
+        return _readers.encode_table(reader, X, self) if isinstance(reader, TableEncoder) else reader.encode(X)
 
-    def _may_take_text(self, *, reset: bool) -> bool:
-        """Whether X may be text: for a model of the user's, which says so only once it is built."""
-        if not reset:
-            return _inputs.takes_text(self._network.example) or getattr(self, "X_dtype_", None) == np.dtype(object)
-        return not self._is_of_ours(self._build_function(self.model, self.build_fn))
+    def _encode_further(self, X: Any) -> Any:
+        """What the model gets of checked rows: themselves, or what a `feature_encoder` makes of them."""
+        reader = self._fitted.reader
+        return reader.transform(X) if isinstance(reader, EncodedReader) else X
 
     def _takes_columns(self) -> bool:
         """Whether the build function asks for the columns of a table, and so has an input for each."""
         arguments = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or ()
         return "columns" in arguments and "columns" not in self._params
 
-    def _read_table(self, X: Any, *, reset: bool) -> Any:
-        refuse_no_rows(X, type(self).__name__)
-        if _inputs.kind_of(X) != "array":
-            raise DataError(
-                f"X must be a table (pandas, polars) or an array of rows and columns; got {type(X).__name__}."
-            )
-        X = without_tensor(X)
-        with refusing():
-            validate_data(self, X, reset=reset, skip_check_array=True)  # names and number of the columns
-        if reset:
-            with _parameters.named_below("columns"):
-                self.columns_ = learn_columns(X, **_parameters.below(self._params, "columns"))
-        arrays = self.columns_.encode(X)
-        if reset:
-            self._input_shape = _inputs.shapes_of(arrays)
-        return arrays
-
-    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> _Data:
+    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> Data:
         if y is not None or sample_weight is not None:
             raise DataError(
                 "X is a data set, which brings its own targets and weights in batches of (x, y) or (x, y, weight); "
@@ -736,27 +751,22 @@ class KerasEstimator(BaseEstimator):
         if first is None or first[1] is None:
             raise DataError("The data set holds no batches of (x, y).")
         if reset:
-            import keras
+            self._fitted = Fitted(ArrayReader.of_batch(first[0]))
+        return Data(X, None, None, sample=first[0], sample_target=first[1])
 
-            self._input_shape = keras.tree.map_structure(lambda part: tuple(part.shape[1:]), first[0])
-            if isinstance(self._input_shape, tuple) and len(self._input_shape) == 1:
-                self.n_features_in_ = int(self._input_shape[0])
-        return _Data(X, None, None, sample=first[0], sample_target=first[1])
-
-    def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
+    def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
         ours = self._is_of_ours(build)
-        self.__dict__.pop("target_encoder_", None)
         if type(self).target_encoder is not None or self.target_encoder is not None:
             # What scikeras knows when it asks.
-            self.y_dtype_, self.y_ndim_ = getattr(data.y, "dtype", None), getattr(data.y, "ndim", None)
-            self.target_type_ = "unknown" if isinstance(data.y, Mapping) else type_of_target(data.y)
-            self.classes_ = classes
-        encoder = self._own_encoder("target_encoder")
+            kind = "unknown" if isinstance(data.y, Mapping) else type_of_target(data.y)
+            told = {"target_type_": kind, "classes_": classes}
+            told |= {f"y_{name}_": getattr(data.y, name, None) for name in ("dtype", "ndim")}
+            self._keep(known={**self._fitted.known, **told})
+        encoder = own_encoder(self, "target_encoder")
         if encoder is not None:
-            self.target_encoder_ = encoder.fit(data.y)
-            return EncoderHead(self.target_encoder_, self._task)  # type: ignore[return-value]
+            return EncoderHead(encoder.fit(data.y), self._task)
         if classes is not None:
             classes = _inputs.read_classes(classes)
             known = np.unique(np.concatenate([classes, np.unique(np.asarray(data.y))]))
@@ -778,208 +788,41 @@ class KerasEstimator(BaseEstimator):
             f"{'KerasRegressor' if self._task == 'classification' else 'KerasClassifier'}."
         )
 
-    def _head_from_config(self, config: Mapping[str, Any]) -> Any:
-        return (HeadGroup if config["class"] == "HeadGroup" else Head).from_config(config)
-
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         raise NotImplementedError  # abstract
 
-    def _learn(self, data: _Data, head: Head | HeadGroup) -> None:
-        """Sets what is known of the data before there is a model: under scikeras' names, for a build function."""
-        known = {name: value for name, value in self._meta(data, head).items() if not name.endswith("_encoder_")}
-        self.__dict__.update({name: value for name, value in known.items() if value is not None})
+    def _known_of(self, data: Data, head: AnyHead) -> dict[str, Any]:
+        """What is known of the data before there is a model: under scikeras' names, for a build function."""
+        told = meta(self._task, self._fitted.reader, self._fitted.known, data, head)
+        known = {name: value for name, value in told.items() if not name.endswith("_encoder_")}
+        return {name: value for name, value in known.items() if value is not None}
 
-    def _after_build(self, head: Head | HeadGroup) -> None:
-        """Sets what a subclass learns from its head."""
+    def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
+        """Further attributes that are known with the head, by name."""
+        return {}
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _recipe(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
-        """How the model is made; what goes into it is made anew for each model.
+    def _model_maker(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> ModelMaker:
+        """What makes the models of this fit, maybe long after: with the parameters of now, and without the rows."""
+        called, offered = self._called(build)
+        parameters, fitted = self._parameters_of_now(), self._fitted
+        return ModelMaker(
+            build, parameters, data.form(), head, fitted, self._task, called=called, offered=offered
+        )  # fmt: skip
 
-        The model may be made long after: with the parameters of now, and without keeping the rows.
-        """
-        frozen = object.__new__(type(self))  # not copy.copy, which would make the model of an earlier fit
-        frozen.__dict__.update({name: value for name, value in vars(self).items() if name != "_network"})
-        return frozen._recipe_of_now(build, data.form(), head)
+    def _called(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+        """What is called to build the model, and what it is offered beside what the reader knows."""
+        return build, {}
 
-    def _recipe_of_now(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
-        handed_over: dict[str, Any] = {}
-        consumed: set[str] = set()
-
-        def compile_kwargs() -> dict[str, Any]:
-            handed_over.clear()
-            # With a `target_encoder` there is no loss but the user's; scikeras hands over that there is none.
-            handed_over.update({"loss": None, "metrics": None, "run_eagerly": False})
-            handed_over.update(self._compile_arguments(head, defaults=True))
-            return dict(handed_over)
-
-        def arguments() -> dict[str, Any]:
-            found = self._build_arguments(build, data, head, compile_kwargs)  # type: ignore[arg-type]
-            consumed.update(found)
-            return found
-
-        scope = contextlib.nullcontext if self._strategy is None else self._strategy.scope
-
-        def make() -> keras.Model:
-            with scope():
-                return made()
-
-        def made() -> keras.Model:
-            if build is None:
-                return _copied(self.model if self.model is not None else self.build_fn)
-            model = build(**arguments())
-            if not _is_built(model):
-                raise ParameterError(
-                    f"{_parameters.describe(build)} returned {model!r}, not a keras.Model. "
-                    "Does it end in `return model`?"
-                )
-            if not model.built:
-                model(_sample(data))
-            return model
-
-        def compile(model: keras.Model) -> None:
-            with scope():
-                compiled(model)
-                if self.precision is not None:
-                    _keep_loss_scaling(model)
-
-        def compiled(model: keras.Model) -> None:
-            if not model.compiled:
-                fitting = head.for_model(model) if isinstance(head, Head) else head
-                model.compile(**(handed_over or self._compile_arguments(fitting, defaults=True)))
-            elif not handed_over:
-                self._compile_again(model, head, consumed)
-
-        def compile_arguments(compiled: bool) -> Mapping[str, Any]:
-            if handed_over:
-                return {}
-            if not compiled:
-                return self._compile_arguments(head, defaults=True, to_look_at=True)
-            # What a compiled model is compiled with anew is known by the parameters that ask for it.
-            named = {*_MAKERS, "compile", *_parameters.keras_arguments("compile")}
-            routed = {name: value for name, value in self._params.items() if name.split("__")[0] in named}
-            return {"parameters": {**routed, **{name: getattr(self, name) for name in _MAKERS}}}
-
-        # No structure is shared between models under a strategy and others.
-        function = None if build is None or self._strategy is not None else (build, arguments())
-        if function is not None and isinstance(head, Head) and self._is_of_ours(build):
-            # The unit of a target differs from fold to fold, and no builder of ours looks at it.
-            function[1]["head"] = dataclasses.replace(head, offset=(), scale=())
-        return Recipe(make, compile, function=function, compile_arguments=compile_arguments)
-
-    def _build_arguments(
-        self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
-    ) -> dict[str, Any]:
-        names = [name for name in self._get_param_names() if name not in ("model", "build_fn")]
-        return _objects.call_arguments(
-            build,
-            routed=_parameters.below(self._params, "model"),
-            undeclared={name: value for name, value in self._params.items() if "__" not in name},
-            declared={name: self._maker(name) for name in names if self._is_set(name)},
-            offered={
-                "meta": lambda: self._meta(data, head),
-                "compile_kwargs": compile_kwargs,
-                "params": lambda: {"run_eagerly": False, **self.get_params()},
-                "input_shape": lambda: self._input_shape if data.y is None else _inputs.shapes_of(data.X),
-                "head": lambda: head,
-                "columns": lambda: self.columns_,
-                **self._offered(),
-            },
-        )
-
-    def _is_set(self, name: str) -> bool:
-        """Whether a declared parameter says something; of one that does not, a build function keeps its own default."""
-        value = getattr(self, name)
-        return value is not None and not (name == "callbacks" and isinstance(value, (list, tuple)) and not value)
-
-    def _offered(self) -> dict[str, Callable[[], Any]]:
-        """What a subclass hands to every build function that names it."""
-        return {}
+    def _parameters_of_now(self) -> Parameters:
+        names = self._get_param_names()
+        values = {name: getattr(self, name, None) for name in {*names, *_constructors.declared_names(KerasEstimator)}}
+        return Parameters(values, tuple(names), self._params)
 
     def _known_by_itself(self) -> set[str]:
-        """Arguments of the build function that a subclass fills in, and a user need not."""
-        return set()
-
-    def _compile_again(self, model: keras.Model, head: Head | HeadGroup, consumed: set[str]) -> None:
-        """Compiles anew where a parameter speaks that the build function, which compiled, did not take."""
-        ours = self._compile_arguments(head, defaults=False, model=model)
-        ours = {name: value for name, value in ours.items() if name not in consumed}
-        if ours:
-            theirs = _keras.compile_arguments(model) or {"optimizer": model.optimizer, "loss": model.loss}
-            model.compile(**{**theirs, **ours})
-
-    def _maker(self, name: str) -> Callable[[], Any]:
-        """Makes what a build function gets for a declared parameter: as it is, or with the options routed to it."""
-        spec, options = getattr(self, name), _parameters.below(self._params, name)
-        if name not in _MAKERS or (not options and isinstance(spec, str)):
-            return lambda: spec
-        return lambda: _MAKERS[name](spec, options)
-
-    def _compile_arguments(
-        self, head: Head | HeadGroup, *, defaults: bool, model: keras.Model | None = None, to_look_at: bool = False
-    ) -> dict[str, Any]:
-        """Arguments of `Model.compile` that the user set; with `defaults`, also those nobody set.
-
-        Options without a value of their own (`optimizer__learning_rate` alone) change what the model was compiled
-        with, or the default.
-        """
-        accepted = _parameters.keras_arguments("compile")
-        arguments = {name: _parameters.plain(value) for name, value in self._params.items() if name in accepted}
-        arguments |= _parameters.below(self._params, "compile")
-        arguments = {name: _copies.copied(value) for name, value in arguments.items()}
-        if arguments.get("weighted_metrics") is not None:
-            arguments["weighted_metrics"] = _objects.make_metrics(arguments["weighted_metrics"], {})
-        if isinstance(head, (Head, HeadGroup)):
-            for metrics in (self.metrics, arguments.get("weighted_metrics")):
-                head = head.for_metrics(metrics)
-        fallback = {"optimizer": "adam", "loss": head.loss, "metrics": head.metrics}
-        makers = {**_MAKERS, "optimizer": _objects.optimizer_to_look_at} if to_look_at else _MAKERS
-        if is_whole(arguments.get("loss_weights")):
-            arguments["loss_weights"] = float(arguments["loss_weights"])  # Keras takes no other number
-        weights = getattr(head, "loss_weights", None)
-        if weights is not None and defaults:
-            arguments.setdefault("loss_weights", weights)
-        for name, make in makers.items():
-            options = _parameters.below(self._params, name)
-            spec = getattr(self, name)
-            if spec is None and model is not None and model.compiled and options:
-                spec = _compiled_with(model, name)
-            if spec is None and (defaults or options):
-                spec = fallback[name]
-            if spec is not None and name not in arguments:
-                arguments[name] = make(spec, options)
-        return arguments
-
-    def _meta(self, data: _Data, head: Head | HeadGroup) -> dict[str, Any]:
-        """What scikeras tells a build function about the data, under scikeras' names."""
-        n_outputs: Any
-        if isinstance(head, EncoderHead):
-            n_outputs, expected, kind = 1, head.n_outputs or 1, type_of_target(data.y)
-        elif isinstance(head, HeadGroup):
-            n_outputs, expected, kind = len(head.heads), len(head.heads), _target_type(head)
-        else:
-            n_outputs = head.units if head.kind in ("multilabel", "regression", "counts") else 1
-            expected, kind = 1, _target_type(head)
-        meta: dict[str, Any] = {
-            "X_shape_": self.__dict__.get("X_shape_"),
-            "X_dtype_": self.__dict__.get("X_dtype_"),
-            "y_dtype_": getattr(data.y, "dtype", None),
-            "y_ndim_": getattr(data.y, "ndim", None),
-            "n_features_in_": getattr(self, "n_features_in_", None),
-            "n_outputs_": n_outputs,
-            "n_outputs_expected_": expected,
-            "target_type_": kind,
-        }
-        if self._task == "classification":
-            meta |= {"classes_": head.classes, "n_classes_": head.n_classes}
-        names = getattr(self, "feature_names_in_", None)
-        meta |= {} if names is None else {"feature_names_in_": names}
-        for encoder in ("feature_encoder_", "target_encoder_"):
-            meta |= metadata(self.__dict__[encoder]) if encoder in self.__dict__ else {}
-        meta["feature_encoder_"] = self.__dict__.get("feature_encoder_", FeatureEncoder())
-        meta["target_encoder_"] = self.__dict__.get("target_encoder_", TargetEncoder(head))
-        return meta
+        """Arguments of the build function that the reader or a subclass fills in, and a user need not."""
+        return {argument for name in self._readers for argument in get_reader(name).offers}
 
     # -- arguments of Model.fit -----------------------------------------------------------------------------------
 
@@ -988,149 +831,34 @@ class KerasEstimator(BaseEstimator):
         given = {**_parameters.below(self._params, "fit"), **fit_params}
         return given.get("validation_split", self.validation_split)
 
-    def _check_fit_params(self, fit_params: Mapping[str, Any]) -> None:
-        accepted = _parameters.keras_arguments("fit")
-        for name in fit_params:
-            if name not in accepted:
-                raise ParameterError(
-                    f"fit() got an unexpected argument {name!r}.{_spellings.near_miss(name, accepted)} It takes: X, "
-                    f"y, sample_weight, validation_data, groups, time, {', '.join(sorted(accepted))}. "
-                    "Parameters of the estimator are set in the constructor or by set_params."
-                )
-
-    @staticmethod
-    def _routed_callbacks(routed: dict[str, Any]) -> list[Any]:
-        """Makes the callbacks of `fit__callbacks` or `predict__callbacks`, and takes them out of `routed`."""
-        made = _objects.make_callbacks(routed.pop("callbacks", ()), _parameters.below(routed, "callbacks"))
-        for name in [name for name in routed if name.startswith("callbacks__")]:
-            del routed[name]
-        return made
-
     def _fit_arguments(
         self,
         build: Callable[..., Any] | None,
-        data: _Data,
+        data: Data,
         validation_data: Any,
         class_weight: Any,
         fit_params: dict[str, Any],
         seed: int | None,
     ) -> dict[str, Any]:
-        taken_by_build = _parameters.build_arguments(build) or set()
-        accepted = _parameters.keras_arguments("fit")
-        arguments: dict[str, Any] = {
-            name: _parameters.plain(getattr(self, name))
-            for name in ("epochs", "batch_size", "validation_batch_size", "shuffle", "verbose")
-        }
-        arguments |= {
-            name: _parameters.plain(value)
-            for name, value in self._params.items()
-            if name in accepted and name not in taken_by_build
-        }
-        routed = _parameters.below(self._params, "fit")
-        routed.pop("class_weight", None)  # which has become weights of rows
-        validation_split = self._validation_split(fit_params)
-        callbacks = _objects.make_callbacks(self.callbacks, _parameters.below(self._params, "callbacks"))
-        callbacks += self._routed_callbacks(routed)
-        callbacks += _objects.given_callbacks(fit_params.get("callbacks"))
-        arguments |= routed
-        arguments |= {name: value for name, value in fit_params.items() if name != "callbacks"}
-        arguments |= {"callbacks": callbacks, "validation_split": 0.0}
-
+        """Arguments of `Model.fit`."""
+        fitted = self._fitted
+        arguments = _fit_arguments.from_parameters(self._parameters_of_now(), build, fit_params)
+        n_rows = None
         if data.y is None:
-            arguments["x"] = data.X
-            arguments["validation_data"] = self._dataset_validation(validation_data)
-            arguments.pop("batch_size")  # a data set brings its own batches, and most their own order
-            arguments["shuffle"] = _inputs.in_numbered_batches(data.X) and arguments["shuffle"]
-            arguments.pop("validation_batch_size")
-            arguments["class_weight"] = self._numbered(class_weight)
-            data_rows = None
+            watched = None if validation_data is None else self._validation(validation_data)
+            _fit_arguments.with_dataset(arguments, data, watched, self._numbered(class_weight))
         else:
-            data_rows = self._array_arguments(arguments, data, validation_data, validation_split, class_weight, seed)
+            weights = self._with_class_weight(class_weight, data.y, data.weights)
+            fraction = self._validation_split(fit_params) if validation_data is None else 0
+            train, held_out = _fit_arguments.split_off(data, weights, fraction, fitted.head, seed)
+            if held_out is not None:
+                watched = _fit_arguments.as_validation(held_out, fitted.head, fitted.network.example)
+            else:
+                watched = None if validation_data is None else self._validation(validation_data)
+            n_rows = _fit_arguments.with_arrays(arguments, train, watched, fitted)
         if arguments["epochs"] is None:
-            arguments["epochs"] = self._default_epochs(build, data_rows, arguments.get("batch_size"))
+            arguments["epochs"] = self._default_epochs(build, n_rows, arguments.get("batch_size"))
         return arguments
-
-    def _array_arguments(
-        self,
-        arguments: dict[str, Any],
-        data: _Data,
-        validation_data: Any,
-        validation_split: float,
-        class_weight: Any,
-        seed: int | None,
-    ) -> int:
-
-        X, y, weights, belonging = data.X, data.y, data.weights, data.belonging
-        weights = self._with_class_weight(class_weight, y, weights)
-        if weights is not None and np.any(weights == 0):  # a row of weight 0 is a row that is not there
-            kept = np.flatnonzero(weights)
-            X, y, weights = _inputs.rows(X, kept), _target_rows(y, kept), weights[kept]
-            belonging = {name: values[kept] for name, values in belonging.items()}
-        if validation_split and validation_data is None:
-            train, held_out = self._split(y, _inputs.n_rows(X), validation_split, seed, belonging)
-            validation_data = (
-                _inputs.rows(X, held_out),
-                self._for_keras(_target_rows(y, held_out)),
-                *(() if weights is None else (self._encoded_weights(weights[held_out]),)),
-            )
-            X, y = _inputs.rows(X, train), _target_rows(y, train)
-            weights = None if weights is None else weights[train]
-        elif validation_data is not None:
-            validation_data = self._validation(validation_data)
-        n_rows = _inputs.n_rows(X)
-        if isinstance(validation_data, tuple):  # and no data set
-            X, held_out_X = _inputs.dense_if_small(X, validation_data[0])
-            validation_data = (held_out_X, *validation_data[1:])
-        else:
-            (X,) = _inputs.dense_if_small(X)
-        if self._strategy is not None:
-            arguments["batch_size"] = self._strategy.global_batch_size(arguments["batch_size"])
-        for name in ("batch_size", "validation_batch_size"):
-            if arguments[name] == -1:  # scikeras' spelling of "all rows at once"
-                arguments[name] = n_rows
-        fixed = _keras.fixed_batch(self._network.example)
-        if fixed is not None:
-            _in_batches_of(fixed, arguments, n_rows, validation_data)
-        y = self._for_keras(y)
-        weights = None if weights is None else self._encoded_weights(weights)
-        if hasattr(X, "toarray"):
-            batch_size = arguments.pop("batch_size") or 32
-            arguments["x"] = _inputs.sparse_batches(X, y, weights, batch_size, shuffle=arguments["shuffle"])
-            arguments["shuffle"] = False
-        else:
-            arguments |= {"x": _inputs.for_keras(X), "y": y, "sample_weight": weights}
-        if isinstance(validation_data, tuple) and hasattr(validation_data[0], "toarray"):
-            batch_size = arguments.pop("validation_batch_size") or 32
-            validation_data = _inputs.sparse_batches(*_three(validation_data), batch_size, shuffle=False)
-        elif isinstance(validation_data, tuple):
-            validation_data = (_inputs.for_keras(validation_data[0]), *validation_data[1:])
-        arguments["validation_data"] = validation_data
-        return n_rows
-
-    def _split(
-        self, y: Any, n_rows: int, validation_split: float, seed: int | None, belonging: Mapping[str, np.ndarray]
-    ) -> tuple[Any, Any]:
-        stratify = None
-        if isinstance(self.head_, Head) and self.head_.kind in ("binary", "multiclass", "ordinal"):
-            stratify = self.head_.class_numbers(y)
-        # Where no seed was given, this draws from numpy's generator, as scikit-learn does.
-        return holdout_indices(n_rows, validation_split, stratify=stratify, random_state=seed, **belonging)
-
-    def _for_keras(self, y: Any) -> Any:
-        """A target as `Model.fit` takes it; of several outputs in a list, a list.
-
-        Keras knows a dict of targets by the names of outputs in a list, but not weights of its rows.
-        """
-        encoded = self.head_.encode(y)
-        model = self._network.example
-        if not isinstance(encoded, dict) or not isinstance(getattr(model, "output", None), (list, tuple)):
-            return encoded
-        names = model.output_names if set(model.output_names) == set(encoded) else list(encoded)
-        return [encoded[name] for name in names]
-
-    def _encoded_weights(self, weights: Any) -> Any:
-        weights = _with_mean_one(weights)
-        return self.head_.encode_weights(weights) if isinstance(self.head_, Head) else weights
 
     def _validation(self, validation_data: Any) -> Any:
         if _inputs.kind_of(validation_data) == "dataset":
@@ -1139,11 +867,7 @@ class KerasEstimator(BaseEstimator):
             raise DataError("`validation_data` must be (X, y), (X, y, sample_weight) or a data set.")
         X, y, *weight = validation_data
         data = self._read(X, y, weight[0] if weight else None, reset=False)
-        weights = () if data.weights is None else (self._encoded_weights(data.weights),)
-        return (data.X, self._for_keras(data.y), *weights)
-
-    def _dataset_validation(self, validation_data: Any) -> Any:
-        return None if validation_data is None else self._validation(validation_data)
+        return _fit_arguments.as_validation(data, self._fitted.head, self._fitted.network.example)
 
     def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
         self._numbered(class_weight)
@@ -1168,7 +892,7 @@ class KerasEstimator(BaseEstimator):
     @staticmethod
     def _is_of_ours(build: Callable[..., Any] | None) -> bool:
         """Whether a function is one of kerastoolkit's builders."""
-        return build is not None and build in map(builders.get, builders.list_builders())
+        return builders.is_ours(build)
 
     # -- predicting -----------------------------------------------------------------------------------------------
 
@@ -1193,73 +917,13 @@ class KerasEstimator(BaseEstimator):
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:
         """Output of the model as numpy: an array, or a list or dict of arrays."""
-        import keras
-
         check_is_fitted(self)
-        routed = _parameters.below(self._params, "predict")
-        callbacks = self._routed_callbacks(routed)
-        arguments = {**({"callbacks": callbacks} if callbacks else {}), **routed, **predict_params}
-        accepted = _parameters.keras_arguments("predict")
-        for name in arguments:
-            if name not in accepted:
-                raise ParameterError(
-                    f"predict() got an unexpected argument {name!r}.{_spellings.near_miss(name, accepted)}"
-                )
-        _parameters.check_values(predict_params)
+        arguments = _fit_arguments.predict_arguments(self._parameters_of_now(), predict_params)
         if _inputs.kind_of(X) == "dataset":
-            with self._scope():
-                raw = self.model_.predict(X, **{"verbose": 0, **arguments})
-            return keras.tree.map_structure(_in_single_precision, raw)
-        X = self._encoded(self._read_X(X, reset=False))
-        _inputs.check_text(self._network.example, X)
-        batch_size = arguments.pop("batch_size", None)
-        if batch_size in (None, -1):
-            # That of the estimator is a size to train with, and no row's result depends on it.
-            batch_size = max(_parameters.plain(self.batch_size) or 0, _batch_rows(X))
-        fixed = _keras.fixed_batch(self._network.example)
-        if fixed is not None:
-            return self._raw_in_batches_of(fixed, X, arguments)
-        ordinary = type(self._network.example).predict_step is keras.Model.predict_step and not arguments
-        ordinary = ordinary and (self._strategy is None or self._strategy.n_devices == 1)
-        ordinary = ordinary and not _inputs.holds_text(X)
-        if not ordinary and not hasattr(X, "toarray"):
-            with self._scope():
-                given = _inputs.for_keras(X)
-                raw = self.model_.predict(given, **{"verbose": 0, "batch_size": batch_size, **arguments})
-            return keras.tree.map_structure(_in_single_precision, raw)
-        return self._raw_by_rows(X, batch_size)
-
-    def _raw_in_batches_of(self, size: int, X: Any, arguments: dict[str, Any]) -> Any:
-        """Output of a model that takes so many rows at once, and may remember the last of them.
-
-        It begins with nothing remembered, so that predictions depend on the rows alone.
-        """
-        import keras
-
-        n_rows, model = _inputs.n_rows(X), self.model_
-        with self._scope(), _keras.fresh_states(model):
-            raw = model.predict(_inputs.filled(X, -n_rows % size), **{"verbose": 0, **arguments, "batch_size": size})
-        return keras.tree.map_structure(lambda part: _in_single_precision(part[:n_rows]), raw)
-
-    def _scope(self) -> Any:
-        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
-
-    def _raw_by_rows(self, X: Any, batch_size: int) -> Any:
-        """Output for the rows of `X`, each the same whatever rows stand around it.
-
-        `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU; all models of a structure
-        share one here. Rows are filled up to a multiple of 32, because matrix products of other shapes add up in
-        another order: a row alone would differ in the seventh digit.
-        """
-        import keras
-
-        parts = []
-        for start in range(0, _inputs.n_rows(X), batch_size):
-            batch = _inputs.rows(X, slice(start, start + batch_size))
-            length = _inputs.n_rows(batch)
-            output = self._network.predict(_inputs.filled(batch, -length % 32))
-            parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
-        return keras.tree.map_structure(lambda *part: _in_single_precision(np.concatenate(part)), *parts)
+            return _output.of_dataset(self._fitted, X, arguments)
+        X = self._encode_further(self._encode(X))
+        # The size of the estimator is one to train with, and no row's result depends on it.
+        return _output.of_rows(self._fitted, X, arguments, at_least=_parameters.plain(self.batch_size) or 0)
 
     def _gathered(self, dataset: Any) -> tuple[Any, Any]:
         """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
@@ -1275,7 +939,7 @@ class KerasEstimator(BaseEstimator):
     # -- the estimator as an object -------------------------------------------------------------------------------
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "_network" in self.__dict__
+        return "_fitted" in self.__dict__ and self._fitted.is_complete
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -1290,8 +954,8 @@ class KerasEstimator(BaseEstimator):
 
     def __sklearn_clone__(self: Self) -> Self:
         _copies.register()
-        is_built = not isinstance(self.model, (str, type(None))) and _is_built(self.model)
-        with _copying_models() if is_built else contextlib.nullcontext():
+        is_model = not isinstance(self.model, (str, type(None))) and is_built(self.model)
+        with copying_models() if is_model else contextlib.nullcontext():
             made: Self = super().__sklearn_clone__()
         # Clones know of each other by this name, so that only one of them tells what holds of all.
         made._family = self.__dict__.get("_family") or self.__dict__.setdefault("_clones", uuid.uuid4().hex)
@@ -1299,20 +963,19 @@ class KerasEstimator(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        # Callbacks hold on to the model and to whatever they opened; the history is in `history_`.
-        # A strategy is of the devices that are here.
-        state = {name: value for name, value in state.items() if name not in ("callbacks_", "_network", "_strategy")}
         _copies.register()  # Python is about to pickle or to copy the parameters
-        return {**state, "model_": self.model_} if self.__sklearn_is_fitted__() else state
+        return {**state, "_fitted": self._fitted.portable()} if "_fitted" in state else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         import keras  # noqa: F401  # a process of joblib's copies a candidate before it asks the estimator for anything
 
         _copies.register()
-        model = state.pop("model_", None)
+        if "model_" in state:
+            raise SavedFileError(
+                f"This {type(self).__name__} was pickled by an earlier snapshot of kerastoolkit, which kept what was "
+                "learned elsewhere. Unpickle it there and save it by its `save`; `load` reads that here."
+            )
         super().__setstate__(state)
-        if model is not None:
-            self.model_ = model
 
     def save(self, path: str | Path) -> Path:
         """Writes the fitted estimator to one file, without pickle.
@@ -1330,26 +993,7 @@ class KerasEstimator(BaseEstimator):
             NotFittedError: `fit` was not called.
             SavedFileError: Something was learned that no file can hold; the message names it.
         """
-        from kerastoolkit.estimators._saving import save
-
-        return save(self, path)
-
-
-class _Data:
-    """Checked inputs, targets and weights of one fit; `y` is None for a data set, of which there is one batch."""
-
-    def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None, sample_target: Any = None) -> None:
-        self.X, self.y, self.weights, self.sample, self.sample_target = X, y, weights, sample, sample_target
-        self.belonging: dict[str, np.ndarray] = {}  # `groups` or `time` of the rows
-
-    @property
-    def rows(self) -> Any:
-        """The rows, of a data set those of one batch."""
-        return self.sample if self.y is None else self.X
-
-    def form(self) -> _Data:
-        """The same with a single row of X: what a model is built for."""
-        return _Data(self.X if self.y is None else _inputs.rows(self.X, slice(0, 1)), self.y, None, self.sample)
+        return saving.save(self, path)
 
 
 # Arguments of `Model.fit` that a `Fit` names; the others go to Keras.
@@ -1357,11 +1001,6 @@ _FIT_FIELDS = tuple(
     field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "strategy", "options")
 )
 
-_MAKERS: dict[str, Callable[..., Any]] = {
-    "optimizer": _objects.make_optimizer,
-    "loss": _objects.make_loss,
-    "metrics": _objects.make_metrics,
-}
 
 
 def _is_default_of_fit(name: str, value: Any) -> bool:
@@ -1375,12 +1014,6 @@ def _defaults_of_fit() -> dict[str, Any]:
     import keras
 
     return {name: parameter.default for name, parameter in inspect.signature(keras.Model.fit).parameters.items()}
-
-
-def _in_single_precision(part: Any) -> Any:
-    """Output as numpy; models of mixed precision put out numbers of half precision, which numpy hardly knows."""
-    part = np.asarray(part)
-    return part.astype("float32") if part.dtype.name in ("bfloat16", "float16") else part
 
 
 def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
@@ -1407,62 +1040,7 @@ def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
     return None
 
 
-def _is_built(model: Any) -> bool:
-    import keras
-
-    return isinstance(model, keras.Model)
-
-
-@contextlib.contextmanager
-def _copying_models() -> Iterator[None]:
-    """Keras copies a model by saving it, and warns that the optimizer of an untrained one has nothing to load."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer", UserWarning)
-        yield
-
-
-def _copied(model: keras.Model) -> keras.Model:
-    try:
-        with _copying_models():
-            return _copies.copied_model(model)
-    except ParameterError:
-        raise
-    except Exception as error:
-        raise ParameterError(
-            f"`model` is a {type(model).__name__}, which Keras cannot copy ({error}); each fit works on a copy. "
-            "Register its class with @keras.saving.register_keras_serializable(), or pass a function that builds it."
-        ) from error
-
-
-def _keep_loss_scaling(model: keras.Model) -> None:
-    """Compiles a model of half precision with the scaling of its loss.
-
-    Keras adds that by itself, and forgets it when it saves the model: the file could not be read without the same
-    policy set.
-    """
-    import keras
-
-    arguments = _keras.compile_arguments(model)
-    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) and arguments is not None:
-        model.compile(**{**arguments, "optimizer": model.optimizer})
-
-
-def _compiled_with(model: keras.Model, name: str) -> Any:
-    arguments = _keras.compile_arguments(model)
-    return getattr(model, name, None) if arguments is None else arguments.get(name)
-
-
-def _sample(data: _Data) -> Any:
-    """One row, to build a model with."""
-    if data.sample is not None:
-        import keras
-
-        return keras.tree.map_structure(lambda part: part[:1], data.sample)
-    row = _inputs.rows(data.X, slice(0, 1))
-    return row.toarray() if hasattr(row, "toarray") else _inputs.for_keras(row)
-
-
-def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | None:
+def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | None:
     """Shapes of a row of each output of a subclassed model, which does not tell them itself; None for any other.
 
     Raises:
@@ -1475,7 +1053,8 @@ def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | N
             return None
     except (AttributeError, ValueError):
         pass
-    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), _sample(data))
+    row = one_row(data)
+    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), row)
     outputs = keras.tree.flatten(model(two, training=False))
     for output in outputs:
         if len(output.shape) < 2 or output.shape[0] != 2:
@@ -1486,77 +1065,6 @@ def _output_shapes(model: keras.Model, data: _Data) -> list[tuple[int, ...]] | N
     return [tuple(output.shape)[1:] for output in outputs]
 
 
-def _by_rows(belonging: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]:
-    found = {name: np.asarray(values) for name, values in belonging.items()}
-    for name, values in found.items():
-        if values.shape[:1] != (n_rows,):
-            raise DataError(f"`{name}` must have an entry for each of the {n_rows} rows of X. Got {values.shape}.")
-    return found
-
-
-def _in_batches_of(size: int, arguments: dict[str, Any], n_rows: int, validation_data: Any) -> None:
-    """Sets the batches for a model that takes so many rows at once.
-
-    Raises:
-        ParameterError: Another size was asked for.
-        DataError: The rows do not fill all batches.
-    """
-    for name in ("batch_size", "validation_batch_size"):
-        if arguments[name] not in (None, size):
-            raise ParameterError(
-                f"`{name}` is {arguments[name]}, but the model takes batches of {size} rows: its input has a "
-                f"batch_shape that begins with {size}. Leave `{name}` out, or build it with keras.Input(shape)."
-            )
-        arguments[name] = size
-    held_out = _inputs.n_rows(validation_data[0]) if isinstance(validation_data, tuple) else 0
-    for rows, what in ((n_rows, "to train on"), (held_out, "to validate on")):
-        if rows % size:
-            raise DataError(
-                f"There are {rows} rows {what}, but the model takes batches of exactly {size}: its input has a "
-                f"batch_shape that begins with {size}. Give a multiple of {size} rows, for example the first "
-                f"{rows // size * size}, or build the model with keras.Input(shape)."
-            )
-
-
-def _target_rows(y: Any, index: Any) -> Any:
-    return {name: column[index] for name, column in y.items()} if isinstance(y, Mapping) else y[index]
-
-
-def _three(data: Any) -> tuple[Any, Any, Any]:
-    X, y, *weight = data
-    return X, y, weight[0] if weight else None
-
-
-def _batch_rows(X: Any) -> int:
-    """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
-    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
-    size = int(np.prod(first.shape[1:])) or 1
-    return int(np.clip(2**18 // size, 32, 4096))
-
-
-def _target_type(head: Head | HeadGroup) -> str:
-    """scikit-learn's (and scikeras') name for a kind of target."""
-    if isinstance(head, HeadGroup):
-        return "continuous-multioutput" if head.kind == "regression" else "multiclass-multioutput"
-    if head.kind in ("regression", "counts"):
-        return "continuous" if head.units == 1 else "continuous-multioutput"
-    if head.one_hot:
-        return "multiclass-onehot"
-    return {"multilabel": "multilabel-indicator", "ordinal": "multiclass"}.get(head.kind, head.kind)
-
-
 def _number(value: Any) -> Any:
     array = np.asarray(value)
     return float(array) if array.ndim == 0 else array.tolist()
-
-
-def _with_mean_one(weights: Any) -> Any:
-    """Weights as Keras gets them.
-
-    Keras divides a weighted loss by the number of rows: with a mean of 1, a weight of 2 means what the same row twice
-    means, and neither the size of a step nor `val_loss` depends on the unit of the weights.
-    """
-    import keras
-
-    weights = _inputs.of_ordinary_size(weights)
-    return (weights / weights.mean()).astype(keras.config.floatx())

@@ -29,6 +29,13 @@ def metadata(encoder: TransformerMixin) -> dict[str, Any]:
     return dict(encoder.get_metadata()) if hasattr(encoder, "get_metadata") else {}
 
 
+def own_encoder(estimator: Any, name: str) -> Any:
+    """An encoder that the class of an estimator has, under `"feature_encoder"` or `"target_encoder"`; None for none."""
+    found = inspect.getattr_static(type(estimator), name)
+    # Asked directly: Python takes an AttributeError inside a property for a sign that there is no property.
+    return found.__get__(estimator) if isinstance(found, property) else getattr(estimator, name)
+
+
 class TargetEncoder:
     """scikeras' `target_encoder_` for a class without an encoder of its own: the head, with other method names.
 

@@ -13,7 +13,6 @@ Large arrays are not copied here, nor changed in type: Keras casts batch by batc
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import numbers
@@ -24,24 +23,18 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_array,
     check_consistent_length,
     column_or_1d,
-    validate_data,
 )
 
-from kerastoolkit.estimators import _hints
 from kerastoolkit.estimators._arrays import (
     array_of,
-    in_double_precision,
     is_text,
-    refuse_no_rows,
     refusing,
-    rows_of,
     target_of,
 )
 from kerastoolkit.exceptions import DataError
@@ -85,69 +78,6 @@ def _is_dataset(X: Any) -> bool:
 # -- X --------------------------------------------------------------------------------------------------------------
 
 
-def read_array(estimator: BaseEstimator, X: Any, *, reset: bool, text: bool = False) -> Any:
-    """Checks one array, table or sparse matrix, shape `(n, ...)`; sets or compares the estimator's features.
-
-    Args:
-        estimator: The estimator.
-        X: The rows.
-        reset: Whether this is `fit`.
-        text: Whether the model may take text. Defaults to `False`.
-
-    Raises:
-        DataError: There are no rows, or the table has columns that are not numbers, or numbers too large for a network,
-            or rows are shaped otherwise than in `fit`, or scikit-learn refuses them: NaN, complex numbers, ...
-    """
-    if _passes_as_it_is(X, largest_number()) and X.ndim >= 2 and X.size:
-        known = vars(estimator)
-        if "feature_names_in_" in known or not reset and known.get("n_features_in_") != X.shape[1]:
-            with refusing():  # number and names of the features
-                validate_data(estimator, X, reset=reset, skip_check_array=True)
-        elif reset:
-            estimator.n_features_in_ = X.shape[1]  # an array has no names, which scikit-learn takes long to find out
-    else:
-        X = _checked_rows(estimator, X, reset=reset, text=text)
-    fitted = getattr(estimator, "_input_shape", None)
-    if not reset and fitted is not None and X.shape[1:] != fitted:
-        raise DataError(
-            f"X has rows of the shape {X.shape[1:]}, but {type(estimator).__name__} was fitted with rows of the shape "
-            f"{fitted}."
-        )
-    return X
-
-
-def _checked_rows(estimator: BaseEstimator, X: Any, *, reset: bool, text: bool) -> Any:
-    """Rows that need a closer look: tables, lists, sparse matrices, and numbers of other types than a network's."""
-    owner = type(estimator).__name__
-    refuse_no_rows(X, owner)
-    if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        # Looked at value by value only where no column is of numbers.
-        of_text = text and len(_columns_that_are_not_numbers(X)) == X.shape[1] > 0 and is_text(np.asarray(X, object))
-    else:
-        X = X if issparse(X) else rows_of(X, owner, text=text)
-        of_text = text and isinstance(X, np.ndarray) and is_text(X)
-    if not of_text and (columns := _columns_that_are_not_numbers(X)):
-        raise DataError(_hints.on_words_and_dates(X, columns, estimator))
-    with refusing(), _gaps_explained(X, estimator):
-        X = validate_data(
-            estimator, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype=object if of_text else "numeric",
-            ensure_min_samples=1,
-        )  # fmt: skip
-    _refuse_too_large(X, "X", getattr(estimator, "feature_names_in_", None))
-    return in_double_precision(X, "X")
-
-
-@contextlib.contextmanager
-def _gaps_explained(X: Any, estimator: BaseEstimator) -> Iterator[None]:
-    """A block of scikit-learn's checks: of gaps it would advise to take another model."""
-    try:
-        yield
-    except ValueError as error:
-        if "Input X contains NaN" not in str(error):
-            raise
-        raise DataError(_hints.on_gaps(X, estimator)) from None
-
-
 def largest_number() -> float:
     """The largest number that Keras computes with."""
     import keras
@@ -155,7 +85,7 @@ def largest_number() -> float:
     return float(np.finfo(keras.config.floatx()).max)
 
 
-def _passes_as_it_is(array: Any, limit: float) -> bool:
+def passes_as_it_is(array: Any, limit: float) -> bool:
     """Whether `check_array` has nothing to say of an array, which takes it ten times as long to find out.
 
     A search hands over every fold for every candidate.
@@ -166,7 +96,7 @@ def _passes_as_it_is(array: Any, limit: float) -> bool:
     return bool(-limit <= array.min() and array.max() <= limit)  # neither is so with a NaN
 
 
-def _refuse_too_large(X: Any, what: str, names: Any = None) -> None:
+def refuse_too_large(X: Any, what: str, names: Any = None) -> None:
     """Refuses finite numbers that would be infinite in the type that Keras computes in.
 
     Raises:
@@ -197,7 +127,7 @@ def _floatx() -> str:
     return str(keras.config.floatx())
 
 
-def _columns_that_are_not_numbers(X: Any) -> list[Any]:
+def columns_that_are_not_numbers(X: Any) -> list[Any]:
     if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
         return []
     if isinstance(X.dtypes, list):  # polars
@@ -266,7 +196,7 @@ def _read_part(name: str, part: Any) -> Any:
         array = check_array(array, ensure_2d=False, allow_nd=True, dtype=None, input_name=name)
     if 0 in array.shape[1:]:
         raise DataError(f"{name} has the shape {array.shape}, whose rows hold no numbers at all.")
-    _refuse_too_large(array, name)
+    refuse_too_large(array, name)
     return array if array.ndim > 1 else array[:, None]
 
 
@@ -283,7 +213,7 @@ def check_text(model: Any, X: Any) -> None:
     inputs = _types_of_inputs(model)
     parts = X if isinstance(X, Mapping) else dict(zip(inputs, X if isinstance(X, list) else [X], strict=False))
     for name, part in parts.items():
-        is_of_text, takes = _is_of_objects(part), inputs.get(name)
+        is_of_text, takes = is_of_objects(part), inputs.get(name)
         if takes is None or is_of_text == (takes == "string"):
             continue
         which = f"X[{name!r}]" if isinstance(X, Mapping) else "X"
@@ -311,10 +241,10 @@ def _types_of_inputs(model: Any) -> dict[str, str]:
 def holds_text(X: Any) -> bool:
     """Whether checked inputs hold text somewhere."""
     parts = X.values() if isinstance(X, Mapping) else X if isinstance(X, list) else [X]
-    return any(map(_is_of_objects, parts))
+    return any(map(is_of_objects, parts))
 
 
-def _is_of_objects(part: Any) -> bool:
+def is_of_objects(part: Any) -> bool:
     return bool(getattr(part, "dtype", None) == np.dtype(object))  # an encoder of the user's may return anything
 
 
@@ -335,7 +265,7 @@ def for_keras(X: Any) -> Any:
         )
     import tensorflow as tf
 
-    return keras.tree.map_structure(lambda part: tf.constant(part) if _is_of_objects(part) else part, X)
+    return keras.tree.map_structure(lambda part: tf.constant(part) if is_of_objects(part) else part, X)
 
 
 def length_of(y: Any) -> int | None:
@@ -407,7 +337,7 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str, name: str = "y") -
         return {
             key: read_target(target, X, numeric=numeric, owner=owner, name=f"y[{key!r}]") for key, target in y.items()
         }
-    if _passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
+    if passes_as_it_is(y, np.finfo("float64").max) and y.ndim == 1:
         _check_length(X, y)
         return y
     y = target_of(y, name, owner, numeric=numeric)

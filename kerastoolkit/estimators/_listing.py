@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerastoolkit import _keras, builders
-from kerastoolkit.data import learn_columns
+from kerastoolkit.data import learn_table
 from kerastoolkit.distribution import strategy
 from kerastoolkit.estimators import _objects, _parameters
 from kerastoolkit.estimators._docstrings import documented
@@ -242,8 +242,8 @@ class _Gathered:
     def of_the_optimizer(self) -> None:
         """Options of the optimizer; only the learning rate if the optimizer is known to the build function alone."""
         spec = self._estimator.optimizer
-        network = vars(self._estimator).get("_network")
-        model = network.example if network is not None else self._model()
+        fitted = vars(self._estimator).get("_fitted")
+        model = fitted.network.example if fitted is not None and fitted.is_complete else self._model()
         spec = getattr(model, "optimizer", None) if spec is None else spec
         if spec is None and self._estimator._is_of_ours(self._build):
             spec = "adam"
@@ -298,7 +298,7 @@ class _Gathered:
 
         if self._estimator._takes_columns():
             names = _parameters.options_of("columns")
-            self._add_arguments(learn_columns, "columns", prefixes=["columns__"], names=names)
+            self._add_arguments(learn_table, "columns", prefixes=["columns__"], names=names)
         if self._estimator.distribution is not None:
             names = _parameters.options_of("distribution")
             self._add_arguments(strategy, "distribution", prefixes=["distribution__"], names=names)

@@ -12,9 +12,12 @@ import numpy as np
 
 from kerastoolkit._copies import copied_model
 from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.estimators._readers import ArrayReader
 from kerastoolkit.estimators.classifier import KerasClassifier
+from kerastoolkit.estimators.fitted import Fitted
 from kerastoolkit.estimators.regressor import KerasRegressor
 from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.training.network import Network
 
 # What scikeras asks its users to override; the first is in none of its own classes.
 _OVERRIDABLE = ("_keras_build_fn", "target_encoder", "feature_encoder", "scorer")
@@ -127,15 +130,17 @@ def _codes(function: Any, seen: set[CodeType]) -> Iterator[CodeType]:
 
 
 def _take_over(ours: Any, theirs: Any) -> None:
-    ours.model_ = copied_model(theirs.model_)
-    head = _head(theirs)
-    ours.head_ = head.bind(ours.model_)
-    ours.history_ = {name: [float(np.asarray(v)) for v in values] for name, values in theirs.history_.items()}
-    ours.n_iter_ = len(ours.history_.get("loss", []))
-    ours._generator = None if theirs.random_state is None else np.random.RandomState(_seed(theirs.random_state))
-    ours._input_shape = tuple(theirs.X_shape_[1:])
-    ours.n_features_in_ = theirs.n_features_in_
-    ours._after_build(ours.head_)
+    model, history = copied_model(theirs.model_), theirs.history_
+    history = {name: [float(np.asarray(value)) for value in values] for name, values in history.items()}
+    fitted = Fitted(
+        ArrayReader(tuple(theirs.X_shape_[1:]), int(theirs.n_features_in_)),
+        _head(theirs).bind(model),
+        Network(model),
+        history,
+        n_iter=len(history.get("loss", [])),
+        generator=None if theirs.random_state is None else np.random.RandomState(_seed(theirs.random_state)),
+    )
+    ours._take(fitted)
 
 
 def _head(theirs: Any) -> Head | HeadGroup:

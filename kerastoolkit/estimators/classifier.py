@@ -19,6 +19,7 @@ from kerastoolkit.builders.targets import weights_of_labels
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators.fitted import AnyHead
 from kerastoolkit.exceptions import DataError, ParameterError
 
 Self = TypeVar("Self", bound="KerasClassifier")
@@ -36,7 +37,7 @@ def _has_probabilities(estimator: KerasClassifier) -> bool:
 
 def _without_probabilities(estimator: KerasClassifier) -> Head | None:
     """The head of a fitted classifier whose output is no probability, if there is one."""
-    head = estimator.__dict__.get("head_")
+    head = estimator._fitted.head if "_fitted" in vars(estimator) else None
     heads = head.heads if isinstance(head, HeadGroup) else (head,)
     of_classes = [part for part in heads if isinstance(part, Head) and part.classes is not None]
     return next((part for part in of_classes if part.output not in ("probability", "logit")), None)
@@ -63,7 +64,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     - to the head, as in `builders.head`: `head__kind`, `head__label_smoothing`, `head__from_logits`, `head__focal`,
       `head__class_weight`, `head__weight`;
     - to the strategy, as in `distribution.strategy`: `distribution__devices` and others;
-    - to the columns of a table, as in `data.learn_columns`, for a builder that takes them, such as `"tabular"`:
+    - to the columns of a table, as in `data.learn_table`, for a builder that takes them, such as `"tabular"`:
       `columns__categorical`, `columns__min_count`, `columns__max_categories`.
 
     `list_parameters()` lists all parameters of the model at hand with their values.
@@ -80,7 +81,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         n_classes_: Number of classes, or a list of them.
         n_features_in_: Number of features per row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
-        columns_: The `Columns` of the table, where the builder takes them.
+        columns_: The `TableEncoder` of the table, where the builder takes them.
     """
 
     _task = "classification"
@@ -201,9 +202,8 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         """
         return float(accuracy_score(y_true, y_pred, **options))
 
-    def _after_build(self, head: Head | HeadGroup) -> None:
-        self.classes_ = head.classes
-        self.n_classes_ = head.n_classes
+    def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
+        return {"classes_": head.classes, "n_classes_": head.n_classes}
 
     def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
         if classes is None:

@@ -14,7 +14,7 @@ In both cases `model_` is the whole: a Keras model from raw images to the output
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -23,15 +23,15 @@ from sklearn.base import clone
 from sklearn.utils import Tags
 
 from kerastoolkit import builders, transfer
-from kerastoolkit._cache import Cache
-from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data import images
 from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators._image_readers import EXTRACTORS, BackboneFeatures, ImageFeatures, ImageReader
+from kerastoolkit.estimators._readers import first_of
 from kerastoolkit.estimators.classifier import KerasClassifier
+from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.estimators.regressor import KerasRegressor
-from kerastoolkit.exceptions import DataError, ParameterError, SavedFileError
-from kerastoolkit.training.network import Network
+from kerastoolkit.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -93,6 +93,8 @@ class _ImageEstimator(KerasEstimator):
 
     _left_out: tuple[str, ...] = ("model", "build_fn")
     model = build_fn = None  # there is `backbone` instead
+
+    _readers = ("image", "image_features")
 
     def __init__(
         self,
@@ -213,7 +215,7 @@ class _ImageEstimator(KerasEstimator):
         finally:
             del self._first, self._is_all
         if not continuing:
-            self.head_history_ = {} if first is None else first.history_
+            self._keep(head_history={} if first is None else first.history_)
         return self
 
     def _train(
@@ -221,19 +223,19 @@ class _ImageEstimator(KerasEstimator):
     ) -> dict[str, list[Any]]:
         rows, batch_size = arguments["x"], arguments["batch_size"] or 32  # without those held out
         history = super()._train(arguments, seed, sums_at_first)
-        if self.training == "fine_tune" and self._is_all and self._diverged is None:
-            transfer.update_batch_norm(self._network.model, rows, batch_size=batch_size)
+        if self.training == "fine_tune" and self._is_all and self._fitted.divergence is None:
+            transfer.update_batch_norm(self._fitted.network.model, rows, batch_size=batch_size)
         return history
 
     def _prepared(self, X: Any) -> Any:
         """Has the backbone ready before files are read, and before anything is computed."""
         of_files = images.are_paths(X)
         if not of_files:
-            X = self._read_images(X, learning=True)
-        found = _EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
+            X = images.read_images(X, self._size, learning=True)
+        found = EXTRACTORS.find({**self._extractor_arguments(), "channels": 3 if of_files else X.shape[-1]})
         if self.training == "fine_tune":
             transfer.first_unfrozen([layer.name for layer in found.model.layers], self.unfreeze)
-            X = self._read_images(X, learning=True)  # once for the head and for the whole
+            X = images.read_images(X, self._size, learning=True)  # once for the head and for the whole
         return X
 
     @property
@@ -266,12 +268,13 @@ class _ImageEstimator(KerasEstimator):
             "random_state": int(seed) if self.weights is None else None,
         }
 
-    @property
-    def feature_encoder(self) -> Any:
-        """What makes the rows for the head: features of images, where the head alone is trained."""
-        return None if self.training == "fine_tune" else _Features(self)
+    def _learn_encoder(self, X: Any) -> None:
+        """Where the head alone is trained, its rows are features of images."""
+        if self.training == "features":
+            encoder = BackboneFeatures(self._extractor_arguments(), self.cache).fit(X)
+            self._keep(reader=ImageFeatures(self._fitted.reader, encoder))  # type: ignore[arg-type]
 
-    def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> Head | HeadGroup:
+    def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
         # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
         return super()._make_head(data, builders.get("mlp"), classes)
 
@@ -306,14 +309,14 @@ class _ImageEstimator(KerasEstimator):
             normalization=normalization,
             l2=l2,
         )
-        frozen = _EXTRACTORS.find({**self._extractor_arguments(), "channels": input_shape[-1]}).model
+        frozen = EXTRACTORS.find({**self._extractor_arguments(), "channels": input_shape[-1]}).model
         layers = [layer for layer in extractor.layers if not layer.name.startswith("augment_")]
-        scaling = _Features(self)
+        scaling = BackboneFeatures(self._extractor_arguments())
         if self._first is None:  # random weights: there is nothing to keep
             scaling.scale, scaling.offset = np.ones(head_model.input_shape[1]), np.zeros(head_model.input_shape[1])
         else:
             scaling = self._first.feature_encoder_
-            head_model.set_weights(self._first._network.model.get_weights())
+            head_model.set_weights(self._first._fitted.network.model.get_weights())
             transfer.copy_weights(frozen, extractor)
         batch_norm = self.batch_norm or ("training" if self.weights is None else "inference")
         trained = transfer.unfreeze(layers, self.unfreeze, batch_norm=batch_norm)
@@ -326,21 +329,16 @@ class _ImageEstimator(KerasEstimator):
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        images = self._read_images(X, learning=reset)
-        if reset:
-            self._input_shape = tuple(images.shape[1:])
-            return images
-        channels = self._input_shape[-1]
-        if images.shape[-1] > channels:
-            raise DataError(
-                f"X has the shape {images.shape}, colour images, but {type(self).__name__} was fitted with grey ones."
-            )
-        return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
+    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[ImageReader, Any]:
+        return ImageReader.learn_and_encode(X, size=self._size)
 
-    def _read_images(self, X: Any, *, learning: bool) -> Any:
-        size = transfer.check_size(transfer.get(self.backbone), self.input_size)
-        return images.read_images(X, size, learning=learning)
+    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+        return first_of(self._fitted.reader).encode(X, owner=self)  # type: ignore[call-arg]
+
+    @property
+    def _size(self) -> int:
+        """Height and width to which images are resized, in pixels."""
+        return transfer.check_size(transfer.get(self.backbone), self.input_size)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean accuracy of a classifier, R2 of a regressor.
@@ -361,50 +359,24 @@ class _ImageEstimator(KerasEstimator):
     @property
     def _is_whole(self) -> bool:
         """Whether what was trained takes images, not features."""
-        return "feature_encoder_" not in self.__dict__
+        return not isinstance(self._fitted.reader, ImageFeatures)
 
-    @property
-    def model_(self) -> keras.Model:
-        """The whole network, from images as they are to the output."""
-        if "_network" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'model_'")
-        end = self._network.model
-        if self._is_whole:
-            return end
-        return self.feature_encoder_.whole(end)
-
-    @model_.setter
-    def model_(self, model: keras.Model) -> None:
-        import keras
-
-        if model.compiled:  # all of it was trained, not its head alone
-            self._network = Network(model)
-            return
-        *_, scaling, end = model.layers
-        features = keras.Model(model.inputs[0], scaling.input)
-        # The model may be a stranger's, and Keras says nothing of a scale that fits no feature until it predicts.
-        if {np.shape(scaling.scale), np.shape(scaling.offset)} != {features.output_shape[1:]}:
-            raise SavedFileError("Its features and their scale do not go together.")
-        self.feature_encoder_ = _Features(self, transfer.Extractor(features), scaling.scale, scaling.offset)
-        self._network = Network(end)
+    def _take(self, fitted: Fitted) -> None:
+        super()._take(fitted)
+        if isinstance(fitted.reader, ImageFeatures):  # where its parameters say, not where somebody else's did
+            self._keep(reader=fitted.reader.cached_in(self.cache))
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:
         plain = not (predict_params or _parameters.below(self._params, "predict"))
-        if "_network" not in self.__dict__ or self._is_whole or plain:
+        if not self.__sklearn_is_fitted__() or self._is_whole or plain:
             return super()._raw(X, **predict_params)
         # Arguments of Model.predict are for the whole, and so are images.
-        return self.model_.predict(self._read_X(X, reset=False), **{"verbose": 0, **predict_params})
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("feature_encoder_", None)  # a part of `model_`
-        return state
+        return self.model_.predict(self._encode(X), **{"verbose": 0, **predict_params})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        model = state.pop("model_", None)
         super().__setstate__(state)
-        if model is not None:  # once there is the strategy, by which it is taken apart
-            self.model_ = model
+        if self.__sklearn_is_fitted__():
+            self._take(self._fitted)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -414,55 +386,6 @@ class _ImageEstimator(KerasEstimator):
         return tags
 
 
-class _Features:
-    """From images to scaled features, in the form of scikit-learn's transformers.
-
-    Args:
-        estimator: Whose parameters say which features.
-        extractor: The network that makes them. Defaults to `None`: it is found when fitted.
-        scale: What features are multiplied by, one number each. Defaults to `None`: it is learned.
-        offset: What is added then. Defaults to `None`: it is learned.
-    """
-
-    def __init__(self, estimator: Any, extractor: Any = None, scale: Any = None, offset: Any = None) -> None:
-        self._cache, self._arguments = estimator.cache, estimator._extractor_arguments()
-        self._composed: tuple[Any, Any] = (None, None)
-        self._learned_from: tuple[Any, Any] = (None, None)
-        self.extractor, self.scale, self.offset = extractor, scale, offset
-        if scale is not None:
-            self.scale, self.offset = np.asarray(scale, "float32"), np.asarray(offset, "float32")
-
-    def fit(self, X: Any) -> _Features:
-        """Finds the network, and learns the scale of its features."""
-        self.extractor = _EXTRACTORS.find({**self._arguments, "channels": X.shape[-1]})
-        features = self.extractor.features(X, self._cache)
-        self._learned_from = X, features  # which the same fit will ask for
-        mean, deviation = features.mean(axis=0, dtype="float64"), features.std(axis=0, dtype="float64")
-        scale = 1.0 / np.where(deviation > 0, deviation, 1.0)
-        self.scale, self.offset = scale.astype("float32"), (-mean * scale).astype("float32")
-        return self
-
-    def transform(self, X: Any) -> Any:
-        """Scaled features, shape `(n, features)`."""
-        known, features = self._learned_from
-        self._learned_from = None, None
-        features = features if known is X else self.extractor.features(X, self._cache)
-        return features * self.scale + self.offset
-
-    def composed(self, extractor: keras.Model, end: keras.Model) -> keras.Model:
-        """The network from images to the output: its last layer is the head, the one before it the scaling."""
-        import keras
-
-        scaling = keras.layers.Rescaling(self.scale.tolist(), self.offset.tolist(), name="standardize")
-        return keras.Model(extractor.inputs[0], end(scaling(extractor.output)), name=extractor.name)
-
-    def whole(self, end: keras.Model) -> keras.Model:
-        """The same with its own extractor, once for each head."""
-        if self._composed[0] is not end:
-            self._composed = end, self.composed(self.extractor.model, end)
-        return self._composed[1]
-
-
 def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     """A folder as its files and their labels."""
     if y is not None or not images.is_path(X):
@@ -470,25 +393,6 @@ def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
     if task == "regression":
         raise DataError("A folder has classes, not numbers: give a list of the files, and their numbers as `y`.")
     return images.list_images(X)
-
-
-class _Extractors:
-    """The networks that were used last: all fits of a search share one."""
-
-    def __init__(self, most: int = 2) -> None:
-        self._kept: Cache[Any, transfer.Extractor] = Cache(most)
-
-    def find(self, arguments: Mapping[str, Any]) -> transfer.Extractor:
-        import keras
-
-        weights = arguments["weights"]
-        path = Path(weights) if weights not in (None, "imagenet") else None
-        stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path is not None and path.exists() else None
-        key = (*arguments.items(), stamp, keras.config.floatx(), keras.config.dtype_policy().name)
-        return self._kept.find_or_make(key, lambda: transfer.Extractor(transfer.feature_extractor(**arguments)))
-
-
-_EXTRACTORS = _Extractors()
 
 
 class ImageClassifier(_ImageEstimator, KerasClassifier):

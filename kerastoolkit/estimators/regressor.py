@@ -41,7 +41,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     Attributes:
         n_features_in_: Number of features per row, for `X` of one array.
         feature_names_in_: Names of the features, for tables with string column names.
-        columns_: The `Columns` of the table, where the builder takes them.
+        columns_: The `TableEncoder` of the table, where the builder takes them.
     """
 
     _task = "regression"

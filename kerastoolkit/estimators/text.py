@@ -15,14 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 from kerastoolkit import _keras, builders
 from kerastoolkit._values import is_whole, whole_number_wanted
 from kerastoolkit._words import did_you_mean
-from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.data.text import FIRST, NgramRange, Vocabulary, learn_vocabulary
+from kerastoolkit.data.text import FIRST, NgramRange, Vocabulary
 from kerastoolkit.data.vectors import Source, check_source, read_vectors
 from kerastoolkit.estimators import _inputs, _parameters
-from kerastoolkit.estimators._base import _Data
+from kerastoolkit.estimators._readers import Data
 from kerastoolkit.estimators.classifier import KerasClassifier
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ModelMismatchError, ParameterError
-from kerastoolkit.training.network import Recipe
 
 if TYPE_CHECKING:
     import keras
@@ -93,11 +91,10 @@ class TextClassifier(KerasClassifier):
         classes_: Labels, shape `(n_classes,)`.
     """
 
-    _reader = "words"
+    _readers = ("text",)
     _default_model = "bag"
 
     words_: Vocabulary
-    _starting_vectors: np.ndarray
 
     def __init__(
         self,
@@ -121,8 +118,8 @@ class TextClassifier(KerasClassifier):
 
     @property
     def vocabulary_(self) -> dict[str, int]:
-        """Column or token id of each word, in what goes into `model_`."""
-        words = self.__dict__.get("words_")
+        """Number of each word in what goes into `model_`."""
+        words = getattr(self, "words_", None)
         if words is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'vocabulary_'")
         return dict(words.ids)
@@ -213,22 +210,17 @@ class TextClassifier(KerasClassifier):
 
     # -- texts ----------------------------------------------------------------------------------------------------
 
-    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
+    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Vocabulary, Any]:
         texts = _read_texts(X, type(self).__name__)
-        if reset:
-            self.words_ = learn_vocabulary(
-                texts,
-                max_features=_parameters.plain(self.max_features),
-                min_df=_parameters.plain(self.min_df),
-                max_length=(_parameters.plain(self.max_length) or "auto") if self._takes_token_ids() else None,
-                ngram_range=tuple(map(_parameters.plain, self.ngram_range)),
-            )
-        encoded = self.words_.encode(texts)
-        if reset:
-            self._input_shape = _inputs.shapes_of(encoded)
-        return encoded
+        options = {name: _parameters.plain(getattr(self, name)) for name in ("max_features", "min_df")}
+        options["ngram_range"] = tuple(map(_parameters.plain, self.ngram_range))
+        options["max_length"] = (_parameters.plain(self.max_length) or "auto") if self._takes_token_ids() else None
+        return Vocabulary.learn_and_encode(texts, **options)
 
-    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> _Data:
+    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+        return super()._encode(_read_texts(X, type(self).__name__))
+
+    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> Data:
         raise DataError(_NO_DATA_SET)
 
     def _raw(self, X: Any, **predict_params: Any) -> Any:
@@ -239,29 +231,17 @@ class TextClassifier(KerasClassifier):
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _recipe_of_now(self, build: Callable[..., Any] | None, data: _Data, head: Head | HeadGroup) -> Recipe:
-        if build is not None and self._takes_vectors():
-            self._starting_vectors = self._vectors()  # of the copy that the recipe keeps, not of the estimator
-            build = functools.partial(_with_vectors, build, self._starting_vectors, bool(self.train_embedding))
-        return super()._recipe_of_now(build, data, head)
-
-    def _build_arguments(
-        self, build: Callable[..., Any], data: _Data, head: Head | HeadGroup, compile_kwargs: Callable[[], Any]
-    ) -> dict[str, Any]:
-        wrapped = isinstance(build, functools.partial) and build.func is _with_vectors
-        return super()._build_arguments(build.args[0] if wrapped else build, data, head, compile_kwargs)  # type: ignore[attr-defined]
-
-    def _offered(self) -> dict[str, Callable[[], Any]]:
-        offered: dict[str, Callable[[], Any]] = {}
-        if self.words_.max_length is not None:
-            offered["vocabulary_size"] = lambda: self.words_.size
-        if "_starting_vectors" in self.__dict__:
-            offered["embedding_dim"] = lambda: int(self._starting_vectors.shape[1])
-        return offered
+    def _called(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+        if build is None or not self._takes_vectors():
+            return build, {}
+        vectors = self._vectors()
+        size = int(vectors.shape[1])
+        called = functools.partial(_with_vectors, build, vectors, bool(self.train_embedding))
+        return called, {"embedding_dim": lambda: size}
 
     def _known_by_itself(self) -> set[str]:
         of_vectors = set() if self.embedding == "learned" or self._takes_token_ids() else {"embedding_dim"}
-        return {"vocabulary_size", *of_vectors}
+        return super()._known_by_itself() | of_vectors
 
     def _vectors(self) -> np.ndarray:
         """Initial values of the embedding, shape `(words_.size, embedding_dim)`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,11 +11,14 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
-from kerastoolkit.builders import Head
 from kerastoolkit.builders.targets import check_finite
+from kerastoolkit.data.readers import Reader
 from kerastoolkit.estimators import _inputs
-from kerastoolkit.estimators._base import KerasEstimator, _Data
-from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError
+from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators._readers import Data
+from kerastoolkit.estimators._reconstruction import Reconstruction
+from kerastoolkit.estimators.fitted import Fitted
+from kerastoolkit.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +57,8 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
     _task = "reconstruction"
     _default_model = "autoencoder"
-    _left_out: tuple[str, ...] = ("class_weight",)
+    _readers = ("array",)
+    _heads: Mapping[str, Any] = {"Head": Reconstruction}
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
             DivergedError: The network diverged in `fit`, or its output for a row is NaN or infinite.
         """
         self._refuse_diverged()
-        raw = self._halves_by_rows(self.encoder_, self._read_X(X, reset=False))
+        raw = self._halves_by_rows(self.encoder_, self._encode(X))
         return raw.reshape(len(raw), -1)
 
     def inverse_transform(self, X: Any) -> Any:
@@ -138,7 +141,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
             0 for rows that come back as they were, negative for others, in the squared unit of `X`.
         """
         made = self.predict(X)
-        return -float(np.mean((np.asarray(self._read_X(X, reset=False)) - made) ** 2))
+        return -float(np.mean((np.asarray(self._encode(X)) - made) ** 2))
 
     @property
     def encoder_(self) -> keras.Model:
@@ -178,34 +181,34 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
 
-    def _read_X(self, X: Any, *, reset: bool, length: int | None = None) -> Any:
-        if issparse(X):
-            raise DataError(
-                "Sparse input is not supported by KerasTransformer, whose output would be as large as all its rows. "
-                "Use X.toarray() where that fits in memory, or TruncatedSVD first."
-            )
-        return super()._read_X(X, reset=reset, length=length)
+    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Reader, Any]:
+        _refuse_sparse(X)
+        return super()._learn_reader(X, n_rows)
 
-    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> _Data:
-        X = self._read_X(X, reset=reset)
+    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+        _refuse_sparse(X)
+        return super()._encode(X, n_rows)
+
+    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Data:
+        if reset:
+            reader, X = self._learn_reader(X, None)
+            known = {"X_shape_": getattr(X, "shape", None), "X_dtype_": getattr(X, "dtype", None)}
+            self._fitted = Fitted(reader, known=known)
+        else:
+            X = self._encode(X)
         if isinstance(X, (dict, list)):
             raise DataError("KerasTransformer takes one array of rows, not several inputs.")
         weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
-        if reset:
-            self.X_shape_, self.X_dtype_ = X.shape, X.dtype
-        return _Data(X, X, weights)
+        return Data(X, X, weights)
 
     def _validation(self, validation_data: Any) -> Any:
         rows = validation_data[0] if isinstance(validation_data, tuple) else validation_data
         return super()._validation((rows, None))
 
-    def _make_head(self, data: _Data, build: Callable[..., Any] | None, classes: Any) -> Any:
+    def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: Any) -> Any:
         if not isinstance(self.code_layer, str):
             raise ParameterError(f"`code_layer` must be the name of a layer; got {self.code_layer!r}.")
         return Reconstruction("regression", int(np.prod(data.X.shape[1:])), flat=False, layer=self.code_layer)
-
-    def _head_from_config(self, config: Any) -> Any:
-        return Reconstruction.from_config(config)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -216,51 +219,9 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         return tags
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reconstruction(Head):
-    """The end of a network whose target is its input.
-
-    Args:
-        layer: Name of the layer that `transform` reads. Defaults to `"code"`.
-    """
-
-    layer: str = "code"
-
-    @property
-    def metrics(self) -> list[Any]:
-        """None: the loss says it."""
-        return []
-
-    def bind(self, model: keras.Model, outputs: Any = None) -> Reconstruction:
-        """Holds the model against its input.
-
-        Raises:
-            ModelMismatchError: The output has another shape than the input, or there is no such layer.
-        """
-        names = [layer.name for layer in model.layers]
-        if self.layer not in names:
-            raise ModelMismatchError(
-                f"The model has no layer {self.layer!r}, whose output `transform` would return. Name that layer so, or "
-                f"give its name as `code_layer`: {', '.join(names)}."
-            )
-        if model.output_shape != model.input_shape:
-            raise ModelMismatchError(
-                f"The model makes {model.output_shape} of {model.input_shape}; a KerasTransformer trains it to make "
-                "its input again, so that both must be the same."
-            )
-        return dataclasses.replace(self, output_shape=tuple(size or 1 for size in model.output_shape[1:]))
-
-    def encode(self, y: Any) -> Any:
-        """The rows themselves, in Keras' float type."""
-        import keras
-
-        return np.asarray(y, dtype=keras.config.floatx())
-
-    def decode(self, raw: Any) -> Any:
-        """What the network made of rows.
-
-        Raises:
-            DivergedError: Some of it is NaN or infinite.
-        """
-        check_finite(raw)
-        return raw
+def _refuse_sparse(X: Any) -> None:
+    if issparse(X):
+        raise DataError(
+            "Sparse input is not supported by KerasTransformer, whose output would be as large as all its rows. "
+            "Use X.toarray() where that fits in memory, or TruncatedSVD first."
+        )

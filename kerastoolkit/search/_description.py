@@ -256,8 +256,9 @@ class Describer:
         params = estimator.get_params(deep=False)
         own = {name: item for name, item in getattr(estimator, "__dict__", {}).items() if name not in params}
         own = {name: item for name, item in own.items() if name not in _NOT_ITS_OWN}
-        if "_network" in own:  # a fitted estimator of ours, frozen inside another
-            own["_network"] = estimator.model_
+        if "_fitted" in own:  # a fitted estimator of ours, frozen inside another
+            model = estimator.model_ if estimator.__sklearn_is_fitted__() else None
+            own["_fitted"] = {**vars(own["_fitted"].portable()), "network": None, "model": model}
         if "_metadata_request" in own:  # what is asked for, which its text says in full
             own["_metadata_request"] = repr(own["_metadata_request"])
         described = [[name, self._named(name, item)] for part in (params, own) for name, item in sorted(part.items())]

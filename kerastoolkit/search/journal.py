@@ -594,9 +594,9 @@ def _parameters_text(parameters: Mapping[str, Any]) -> str:
 
 
 def _can_be_kept(estimator: object) -> bool:
-    from kerastoolkit.estimators import KerasClassifier, KerasRegressor
+    from kerastoolkit.estimators.saving import can_be_saved
 
-    return isinstance(estimator, (KerasClassifier, KerasRegressor))
+    return can_be_saved(estimator)
 
 
 def _model_bytes(estimator: BaseEstimator) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kerastoolkit._sqlite import application_of, connect, has_table
-from kerastoolkit.exceptions import KerasToolkitWarning
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 
 __all__ = ["FeatureCache", "Features"]
 
@@ -52,6 +52,8 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | Path | None = None, *, max_bytes: int = 2 * 2**30) -> None:
+        if not isinstance(folder, (str, Path, type(None))):
+            raise ParameterError(f"`folder` must be the path of a folder or None; got {folder!r}.")
         self.folder = _user_folder() if folder is None else Path(folder) / "kerastoolkit-features"
         self.max_bytes = max_bytes
 

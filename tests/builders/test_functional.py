@@ -20,7 +20,7 @@ from kerastoolkit.builders import (
     transformer_encoder,
     wide_and_deep,
 )
-from kerastoolkit.data import learn_columns
+from kerastoolkit.data import learn_table
 from kerastoolkit.exceptions import ParameterError
 
 
@@ -76,7 +76,7 @@ def table() -> pd.DataFrame:
 
 
 def test_a_table_has_an_input_a_column_and_numbers_of_mean_zero(table: pd.DataFrame) -> None:
-    columns = learn_columns(table)
+    columns = learn_table(table)
     model = tabular(columns, Head.binary(), hidden=())
     assert {name: tuple(part.shape[1:]) for name, part in model.input.items()} == {
         "age": (1,), "age_missing": (1,), "town": (1,), "rooms": (1,)
@@ -91,7 +91,7 @@ def test_a_table_has_an_input_a_column_and_numbers_of_mean_zero(table: pd.DataFr
 @pytest.mark.parametrize(("n_categories", "size"), [(1, 3), (8, round(1.6 * 10**0.56)), (998, 77), (60_000, 600)])
 def test_an_embedding_has_the_size_of_the_rule(n_categories: int, size: int) -> None:
     values = [f"town {number}" for number in range(n_categories)]
-    columns = learn_columns(pd.DataFrame({"town": values * 2}), max_categories=100_000)
+    columns = learn_table(pd.DataFrame({"town": values * 2}), max_categories=100_000)
     model = tabular(columns, Head.binary())
     assert model.get_layer("embedding_town").embeddings.shape == (n_categories + 2, size)
 
@@ -126,7 +126,7 @@ def test_a_transformer_knows_the_order_of_steps_and_does_not_read_padding() -> N
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: tabular({"age": (1,)}, Head.binary()), "`columns` must be what kerastoolkit.data.learn_columns"),
+        (lambda: tabular({"age": (1,)}, Head.binary()), "`columns` must be what kerastoolkit.data.learn_table"),
         (lambda: multi_input((5,), Head.binary()), "`multi_input` takes a dict of inputs.*there are `mlp`"),
         (lambda: wide_and_deep({"a": (1,), "b": (2,)}, Head.binary()), "the inputs 'wide' and 'deep'; got"),
         (lambda: residual_mlp((8, 8), Head.binary()), r"rows of features, but each row here has the shape \(8, 8\)"),

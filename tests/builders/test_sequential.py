@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerastoolkit import builders
+from kerastoolkit import KerasClassifier, builders
 from kerastoolkit.builders import Head, autoencoder, cnn, conv1d, head, mlp, rnn
-from kerastoolkit.exceptions import ParameterError
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 
 
 def _kinds(model: Any) -> list[str]:
@@ -142,3 +142,21 @@ def test_an_autoencoder_goes_back_the_way_it_came() -> None:
 def test_what_no_stack_can_be_built_of_is_refused_by_name(build: Any, message: str) -> None:
     with pytest.raises(ParameterError, match=message):
         build()
+
+
+def test_a_function_of_the_users_is_registered_as_a_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builders, "_BUILDERS", dict(builders._BUILDERS))
+
+    @builders.register_builder()
+    def linear(input_shape: Any, head: Any) -> Any:
+        return keras.Sequential([keras.Input(input_shape), head.output_layer()])
+
+    assert builders.get("linear") is linear and "linear" in builders.list_builders()
+    assert not builders.is_ours(linear) and builders.is_ours(mlp)
+    assert KerasClassifier("linear", epochs=1).fit([[0.0], [1.0]], [0, 1]).n_iter_ == 1
+    with pytest.warns(KerasToolkitWarning, match="The builder 'linear' was .*linear, and is now .*len"):
+        builders.register_builder("linear")(len)
+    with pytest.raises(ParameterError, match="'mlp' is kerastoolkit's own"):
+        builders.register_builder("mlp")(linear)
+    with pytest.raises(ParameterError, match="got 3"):
+        builders.register_builder(3)  # type: ignore[arg-type]

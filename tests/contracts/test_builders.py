@@ -130,9 +130,9 @@ def test_builders_share_the_names_of_their_arguments(name: str) -> None:
 def test_every_shared_argument_reaches_the_layers(name: str) -> None:
     builder, given = builders.get(name), {"dropout": 0.25, "normalization": "batch", "l2": 0.125, "activation": "selu"}
     if name == "tabular":
-        from kerastoolkit.data import learn_columns
+        from kerastoolkit.data import learn_table
 
-        model = builder(learn_columns(_TABLE), Head.binary(), **given)
+        model = builder(learn_table(_TABLE), Head.binary(), **given)
     else:
         X = _rows_for(name) if _takes_head(name) else _FORMS["features"]
         shape = {key: part.shape[1:] for key, part in X.items()} if isinstance(X, dict) else X.shape[1:]

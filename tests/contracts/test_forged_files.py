@@ -107,6 +107,24 @@ def of_texts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return estimator.save(tmp_path_factory.mktemp("texts") / "texts.zip").read_bytes()
 
 
+def reader(name: str, **config: Any) -> Any:
+    """A reader as a file has it."""
+    return {"dict": [["name", name], ["config", {"dict": [list(pair) for pair in config.items()]}]]}
+
+
+class of_rows:  # noqa: N801
+    """Changes the config of the reader in a file."""
+
+    def __init__(self, file: Any) -> None:
+        self.entries = dict(file["fitted"]["reader"]["dict"])["config"]["dict"]
+
+    def update(self, **changed: Any) -> None:
+        self.entries[:] = [list(pair) for pair in {**dict(self.entries), **changed}.items()]
+
+
+WORDS: dict[str, Any] = {"words": ["a"], "rarity": [], "length": 10**12, "ngrams": 1}
+
+
 # -- the description ------------------------------------------------------------------------------------------------
 
 COMMAND = {"reference": f"{__name__}:mark"}
@@ -117,24 +135,33 @@ SYSTEM = {"module": "os", "class_name": "system", "config": {}}
     "change",
     [
         # `load` set whatever attribute the file named, and called `_after_build` with the head, which it named too.
-        lambda file: file["learned"].update(_after_build=COMMAND, head_="touch x"),
-        lambda file: file["learned"].update(n_iter_=COMMAND),
+        lambda file: file["fitted"].update(_attributes_of=COMMAND, head_="touch x"),
+        lambda file: file["fitted"].update(n_iter=COMMAND),
         lambda file: file["parameters"].update(predict=COMMAND),
         lambda file: file["parameters"].update(_params={"dict": []}),
         lambda file: file["parameters"].update({"nowhere__rate": 1}),
         lambda file: file["parameters"].update(batch_size="many"),
         lambda file: file["parameters"].update(epochs=COMMAND),
-        lambda file: file["head"]["dict"].append(["decode", COMMAND]),
-        lambda file: file.update(generator={"dict": [["bit_generator", "PCG64"]]}),
+        lambda file: file["fitted"]["head"]["dict"].append(["decode", COMMAND]),
+        lambda file: file["fitted"].update(head=COMMAND),
+        lambda file: file["fitted"].update(head={"dict": [["class", "Reconstruction"]]}),
+        lambda file: file["fitted"].update(generator={"dict": [["bit_generator", "PCG64"]]}),
         lambda file: file.update(task="cooking"),
         lambda file: file.update(base=f"{__name__}:mark"),
-        lambda file: file.update(
-            words={"dict": [["words", ["a"]], ["idf", []], ["max_length", 10**12], ["ngram_range", [1, 1]]]}
-        ),
+        lambda file: file["fitted"].update(reader=reader("text", **WORDS)),
+        lambda file: file["fitted"].update(reader=reader("image", size=8, shape={"tuple": [8, 8, 1]})),
+        lambda file: file["fitted"].update(reader=reader("encoded")),
+        lambda file: file["fitted"].update(reader=reader("os:system", command="touch x")),
+        lambda file: file["fitted"].update(reader=reader("array", shape={"tuple": [3]})),
+        lambda file: file["fitted"].update(reader=COMMAND),
+        lambda file: of_rows(file).update(shape={"tuple": [10**12]}),
+        lambda file: of_rows(file).update(n_features=4),
+        lambda file: of_rows(file).update(encode=COMMAND),
         lambda file: file.update(more=1),
-        lambda file: file.pop("head"),
-        lambda file: file["learned"].update(feature_names_in_={"array": ["x"], "dtype": "<U400000000"}),
-        lambda file: file["learned"].update(feature_names_in_={"array": [1], "dtype": "O"}),
+        lambda file: file.pop("fitted"),
+        lambda file: file["fitted"].pop("head"),
+        lambda file: of_rows(file).update(feature_names={"array": ["x"], "dtype": "<U400000000"}),
+        lambda file: of_rows(file).update(feature_names={"array": [1], "dtype": "O"}),
         lambda file: file["parameters"].update(model={"model": "/etc/passwd.keras"}),
         lambda file: file["parameters"].update(model={"model": "model.keras"}),
         lambda file: file["parameters"].update(epochs={"keras": SYSTEM}),
@@ -148,9 +175,18 @@ def test_an_entry_that_no_estimator_has_is_refused(change: Any, saved: bytes, tm
         refused(with_description(saved, change), "forged.zip", tmp_path, safe_mode=safe_mode)
 
 
-@pytest.mark.parametrize("change", [lambda file: file.pop("words"), lambda file: file.update(words=None)])
-def test_texts_cannot_be_read_without_words(change: Any, of_texts: bytes, tmp_path: Path) -> None:
-    refused(with_description(of_texts, change), "has no 'words'", tmp_path)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fitted: fitted.pop("reader"), "is read by None, which is no reader of TextClassifier"),
+        (lambda fitted: fitted.update(reader=None), "is read by None, which is no reader of TextClassifier"),
+        (lambda fitted: fitted.update(reader=reader("array")), "'array', which is no reader of TextClassifier"),
+        (lambda fitted: fitted.update(reader=reader("text")), "A saved vocabulary has no field 'words'"),
+        (lambda fitted: fitted.update(reader=reader("text", **WORDS)), "A saved vocabulary has 1000000000000 as"),
+    ],
+)
+def test_texts_cannot_be_read_without_words(change: Any, message: str, of_texts: bytes, tmp_path: Path) -> None:
+    refused(with_description(of_texts, lambda file: change(file["fitted"])), message, tmp_path)
 
 
 @pytest.mark.parametrize(

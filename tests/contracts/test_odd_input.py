@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 import kerastoolkit.search
 from kerastoolkit import KerasClassifier, KerasRegressor, load
-from kerastoolkit.data import learn_columns
+from kerastoolkit.data import learn_table
 from kerastoolkit.exceptions import DataError, KerasToolkitError, ParameterError
 from kerastoolkit.training import Fit, fit_many
 
@@ -205,7 +205,7 @@ def test_nothing_is_predicted_of_no_rows(model: str, rows: Any) -> None:
 def test_columns_may_be_called_as_what_the_model_is_made_of(names: tuple[str, str], tmp_path: Any) -> None:
     gaps = np.where(np.arange(40) % 4 == 0, np.nan, X[:, 0])
     table = pd.DataFrame({names[0]: gaps, names[1]: NAME})
-    columns = learn_columns(table)
+    columns = learn_table(table)
     assert len(columns.encode(table)) == 3  # the third says where the gaps are
     fitted = classifier("tabular", dropout=0.1, epochs=8, optimizer__learning_rate=0.02).fit(table, LABEL)
     assert fitted.score(table, LABEL) > 0.9  # the second column is the answer
@@ -219,10 +219,10 @@ def test_rows_of_any_values_are_a_table_each_column_of_its_kind() -> None:
     expected = classifier("tabular").fit(named, LABEL).predict_proba(named)
     assert_allclose(classifier("tabular").fit(rows, LABEL).predict_proba(rows), expected, atol=1e-6)
     with pytest.raises(DataError, match="row 0 is .*row 3 is"):
-        learn_columns([*rows[:3], [1.0]])
+        learn_table([*rows[:3], [1.0]])
     twice = pd.concat([named, named], axis=1)
     with pytest.raises(DataError, match="two columns called 'number'"):
-        learn_columns(twice)
+        learn_table(twice)
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------

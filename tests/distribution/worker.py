@@ -251,7 +251,7 @@ def estimators() -> dict[str, Any]:
     bigger.partial_fit(X, y[:, 0])
     moved = pickle.loads(pickle.dumps(bigger)).partial_fit(X, y[:, 0])
     return {
-        "explained": estimator._strategy.explain(),
+        "explained": estimator._fitted.strategy.explain(),
         "unpickled": float(np.abs(again.predict_proba(X) - expected).max()),
         "loaded": float(np.abs(loaded.predict_proba(X) - expected).max()),
         "goes on": float(
@@ -280,7 +280,7 @@ def fake_tpu() -> dict[str, Any]:
         hidden=(16,),
         epochs=1,
     ).fit(X, y[:, 0])
-    return {**figures, "calls": calls, "devices": list(chosen.devices), "used": estimator._strategy.name}
+    return {**figures, "calls": calls, "devices": list(chosen.devices), "used": estimator._fitted.strategy.name}
 
 
 def resolver_of_estimator(address: str) -> str:

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from kerastoolkit import ImageClassifier, ImageRegressor, load, transfer
-from kerastoolkit.estimators.image import _EXTRACTORS
+from kerastoolkit.estimators._image_readers import EXTRACTORS
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.transfer.features import RECENT_FEATURES
@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "caches"))
     RECENT_FEATURES.clear()
-    _EXTRACTORS._kept.clear()
+    EXTRACTORS._kept.clear()
     return tmp_path / "caches"
 
 
@@ -64,7 +64,7 @@ def weights(scratch: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) 
 
 def n_run() -> int:
     """Images that went through backbones since the test began."""
-    return sum(extractor.n_computed for _, extractor in _EXTRACTORS._kept.items())
+    return sum(extractor.n_computed for _, extractor in EXTRACTORS._kept.items())
 
 
 # -- frozen features ------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_features_are_found_by_another_process(digits: Any, cache: Path) -> None
     model = ImageClassifier(**SMALL, epochs=1).fit(X, y)
     assert list((cache / "kerastoolkit" / "features").glob("*.sqlite"))
     RECENT_FEATURES.clear()  # what a process knows of itself
-    _EXTRACTORS._kept.clear()
+    EXTRACTORS._kept.clear()
     np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), model.predict_proba(X))
     assert n_run() == 0
 
@@ -300,7 +300,7 @@ def test_a_number_is_fine_tuned_in_its_own_units(digits: Any, weights: Path) -> 
         ({"cache": 3}, "`cache` must be True, False or a folder"),
         ({"unfreeze": 2.0, "training": "fine_tune"}, "`unfreeze` must be"),
         ({"learning_rate": -1.0, "training": "fine_tune"}, "`learning_rate` must be"),
-        ({"unfreeze": "conv_pw_9", "training": "fine_tune"}, "no layer or block is called so. Did you mean 'conv_pw_"),
+        ({"unfreeze": "conv_pw_9", "training": "fine_tune"}, "no layer or block has that name. Did you mean 'conv_pw_"),
         ({"epochs": 0}, "`epochs` must be"),
         ({"hiden": (3,)}, "Did you mean 'hidden'"),
     ],

@@ -703,7 +703,7 @@ def test_a_search_keeps_nothing_that_has_been_scored(iris: Any, monkeypatch: pyt
 
     def score(estimator: Any, X: Any, y: Any) -> float:
         estimators.add(estimator)
-        networks.add(estimator._network)
+        networks.add(estimator._fitted.network)
         alive.append(len(estimators))
         trained.append(len(networks))
         return float(estimator.score(X, y))

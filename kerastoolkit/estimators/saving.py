@@ -1,7 +1,8 @@
 """One file for a fitted estimator, readable after an upgrade, without pickle.
 
-The file is a zip archive of `estimator.json` (class, parameters, head, features, history, versions), `model.keras`
-(the trained model in Keras' own format) and, where the parameter `model` is itself a `keras.Model`, `parameter.keras`.
+The file is a zip archive of `estimator.json` (class, parameters, versions, and the config of what `fit` learned, see
+`Fitted`), `model.keras` (the trained model in Keras' own format) and, where the parameter `model` is itself a
+`keras.Model`, `parameter.keras`. Files of the first format are read as well (`_format_1`).
 
 A file may come from anybody, so that nothing in it decides what is done with it: which entries there are, of which type
 each is and where it goes stands here and in the classes that learn from data. Functions and classes are kept by name.
@@ -14,6 +15,7 @@ function.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import io
@@ -33,19 +35,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerastoolkit import _files, _renamed, builders
+from kerastoolkit import _files, builders
 from kerastoolkit._copies import compile_model, compiled_with, is_configured, take_apart
 from kerastoolkit._keras import is_layer, without_compile_config, without_lambda_warning
 from kerastoolkit._version import __version__
-from kerastoolkit.data import Columns, Vocabulary
-from kerastoolkit.estimators import _keras_files, _parameters
+from kerastoolkit.data import list_readers
+from kerastoolkit.estimators import _format_1, _keras_files, _parameters
 from kerastoolkit.estimators._objects import NotLoaded
+from kerastoolkit.estimators._readers import ArrayReader, first_of
+from kerastoolkit.estimators._recipe import compile_arguments
+from kerastoolkit.estimators._registry import ESTIMATORS, reference_to
+from kerastoolkit.estimators.fitted import SHOWN, Fitted, ToCompile
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 if TYPE_CHECKING:
     from kerastoolkit.estimators._base import KerasEstimator
 
-_FORMAT = 1
+_FORMAT = 2
 _DESCRIPTION, _MODEL, _PARAMETER = "estimator.json", "model.keras", "parameter.keras"
 _WRITER = "an estimator's `save`"
 
@@ -53,56 +59,6 @@ _WRITER = "an estimator's `save`"
 # -- what a file may hold -------------------------------------------------------------------------------------------
 
 
-def _is_shape(value: Any) -> bool:
-    """A shape without its first axis, or a list or dict of such."""
-    if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _is_shape(one) for name, one in value.items())
-    if isinstance(value, list) or (isinstance(value, tuple) and any(isinstance(one, tuple) for one in value)):
-        return all(map(_is_shape, value))
-    return isinstance(value, tuple) and all(one is None or _files.is_count(one) for one in value)
-
-
-def _is_history(value: Any) -> bool:
-    """Numbers, or lists of numbers, an epoch; a diverged training has NaN among them."""
-
-    def is_entry(entry: Any) -> bool:
-        return all(map(is_entry, entry)) if isinstance(entry, list) else isinstance(entry, (int, float))
-
-    return _files.dict_of(_files.list_of(is_entry))(value)
-
-
-def _is_divergence(value: Any) -> bool:
-    """What was found of a network that diverged: a clause, and the sums of its weights."""
-    if not isinstance(value, tuple) or len(value) != 2:
-        return False
-    return _files.is_text(value[0]) and isinstance(value[1], tuple) and all(isinstance(one, float) for one in value[1])
-
-
-def _is_range(value: Any) -> bool:
-    """The least and the largest number of the pictures that were learned from."""
-    if not isinstance(value, tuple) or len(value) != 2 or not all(isinstance(one, float) for one in value):
-        return False
-    return bool(0 <= value[0] <= value[1] < math.inf)
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.ndim == 1 and all(map(_files.is_text, value.tolist()))
-
-
-# What was learned of the form of the data, by its place in the file: where it is kept, and its class.
-_READERS: dict[str, tuple[str, Any]] = {"columns": ("columns_", Columns), "words": ("words_", Vocabulary)}
-# Attributes that a file may set, and whether a value may be one.
-_LEARNED: dict[str, Callable[[Any], bool]] = {
-    "n_features_in_": _files.is_count,
-    "feature_names_in_": _is_names,
-    "history_": _is_history,
-    "n_iter_": _files.is_count,
-    "_best_epoch": _files.optional(_files.is_count),
-    "_input_shape": _is_shape,
-    "head_history_": _is_history,
-    "_diverged": _files.optional(_is_divergence),
-    "_range": _files.optional(_is_range),
-}
 _FIELDS: dict[str, Callable[[Any], object]] = {
     "format": _files.is_count,
     "versions": _files.dict_of(_files.is_text),
@@ -110,32 +66,23 @@ _FIELDS: dict[str, Callable[[Any], object]] = {
     "base": _files.is_text,
     "task": _files.one_of("classification", "reconstruction", "regression"),
     "parameters": lambda value: isinstance(value, dict),
-    "head": lambda value: isinstance(value, dict),
-    "columns": lambda value: value is None or isinstance(value, dict),
-    "words": lambda value: value is None or isinstance(value, dict),
-    "learned": lambda value: isinstance(value, dict),
-    "generator": lambda value: value is None or isinstance(value, dict),
+    "fitted": lambda value: isinstance(value, dict),
     "compiled": lambda value: value is None or isinstance(value, dict),
     "optimizer": lambda value: isinstance(value, list),
 }
-_OPTIONAL = ("base", "columns", "compiled", "optimizer", "words")
+_OPTIONAL = ("compiled", "optimizer")
 # Parameters that may be a function, a class or an object; so may what is handed to a build function.
 _OBJECTS = {"augment", "build_fn", "callbacks", "loss", "metrics", "model", "optimizer"}
 # Parameters that predicting reads, too.
 _SIZES = ("batch_size", "epochs", "input_size", "validation_batch_size")
-_STATE: dict[str, Callable[[Any], object]] = {
-    "bit_generator": _files.one_of("MT19937"),
-    "state": lambda value: isinstance(value, dict),
-    "has_gauss": lambda value: _files.is_whole(value) and value in (0, 1),
-    "gauss": _files.is_number,
-}
-_KEY: dict[str, Callable[[Any], object]] = {
-    "key": lambda value: isinstance(value, np.ndarray) and value.dtype == np.uint32 and value.shape == (624,),
-    "pos": lambda value: _files.is_whole(value) and 0 <= value <= 624,
-}
 
 
 # -- writing --------------------------------------------------------------------------------------------------------
+
+
+def can_be_saved(estimator: Any) -> bool:
+    """Whether an estimator is one of kerastoolkit's, or of a class derived from one, and so has a file to go into."""
+    return any(kind in ESTIMATORS.values() for kind in type(estimator).__mro__)
 
 
 def save(estimator: KerasEstimator, path: str | Path) -> Path:
@@ -177,8 +124,7 @@ def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, An
     import keras
     import sklearn
 
-    _refuse_encoder(estimator)
-    generator = estimator._generator
+    fitted = estimator._fitted
     parameters = {name: _encode(value, models, None) for name, value in estimator.get_params(deep=False).items()}
     return {
         "format": _FORMAT,
@@ -190,38 +136,30 @@ def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, An
             "python": sys.version.split()[0],
             "backend": keras.config.backend(),
         },
-        "class": _reference(type(estimator)),
-        "base": _reference(next(kind for kind in type(estimator).__mro__ if _reference(kind) in _ours())),
+        "class": reference_to(type(estimator)),
+        "base": reference_to(next(kind for kind in type(estimator).__mro__ if reference_to(kind) in ESTIMATORS)),
         "task": estimator._task,
         "parameters": parameters,
-        "head": _encode(estimator.head_.get_config(), models, "head_"),
-        **{
-            name: _encode(vars(estimator)[attribute].get_config(), models, attribute)
-            for name, (attribute, _) in _READERS.items()
-            if attribute in vars(estimator)
+        "fitted": {
+            name: _encode(value, models, _attribute_of(name, fitted)) for name, value in fitted.get_config().items()
         },
-        "learned": {name: _encode(vars(estimator)[name], models, name) for name in _LEARNED if name in vars(estimator)},
         **_describe_compiled(estimator, models),
-        "generator": None if generator is None else _encode(generator.get_state(legacy=False), models, "_generator"),
     }
 
 
 def _describe_compiled(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
     """What the model was compiled with; of one that waits to be compiled, the state of its optimizer as well."""
-    waiting = vars(estimator).get("_to_compile")
+    waiting = estimator._fitted.to_compile
     if waiting is None:
         return {"compiled": _encode(compiled_with(estimator.model_), models, None)}
-    return {"compiled": _encode(waiting[0], models, None), "optimizer": _encode(waiting[1], models, None)}
+    return {"compiled": _encode(waiting.arguments, models, None), "optimizer": _encode(waiting.state, models, None)}
 
 
-def _refuse_encoder(estimator: KerasEstimator) -> None:
-    """An encoder of rows is Python code of the user's, without which the model predicts something else."""
-    encoder = vars(estimator).get("feature_encoder_")
-    if encoder is not None and not type(encoder).__module__.startswith("kerastoolkit."):
-        raise SavedFileError(
-            f"An estimator with a `feature_encoder` of its own ({type(encoder).__name__}) cannot be saved without "
-            "pickle. Save `model_` by Keras, or pickle the estimator."
-        )
+def _attribute_of(name: str, fitted: Fitted) -> str:
+    """How messages call a part of what was learned: by the attribute that shows it."""
+    if name == "reader":
+        return first_of(fitted.reader).shown_as or "reader_"
+    return "random_state" if name == "generator" else f"{name}_"
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -286,51 +224,39 @@ def _checked(description: Any, what: str) -> dict[str, Any]:
             f"{what} was written by kerastoolkit {str(version)[:20]} in format {number}; this is {__version__}, which "
             f"reads up to format {_FORMAT}. Upgrade kerastoolkit."
         )
+    if number == 1:
+        description = _format_1.brought_up_to_date(description, ESTIMATORS, what)
     checked = _files.checked_fields(description, _FIELDS, what, optional=_OPTIONAL)
-    plain = _Reading(what)
-    for name in ("head", "generator", *_READERS):
-        checked[name] = None if checked.get(name) is None else plain.decode(checked[name])
-    learned = {name: plain.decode(value) for name, value in checked["learned"].items()}
-    checked["learned"] = _files.checked_fields(learned, _LEARNED, what, optional=tuple(_LEARNED))
-    epoch = checked["learned"].get("_best_epoch")
-    if epoch is not None and not 1 <= epoch <= checked["learned"].get("n_iter_", 0):
-        raise SavedFileError(f"{what} says that the weights are of epoch {epoch}, which there was not.")
     checked["base"] = base = _base_of(checked, what)
-    if base._reader and checked[base._reader] is None:
-        raise SavedFileError(f"{what} has no {base._reader!r}, without which it cannot read what it predicts from.")
-    checked["parameters"] = _renamed.parameters(checked["parameters"], base.__name__)
+    plain = _Reading(what)
+    config = {name: plain.decode(value) for name, value in checked["fitted"].items()}
+    _check_reader(config.get("reader"), base, what)
+    checked["fitted"] = Fitted.from_config(config, base._heads, what=what)
     for name, value in checked["parameters"].items():
         _check_parameter(name, value, base, what)
-    if checked["generator"] is not None:
-        state = _files.checked_fields(checked["generator"], _STATE, f"The state of the generator in {what}")
-        _files.checked_fields(state["state"], _KEY, f"The state of the generator in {what}")
     return checked
-
-
-@functools.cache
-def _ours() -> dict[str, Any]:
-    """The estimators of kerastoolkit by the name that a file has for them."""
-    from kerastoolkit import estimators
-
-    kinds = [thing for name in estimators.__all__ if inspect.isclass(thing := getattr(estimators, name))]
-    return {_reference(kind): kind for kind in kinds}
 
 
 def _base_of(description: Mapping[str, Any], what: str) -> Any:
     """The class of ours that a file is of, or that the subclass is of which it is."""
-    name = description.get("base")
-    if name is None:  # as in files of the first weeks, which say it of no subclass
-        task, pictures = description["task"], "backbone" in description["parameters"]
-        end = "Transformer" if task == "reconstruction" else "Classifier" if task == "classification" else "Regressor"
-        start = "Text" if description["words"] is not None else "Image" if pictures else "Keras"
-        known = {kind.__name__: reference for reference, kind in _ours().items()}
-        name = description["class"] if description["class"] in _ours() else known.get(start + end, "")
-    base = _ours().get(name)
-    if base is None or base._task != description["task"] or description["class"] in _ours().keys() - {name}:
+    name = description["base"]
+    base = ESTIMATORS.get(name)
+    if base is None or base._task != description["task"] or description["class"] in ESTIMATORS.keys() - {name}:
         raise SavedFileError(
             f"{what} says that it holds a {description['class'][:100]!r} for {description['task']}, which cannot be."
         )
     return base
+
+
+def _check_reader(config: Any, base: Any, what: str) -> None:
+    """Refuses a reader of another estimator of ours; a subclass may have one that a user registered."""
+    name = config.get("name") if isinstance(config, dict) else None
+    others = {one for kind in ESTIMATORS.values() for one in kind._readers} - set(base._readers)
+    if not isinstance(name, str) or name in others or name not in list_readers():
+        raise SavedFileError(
+            f"{what} is read by {_files.shown(name)}, which is no reader of {base.__name__} and none that is "
+            f"registered: that has {' or '.join(map(repr, base._readers))}."
+        )
 
 
 def _check_parameter(name: str, value: Any, base: Any, what: str) -> None:
@@ -338,7 +264,7 @@ def _check_parameter(name: str, value: Any, base: Any, what: str) -> None:
     start, routed, _ = name.partition("__")
     known = name in base._get_param_names()
     if not known and (
-        not name.isidentifier() or name.startswith("_") or hasattr(base, name) or name in _LEARNED
+        not name.isidentifier() or name.startswith("_") or hasattr(base, name) or name in SHOWN
         or (routed and start not in _parameters.DESTINATIONS)
     ):  # fmt: skip
         raise SavedFileError(f"{what} has a parameter {name[:100]!r}, which no estimator can have.")
@@ -349,7 +275,7 @@ def _check_parameter(name: str, value: Any, base: Any, what: str) -> None:
 
 def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
     base = description["base"]
-    kind = base if description["class"] in _ours() else reading.find(description["class"])
+    kind = base if description["class"] in ESTIMATORS else reading.find(description["class"])
     parameters = {
         name: reading.parameter(name, value, declared=name in base._get_param_names())
         for name, value in description["parameters"].items()
@@ -369,26 +295,16 @@ def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
         )
         parameters["cache"] = True
     estimator = kind(**parameters)
-    head = estimator._head_from_config(description["head"])
-    for name, (attribute, reader) in _READERS.items():
-        if description[name] is not None:
-            vars(estimator)[attribute] = reader.from_config(description[name])
-    vars(estimator).update(description["learned"])
-    estimator._generator = None
-    if description["generator"] is not None:
-        estimator._generator = np.random.RandomState()
-        estimator._generator.set_state(description["generator"])
-    estimator.head_ = head
-    estimator._after_build(head)
-    compiled = description.get("compiled")
+    compiled, fitted = description.get("compiled"), description["fitted"]
     model = reading.model(_MODEL, compile=compiled is None)
-    _check_shapes(estimator, model, reading.path)
-    estimator.model_ = model
+    _check_shapes(fitted, model, reading.path)
+    estimator._take(fitted.with_model(model))
     if compiled is not None:
         arguments = reading.compile_arguments(compiled)
         state = description.get("optimizer")
         state = reading.optimizer_state(_MODEL) if state is None else reading.decode(state)
-        estimator._to_compile = arguments, _checked_state(state, reading.path)
+        to_compile = ToCompile(arguments, _checked_state(state, reading.path))
+        estimator._take(dataclasses.replace(estimator._fitted, to_compile=to_compile))
         if _not_loaded(arguments) is None:
             with _files.refusing(reading.path, _WRITER):
                 compile_loaded(estimator)
@@ -403,16 +319,19 @@ def compile_loaded(estimator: KerasEstimator) -> None:
     Raises:
         ParameterError: It is not in the parameters either.
     """
-    arguments, state = estimator._to_compile
+    waiting = estimator._fitted.to_compile
+    if waiting is None:
+        return
+    arguments = waiting.arguments
     missing = {name: found for name, value in arguments.items() if (found := _not_loaded(value)) is not None}
     if missing:
-        now = estimator._compile_arguments(estimator.head_, defaults=False)
+        now = compile_arguments(estimator._parameters_of_now(), estimator.head_, defaults=False)
         for name, found in missing.items():
             if name not in now:
                 found()
         arguments = {**arguments, **{name: now[name] for name in missing}}
-    compile_model(estimator.model_, arguments, state)
-    del estimator._to_compile
+    compile_model(estimator.model_, dict(arguments), waiting.state)
+    estimator._take(dataclasses.replace(estimator._fitted, to_compile=None))
 
 
 def _checked_state(state: Any, path: str) -> list[Any]:
@@ -440,27 +359,18 @@ def _warn_of_subclass(name: str, base: Any) -> None:
     )
 
 
-def _check_shapes(estimator: Any, model: Any, path: str) -> None:
+def _check_shapes(fitted: Fitted, model: Any, path: str) -> None:
     """Holds a model against what was read beside it: what goes in, and what comes out."""
-    read, shapes = vars(estimator), _keras_files.shapes_of(model)
-    head, columns, words = read["head_"], read.get("columns_"), read.get("words_")
-    units = head.units if isinstance(head, builders.HeadGroup) else (head.units,)
+    shapes = _keras_files.shapes_of(model)
+    head, reader = fitted.head, first_of(fitted.reader)
+    units = head.units if isinstance(head, builders.HeadGroup) else (head.units,)  # type: ignore[union-attr]
     made = [None if None in shape else math.prod(shape) for shape in shapes["outputs"]]
     agree = not made or len(made) == len(units)
     agree = agree and all(one in (None, unit) for one, unit in zip(made, units, strict=False))
-    # How many numbers there are a row, by all that say so.
-    given, taken = read.get("_input_shape"), shapes["inputs"][0] if len(shapes["inputs"]) == 1 else ()
-    n_features, names = read.get("n_features_in_"), read.get("feature_names_in_")
-    if words is not None:
-        agree = agree and taken[-1:] in ((words.size if words.max_length is None else words.max_length,), (None,), ())
-    elif "backbone" in estimator.get_params(deep=False):
-        agree = agree and isinstance(given, tuple) and (taken[-1:] in (given[-1:], (None,)))
-    elif n_features is not None and isinstance(given, tuple):
-        agree = agree and given[:1] == (n_features,)
-    if columns is not None:
-        agree = agree and n_features == len(columns)
-    if names is not None:
-        agree = agree and n_features == len(names)
+    # A reader that makes arrays knows how long they are; one that takes them as they are leaves it to the model.
+    given, taken = reader.row_shape, shapes["inputs"][0] if len(shapes["inputs"]) == 1 else ()
+    if not isinstance(reader, ArrayReader) and isinstance(given, tuple):
+        agree = agree and taken[-1:] in (given[-1:], (None,), ())
     if not agree:
         raise SavedFileError(f"The model in {path!r} and what is said of its inputs and outputs do not go together.")
 
@@ -603,7 +513,7 @@ def _known() -> dict[str, Any]:
         for name, kind in vars(keras.callbacks).items()
         if inspect.isclass(kind) and issubclass(kind, keras.callbacks.Callback) and name not in _WRITING_CALLBACKS
     ]
-    return {_reference(thing): thing for thing in found if hasattr(thing, "__qualname__")}
+    return {reference_to(thing): thing for thing in found if hasattr(thing, "__qualname__")}
 
 
 # They write files, or send what they see, to where a parameter says.
@@ -622,7 +532,7 @@ def _in_modules_of_the_user(reference: str) -> Any:
         found = getattr(found, name, None) if inspect.ismodule(found) or inspect.isclass(found) else None
     wanted = inspect.isclass(found) or inspect.isroutine(found)
     # Not what the module itself has imported, such as a function of `os`.
-    return found if wanted and _reference(found) == reference else None
+    return found if wanted and reference_to(found) == reference else None
 
 
 def _is_of_the_user(module: Any) -> bool:
@@ -685,7 +595,7 @@ def _encode(value: Any, models: dict[str, Any], attribute: str | None) -> Any:
             )
         return {"model": _PARAMETER, "compiled": _encode(compiled_with(value), models, None)}
     if inspect.isclass(value) or inspect.isroutine(value):
-        return {"reference": _reference(value)}
+        return {"reference": reference_to(value)}
     if _has_config(value) and (described := _described(value)) is not None:
         return {"keras": described}
     if isinstance(value, NotLoaded):
@@ -733,7 +643,3 @@ def _public(config: Any) -> Any:
     Under torch Keras writes the module of its own torch optimizers, which would ask for torch wherever it is read.
     """
     return json.loads(re.sub(r'"keras\.src\.backend\.\w+\.optimizers\.\w+"', '"keras.optimizers"', json.dumps(config)))
-
-
-def _reference(thing: Any) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"

@@ -1,0 +1,115 @@
+"""The output of a fitted network for rows, as NumPy: each row's the same, whatever rows stand around it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kerastoolkit import _keras
+from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators.fitted import Fitted
+
+
+def of_dataset(fitted: Fitted, dataset: Any, arguments: Mapping[str, Any]) -> Any:
+    """Output for a data set, which brings its own batches.
+
+    Args:
+        fitted: What was learned.
+        dataset: Batches of what the network takes.
+        arguments: Of `Model.predict`.
+
+    Returns:
+        An array of shape `(n, ...)`, or a list or dict of them.
+    """
+    import keras
+
+    with _scope(fitted):
+        raw = fitted.network.model.predict(dataset, **{"verbose": 0, **arguments})
+    return keras.tree.map_structure(_in_single_precision, raw)
+
+
+def of_rows(fitted: Fitted, X: Any, arguments: dict[str, Any], *, at_least: int = 0) -> Any:
+    """Output for rows.
+
+    Args:
+        fitted: What was learned.
+        X: Encoded rows.
+        arguments: Of `Model.predict`.
+        at_least: Rows of a batch at least, where `arguments` name no size. Defaults to `0`.
+
+    Returns:
+        An array of shape `(n, ...)`, or a list or dict of them.
+
+    Raises:
+        DataError: There is text where the network takes numbers, or the other way round.
+    """
+    import keras
+
+    network, strategy = fitted.network, fitted.strategy
+    _inputs.check_text(network.example, X)
+    arguments = dict(arguments)
+    batch_size = arguments.pop("batch_size", None)
+    if batch_size in (None, -1):
+        batch_size = max(at_least, _batch_rows(X))
+    fixed = _keras.fixed_batch(network.example)
+    if fixed is not None:
+        return _in_batches_of(fixed, fitted, X, arguments)
+    ordinary = type(network.example).predict_step is keras.Model.predict_step and not arguments
+    ordinary = ordinary and (strategy is None or strategy.n_devices == 1)
+    ordinary = ordinary and not _inputs.holds_text(X)
+    if not ordinary and not hasattr(X, "toarray"):
+        with _scope(fitted):
+            given = _inputs.for_keras(X)
+            raw = network.model.predict(given, **{"verbose": 0, "batch_size": batch_size, **arguments})
+        return keras.tree.map_structure(_in_single_precision, raw)
+    return _by_rows(fitted, X, batch_size)
+
+
+def _in_batches_of(size: int, fitted: Fitted, X: Any, arguments: Mapping[str, Any]) -> Any:
+    """Output of a model that takes so many rows at once, and may remember the last of them.
+
+    It begins with nothing remembered, so that predictions depend on the rows alone.
+    """
+    import keras
+
+    n_rows, model = _inputs.n_rows(X), fitted.network.model
+    with _scope(fitted), _keras.fresh_states(model):
+        raw = model.predict(_inputs.filled(X, -n_rows % size), **{"verbose": 0, **arguments, "batch_size": size})
+    return keras.tree.map_structure(lambda part: _in_single_precision(part[:n_rows]), raw)
+
+
+def _by_rows(fitted: Fitted, X: Any, batch_size: int) -> Any:
+    """Output for the rows of `X`, by a program that all models of a structure share.
+
+    `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU. Rows are filled up to a multiple of
+    32, because matrix products of other shapes add up in another order: a row alone would differ in the seventh digit.
+    """
+    import keras
+
+    parts = []
+    for start in range(0, _inputs.n_rows(X), batch_size):
+        batch = _inputs.rows(X, slice(start, start + batch_size))
+        length = _inputs.n_rows(batch)
+        output = fitted.network.predict(_inputs.filled(batch, -length % 32))
+        parts.append(keras.tree.map_structure(lambda part, n=length: keras.ops.convert_to_numpy(part)[:n], output))
+    return keras.tree.map_structure(lambda *part: _in_single_precision(np.concatenate(part)), *parts)
+
+
+def _scope(fitted: Fitted) -> Any:
+    return contextlib.nullcontext() if fitted.strategy is None else fitted.strategy.scope()
+
+
+def _in_single_precision(part: Any) -> Any:
+    """Output as numpy; models of mixed precision put out numbers of half precision, which numpy hardly knows."""
+    part = np.asarray(part)
+    return part.astype("float32") if part.dtype.name in ("bfloat16", "float16") else part
+
+
+def _batch_rows(X: Any) -> int:
+    """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
+    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
+    size = int(np.prod(first.shape[1:])) or 1
+    return int(np.clip(2**18 // size, 32, 4096))
