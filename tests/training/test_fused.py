@@ -1530,8 +1530,8 @@ def test_rows_that_are_the_same_are_there_once() -> None:
     casts: dict[int, Any] = {}
     runs = [Run(Fit(network(dense), rows, y), casts) for rows in (X, changed, X.copy(), X)]
     pool = Pool(runs[0].program, [run.rows for run in runs])
-    assert pool.starts.x.tolist() == [0, len(X), 0, 0]
-    assert pool.starts.y.tolist() == [0] * 4
+    assert pool.offsets.x.tolist() == [0, len(X), 0, 0]
+    assert pool.offsets.y.tolist() == [0] * 4
     assert tuple(pool.data.x.shape) == (2 * len(X), X.shape[1])
     one, other = (Run(Fit(network(dense), in_double, y), casts) for _ in range(2))
     assert one.rows.x is other.rows.x
