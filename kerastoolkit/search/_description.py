@@ -1,12 +1,13 @@
-"""What determines the result of a fit, as a text that is the same in every process.
+"""What determines the result of a fit, as text that is the same in every process.
 
-A fit is known again in another process by the text of everything that goes into it: values by type and content, arrays
-by digest, functions and classes of the user's by bytecode and by all that the code names, what is installed by name and
-version, other objects by what a copy would be made of. No address, no `hash()`, no order of a set gets into the text.
-What cannot be described so is refused: two fits that look the same and are not would be a silent wrong result.
+Another process recognises a fit by the text of everything that goes into it: values by type and content, arrays by
+digest, functions and classes of the user's by bytecode and by everything that the code names, installed code by name
+and version, other objects by what a copy would be made from. No address, no `hash()` and no order of a set gets into
+the text. What cannot be described that way is refused: two fits that seem equal and are not would silently give a wrong
+result.
 
 `training._structure` asks a narrower question (may two models share a program in this process?) and may refuse far
-more, since a refusal costs it some time only.
+more, since a refusal only costs it some time.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ import numpy as np
 from kerastoolkit import _keras
 from kerastoolkit.exceptions import ParameterError
 
-# Attributes of a class that say nothing about what it does, or say it in no fixed order.
+# Attributes of a class that do not affect what it does, or have no fixed order.
 _SAYS_NOTHING = {
     "__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__",
     "__classcell__", "__dataclass_fields__", "__dict__", "__doc__", "__firstlineno__", "__module__", "__orig_bases__",
     "__parameters__", "__qualname__", "__static_attributes__", "__weakref__", "_abc_impl",
 }  # fmt: skip
 
-# Attributes of an estimator that are no part of it: who watches it, and what `get_params` tells already.
+# Attributes of an estimator that are not part of it: its observers, and what `get_params` returns already.
 _NOT_ITS_OWN = {"_clones", "_family", "_params", "_parent_callback_ctx", "_skl_callbacks", "callbacks_"}
 
-# What wraps something, and the attributes under which it holds that.
+# Wrappers, and the attributes under which they hold what they wrap.
 _HOLDS: dict[type, tuple[str, ...]] = {
     functools.partial: ("func", "args", "keywords"),
     staticmethod: ("__func__",),
@@ -59,16 +60,16 @@ _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 
 _LOADS_GLOBAL = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
 
-# Packages whose results stay, as far as a search is concerned, until the major version changes.
+# Packages whose results do not change for a search until the major version does.
 _KEEPS_RESULTS = {
     "jax", "keras", "kerastoolkit", "numpy", "pandas", "polars", "scipy", "sklearn", "tensorflow", "torch",
 }  # fmt: skip
 
-_LONG = 200  # characters, beyond which a text stands in another as its digest
+_LONG = 200  # characters beyond which a text is replaced by its digest inside another
 
 
 class _UndescribedError(Exception):
-    """It cannot be described; the message says what it is, and `advice` what to pass instead."""
+    """Something cannot be described; the message says what it is, and `advice` what to pass instead."""
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(what)
@@ -78,8 +79,8 @@ class _UndescribedError(Exception):
 class Describer:
     """Describes values, each function, class and array once.
 
-    What it has described it holds on to, so that no other object takes the identity of one, and takes for unchanged:
-    one describer serves one search.
+    It keeps a reference to what it has described, so that no other object gets the same address, and assumes that it
+    does not change: one describer serves one search.
     """
 
     def __init__(self) -> None:
@@ -93,7 +94,7 @@ class Describer:
         """Digest of named values.
 
         Args:
-            parts: Values by the names under which errors speak of them.
+            parts: Values by the names that errors use for them.
 
         Returns:
             40 hexadecimal digits.
@@ -104,7 +105,7 @@ class Describer:
         return _digest_of([[name, self.described(value, name)] for name, value in parts.items()])
 
     def described(self, value: Any, where: str) -> Any:
-        """A value as lists of plain text, kept by the identity of the value.
+        """A value as lists of plain text.
 
         Raises:
             ParameterError: As for `digest`.
@@ -114,12 +115,12 @@ class Describer:
             return self._of(value, keep=not hasattr(value, "get_params"))  # an estimator is cloned for every fit
         except _UndescribedError as error:
             raise ParameterError(
-                f"A journal cannot know {' -> '.join(self._where)} again: it is {error}. A recorded fit is found by "
+                f"A journal cannot recognise {' -> '.join(self._where)}: it is {error}. A recorded fit is found by "
                 f"the content of everything that determines its result. {error.advice}, or search without `journal`."
             ) from error
         except RecursionError:
             raise ParameterError(
-                f"A journal cannot know {self._where[0]} again: it is nested too deeply. Pass something simpler, or "
+                f"A journal cannot recognise {self._where[0]}: it is nested too deeply. Pass something simpler, or "
                 "search without `journal`."
             ) from None
 
@@ -128,11 +129,11 @@ class Describer:
     @contextlib.contextmanager
     def _at(self, place: str) -> Iterator[None]:
         self._where.append(place)
-        yield  # not in a `finally`: an error is told with the place where it came up
+        yield  # not in a `finally`: an error is reported with the place where it was raised
         self._where.pop()
 
     def _once(self, thing: Any, describe: Callable[[], Any], *, keep: bool = True) -> Any:
-        """Describes a thing that may hold itself, and keeps what is long as a digest."""
+        """Describes a thing that may contain itself, with a digest in place of a long text."""
         for depth, other in enumerate(self._open):
             if other is thing:
                 self._reach = min(self._reach, depth)
@@ -143,7 +144,7 @@ class Describer:
         self._open.append(thing)
         text = _shortened(describe())
         self._open.pop()
-        # A text that points outward means something only where it stands.
+        # A text with references outward only has a meaning in its place.
         if keep and self._reach >= depth:
             self._known[id(thing)] = thing, text
         self._reach = min(before, self._reach if self._reach < depth else math.inf)
@@ -218,27 +219,27 @@ class Describer:
         return self._of_parts(value)
 
     def _named(self, name: Any, item: Any) -> Any:
-        """An item of which an error speaks by name."""
+        """An item that errors call by its name."""
         if not isinstance(name, str):
             return self._of(item)
         with self._at(f"`{name}`"):
             return self._of(item)
 
     def _of_parts(self, value: Any) -> Any:
-        """Any object, by what Python would make a copy of it from."""
+        """Any object, by what Python would make a copy from."""
         registered = copyreg.dispatch_table.get(type(value))
         try:
             parts = value.__reduce_ex__(4) if registered is None else registered(value)
         except Exception as error:
             raise _UndescribedError(
-                f"{_a(value)}, which nothing says the content of ({error})",
+                f"{_a(value)}, whose content cannot be read ({error})",
                 "Pass plain values, arrays, functions or objects made of them instead",
             ) from error
         if isinstance(parts, str):
             module = str(getattr(value, "__module__", None) or type(value).__module__)
             module = "numpy" if isinstance(value, np.ufunc) else module
             if not _is_installed(module) or getattr(sys.modules.get(module), parts, None) is not value:
-                raise _UndescribedError(f"{_a(value)}, known by the name {parts!r} alone", "Pass a function instead")
+                raise _UndescribedError(f"{_a(value)}, known only by the name {parts!r}", "Pass a function instead")
             return ["named", module, parts, _version_of(module)]
         make, arguments, state, items, entries = (*parts, None, None, None, None)[:5]
         return [
@@ -439,7 +440,7 @@ class Describer:
         return ["class", kind.__qualname__, bases, described]
 
     def _of_module(self, module: types.ModuleType, attributes: Any) -> Any:
-        """A module: by name where it is installed, else by those of its attributes that the code asks for."""
+        """A module: by name if it is installed, else by those of its attributes that the code uses."""
         name = module.__name__
         if _is_installed(name):
             return ["module", name, _version_of(name)]
@@ -461,7 +462,7 @@ def _a(value: Any) -> str:
 
 @functools.cache
 def _configured() -> tuple[type, ...]:
-    """Kinds of Keras objects that say by a config what they are."""
+    """Kinds of Keras objects that are described by their config."""
     import keras
 
     return (
@@ -479,19 +480,19 @@ def _configured() -> tuple[type, ...]:
 
 @functools.cache
 def _held() -> tuple[type, ...]:
-    """Kinds of values that a config only names."""
+    """Kinds of values that a config refers to only by name."""
     return (types.FunctionType, functools.partial, *_configured())
 
 
 def _set_by_users(value: Any) -> set[str]:
-    """Names of the attributes that the user's class gave an object of Keras', beside those of Keras itself."""
+    """Names of the attributes that a user's class has added to an object of Keras."""
     kind: Any = type(value)
     return set() if _installed_name(kind) else vars(value).keys() - _set_by_installed(kind)
 
 
 @functools.cache
 def _set_by_installed(kind: type) -> frozenset[str]:
-    """Names of attributes that the code of a class' installed bases sets."""
+    """Names of the attributes that the installed base classes of a class set."""
     names: set[str] = set()
     for base in kind.__mro__:
         if _installed_name(base) is None:
@@ -507,12 +508,12 @@ def _set_by_installed(kind: type) -> frozenset[str]:
 
 
 def _step_name(item: Any) -> Any:
-    """The name of a step of a pipeline, by which scikit-learn speaks of it; None for what is no step."""
+    """The name of a step of a pipeline; None for anything else."""
     return item[0] if isinstance(item, tuple) and len(item) > 1 and hasattr(item[1], "get_params") else None
 
 
 def _kind_of(value: Any) -> type:
-    """The kind of a container: Keras wraps those that a layer holds, and sets of any class have no order."""
+    """The kind of a container: Keras wraps the containers of a layer, and sets of any class have no order."""
     for kind in (list, dict, set, frozenset):
         if isinstance(value, kind) and (kind in (set, frozenset) or type(value).__module__.startswith("keras.")):
             return kind
@@ -521,7 +522,7 @@ def _kind_of(value: Any) -> type:
 
 @functools.cache
 def _is_installed(module: str) -> bool:
-    """Whether a module came with Python or by an installer, so that its name and version say what it does."""
+    """Whether a module came with Python or by an installer, so that its name and version identify what it does."""
     top = module.partition(".")[0]
     if top == "__main__":
         return False
@@ -535,7 +536,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _installed_name(thing: Any) -> str | None:
-    """`module:qualname` of a function or class that an installed module holds under that name."""
+    """`module:qualname` of a function or class that an installed module has under that name."""
     module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or not _is_installed(module):
         return None
@@ -546,7 +547,7 @@ def _installed_name(thing: Any) -> str | None:
 
 
 def _version_of(name: str) -> str:
-    """The part of a package's version in which results may change; for Keras also what computes, and how."""
+    """The part of a package's version that may change results; for Keras also the backend and its settings."""
     top = name.partition(":")[0].partition(".")[0]
     version = _package_version(top)
     if top == "kerastoolkit":
@@ -567,16 +568,16 @@ def _package_version(top: str) -> str:
         return ""
     version = str(getattr(sys.modules.get(top), "__version__", ""))
     if not version:
-        # The name to install may be another than the name to import.
+        # A package may be installed under another name than it is imported under.
         names = importlib.metadata.packages_distributions().get(top, ())
         version = " ".join(importlib.metadata.version(name) for name in sorted(set(names)))
     parts = version.split(".")
-    # A package that is not known to keep its results from one minor version to the next may be the user's own.
+    # Any other package may be the user's own, and change results in any version.
     return ".".join(parts[: 2 if parts[0] == "0" else 1]) if top in _KEEPS_RESULTS else version
 
 
 def _imported(what: tuple[int, str, tuple[str, ...]], namespace: dict[str, Any]) -> types.ModuleType | None:
-    """The module that an import in a function gives; None if there is none."""
+    """The module that an import in a function returns; None if it cannot be imported."""
     level, name, wanted = what
     try:
         found: types.ModuleType = __import__(name, namespace, None, wanted, level)
@@ -589,7 +590,8 @@ def _imported(what: tuple[int, str, tuple[str, ...]], namespace: dict[str, Any])
 def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], frozenset[Any]]:
     """All names in code and in the code inside it, the globals among them, and its imports.
 
-    Texts count as names, since they may be: `getattr(module, "build")`. An import is `(level, name, what from it)`.
+    Texts count as names, since they may be names: `getattr(module, "build")`. An import is `(level, name, names from
+    it)`.
     """
     names, loaded, imports = set(code.co_names), set(), set()
     instructions = [one for one in dis.get_instructions(code) if one.opname != "EXTENDED_ARG"]
@@ -614,7 +616,7 @@ def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], fro
 
 
 def _without_code(config: Any) -> Any:
-    """A config of Keras' without marshalled functions, whose bytes differ from process to process."""
+    """A config of Keras without marshalled functions, whose bytes differ between processes."""
     if isinstance(config, Mapping):
         if config.get("class_name") == "__lambda__":
             return "a lambda"

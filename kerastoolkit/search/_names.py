@@ -1,8 +1,8 @@
-"""The names of a grid, held against the estimator before anything trains.
+"""The names of a grid, compared with the estimator before anything trains.
 
-scikit-learn sets the parameters of a candidate when its turn comes, and then says of a name that it reaches nothing,
-of a pipeline without the name that was meant. Here the whole grid is looked at first, and each name that reaches
-nothing is told with the full name to write: `"lr"` with `"kerasclassifier__optimizer__learning_rate"`.
+scikit-learn sets the parameters of a candidate when its turn comes, and only then reports an unknown name, without
+suggesting the right one. Here the whole grid is checked first, and the error has each unknown name with the full name
+to write: for `"lr"`, `"kerasclassifier__optimizer__learning_rate"`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ __all__ = ["check_grid"]
 
 
 def check_grid(estimator: Any, grid: Any) -> None:
-    """Refuses names that reach nothing, and values that are searched otherwise than they look.
+    """Refuses names that are no parameter, and values that mean something else than they seem to.
 
     Args:
-        estimator: What is searched: an estimator of ours, or a pipeline or another that has some in it.
+        estimator: What is searched: an estimator of ours, or a pipeline or other estimator that contains some.
         grid: A dict of values or distributions by name, or a list of such dicts.
 
     Raises:
-        ParameterError: There are some; all are told at once, each with what to write.
+        ParameterError: There are some; the message has all of them, each with what to write.
     """
     if not hasattr(estimator, "get_params"):
-        return  # scikit-learn will say so
+        return  # scikit-learn will report it
     complaints: dict[str, None] = {}
     for one in [grid] if isinstance(grid, Mapping) else grid if isinstance(grid, (list, tuple)) else []:
         if isinstance(one, Mapping) and all(isinstance(name, str) for name in one):
@@ -41,7 +41,7 @@ def check_grid(estimator: Any, grid: Any) -> None:
 
 def _complaints(estimator: Any, grid: Mapping[str, Any]) -> Iterator[str]:
     parts = dict(_parts(estimator, ""))
-    # Where steps and models are searched as well, what they take is not known yet.
+    # Where steps and models are searched as well, their parameters are not known yet.
     replaced = [name for name in grid if f"{name}__" in parts]
     networks = {start: part for start, part in parts.items() if isinstance(part, KerasEstimator)}
     for start, part in networks.items():
@@ -57,7 +57,7 @@ def _complaints(estimator: Any, grid: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(estimator: Any, start: str) -> Iterator[tuple[str, Any]]:
-    """An estimator and those within it, each with what a name of a parameter of it begins with."""
+    """An estimator and those inside it, each with the prefix of the names of its parameters."""
     yield start, estimator
     if isinstance(estimator, KerasEstimator):
         return
@@ -67,7 +67,7 @@ def _parts(estimator: Any, start: str) -> Iterator[tuple[str, Any]]:
 
 
 def _reached(estimator: Any, name: str) -> tuple[Any, str]:
-    """The innermost estimator that a name leads to, and what is left of the name for it."""
+    """The innermost estimator that a name leads to, and the rest of the name."""
     first, routed, rest = name.partition("__")
     if isinstance(estimator, KerasEstimator) or not routed:
         return estimator, name
@@ -81,7 +81,7 @@ def _is_known(estimator: Any, name: str) -> bool:
 
 
 def _takes(part: Any, name: str) -> bool:
-    """Whether an estimator takes a parameter, of those within it too."""
+    """Whether an estimator, or one inside it, has a parameter of this name."""
     if not isinstance(part, KerasEstimator):
         return name in part.get_params()
     try:
@@ -104,7 +104,7 @@ def _words_on_name(estimator: Any, name: str, networks: Mapping[str, Any]) -> st
 
 
 def _meant(estimator: Any, name: str, networks: Mapping[str, Any]) -> str:
-    """A sentence with the full name that was meant, after a space, or nothing."""
+    """A sentence with the full name that was probably meant, after a space; or nothing."""
     parts = dict(_parts(estimator, ""))
     tails = ["__".join(name.split("__")[number:]) for number in range(name.count("__") + 1)]
     for tail in tails:
@@ -134,12 +134,12 @@ def _build(part: KerasEstimator) -> Any:
 
 # -- values ---------------------------------------------------------------------------------------------------------
 
-# Arguments of our builders of which one value is a sequence: a number for each layer.
+# Arguments of our builders whose value is a sequence: a number for each layer.
 _PER_LAYER = {"filters", "head_hidden", "hidden", "input_hidden"}
 
 
 def _is_one_network(part: KerasEstimator, name: str, values: Any) -> bool:
-    """Whether a tuple of numbers looks like the layers of one network, while a search takes each for a candidate."""
+    """Whether a tuple of numbers seems to be the layers of one network, while a search tries each number by itself."""
     plain = name.removeprefix("model__")
     is_tuple = isinstance(values, tuple) and len(values) > 1 and not isinstance(values[0], (tuple, list))
     return is_tuple and plain in _PER_LAYER and part._is_of_ours(_build(part))

@@ -1,8 +1,8 @@
-"""The rows that tasks of a search work on: one copy for all tasks of a split, and the bytes that a task keeps.
+"""The rows that tasks of a search work on: one copy for all tasks of a split, and the bytes that a task holds.
 
-scikit-learn cuts the rows of a split out of the table in each of its tasks, those to train on and those to score. Tasks
-of a fused search wait for each other, and so each would keep a table. Where nothing can write into the rows, all tasks
-that cut the same rows out of the same table get the same array, which goes with the last of them.
+scikit-learn takes the rows of a split, those to train on and those to score, out of the table in each of its tasks.
+Tasks of a fused search wait for each other, so each would hold its own copy. Where nothing can write into the rows, all
+tasks that take the same rows out of the same table get the same array, which is freed with the last of them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Needs(NamedTuple):
     """What is known of a task before it begins.
 
     Attributes:
-        shared: The rows that it shares with other tasks of its split: a key of each part, and its bytes.
-        own: Bytes of the rows that it cuts out for itself, beside those that its fit hands in.
-        in_any_order: Whether it ends the same whatever other tasks run before it.
-        given: Addresses of the arrays that it was given, which are there without it.
+        shared: The rows that it shares with other tasks of its split: the key of each part, and its bytes.
+        own: Bytes of the rows that it takes out for itself, beside those that its fit hands in.
+        in_any_order: Whether its result is the same whatever tasks run before it.
+        given: Addresses of the arrays that it was given, which are in memory without it.
     """
 
     shared: tuple[tuple[Any, int], ...] = ()
@@ -40,22 +40,22 @@ class SharedRows:
     """The rows that tasks in flight share.
 
     Attributes:
-        n_bytes: Bytes of them.
+        n_bytes: Their bytes.
     """
 
     def __init__(self) -> None:
         self.n_bytes = 0
         self._parts: dict[Any, _Part] = {}
-        self._table: tuple[Callable[[], Any], float] = (lambda: None, 0.0)  # the last one, and the bytes of a row
+        self._table: tuple[Callable[[], Any], float] = (lambda: None, 0.0)  # the last table, and the bytes of its rows
 
     def prepare(self, call: Any) -> Needs:
         """Lets a task share the rows of its split, where nothing that it calls could write into them.
 
         Args:
-            call: A `joblib.parallel.BatchedCalls`, which is changed, or anything else that can be called.
+            call: A `joblib.parallel.BatchedCalls`, which is changed in place, or any other callable.
 
         Returns:
-            What it will need.
+            What the task will need.
         """
         tasks = tasks_of(call)
         if len(tasks) != 1:
@@ -67,14 +67,14 @@ class SharedRows:
         if split is None:
             return Needs(given=arrays)
         X, indices = split.X, {"train": split.train, "test": split.test}
-        if not isinstance(split.estimator, KerasEstimator):  # a pipeline, say: its last step gets other rows than these
+        if not isinstance(split.estimator, KerasEstimator):  # for example a pipeline, whose last step gets other rows
             return Needs(own=sum(self._n_bytes(X, index) for index in indices.values()), given=arrays)
         is_array = type(X) is np.ndarray and X.ndim > 1
         shared = [name for name in _shareable(split) if is_array and isinstance(indices[name], np.ndarray)]
         if shared:
             sharing = self._sharing(task.function, X, [indices[name] for name in shared])
             replace_functions(call, lambda task: sharing)
-        # An array to train on is what the fit hands in, and counted there.
+        # An array to train on is handed in by the fit, and counted there.
         own = [name for name in ("train", "test") if name not in shared and (name == "test" or not is_array)]
         seed = split.parameters.get("random_state", getattr(split.estimator, "random_state", None))
         return Needs(
@@ -85,7 +85,7 @@ class SharedRows:
         )
 
     def missing(self, needs: Needs) -> int:
-        """Bytes of the shared rows of a task that no other task keeps."""
+        """Bytes of the shared rows of a task that no other task holds."""
         return sum(size for key, size in needs.shared if key not in self._parts)
 
     def has(self, array: Any) -> bool:
@@ -97,12 +97,12 @@ class SharedRows:
         known, of_a_row = self._table
         if X is None or known() is not X:
             of_a_row = _n_bytes(X) / max(1, _n_rows(X))
-            with contextlib.suppress(TypeError):  # a list, which cannot be referred to weakly
+            with contextlib.suppress(TypeError):  # a list, which has no weak references
                 self._table = weakref.ref(X), of_a_row
         return int(of_a_row * _n_rows(index))
 
     def _sharing(self, function: Callable[..., Any], table: Any, indices: Sequence[Any]) -> Callable[..., Any]:
-        """The function of a task, for a table that cuts these rows out once for all tasks."""
+        """The function of a task, called with a table that takes these rows out once for all tasks."""
 
         @functools.wraps(function)
         def sharing(*arguments: Any, **keywords: Any) -> Any:
@@ -122,25 +122,25 @@ class SharedRows:
             rows = table[index, ...]  # as scikit-learn does
             size = rows.nbytes
 
-            def let_go(reference: Any) -> None:
+            def freed(reference: Any) -> None:
                 self.n_bytes -= size
                 if key in self._parts and self._parts[key].rows is reference:
                     del self._parts[key]
 
-            self._parts[key] = _Part(weakref.ref(rows, let_go), table, index)
+            self._parts[key] = _Part(weakref.ref(rows, freed), table, index)
             self.n_bytes += size
         return rows
 
 
 def owner(array: Any) -> Any:
-    """The array whose memory an array looks at; itself if it is its own."""
+    """The array that owns the memory of an array: the array itself, unless it is a view."""
     while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 class _Part(NamedTuple):
-    """Rows, for as long as a task has them; while they are there, nothing else has the address of table or index."""
+    """Rows, for as long as a task has them; until then, no other object has the address of their table or index."""
 
     rows: Any
     table: Any
@@ -148,7 +148,7 @@ class _Part(NamedTuple):
 
 
 class _Table(np.ndarray):
-    """A table that is asked by tasks for the rows of a split, and otherwise an array like any other."""
+    """A table from which tasks take the rows of a split, and otherwise an array like any other."""
 
     indices: Sequence[Any] = ()
     cut: Callable[[Any], Any]
@@ -161,7 +161,7 @@ class _Table(np.ndarray):
 
 
 def _shareable(split: Split) -> Sequence[str]:
-    """Which rows nothing could write into: no estimator of ours does, an encoder or a scorer of the user's might."""
+    """Which rows nothing could write into. No estimator of ours does; an encoder or scorer of the user's might."""
     estimator = split.estimator
     if type(estimator).__module__.partition(".")[0] != "kerastoolkit":
         return ()
@@ -173,7 +173,7 @@ def _shareable(split: Split) -> Sequence[str]:
 
 
 def _is_of_scikit_learn(scorer: Any) -> bool:
-    """Whether a scorer is one, or several, of scikit-learn's, which give a function of the user's predictions only."""
+    """Whether all scorers are scikit-learn's, which pass only predictions to functions of the user's."""
     several = scorer if isinstance(scorer, Mapping) else getattr(scorer, "_scorers", {})
     if not all(map(_is_of_scikit_learn, several.values())):
         return False

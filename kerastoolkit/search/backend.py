@@ -1,13 +1,13 @@
 """A joblib backend under which the fits of any scikit-learn tool are trained together.
 
-Every task of a search is a thread, and one thread at a time holds the baton and runs. A task that comes to the training
-of its network hands the fit in, hands the baton on and sleeps. When no task can run any more, all fits handed in are
+Every task of a search is a thread, and only the thread that holds the baton runs. A task that is ready to train its
+network hands the fit in, passes the baton on and sleeps. When no task can run, all fits that were handed in are
 trained together (`training.fit_many`), and the tasks wake one by one to score. Because one task runs at a time, in the
-order of the search, what they draw from the generators of the process does not depend on luck.
+order of the search, what they draw from the random generators of the process does not depend on timing.
 
-Tasks of one split share its rows where nothing can write into them (`_rows`), and only so many tasks wait that together
-they keep little more than one alone would. Where the order of tasks makes no difference, those that share the rows
-which are there already come first.
+Tasks of one split share its rows where nothing can write into them (`_rows`), and only as many tasks wait as together
+need little more memory than one alone. Where the order of tasks makes no difference, those that share rows which are in
+memory already come first.
 
 A task that starts a search of its own (nested cross-validation, an ensemble inside a search) waits for its subtasks
 without the baton, and their fits are handed in like all others.
@@ -41,31 +41,31 @@ from kerastoolkit.training.seeds import Settings, is_inside, put_settings, setti
 
 __all__ = ["FusedBackend", "fused"]
 
-# Tasks in flight at once. More of them make larger groups, and each keeps its rows in memory while it waits.
+# Tasks in flight at once. More of them make larger groups, but each keeps its rows in memory while it waits.
 _MAX_TASKS = 256
 
-# Bytes that tasks in flight may keep beside those of one, which it would keep as well if it were alone.
+# Bytes that tasks in flight may hold beyond those of one task, which would hold them if it ran alone, too.
 _MAX_BYTES = 64 * 2**20
 
-# Of these, bytes of the rows of other splits, where those of one split may be trained before those of the next.
+# How many of these may be rows of other splits, where the fits of one split may be trained before those of the next.
 _MAX_BYTES_OF_ROWS = 24 * 2**20
 
-# Bytes of a row while its fit waits and is trained, whatever is in it: its number in the order of an epoch.
+# Bytes for each row of a fit that waits or trains, whatever is in it: its place in the permutation of an epoch.
 _BYTES_OF_A_PERMUTATION = 4
 
-# How long the end of a search waits for tasks that were given up; what a user wrote may take any time.
-_SECONDS_TO_GIVE_UP = 2.0
+# How long the end of a search waits for tasks that were cancelled; code of the user's may take any time.
+_SECONDS_TO_CANCEL = 2.0
 
-# How much more they may keep before the memory that is free is looked at again.
+# How many more bytes tasks may hold before the free memory is measured again.
 _BYTES_BETWEEN_CHECKS = 4 * 2**20
 
 
 @contextlib.contextmanager
 def fused(*, max_memory: float | None = None) -> Iterator[TrainingReport]:
-    """Trains the fits of everything that scikit-learn does inside the block together.
+    """Trains the Keras fits of everything that scikit-learn does inside the block together.
 
-    Searches, cross-validation, learning curves, ensembles and whatever else hands its work to joblib gather their Keras
-    fits; estimators of other kinds are fitted as ever. `n_jobs` makes no difference.
+    This covers searches, cross-validation, learning curves, ensembles, and whatever else hands its work to joblib;
+    estimators of other kinds are fitted as usual. `n_jobs` makes no difference.
 
     Example:
 
@@ -78,7 +78,7 @@ def fused(*, max_memory: float | None = None) -> Iterator[TrainingReport]:
         max_memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
     Yields:
-        A `TrainingReport` of what was trained, and how.
+        A `TrainingReport`, which says what was trained and how.
     """
     backend = FusedBackend(max_memory=max_memory)
     with joblib.parallel_config(backend=backend):
@@ -86,10 +86,10 @@ def fused(*, max_memory: float | None = None) -> Iterator[TrainingReport]:
 
 
 class TrainingReport:
-    """What was trained under a backend, and how.
+    """What was trained inside a block of `fused` or by a search, and how.
 
     Attributes:
-        trained: Every fit, a `training.Trained` each, in the order of training, without its model.
+        trained: A `training.Trained` for every fit, in the order of training, without its model.
         seconds: Time spent training, in seconds.
     """
 
@@ -105,17 +105,17 @@ class TrainingReport:
 
 
 class Cancelled(BaseException):
-    """The search was given up while a task slept. Not an Exception: an estimator's error score must not swallow it."""
+    """The search was cancelled while a task slept. Not an Exception, so that no error score takes its place."""
 
 
 class _Task:
-    """A call that joblib wants done, in a thread of its own.
+    """A call that joblib handed over, run in a thread of its own.
 
     Args:
         call: The call.
-        done: What joblib wants called when it is done.
+        done: Called with the task when it has ended, as joblib wants it.
         parent: The task that waits for it; None if there is none.
-        scored: Whether it is one fit among many that are scored, of which some may fail.
+        scored: Whether it is one of many fits that are scored, some of which may fail.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class _Task:
     ) -> None:
         self.call, self.done, self.parent = call, done, parent
         self.is_scored: bool = scored or (parent is not None and parent.is_scored)
-        self.given_up = False
+        self.was_cancelled = False
         self.settings = Settings()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -136,12 +136,12 @@ class _Task:
         self.trained: Trained | None = None
 
     @property
-    def is_given_up(self) -> bool:
-        """Whether nobody waits for it any more, or for the task that it is a part of."""
-        return self.given_up or (self.parent is not None and self.parent.is_given_up)
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits any longer for it, or for the task that started it."""
+        return self.was_cancelled or (self.parent is not None and self.parent.is_cancelled)
 
     def end_with(self, error: BaseException) -> None:
-        """Ends a task that was never run."""
+        """Ends a task that never ran."""
         del self.call
         self.error = error
         self.finished.set()
@@ -157,9 +157,9 @@ class _Task:
 
 
 class _Worker(threading.Thread):
-    """A thread that runs tasks one after another: to start a thread takes as long as a tenth of a small fit.
+    """A thread that runs tasks one after another, since starting a thread takes a tenth of the time of a small fit.
 
-    The settings of numpy, scikit-learn and Keras and the context variables that a task finds are those of a new thread.
+    Each task finds the settings of numpy, scikit-learn and Keras, and the context variables, of a new thread.
     """
 
     def __init__(self, run: Callable[[_Task, _Worker], None]) -> None:
@@ -169,17 +169,17 @@ class _Worker(threading.Thread):
         self.start()
 
     def take(self, task: _Task | None) -> None:
-        """Runs a task when those before it have ended; with None, the thread ends."""
+        """Runs a task after those before it; None ends the thread."""
         self._tasks.put(task)
 
     def run(self) -> None:
         while (task := self._tasks.get()) is not None:
             contextvars.Context().run(self._run, task, self)
-            del task  # whoever waits for the next keeps no result
+            del task  # so that waiting for the next task keeps no result in memory
 
 
 class _Conductor:
-    """Lets tasks run one at a time, gathers their fits, trains them when nobody can run."""
+    """Lets tasks run one at a time, gathers their fits, and trains them when no task can run."""
 
     def __init__(
         self,
@@ -195,8 +195,8 @@ class _Conductor:
         self._lock = threading.Lock()
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._new: collections.deque[_Task] = collections.deque()
-        self._awake: collections.deque[_Task] = collections.deque()  # may go on: given up, or back from subtasks
-        self._trained: collections.deque[_Task] = collections.deque()  # may go on, and before all others
+        self._awake: collections.deque[_Task] = collections.deque()  # may continue: cancelled, or back from subtasks
+        self._trained: collections.deque[_Task] = collections.deque()  # may continue, before all others
         self._are_waking = False  # those that were trained
         self._asleep: list[_Task] = []
         self._waiting: dict[_Task, list[_Task]] = {}  # for subtasks
@@ -206,14 +206,14 @@ class _Conductor:
         self._thread: threading.Thread | None = None
         self._rows = SharedRows()
         self._bytes_asleep = self._bytes_in_training = 0
-        self._bytes_of_one = self._rows_of_one = 0  # of the first that sleeps or is trained, its shared rows among them
+        self._bytes_of_one = self._rows_of_one = 0  # of the first that sleeps or trains, shared rows included
         self._held_at_check, self._free = 2**62, 0.0
         self._users = self._n_trained = 0
         self._has_frozen = False
         self._handing_over = 0  # calls of joblib that have not yet handed over all their first tasks
 
     def another(self) -> _Conductor:
-        """One like it, that does not wait for the tasks of this one."""
+        """A conductor like this one, which does not wait for the tasks of this one."""
         return _Conductor(self._max_memory, self.report, self._on_epoch_end, self._max_together, self._ladder)
 
     # -- what joblib calls ---------------------------------------------------------------------------------------
@@ -222,8 +222,8 @@ class _Conductor:
         with self._lock:
             if not self._users:
                 self._n_trained = 0
-                # Python goes through all objects again and again to find those that nobody needs, a million of them
-                # with TensorFlow. While a search runs it need not go through those that were there before.
+                # Python's garbage collector goes through all objects again and again, a million of them with
+                # TensorFlow. While a search runs it need not go through those that were there before.
                 self._has_frozen = not gc.get_freeze_count()
                 if self._has_frozen:
                     gc.freeze()
@@ -257,15 +257,15 @@ class _Conductor:
         """The task whose thread this is."""
         return getattr(self._local, "task", None)
 
-    def give_up(self, tasks: list[_Task]) -> None:
-        """Nobody waits for these tasks any more: those that have not begun never will, those that sleep end."""
+    def cancel(self, tasks: list[_Task]) -> None:
+        """Cancels tasks: those that have not begun never will, and those that sleep end."""
         for task in tasks:
-            task.given_up = True
+            task.was_cancelled = True
         self._news.put(None)
 
     @contextlib.contextmanager
     def without_baton(self, subtasks: list[_Task]) -> Iterator[None]:
-        """While a task waits for its subtasks, others run."""
+        """Lets other tasks run while a task waits for its subtasks."""
         task = self.current()
         if task is None:
             yield
@@ -303,7 +303,7 @@ class _Conductor:
 
     def _hand_in(self, fit: Fit) -> Trained:
         task: _Task = self._local.task
-        if task.is_given_up:
+        if task.is_cancelled:
             raise Cancelled
         if self._ladder is not None:
             self._ladder.enter(fit)
@@ -322,12 +322,12 @@ class _Conductor:
         return trained
 
     def _baton_back(self) -> None:
-        # Another task that can run gets it at once: half as many switches between threads as by way of the conductor.
+        # Another task that can run gets it at once, which takes half as many switches of threads as by the conductor.
         if not self._hand_baton():
             self._baton.set()
 
     def _after_epoch(self, done: int, epochs: int) -> None:
-        if all(task.is_given_up for task in self._training):
+        if all(task.is_cancelled for task in self._training):
             raise Cancelled
         if self._on_epoch_end is not None:
             self._on_epoch_end(done, epochs)
@@ -351,7 +351,7 @@ class _Conductor:
                 self._wait_for_news()
 
     def _let_some_run(self) -> bool:
-        """Hands the baton to a task that can run; False if there is none. It comes back when no other can."""
+        """Passes the baton to a task that can run, and waits until no task can; False if none could."""
         self._baton.clear()
         if not self._hand_baton():
             return False
@@ -359,16 +359,16 @@ class _Conductor:
         return True
 
     def _hand_baton(self) -> bool:
-        """The same for whoever holds the baton and is about to wait or to end; it comes back to the conductor."""
+        """Passes the baton on for a task that is about to wait or to end; False if it must go to the conductor."""
         while True:
             if self._trained:
                 self._trained.popleft().wakes.set()
             elif self._are_waking:
-                return False  # others begin when the networks of all that were handed in are gone
+                return False  # others begin once the networks of all fits that were handed in are gone
             elif self._awake:
                 self._awake.popleft().wakes.set()
-            elif self._new and self._new[0].is_given_up:
-                self._new.popleft().end_with(Cancelled())  # a task may wait for it that does not yet know
+            elif self._new and self._new[0].is_cancelled:
+                self._new.popleft().end_with(Cancelled())  # a task may still wait for it
                 continue
             elif (task := self._next()) is not None:
                 try:
@@ -382,9 +382,9 @@ class _Conductor:
             return True
 
     def _prepare_others(self) -> None:
-        """While fits are trained, lets others come to their training: all that have room, however long that takes.
+        """While fits are trained, lets other tasks prepare theirs: all that have room, however long that takes.
 
-        So the order of what tasks draw does not hang on how fast training is.
+        So the order in which tasks draw random numbers does not depend on how fast training is.
         """
         while True:
             if self._let_some_run():
@@ -398,11 +398,11 @@ class _Conductor:
             self._news.get(timeout=1.0)
 
     def _somebody_will_wake(self) -> bool:
-        """Whether a task waits for subtasks that have all ended: joblib will tell it in a moment."""
+        """Whether a task waits for subtasks that have all ended: joblib is about to wake it."""
         return any(all(one.finished.is_set() for one in subtasks) for subtasks in list(self._waiting.values()))
 
     def _next(self) -> _Task | None:
-        """Takes the next task to begin, if there is one and room for it."""
+        """Takes the next task to begin, if there is one and there is room for it."""
         if not self._new or len(self._asleep) >= _MAX_TASKS:
             return None
         if self._has_room(self._new[0]):
@@ -410,7 +410,7 @@ class _Conductor:
         for task in list(self._new):  # those that share rows with the ones that sleep
             if not task.needs.in_any_order:
                 return None
-            if not task.is_given_up and self._has_room(task):
+            if not task.is_cancelled and self._has_room(task):
                 self._new.remove(task)
                 return task
         return None
@@ -419,7 +419,7 @@ class _Conductor:
         others = self._asleep or self._training
         if not others:
             return True
-        # Every task that sleeps keeps its rows. What the last one handed in is the best guess at what the next will.
+        # Every task that sleeps keeps its rows. The best guess at the bytes of the next fit are those of the last.
         rows = self._rows.missing(task.needs)
         more = rows + task.needs.own + others[-1].n_bytes_of_fit
         beside_one = self._bytes_asleep + self._bytes_in_training + self._rows.n_bytes - self._bytes_of_one
@@ -427,13 +427,13 @@ class _Conductor:
             return False
         if rows and task.needs.in_any_order and self._rows.n_bytes - self._rows_of_one + rows > _MAX_BYTES_OF_ROWS:
             return False
-        # To ask the system takes longer than to hand over a task.
+        # Asking the system takes longer than handing over a task.
         if not self._held_at_check <= beside_one <= self._held_at_check + _BYTES_BETWEEN_CHECKS:
             self._held_at_check, self._free = beside_one, free_memory()
         return beside_one + more < self._free / 4 + beside_one / 4
 
     def _weigh(self, task: _Task, fit: Fit) -> None:
-        """Counts the bytes of a fit that is handed in, without those of arrays that others keep anyway."""
+        """Counts the bytes of a fit that is handed in, without arrays that others keep in memory anyway."""
         others = [*self._asleep, *self._training]
         kept = task.needs.given.union(*(map(id, other.owners) for other in others))
         owners = {id(one): one for one in map(owner, _arrays(fit)) if not self._rows.has(one)}
@@ -448,8 +448,8 @@ class _Conductor:
     def _train(self) -> None:
         tasks, self._asleep = self._asleep, []
         self._bytes_in_training, self._bytes_asleep = self._bytes_asleep, 0
-        self._training = [task for task in tasks if not task.is_given_up]
-        self._awake.extend(task for task in tasks if task.is_given_up)
+        self._training = [task for task in tasks if not task.is_cancelled]
+        self._awake.extend(task for task in tasks if task.is_cancelled)
         by_fit = {id(task.fit): task for task in self._training}
         if self._training:
             put_settings(self._training[0].settings)
@@ -457,8 +457,8 @@ class _Conductor:
         begun = time.perf_counter()
 
         def finished(fits: list[Fit], trained: list[Trained]) -> None:
-            """Lets the tasks of fits that are trained go on at once: to score, and to be recorded."""
-            self._n_trained += len(fits)  # before joblib hears of the last, and may begin anew
+            """Lets the tasks of trained fits continue at once, to score and to be recorded."""
+            self._n_trained += len(fits)  # before joblib has the last of them, and may begin anew
             if self._ladder is not None:
                 self._ladder.finished(fits, trained)
             self.report.trained += [one.without_model() for one in trained]
@@ -510,12 +510,12 @@ class FusedBackend(ParallelBackendBase):
         on_epoch_end: Called after each epoch with the epochs done and the epochs of all fits in training. Defaults to
             `None`.
         max_together: Fits to train together at most. Defaults to `None`: as many as there is memory for.
-        around: Called with each task, and returns what is run in its place; tasks of searches inside tasks are left
-            as they are. Defaults to `None`.
-        ladder: The rungs at which candidates are compared. Defaults to `None`: all train to their end.
+        around: Called with each task; returns what runs in its place. It does not see the tasks of searches inside
+            tasks. Defaults to `None`.
+        ladder: The rungs at which candidates are compared. Defaults to `None`: all train to the end.
 
     Attributes:
-        report: What was trained, and how.
+        report: Says what was trained and how.
     """
 
     supports_retrieve_callback = True
@@ -553,7 +553,7 @@ class FusedBackend(ParallelBackendBase):
     def configure(self, n_jobs: int | None = 1, parallel: Any = None, **options: Any) -> int:
         """joblib begins a block of `Parallel`, or one call."""
         if getattr(parallel, "return_generator", False) and self._shared.current() is not None:
-            # Between two results the loop of the task would run without the baton, beside another task.
+            # Between two results the loop of the task would run without the baton, at the same time as another task.
             warnings.warn(
                 "Parallel(return_as='generator') inside a task of a fused search runs its calls one after another, so "
                 "that their fits are not trained together. With return_as='list' they are.",
@@ -564,35 +564,35 @@ class FusedBackend(ParallelBackendBase):
         return int(super().configure(n_jobs, parallel, **options))
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Tasks in flight: the same whatever is asked for, since they wait for one another."""
+        """Tasks in flight: always the same, since they wait for one another."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         return _MAX_TASKS
 
     def start_call(self) -> None:
         """joblib begins to hand over tasks."""
-        self._all_handed_over()  # of a call whose tasks have this one for an argument, and so wait for it
+        self._all_handed_over()  # of a call that waits for this one, since its tasks are made from its results
         self._tasks = []
         self._hands_over = True
-        # A block of `isolated` lets nobody else train before it ends: it must not wait for the tasks of others.
+        # Nothing else trains before a block of `isolated` ends: it must not wait for other tasks.
         self._conductor = self._shared.another() if is_inside() else self._shared
         self._parent = self._conductor.current()
         self._settings = settings()
         self._conductor.enter()
 
     def stop_call(self) -> None:
-        """joblib has all results, or gave up."""
+        """joblib has all results, or cancelled the call."""
         self._all_handed_over()
-        # What was given up ends before the search does: scikit-learn puts back the filters of warnings where a task
-        # ends, and they are those of the process.
+        # Cancelled tasks end before the search does: where a task ends, scikit-learn restores the warning filters, and
+        # those belong to the process.
         try:
             with self._conductor.without_baton(self._tasks):
-                deadline = time.monotonic() + _SECONDS_TO_GIVE_UP
+                deadline = time.monotonic() + _SECONDS_TO_CANCEL
                 for task in self._tasks:
                     task.finished.wait(max(0.0, deadline - time.monotonic()))
-        finally:  # also when the user does not wait
+        finally:  # also when the user interrupts the wait
             self._conductor.leave()
-            self._tasks = []  # whose results are joblib's now
+            self._tasks = []  # joblib has their results
 
     def _all_handed_over(self) -> None:
         if self._hands_over:
@@ -600,7 +600,7 @@ class FusedBackend(ParallelBackendBase):
             self._conductor.handed_over()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None) -> _Task:
-        """Takes a task; it runs when its turn comes."""
+        """Takes a task, which runs when its turn comes."""
         needs = self._conductor.prepare(func)
         scored = any(task.is_fit for task in tasks_of(func))
         call = func if self._around is None else self._around(func)
@@ -615,17 +615,17 @@ class FusedBackend(ParallelBackendBase):
         return out.get()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Gives up what has not ended: a task of this call failed, or the user pressed Ctrl-C."""
-        self._conductor.give_up(self._tasks)
+        """Cancels what has not ended, because a task of this call failed or the user pressed Ctrl-C."""
+        self._conductor.cancel(self._tasks)
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
-        """Searches inside tasks hand their fits to the same conductor."""
+        """The backend of searches inside tasks, which hand their fits to the same conductor."""
         nested = FusedBackend(nesting_level=(self.nesting_level or 0) + 1, conductor=self._conductor)
         return nested, None
 
     @contextlib.contextmanager
     def retrieval_context(self) -> Iterator[None]:
-        """joblib waits for results, and so has handed over its tasks; if it is a task that waits, others may run."""
+        """joblib waits for results, so all its tasks are handed over; if a task is waiting, others may run."""
         self._all_handed_over()
         with self._conductor.without_baton(self._tasks):
             yield

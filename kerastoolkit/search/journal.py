@@ -1,12 +1,12 @@
-"""A file in which a search records every finished fit, so that one that was stopped goes on where it was.
+"""A file in which a search records every finished fit, so that an interrupted search resumes.
 
-The file is an SQLite database with one row a fit. A row is found again by the digest of everything that determines the
-result (`_description`): a search that is started again, after Ctrl-C, a crash or `kill -9`, is given what is recorded
-and trains the rest. Each row is on the disk before the search goes on; several processes may write at once.
+The file is an SQLite database with one row for each fit. The key of a row is a digest of everything that determines the
+result (`_description`): a search that starts again after Ctrl-C, a crash or `kill -9` is given what is recorded, and
+trains the rest. Each row is on the disk before the search continues; several processes may write at once.
 
-Each row also has a digest of all that stands in it, without which a byte that changed on the disk would be another
-score. The first format had none. A file of that format is refused, not brought up to date: digests that are computed
-afterwards would vouch for rows that nobody has checked.
+Each row also has a digest of its own content, without which a byte that changed on the disk would read as another
+score. The first format had no such digests. A file of that format is refused, not upgraded: digests computed afterwards
+would vouch for rows that nobody has checked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = ["Journal"]
 
 _APPLICATION = int.from_bytes(b"ktkj", "big")
 _FORMAT = 2
-_BUSY_SECONDS = 30.0  # how long to wait for another process that writes: a write takes milliseconds
+_BUSY_SECONDS = 30.0  # how long to wait for another process to write, which takes milliseconds
 
 _TABLE = """CREATE TABLE fits (
     key TEXT PRIMARY KEY,
@@ -62,12 +62,12 @@ _TABLE = """CREATE TABLE fits (
 )"""
 _COLUMNS = "key, parameters, split, result, recorded, model, digest"
 
-_MAX_TEXT = 2**20  # letters of a result; those of a thousand scores are a hundredth of it
-_MAX_BYTES = 10**9  # of a model, as SQLite has it, too
+_MAX_TEXT = 2**20  # characters of a result; a thousand scores take a hundredth of that
+_MAX_BYTES = 10**9  # of a model; the limit of SQLite
 
 
 class Journal:
-    """Records the finished fits of searches in a file, and gives back what is recorded.
+    """Records the finished fits of searches in a file, and returns what is recorded instead of training it again.
 
     Example:
 
@@ -76,43 +76,44 @@ class Journal:
     ...     len(journal), journal.results()[0]["scores"]
     (9, {'test': 0.95})
 
-    A fit is known by the class and all parameters of its estimator, the candidate's parameters, the rows of the split,
-    the content of `X` and `y`, fit parameters such as `sample_weight`, the scorer, and the versions in which results
-    may change. Functions and classes of your own count by what they do, with all they use: after a change of the build
-    function everything trains anew, after a change of a comment nothing does. Python compiles to other bytecode in
-    another minor version, in which fits that use such code train anew as well.
+    A fit is identified by the class and all parameters of its estimator, the candidate's parameters, the rows of the
+    split, the content of `X` and `y`, fit parameters such as `sample_weight`, the scorer, and the versions of packages
+    that may change results. Functions and classes of your own are identified by what they do, including everything they
+    use: changing the build function makes everything train again, changing a comment does not. Python compiles code
+    differently in each minor version, so a new one makes fits that use such code train again as well.
 
-    - An estimator without `random_state` has one draw recorded, which stands from then on. Two fits that are equal in
-      all of the above are one. A built `keras.Model` as a parameter counts with its weights: without a seed they are
-      others in every process, and nothing is found again; pass a function that builds it. Layers and metrics count with
-      their names: Keras counts up those it gives (`auc`, `auc_1`), so name a metric that is made twice in a process.
-    - A fit that failed is not recorded, since it may succeed when its reason is gone, and trains again next time. So
-      does one with a score that equals `error_score` (NaN by default): that is how scikit-learn says that scoring
+    - For an estimator without `random_state`, the first random outcome is recorded and returned from then on. Two fits
+      that are equal in all of the above are one fit. A built `keras.Model` as a parameter is identified by its weights,
+      too: without a seed they differ in every process, and nothing is found again, so pass a function that builds the
+      model. Layers and metrics are identified by their names as well, and Keras numbers those it chooses (`auc`,
+      `auc_1`): give a name to a metric that is made twice in a process.
+    - A fit that failed is not recorded, since it may succeed once the cause is gone; it trains again next time. The
+      same holds for a score that equals `error_score` (NaN by default), which is how scikit-learn marks that scoring
       failed.
-    - What a fit does besides being scored (files that a callback writes) is not done again for a recorded one.
-    - A search that draws its candidates or its folds finds them again only if it has a `random_state`.
-    - A list, dict or number outside a function that the function uses counts with what it holds when the search
-      begins: one that is filled by the fits makes the next search in the same process train anew.
-    - What no parameter shows (environment variables, files that a function reads) is not seen.
+    - Side effects of a fit, such as files that a callback writes, are not repeated when the fit is in the journal.
+    - A search that draws its candidates or its folds at random needs a `random_state` to find them again.
+    - A list, dict or number outside a function that the function uses counts with its value when the search begins: if
+      fits change it, the next search in the same process trains again.
+    - What no parameter shows, such as environment variables and files that a function reads, is not considered.
 
-    Every row has a digest, which is checked whenever the row is read, and before a search trains anything. It finds
-    damage; it does not find what somebody changed on purpose who can compute a digest, too. Models are loaded as
-    `kerastoolkit.load` loads them, which executes nothing of a file.
+    Every row has a digest, which is checked whenever the row is read, and before a search trains anything. It detects
+    damage, not changes on purpose by somebody who can compute a digest, too. Models are loaded as by
+    `kerastoolkit.load`, which executes nothing from a file.
 
-    One `Journal` may serve many searches, also of different data. It may be used from several threads, and the file by
-    several processes on one machine. The file may be copied when no search is running; while one is, two more files
+    One `Journal` may serve many searches, on different data, too. It may be used from several threads, and its file by
+    several processes on one machine. The file may be copied while no search is running; during one, two more files
     beside it (`-wal`, `-shm`) belong to it.
 
     Args:
-        path: The file; made if it is not there.
-        keep_models: Whether to record the fitted estimators too, as `save` writes them. Estimators of kerastoolkit
-            only, not pipelines around them. Defaults to `False`.
+        path: The file, which is created if it does not exist.
+        keep_models: Whether to record the fitted estimators too, as `save` writes them. Only for estimators of
+            kerastoolkit, not for pipelines around them. Defaults to `False`.
 
     Raises:
-        ParameterError: `path` is no path.
-        JournalError: The file cannot be opened: it is locked, or its folder is missing or cannot be written.
+        ParameterError: `path` is not a path.
+        JournalError: The file cannot be opened: it is locked, or its folder is missing or cannot be written to.
         SavedFileError: The file is damaged, of another kind, or of another format: written by a newer version, or by
-            one from before 0.1.0, without digests. It is left as it is.
+            one before 0.1.0, without digests. It is left unchanged.
     """
 
     _file: sqlite3.Connection | None = None
@@ -131,7 +132,7 @@ class Journal:
         with self._errors("opened"):
             self._check_foreign()
             self._file = connect(path, seconds=_BUSY_SECONDS, most_bytes=_MAX_BYTES)
-            # A letter that cannot be read comes through, so that it is the digest that tells of it.
+            # Bytes that are no text come through, so that the digest detects them.
             self._file.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         try:
             with self._errors("opened"):
@@ -150,9 +151,9 @@ class Journal:
                 `(function, arguments, keywords)`.
 
         Returns:
-            A callable with the results of `call()`. What is no fit of a search runs untouched. It raises ParameterError
-            before the fit if the fit cannot be described, and JournalError if the file cannot be written: before the
-            fit too, unless it is full.
+            A callable that returns what `call()` would. Anything but a fit of a search runs unchanged. It raises
+            ParameterError before the fit if the fit cannot be described, and JournalError if the file cannot be
+            written to: before the fit, too, unless the disk is full.
         """
         replace_functions(
             call, lambda task: functools.partial(self._fit, task.function) if task.is_fit else task.function
@@ -160,10 +161,10 @@ class Journal:
         return call
 
     def check(self, estimator: Any, candidates: Any = ()) -> None:
-        """Refuses what the journal could not find again, before anything trains.
+        """Refuses fits that the journal could not find again, before anything trains.
 
-        `around` refuses each fit before it trains, by which time others may have been trained; a search that knows
-        its candidates can ask for all of them first.
+        `around` refuses each fit before it trains, but others may have trained by then; a search that knows its
+        candidates can check all of them first.
 
         Args:
             estimator: The estimator that will be cloned and fitted.
@@ -180,12 +181,12 @@ class Journal:
                 describer.described(value, f"the parameter `{name}`")
 
     def _fit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        """Gives back what is recorded of a fit, or runs it and records its result."""
+        """Returns the recorded result of a fit, or runs the fit and records its result."""
         fit = ScoredFit(function, arguments, keywords)
         with self._lock:
             key = self._key(fit)
             if self._failed is not None:
-                # joblib hears of an error when tasks that wait have begun already. They would go on unrecorded.
+                # joblib learns of an error after tasks that wait have begun. They would continue unrecorded.
                 raise JournalError(str(self._failed)) from self._failed
             found = self._row(key)
             if found is None:
@@ -213,25 +214,25 @@ class Journal:
 
     def _key(self, fit: ScoredFit) -> str:
         if fit.fit_params is None or fit.fit_params is not self._search:
-            # scikit-learn makes one such dict a search. In the next one an array may hold other values in its place.
+            # scikit-learn makes one such dict for each search. In the next search the same array may hold other values.
             if fit.fit_params is not None:
                 for _ in self._rows():  # before anything trains
                     pass
             self._search, self._describer, self._failed = fit.fit_params, Describer(), None
         self._check_model(fit.estimator, returned=fit.returns_estimator)
-        # Classes and functions carry the version of their own package; folds and scores are scikit-learn's.
+        # Classes and functions are described with the version of their package; folds and scores are scikit-learn's.
         parts: dict[str, Any] = {"format": _FORMAT, "scikit-learn": sklearn.__version__.partition(".")[0]}
         return self._describer.digest({**parts, **fit.determining()})
 
     # -- what a user asks ----------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Fits recorded."""
+        """Number of recorded fits."""
         with self._reading() as file:
             return int(file.execute("SELECT count(*) FROM fits").fetchone()[0])
 
     def results(self) -> list[dict[str, Any]]:
-        """What is recorded, in the order in which it was.
+        """The recorded fits, in the order in which they were recorded.
 
         Returns:
             A dict for each fit: `"parameters"` of the candidate as text, `"split"` (its number from 0, `None` where
@@ -265,7 +266,7 @@ class Journal:
         return [None if model is None else _model_from(model) for *_, model in self._rows()]
 
     def close(self) -> None:
-        """Closes the file. What is recorded stays."""
+        """Closes the file, which keeps what is recorded."""
         with self._lock:
             file, self._file = self._file, None
             self._describer, self._search = Describer(), None
@@ -289,21 +290,21 @@ class Journal:
         return {"path": self.path, "keep_models": self.keep_models}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Closed: that of a fitted search that was saved, where there may be no such file.
+        # Closed: where a saved search is loaded there may be no such file.
         self.__dict__.update(state, _lock=threading.RLock(), _describer=Describer())
 
     # -- the file ------------------------------------------------------------------------------------------------
 
     def _check_foreign(self) -> None:
-        """Refuses what is not ours before SQLite opens it, which may already write to it."""
+        """Refuses a file of another kind before SQLite opens it, since opening may already write to it."""
         if not os.path.lexists(self.path):
             return
         if not os.path.isfile(self.path):
             raise JournalError(
-                f"The journal {str(self.path)!r} cannot be opened: it is no file. See whether it is a folder, or a "
-                "link to a file that is not there."
+                f"The journal {str(self.path)!r} cannot be opened: it is not a file. Check whether it is a folder, or "
+                "a link to a file that does not exist."
             )
-        with contextlib.suppress(OSError):  # SQLite will say it, too
+        with contextlib.suppress(OSError):  # SQLite will report it
             if os.path.getsize(self.path) == 0 or application_of(self.path) in (_APPLICATION, None):
                 return
         with contextlib.suppress(sqlite3.OperationalError):  # locked: another process may be making it
@@ -313,19 +314,19 @@ class Journal:
 
     def _foreign(self, n_names: int) -> SavedFileError:
         return SavedFileError(
-            f"{str(self.path)!r} is no journal of kerastoolkit. It is an SQLite database of another program, with "
+            f"{str(self.path)!r} is not a journal of kerastoolkit. It is an SQLite database of another program, with "
             f"{n_names} tables. Give another path."
         )
 
     def _prepare(self, file: sqlite3.Connection) -> None:
-        """Makes a new file ours, refuses what is not; nothing is written to a foreign one."""
-        with _transaction(file, "DEFERRED"):  # all of it as it is at one moment: another process may be making it
+        """Sets up a new file, and refuses a file of another kind without writing to it."""
+        with _transaction(file, "DEFERRED"):  # a consistent view of it, since another process may be creating it
             is_ours = self._is_ours(file)
         if not is_ours:
-            # One transaction for all: a process killed in between leaves an empty database, which is a new one.
+            # In one transaction: a process that is killed in between leaves an empty database, which counts as new.
             self._write_ahead(file)
             with _transaction(file, "IMMEDIATE"):
-                if not self._is_ours(file):  # another process may have been quicker
+                if not self._is_ours(file):  # another process may have been faster
                     file.execute(_TABLE)
                     file.execute(f"PRAGMA application_id = {_APPLICATION}")
                     file.execute(f"PRAGMA user_version = {_FORMAT}")
@@ -334,7 +335,7 @@ class Journal:
 
     @staticmethod
     def _write_ahead(file: sqlite3.Connection) -> None:
-        """Sets the mode of the file. For this alone SQLite does not wait for another process that does the same."""
+        """Sets the mode of the file: the one operation for which SQLite does not wait for another process."""
         until = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
@@ -356,13 +357,13 @@ class Journal:
         name = f"The journal {str(self.path)!r}"
         if version > _FORMAT:
             raise SavedFileError(
-                f"{name} is of format {version}; this is kerastoolkit {__version__}, which reads up to format "
+                f"{name} has format {version}; this is kerastoolkit {__version__}, which reads formats up to "
                 f"{_FORMAT}. Upgrade kerastoolkit, or give another path."
             )
         if version < _FORMAT:
             raise SavedFileError(
-                f"{name} is of format {version}, from before kerastoolkit 0.1.0: its rows have no digests, by which "
-                "damage could be told from a score. It is left as it is. Give another path, and all is trained anew."
+                f"{name} has format {version}, from before kerastoolkit 0.1.0: its rows have no digests, so damage "
+                "could not be detected. It is left unchanged. Give another path; everything will be trained again."
             )
         try:
             has_table(file, "fits", _TABLE)
@@ -376,7 +377,7 @@ class Journal:
         return True
 
     def _rows(self) -> Iterator[tuple[str, str, int | None, str, str, bytes | None]]:
-        """All columns of each row but the digest, as they were recorded; one at a time, since models take memory."""
+        """Each row without its digest, in the order of recording; one at a time, since models take memory."""
         with self._reading() as file:
             numbers = [number for (number,) in file.execute("SELECT rowid FROM fits ORDER BY rowid")]
         for number in numbers:
@@ -395,9 +396,9 @@ class Journal:
         )
         if not is_ours or _digest_of_row(values) != digest:
             raise SavedFileError(
-                f"The journal {str(self.path)!r} is damaged: row {number} is not as it was written. Nothing is "
-                f"deleted. Give another path; or take the row out, by sqlite3 FILE 'DELETE FROM fits WHERE rowid = "
-                f"{number}', and its fit is trained anew."
+                f"The journal {str(self.path)!r} is damaged: row {number} is not as it was written. Nothing was "
+                f"deleted. Give another path; or remove the row, by sqlite3 FILE 'DELETE FROM fits WHERE rowid = "
+                f"{number}', and its fit will be trained again."
             )
         return tuple(values)
 
@@ -414,7 +415,7 @@ class Journal:
             self._opened().execute("UPDATE fits SET split = split WHERE 0")
 
     def _record(self, key: str, result: Result, fit: ScoredFit) -> tuple[str, bytes | None]:
-        """Records a result and gives back what stands in the file: where two processes ran a fit, the first one's."""
+        """Records a result and returns what the file holds: the first result, if two processes ran the fit."""
         row = [
             key,
             _parameters_text(fit.parameters or {}),
@@ -431,7 +432,7 @@ class Journal:
         found = self._row(key)
         if found is None:
             raise JournalError(
-                f"The journal {str(self.path)!r} has lost what was written to it: another program is at it."
+                f"The journal {str(self.path)!r} has lost what was written to it: another program is changing it."
             )
         return found
 
@@ -447,24 +448,24 @@ class Journal:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Turns errors of SQLite into ours, which say what became of the results and what to do."""
+        """Turns errors of SQLite into ours, which say what happened to the results and what to do."""
         try:
             yield
-        except UnicodeDecodeError as error:  # letters that are none, in a message of SQLite about what it cannot read
+        except UnicodeDecodeError as error:  # in a message of SQLite's about something unreadable
             raise SavedFileError(f"The journal {str(self.path)!r} is damaged: {error}.{_DAMAGED}") from error
         except sqlite3.Error as error:
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the rest of it is detail
             name = f"The journal {str(self.path)!r}"
             if code == sqlite3.SQLITE_NOTADB:
                 raise SavedFileError(
-                    f"{str(self.path)!r} is no journal of kerastoolkit: {error}. Give another path."
+                    f"{str(self.path)!r} is not a journal of kerastoolkit: {error}. Give another path."
                 ) from error
-            # SQLITE_ERROR: there is no such table. SQLITE_TOOBIG, of what is read: we write nothing so long.
+            # SQLITE_ERROR: there is no such table. SQLITE_TOOBIG when reading: we write nothing that long.
             is_too_long = code == sqlite3.SQLITE_TOOBIG and what == "read"
             if is_too_long or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
                 raise SavedFileError(f"{name} is damaged: {error}.{_DAMAGED}") from error
-            kept = "" if code == sqlite3.SQLITE_CANTOPEN else _KEPT
-            raise JournalError(f"{name} cannot be {what}: {error}.{_ADVICE.get(code, '')}{kept}") from error
+            resumes = "" if code == sqlite3.SQLITE_CANTOPEN else _RESUMES
+            raise JournalError(f"{name} cannot be {what}: {error}.{_ADVICE.get(code, '')}{resumes}") from error
 
     # -- models --------------------------------------------------------------------------------------------------
 
@@ -486,31 +487,31 @@ class Journal:
                 f"The journal {str(self.path)!r} holds the scores of this fit, but not its model, since it was "
                 "recorded without `keep_models=True`. Leave `return_estimator` out, or give another path."
             )
-        # A file keeps functions by name only; here they are at hand.
+        # A file refers to functions by name only; here the functions themselves are at hand.
         return _model_from(model, type(estimator)).set_params(**estimator.get_params(deep=False), **(parameters or {}))
 
 
 _DAMAGED = (
-    " It is left as it is. Give another path; the command line program sqlite3 may save what can be read (`.recover`)."
+    " It is left unchanged. Give another path; the command line program sqlite3 may recover some of it (`.recover`)."
 )
-_KEPT = " Everything recorded so far is kept: start the search again with the same journal, and it goes on."
+_RESUMES = " Everything recorded so far is kept: fit the search again with the same journal, and it resumes."
 
-_LOCKED = " Another program has it locked: close what has it open (a database viewer?)."
-_NO_RIGHT = " Give yourself the right to write to the file and its folder."
+_LOCKED = " Another program has locked it: close whatever has it open (a database viewer?)."
+_NO_RIGHT = " Make sure that you may write to the file and its folder."
 _ADVICE = {
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
-    sqlite3.SQLITE_FULL: " Make room on the disk.",
-    sqlite3.SQLITE_IOERR: " See whether the disk is full or gone.",
+    sqlite3.SQLITE_FULL: " Free some space on the disk.",
+    sqlite3.SQLITE_IOERR: " Check whether the disk is full or gone.",
     sqlite3.SQLITE_READONLY: _NO_RIGHT,
     sqlite3.SQLITE_PERM: _NO_RIGHT,
-    sqlite3.SQLITE_CANTOPEN: " See whether it is a folder, and whether you may write there.",
+    sqlite3.SQLITE_CANTOPEN: " Check whether it is a folder, and whether you may write there.",
 }
 
 
 @contextlib.contextmanager
 def _transaction(file: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connection]:
-    """A block that is written as a whole, or not at all."""
+    """A block whose changes are written as a whole, or not at all."""
     file.execute(f"BEGIN {kind}")
     try:
         yield file
@@ -524,26 +525,26 @@ def _transaction(file: sqlite3.Connection, kind: str) -> Iterator[sqlite3.Connec
 
 
 def _encoded_result(result: Result) -> str:
-    """A result as JSON, in which Python writes a float so that it reads back to the bit.
+    """A result as JSON, which restores every float to the bit.
 
-    scikit-learn sees to it that scores are numbers, and makes plain ones of NumPy's.
+    scikit-learn makes sure that scores are numbers, and turns those of NumPy into plain ones.
     """
 
     def refuse(value: Any) -> Any:
         raise ParameterError(
-            f"A result holds {value!r}, a {type(value).__name__}, which a journal cannot keep. Let the scorer return "
+            f"A result holds {value!r}, a {type(value).__name__}, which a journal cannot record. Let the scorer return "
             "plain numbers."
         )
 
-    kept = {name: None if name in NOT_RECORDED else value for name, value in result.items()}
-    return json.dumps(kept, default=refuse)
+    recorded = {name: None if name in NOT_RECORDED else value for name, value in result.items()}
+    return json.dumps(recorded, default=refuse)
 
 
 def _decoded_result(text: str, path: str) -> dict[str, Any]:
-    """What `_encoded_result` wrote, and nothing that it would not have written.
+    """Reads what `_encoded_result` wrote, and refuses what it would not have written.
 
     Raises:
-        SavedFileError: It is something else.
+        SavedFileError: The text is something else.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -553,7 +554,7 @@ def _decoded_result(text: str, path: str) -> dict[str, Any]:
 
     try:
         if len(text) > _MAX_TEXT:
-            raise ValueError(f"it has more than {_MAX_TEXT:,} letters")
+            raise ValueError(f"it has more than {_MAX_TEXT:,} characters")
         result = json.loads(text, object_pairs_hook=once)
         if not isinstance(result, dict):
             raise TypeError("it has no names")
@@ -568,7 +569,7 @@ def _decoded_result(text: str, path: str) -> dict[str, Any]:
 
 
 def _digest_of_row(values: Sequence[Any]) -> bytes:
-    # It finds damage, not a forgery: who may write to the file can compute it, too.
+    # It detects damage, not forgery: whoever may write to the file can compute it, too.
     digest = hashlib.blake2b(digest_size=16)
     for value in (_FORMAT, *values):
         content = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
@@ -578,7 +579,7 @@ def _digest_of_row(values: Sequence[Any]) -> bytes:
 
 
 def _parameters_text(parameters: Mapping[str, Any]) -> str:
-    """Parameters for people to read, without addresses."""
+    """Parameters for people to read, without memory addresses."""
     texts = []
     for name, value in sorted(parameters.items()):
         value = value.item() if isinstance(value, np.generic) else value
@@ -602,7 +603,7 @@ def _model_bytes(estimator: Any) -> bytes:
 
 
 def _model_from(content: bytes, kind: type | None = None) -> Any:
-    """A recorded model, read as a file from a stranger; `kind` is the class that it was recorded of, if known."""
+    """A recorded model, read as a file from a stranger would be; `kind` is its class, if known."""
     from kerastoolkit.estimators import load
 
     with tempfile.TemporaryDirectory() as folder:
@@ -610,6 +611,6 @@ def _model_from(content: bytes, kind: type | None = None) -> Any:
         path.write_bytes(content)
         if kind is None:
             return load(path)
-        with warnings.catch_warnings():  # of a folder for its cache, which is set again
+        with warnings.catch_warnings():  # about its cache folder, which is set again
             warnings.simplefilter("ignore", KerasToolkitWarning)
             return load(path, custom_objects={f"{kind.__module__}:{kind.__qualname__}": kind})

@@ -1,8 +1,8 @@
 """Optuna chooses the candidates, scikit-learn scores them, and those of a batch are trained together.
 
 Trials are asked from the study a batch at a time, so that there is something to train together: what the sampler has
-learned from a batch it uses for the next. The study keeps each finished trial with the scores of its folds, so that a
-search that was stopped goes on where it was.
+learned from one batch it uses for the next. The study stores each finished trial with the scores of its folds, so that
+an interrupted search resumes.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class OptunaSearchCV(_Together, _Asked):
     __doc__ = f"""A search whose candidates an Optuna study chooses, and whose Keras fits are trained together.
 
     Trials are asked from the study in batches; the candidates and folds of a batch are trained as one program, and the
-    study is told the mean test score of each. All else is scikit-learn's: the folds, the scores, `cv_results_`, the
-    last fit. It needs Optuna: `pip install "kerastoolkit[optuna]"`.
+    study is told the mean test score of each. Everything else is scikit-learn's: the folds, the scores, `cv_results_`,
+    the final fit. It needs Optuna: `pip install "kerastoolkit[optuna]"`.
 
     Example:
 
@@ -84,43 +84,46 @@ class OptunaSearchCV(_Together, _Asked):
     ... )
     >>> search.fit(X, y).best_params_
 
-    A study survives what stops the search. Started again with the same `study_name` and `storage`, the search goes on:
-    trials that are complete or pruned are not trained again. They count towards `n_trials`, and stand in `cv_results_`
-    and compete for `best_params_` like all others. What was in training when a process was killed stays "running" in
-    the study, as Optuna has it, and does not count; nor does what failed. The study must be of the same data, folds and
-    `scoring`; that the estimator is the same is up to you. Trials of another origin teach the sampler, and are left out
-    of all else.
+    A study outlives the search. Fitted again with the same `study_name` and `storage`, an interrupted search resumes:
+    trials that are complete or pruned are not trained again. They count towards `n_trials`, are in `cv_results_`, and
+    compete for `best_params_` like all others. Trials that were in training when a process was killed stay "running" in
+    the study, as always with Optuna, and do not count; nor do trials that failed. The study must be of the same data,
+    folds and `scoring`; keeping the estimator the same is up to you. Trials from elsewhere inform the sampler, and are
+    otherwise ignored.
 
     Args:
         estimator: The estimator, or a pipeline that ends in one.
         param_distributions: By name of parameter an Optuna distribution, a list of values, or a frozen
             `scipy.stats.uniform`, `loguniform` or `randint`. Values of a list that Optuna cannot store, such as tuples,
             stand in the study as text.
-        n_trials: Trials to make, those that the study has already among them. None for as many as `timeout` allows.
+        n_trials: Trials to make, including those that the study has already. None for as many as `timeout` allows.
             Defaults to `10`.
-        batch_size: Trials to train together. More of them train quicker each, but are chosen with less known.
-            Defaults to `8`.
-        timeout: Seconds after which no further batch begins. Defaults to `None`: any time.
+        batch_size: Trials to train together. In larger batches each trial trains faster, but is chosen with less
+            information. Defaults to `8`.
+        timeout: Seconds after which no further batch begins. Defaults to `None`: no limit.
         study: The study, with `direction="maximize"`; its sampler chooses. Defaults to `None`: the one of the given
             `storage` and `study_name`.
-        study_name: Name of the study, made if it is not there. Defaults to `None`: a new study, whose name is in
-            `study_.study_name` and in `explain()`.
-        storage: Where the study is kept: the path of an SQLite file, the URL of a database, or an Optuna storage; None
-            for memory only, from which nothing can go on. A file that is there must be one of Optuna's: that of another
-            program is refused before anything is written. Defaults to `"{_OWN_FILE}"`, a file in the
-            working directory, since a search takes long enough to be worth a file.
-        sampler: Chooses the values. Defaults to `None`: `TPESampler`, seeded by `random_state`, which knows that the
-            trials of a batch run together.
-        pruner: Stops trials before their end: after each epoch but the last, each trial reports the mean of `monitor`
-            over its folds, and the pruner decides. Since in the study more is better, a loss of 0.3 is reported as
-            -0.3. All folds of a trial stop together; folds that are trained one after the other follow the first.
-            Pruned trials are `stopped_early` in `cv_results_`, which then has the epochs of each fit, too, and none of
-            them is the best candidate. Not beside `early_stopping`. Defaults to `None`: none is pruned, whatever pruner
-            a given study has.
+        study_name: Name of the study, which is created if it does not exist. Defaults to `None`: a new study, whose
+            name is in `study_.study_name` and in `explain()`.
+        storage: Where the study is stored: the path of an SQLite file, the URL of a database, or an Optuna storage;
+            None for memory only, from which no search can resume. An existing file must be one of Optuna's: that of
+            another program is refused before anything is written. Defaults to `"{_OWN_FILE}"`, a file in
+            the working directory, since a search takes long enough to be worth a file.
+        sampler: Chooses the values. Defaults to `None`: `TPESampler`, seeded by `random_state`, which considers that
+            the trials of a batch run together.
+        pruner: Stops trials early: after each epoch but the last, each trial reports the mean of `monitor` over its
+            folds, and the pruner decides. Since higher is better in the study, a loss of 0.3 is reported as -0.3. All
+            folds of a trial stop together; folds that are trained one after the other follow the first. Pruned trials
+            are `stopped_early` in `cv_results_`, which then also has the epochs of each fit, and none of them is the
+            best candidate. Every report is a write to `storage`: Optuna cannot write several at once, and its pruners
+            read the reports of all trials from there before they decide. Where epochs are so short that this counts,
+            `storage=None` avoids it. Not together with `early_stopping`. Defaults to `None`: no trial is pruned,
+            whatever pruner a given study has.
         monitor: What is reported: a name in the history. Defaults to `"val_loss"`, for which the fits need validation
             data.
-        mode: Whether less or more of it is better, `"min"`, `"max"` or `"auto"`, as for `Rungs`. Defaults to `"auto"`.
-        random_state: Seed of the default sampler; with it the same trials are chosen again on the same machine.
+        mode: Whether lower or higher values are better, `"min"`, `"max"` or `"auto"`, as for `Rungs`. Defaults to
+            `"auto"`.
+        random_state: Seed of the default sampler, with which the same trials are chosen again on the same machine.
             Defaults to `None`.
         scoring, refit, cv, verbose, error_score, return_train_score: As in scikit-learn; the study is told the score
             that `refit` names. With `verbose=0` Optuna does not log that it made a study.
@@ -203,7 +206,7 @@ class OptunaSearchCV(_Together, _Asked):
 
         Raises:
             ParameterError: A parameter of the search has an impossible value, or the study is of another search.
-            SavedFileError: The file of the study is damaged, or of another program; it is left as it is.
+            SavedFileError: The file of the study is damaged, or of another program; it is left unchanged.
             MissingPackageError: Optuna is not installed.
         """
         require("optuna")
@@ -220,7 +223,7 @@ class OptunaSearchCV(_Together, _Asked):
         return self
 
     def explain(self) -> str:
-        """Says in words what was trained together, what the study has, and how to go on with it."""
+        """Says in words what was trained together, what the study holds, and how to resume it."""
         return f"{super().explain()}\n{self._summary}"
 
     # -- parameters ----------------------------------------------------------------------------------------------
@@ -235,14 +238,14 @@ class OptunaSearchCV(_Together, _Asked):
                 raise ParameterError(f"`{name}` must be a whole number of at least 1{or_none}; got {value!r}.")
         check_timeout(self.timeout)
         if self.n_trials is None and self.timeout is None:
-            raise ParameterError("Without `n_trials` and `timeout` a search has no end. Give one of them.")
+            raise ParameterError("Without `n_trials` and `timeout` a search never ends. Give one of them.")
         self._check_study()
         for name, kind in (("sampler", optuna.samplers.BaseSampler), ("pruner", optuna.pruners.BasePruner)):
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
                 raise ParameterError(f"`{name}` must be one of `optuna.{name}s`, or None; got {value!r}.")
         if self.pruner is not None and self.early_stopping is not None:
-            raise ParameterError("`pruner` and `early_stopping` both decide who stops early. Give one of them.")
+            raise ParameterError("`pruner` and `early_stopping` both decide which trials stop early. Give one of them.")
         if self.pruner is not None:
             more_is_better(self.monitor, self.mode, "of OptunaSearchCV")
         if self.random_state is not None and (self.sampler is not None or self.study is not None):
@@ -290,11 +293,12 @@ class OptunaSearchCV(_Together, _Asked):
                     direction="maximize",
                     load_if_exists=self.study_name is not None,
                 )
-                study.get_trials(deepcopy=False)  # now, before anything is trained
+                study.get_trials(deepcopy=False)  # so that errors come up before anything is trained
         if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
+            directions = ", ".join(direction.name.lower() for direction in study.directions)
             raise ParameterError(
-                f'The study {study.study_name!r} must have one direction, "maximize", since scores are better the '
-                f"greater they are; it has {', '.join(direction.name.lower() for direction in study.directions)}."
+                f'The study {study.study_name!r} must have one direction, "maximize", since higher scores are better; '
+                f"it has {directions}."
             )
         if self.study is None and self.sampler is None:
             study.sampler = _default_sampler(self.random_state, len(study.get_trials(deepcopy=False)))
@@ -305,7 +309,7 @@ class OptunaSearchCV(_Together, _Asked):
             study.pruner = theirs
             if storage is not self.storage and isinstance(storage, optuna.storages.RDBStorage):
                 storage.remove_session()
-                storage.engine.dispose()  # no file is left open; who asks the study opens it again
+                storage.engine.dispose()  # no file stays open; using the study opens it again
 
     def _new_ladder(self) -> Ladder | None:
         if self.pruner is None:
@@ -353,7 +357,7 @@ def _storage(given: Any) -> Any:
 
 
 def _path_of(given: Any) -> Path | None:
-    """The file that a `storage` is; None for a database on a server or in memory, and for an object of Optuna's."""
+    """The file of a `storage`; None for a database on a server or in memory, and for an object of Optuna's."""
     import sqlalchemy
 
     if isinstance(given, Path) or (isinstance(given, str) and "://" not in given):
@@ -373,7 +377,7 @@ def _path_of(given: Any) -> Path | None:
 
 
 def _url(path: Path) -> str:
-    """The URL of a file, whatever letters are in its path."""
+    """The URL of a file, whatever characters are in its path."""
     import sqlalchemy
 
     url: str = sqlalchemy.engine.URL.create("sqlite", database=path.as_posix()).render_as_string(hide_password=False)
@@ -381,11 +385,11 @@ def _url(path: Path) -> str:
     if read.database != path.as_posix() or read.query:
         # SQLAlchemy before 2.1 does not read what it would have to write for `?`. SQLite itself does.
         url = f"sqlite:///{path.as_uri()}?uri=true"
-    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills in what is between
+    return url.replace("{", "{{").replace("}", "}}")  # Optuna fills in what is between braces
 
 
-# What tells a database of Optuna from another one: some of its tables, with some of their columns. The first may be
-# there alone, while another process makes the others.
+# What distinguishes a database of Optuna's: some of its tables, with some of their columns. The first may exist alone,
+# while another process creates the others.
 _TABLES = {
     "studies": {"study_id", "study_name"},
     "trials": {"trial_id", "study_id", "state"},
@@ -397,16 +401,16 @@ def _check_file(path: Path) -> None:
     """Refuses a file that is not one of Optuna's, before anything is written to it.
 
     Raises:
-        ParameterError: It is a folder, or a link that leads to no file.
+        ParameterError: It is a folder, or a link to a file that does not exist.
         SavedFileError: It is damaged, or another program's.
     """
     if not os.path.lexists(path):
         return
     if not path.is_file():
-        raise ParameterError(f"`storage` is {str(path)!r}, which is a folder, or a link to a file that is not there.")
+        raise ParameterError(f"`storage` is {str(path)!r}, which is a folder, or a link to a missing file.")
     if path.stat().st_size == 0:
         return
-    another = "Give another path; it is left as it is."
+    another = "Give another path; the file is left unchanged."
     try:
         found = look(path, thoroughly=True)
     except sqlite3.OperationalError:  # locked, for which Optuna waits
@@ -425,27 +429,27 @@ def _check_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _errors_of_file(storage: Any) -> Iterator[None]:
-    """Turns what Optuna says of a file that it cannot read into an error of ours."""
+    """Turns what Optuna raises for a file that it cannot read into an error of ours."""
     path = _path_of(storage)
     try:
         yield
     except KerasToolkitError:
         raise
-    except Exception as error:  # of a damaged file it says nearly anything, AttributeError and KeyError among it
+    except Exception as error:  # for a damaged file it raises nearly anything, even AttributeError and KeyError
         if path is None:
             raise
         raise SavedFileError(
-            f"`storage` is {str(path)!r}, which Optuna cannot read: {error}. Give another path; it is left as it is."
+            f"`storage` is {str(path)!r}, which Optuna cannot read: {error}. Give another path; the file is unchanged."
         ) from error
 
 
 def _default_sampler(random_state: Any, n_trials: int) -> Any:
-    """The sampler of a search that begins when its study has so many trials."""
+    """The sampler of a search whose study has so many trials when it begins."""
     import optuna
 
     seed = None
     if random_state is not None:
-        # A search that goes on must not draw again what the first trials of its study were drawn from.
+        # A search that resumes must not draw the same numbers as the first trials of its study.
         drawn = check_random_state(random_state).randint(2**31 - 1)
         seed = int(np.random.SeedSequence((drawn, n_trials)).generate_state(1)[0])
     with warnings.catch_warnings():
@@ -454,7 +458,7 @@ def _default_sampler(random_state: Any, n_trials: int) -> Any:
 
 
 def _digest_of(X: Any, y: Any) -> str | None:
-    """What tells data from others; None for data that has nothing to tell it by."""
+    """A digest that identifies the data; None for data that cannot be described."""
     try:
         return Describer().digest({"X": X, "y": y})
     except ParameterError:
@@ -465,7 +469,7 @@ def _digest_of(X: Any, y: Any) -> str | None:
 
 
 class _Space:
-    """Distributions by name of parameter, and the values that stand in a study as text."""
+    """Distributions by name of parameter, and the values that a study stores as text."""
 
     def __init__(self, given: Any) -> None:
         if not isinstance(given, Mapping) or not given:
@@ -521,14 +525,14 @@ class _Space:
 
 
 def _text(value: Any, number: int) -> str:
-    """A value as it stands in a study: the same in another process."""
+    """A value as a study stores it: the same in every process."""
     name = getattr(value, "__qualname__", None)
     text = name or repr(value)
     return f"{type(value).__name__} {number}" if " at 0x" in text else text
 
 
 def _of_scipy(given: Any) -> Any:
-    """The Optuna distribution of a frozen one of scipy; None if there is none that is the same."""
+    """The Optuna distribution that equals a frozen one of scipy; None if there is none."""
     import optuna
 
     kind = type(getattr(given, "dist", None))
@@ -554,7 +558,7 @@ class _Asking:
     def __init__(self, search: Any, study: optuna.Study, space: _Space, data: str | None) -> None:
         self._search, self._study, self._space, self._data = search, study, space, data
         self._begun = time.monotonic()
-        # of the batch in training: its trials, what is recorded of each, and results by candidate and split
+        # of the batch in training: its trials, what is recorded about each, and results by candidate and split
         self.trials: list[Any] = []
         self._recorded: list[Any] = []
         self._results: dict[Position, Result] = {}
@@ -589,8 +593,8 @@ class _Asking:
             raise error
 
     def around(self, call: Any) -> Any:
-        """A task whose result is noted, or not run at all if it is recorded."""
-        if not self._expects:  # the tasks of what is fitted when all is over
+        """A task whose result is noted, and which does not run if its result is recorded."""
+        if not self._expects:  # a task of the final fit
             return call
         if self._expects == len(self.trials) * self._n_splits and self._ladder is not None:
             for number, recorded in enumerate(self._recorded):
@@ -600,7 +604,7 @@ class _Asking:
         return Replay(call, self._known, self._results)
 
     def words(self) -> str:
-        """What became of the trials."""
+        """Says in words what became of the trials."""
         study = self._study
         lines = [f"{self._n_asked} trial{'s' * (self._n_asked != 1)} asked from the study {study.study_name!r}"]
         lines += [f"{n} {what}" for n, what in ((self._n_pruned, "pruned"), (self._n_failed, "failed")) if n]
@@ -608,7 +612,7 @@ class _Asking:
         if self._n_recalled:
             text += f" {self._n_recalled} more had been trained before."
         if self._search.study is None and self._search.storage is not None:
-            text += f" To go on with it: study_name={study.study_name!r}, and more `n_trials`."
+            text += f" To resume it, give study_name={study.study_name!r} and more `n_trials`."
         return text
 
     # -- trials that are there -----------------------------------------------------------------------------------
@@ -634,7 +638,7 @@ class _Asking:
         return len(trials)
 
     def _recorded_of(self, trial: Any) -> dict[str, Any]:
-        """What `_record` wrote, and nothing that it would not have written."""
+        """Reads what `_record` wrote, and refuses what it would not have written."""
         try:
             record = trial.user_attrs[_RECORD]
             of, splits, ladder = record["of"], record["splits"], record["ladder"]
@@ -671,7 +675,7 @@ class _Asking:
     # -- new trials ----------------------------------------------------------------------------------------------
 
     def _evaluate_new(self, evaluate_candidates: Callable[..., Any], n_trials: int) -> Exception | None:
-        """A batch; returns what was raised if all of its fits failed."""
+        """Evaluates a batch of new trials; returns the error if all of its fits failed."""
         trials = [self._study.ask(self._space.distributions) for _ in range(n_trials)]
         self._n_asked += n_trials
         self._begin(trials, [None] * n_trials)
@@ -718,7 +722,7 @@ class _Asking:
                 self._study.tell(trial, value)
 
     def _fail(self) -> None:
-        """Tells the study that the trials that are not finished failed."""
+        """Tells the study that all unfinished trials failed."""
         import optuna
 
         for trial in self.trials:
@@ -739,14 +743,14 @@ class _Asking:
         return {"trial_number": [trial.number for trial in self.trials], "stopped_early": stopped}
 
     def _record(self, number: int, of_splits: list[Any], params: Mapping[str, Any]) -> dict[str, Any]:
-        """What `_recall` needs to know of a trial."""
+        """What `_recall` needs to know about a trial."""
         splits = [{name: _plain(result[name]) for name in RESULT_OF_A_SPLIT if name in result} for result in of_splits]
         ladder = self._ladder
         record = {"of": self._is_like, "splits": splits, "ladder": None if ladder is None else ladder.record(number)}
         return {**record, "digest": _digest_of_record(record, params)}
 
     def _not_watched(self) -> dict[str, Any]:
-        """What a ladder would have recorded of a trial that none was there for."""
+        """What a ladder would have recorded about a trial that was evaluated without one."""
         n_epochs = {str(split): math.nan for split in range(self._n_splits)}
         return {"n_epochs": n_epochs, "stopped_after": None, "rungs": {}}
 
@@ -756,7 +760,10 @@ class _Asking:
 
 
 class _Pruning(Ladder):
-    """Trials report to their study after each epoch, and its pruner decides who goes on.
+    """Trials report to their study after each epoch, and its pruner decides which continue.
+
+    Each report is a write to the storage. They cannot be gathered: no storage of Optuna's takes several at once, and
+    `should_prune` reads the reports of all trials back from it.
 
     Args:
         compared: What is reported.
@@ -770,7 +777,7 @@ class _Pruning(Ladder):
         self._asking = asking
 
     def record(self, candidate: int) -> dict[str, Any]:
-        # What was reported is in the study.
+        # The study stores what was reported.
         return {**super().record(candidate), "rungs": {}}
 
     def _epochs_to_compare(self, fit: Fit) -> list[int]:
@@ -781,26 +788,26 @@ class _Pruning(Ladder):
     def _must_stop(self, rung: int, candidate: int) -> bool:
         trial = self._asking.trials[candidate - self._first]
         mean = float(np.mean(list(self._values[rung][candidate].values())))
-        # In a study whose scores are better the greater they are, so is what is reported.
+        # Higher is better in the study, for scores and for what is reported.
         trial.report(-mean if math.isfinite(mean) else math.nan, rung)
         return not math.isfinite(mean) or bool(trial.should_prune())
 
 
 def _digest_of_record(record: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    # It finds damage, and the scores of other parameters; not what was changed by somebody who can compute it, too.
+    # It detects damage, and scores of other parameters; not changes by somebody who can compute it, too.
     content = json.loads(json.dumps([record["of"], record["splits"], record["ladder"], params]))
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON has them."""
+    """Numbers as plain ones, as JSON needs them."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _scoring_name(scoring: Any) -> Any:
-    """What tells one `scoring` from another, as JSON has it."""
+    """What distinguishes one `scoring` from another, as plain JSON values."""
     if scoring is None or isinstance(scoring, str):
         return scoring
     if isinstance(scoring, (list, tuple, set, dict)):

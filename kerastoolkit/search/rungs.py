@@ -1,4 +1,4 @@
-"""Rungs: the worst candidates of a search stop early, while the others go on in the same program."""
+"""Rungs: the worst candidates of a search stop early, while the others continue in the same program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kerastoolkit.training.fused import Fit, Trained
 
 __all__ = ["Rungs"]
 
-# Words in the name of what is compared that tell whether less or more of it is better; the first decide.
+# Words in the name of a metric that tell whether lower or higher values are better; the first set takes precedence.
 _LESS_IS_BETTER = {"crossentropy", "error", "hinge", "loss", "mae", "mape", "mse", "msle", "poisson", "rmse"}
 _MORE_IS_BETTER = {"acc", "accuracy", "auc", "f1", "precision", "r2", "recall", "score"}
 
@@ -28,14 +28,14 @@ _MORE_IS_BETTER = {"acc", "accuracy", "auc", "f1", "precision", "r2", "recall", 
 class Rungs:
     """Stops the worst candidates of a search at certain epochs, called rungs.
 
-    At each rung a candidate goes on if its mean over the folds is among the best `1 / factor` of all candidates that
-    have come to the rung so far. This is the rule of asynchronous successive halving (Li et al., "A System for
-    Massively Parallel Hyperparameter Tuning", MLSys 2020), except that nobody is kept waiting: candidates that train
-    together come to a rung together, and are compared before any of them goes on.
+    At each rung a candidate continues if its mean over the folds is among the best `1 / factor` of all candidates that
+    have reached the rung so far. This is the rule of asynchronous successive halving (Li et al., "A System for
+    Massively Parallel Hyperparameter Tuning", MLSys 2020), except that candidates that train together reach a rung
+    together, and are all compared before any of them continues.
 
     All folds of a candidate stop after the same epoch. Folds that are trained one after the other, as by `Model.fit`,
-    follow the first of them. A candidate whose mean is not finite never goes on. Members of an ensemble that joblib
-    trains, and fits of a search inside the search, are left alone; of those that an estimator trains one after the
+    follow the first of them. A candidate whose mean is not finite never continues. Members of an ensemble that joblib
+    trains, and fits of a search inside the search, are not stopped; of members that an estimator trains one after the
     other, as AdaBoost does, the first decides for all.
 
     Example:
@@ -44,16 +44,16 @@ class Rungs:
     >>> search = GridSearchCV(estimator, {"optimizer__learning_rate": rates}, early_stopping=Rungs(factor=4))
 
     Args:
-        factor: Of so many candidates one goes on. Defaults to `3`.
+        factor: One of this many candidates continues. Defaults to `3`.
         min_epochs: Epochs before the first rung; each further rung comes after `factor` times as many. Defaults to
-            `None`: the epochs of the fit over `factor` squared, rounded up, which makes two rungs at most.
+            `None`: the epochs of the fit divided by `factor` squared, rounded up, which makes two rungs at most.
         monitor: What is compared: a name in the history. Defaults to `"val_loss"`, for which the fits need validation
             data.
-        mode: Whether less or more of it is better: `"min"`, `"max"`, or `"auto"`, which is `"min"` for losses and
-            errors and `"max"` for what is called accuracy, AUC, precision, recall, F-score or R2. Defaults to `"auto"`.
+        mode: Whether lower or higher values are better: `"min"`, `"max"`, or `"auto"`, which is `"min"` for losses and
+            errors and `"max"` for accuracy, AUC, precision, recall, F-score and R2. Defaults to `"auto"`.
 
     Raises:
-        ParameterError: A value is impossible, or `mode="auto"` cannot tell from the name.
+        ParameterError: A value is impossible, or `mode="auto"` cannot decide by the name.
     """
 
     factor: float = 3
@@ -71,7 +71,7 @@ class Rungs:
         more_is_better(self.monitor, self.mode, "of Rungs")
 
     def epochs(self, n_epochs: int) -> Iterator[int]:
-        """The rungs of a fit of so many epochs: after how many of them its candidate is compared."""
+        """The rungs of a fit of so many epochs: the epochs after which its candidate is compared."""
         after: float = self.min_epochs or max(1, math.ceil(n_epochs / self.factor**2))
         last = 0
         while (rung := math.ceil(after)) < n_epochs:
@@ -81,7 +81,7 @@ class Rungs:
 
 
 def more_is_better(monitor: str, mode: str, whose: str) -> bool:
-    """Whether more of what is compared is better.
+    """Whether higher values of what is compared are better.
 
     Args:
         monitor: A name in the history.
@@ -89,7 +89,7 @@ def more_is_better(monitor: str, mode: str, whose: str) -> bool:
         whose: Whose arguments they are, for the errors.
 
     Raises:
-        ParameterError: One of them is impossible, or the name says nothing.
+        ParameterError: One of them is impossible, or the name does not tell.
     """
     if not isinstance(monitor, str):
         raise ParameterError(f"`monitor` {whose} must be a name in the history; got {monitor!r}.")
@@ -103,16 +103,16 @@ def more_is_better(monitor: str, mode: str, whose: str) -> bool:
     if words & _MORE_IS_BETTER:
         return True
     raise ParameterError(
-        f"`monitor` {whose} is {monitor!r}, a name that does not tell whether less or more of it is better. Give "
-        "mode='min' or mode='max'."
+        f"`monitor` {whose} is {monitor!r}, a name that does not tell whether lower or higher values are better. "
+        "Give mode='min' or mode='max'."
     )
 
 
 class Refused(BaseException):
-    """A search cannot compare its candidates. Not an Exception: an estimator's error score must not swallow it.
+    """A search cannot compare its candidates. Not an Exception, so that no error score takes its place.
 
     Args:
-        error: What is wrong, as the user shall see it.
+        error: What is wrong, as the user will see it.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -122,15 +122,15 @@ class Refused(BaseException):
 
 @dataclasses.dataclass
 class _Place:
-    """Where a fit belongs."""
+    """The candidate and split that a fit belongs to."""
 
     candidate: int
     split: int
-    ahead: list[int]  # epochs after which it will be compared; none if it only follows
+    ahead: list[int]  # epochs after which it will be compared; empty if it only follows
 
 
 class Ladder:
-    """The rungs of one search: who has come to which, and who goes on.
+    """The rungs of one search: which candidates have reached which rung, and which continue.
 
     A subclass may compare at other epochs (`_epochs_to_compare`) and by another rule (`_must_stop`).
 
@@ -138,29 +138,29 @@ class Ladder:
         rungs: The rule.
     """
 
-    # how the errors speak of it
+    # for the errors
     _compares, _another = "Rungs compare", "early_stopping=Rungs(monitor={!r})"
 
     def __init__(self, rungs: Rungs) -> None:
         self._rungs = rungs
         self._more_is_better = more_is_better(rungs.monitor, rungs.mode, "of Rungs")
         self._here = threading.local()
-        # Weak: the number of a fit that is gone may be that of another.
+        # Weak: another fit may have the address of one that is gone.
         self._places: weakref.WeakKeyDictionary[Fit, _Place] = weakref.WeakKeyDictionary()
-        self._values: dict[int, dict[int, dict[int, float]]] = {}  # by rung, candidate and split; less is better
-        self._went_on: set[tuple[int, int]] = set()  # rung and candidate
+        self._values: dict[int, dict[int, dict[int, float]]] = {}  # by rung, candidate and split; lower is better
+        self._continued: set[tuple[int, int]] = set()  # rung and candidate
         self._stopped: dict[int, int] = {}  # by candidate, after which epoch
-        self._epochs: dict[tuple[int, int], float] = {}  # by candidate and split; NaN if nobody counted
+        self._epochs: dict[tuple[int, int], float] = {}  # by candidate and split; NaN if they were not counted
         self._first = self._n_candidates = self._n_expected = 0
         self._error: Exception | None = None
 
     # -- what the backend calls ----------------------------------------------------------------------------------
 
     def around(self, call: Any, inner: Callable[[], Any]) -> Callable[[], Any]:
-        """The same task, whose fits are known by the candidate and the split they belong to."""
+        """The same task, whose fits are assigned to its candidate and split."""
         tasks = tasks_of(call)
         position = tasks[0].position if len(tasks) == 1 else None
-        # A search that is itself searched for is fitted once more when all is over, and its tasks look like ours.
+        # The best estimator may itself be a search: when it is fitted in the end, its tasks look like ours.
         if position is None or not self._n_expected:
             return inner
         self._n_expected -= 1
@@ -198,13 +198,13 @@ class Ladder:
         self._here.is_first = False
 
     def judge(self, logs: Mapping[Fit, tuple[int, Mapping[str, Any]]]) -> set[Fit]:
-        """Who of the fits that trained an epoch must stop now.
+        """Which of the fits that have trained an epoch must stop now.
 
-        What is wrong does not rise here, where it would look like a program that failed: all stop, and `finished` tells
-        them why.
+        An error is not raised here, where it would look like a program that failed: all fits stop, and `finished`
+        gives them the error.
 
         Args:
-            logs: By fit, how many epochs it has trained and what its history says of the last.
+            logs: For each fit, the epochs it has trained and the values of its history after the last.
 
         Returns:
             The fits to stop.
@@ -212,7 +212,7 @@ class Ladder:
         try:
             arrived = {self._arrive(fit, epoch, values): epoch for fit, (epoch, values) in logs.items()}
             arrived.pop(None, None)
-            for (rung, candidate), epoch in arrived.items():  # type: ignore[misc]  # None is out
+            for (rung, candidate), epoch in arrived.items():  # type: ignore[misc]  # None was removed
                 self._decide(rung, candidate, epoch)
         except Exception as error:
             self._error = error
@@ -234,7 +234,7 @@ class Ladder:
     # -- what the search calls -----------------------------------------------------------------------------------
 
     def expect(self, n_candidates: int, n_splits: int) -> dict[str, Iterable[Any]]:
-        """More candidates come; columns about them for `cv_results_`, to be read when they are through."""
+        """Announces more candidates; returns columns for `cv_results_`, to be read when they have been evaluated."""
         self._first = self._n_candidates
         self._n_candidates += n_candidates
         self._n_expected = n_candidates * n_splits
@@ -252,11 +252,11 @@ class Ladder:
         return {**splits, "mean_n_epochs": mean(), "stopped_early": stopped}
 
     def expect_again(self) -> None:
-        """The candidates of the last batch come again, at the beginning of the next."""
+        """Announces that the candidates of the last batch come again, at the beginning of the next."""
         self._n_candidates = self._first
 
     def record(self, candidate: int) -> dict[str, Any]:
-        """What `recall` needs to know of a candidate of the last batch, as JSON can hold it."""
+        """What `recall` needs to know about a candidate of the last batch, as plain JSON values."""
         candidate += self._first
         values = {str(rung): of.get(candidate, {}) for rung, of in self._values.items()}
         return {
@@ -270,7 +270,7 @@ class Ladder:
         }
 
     def recall(self, candidate: int, recorded: Mapping[str, Any]) -> None:
-        """Takes a candidate of the last batch, which will not be trained, to be as another search left it."""
+        """Restores what another search recorded about a candidate of the last batch, which will not be trained."""
         candidate += self._first
         for split, n_epochs in recorded["n_epochs"].items():
             self._epochs[candidate, int(split)] = n_epochs
@@ -286,13 +286,13 @@ class Ladder:
         return self._rungs.epochs(fit.epochs)
 
     def _must_stop(self, rung: int, candidate: int) -> bool:
-        """Whether a candidate is not among the best that have come to the rung so far."""
+        """Whether a candidate is not among the best that have reached the rung so far."""
         means = {one: _mean(values) for one, values in self._values[rung].items()}
         n_better = sum(mean < means[candidate] for mean in means.values())
         return not math.isfinite(means[candidate]) or n_better >= math.ceil(len(means) / self._rungs.factor)
 
     def _arrive(self, fit: Fit, epoch: int, values: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Notes the value of a fit that comes to a rung: which rung, which candidate; None if it does not."""
+        """Notes the value of a fit that reaches a rung, and returns the rung and the candidate; None at no rung."""
         place = self._places.get(fit)
         if place is None or not place.ahead or epoch < place.ahead[0]:
             return None
@@ -310,19 +310,19 @@ class Ladder:
             place.ahead.pop(0)
         value = -float(values[monitor]) if self._more_is_better else float(values[monitor])
         if not np.isfinite([values.get(name, 0.0) for name in ("loss", "val_loss")]).all():
-            value = math.inf  # of a network that diverged, an accuracy says nothing
+            value = math.inf  # the accuracy of a network that diverged means nothing
         of_candidate = self._values.setdefault(rung, {}).setdefault(place.candidate, {})
         of_candidate[place.split] = value if math.isfinite(value) else math.inf
         return rung, place.candidate
 
     def _decide(self, rung: int, candidate: int, epoch: int) -> None:
-        """Decides who stops after this epoch, once: folds that come later follow."""
-        if candidate in self._stopped or (rung, candidate) in self._went_on:
+        """Decides once whether a candidate stops after this epoch; folds that come later follow."""
+        if candidate in self._stopped or (rung, candidate) in self._continued:
             return
         if self._must_stop(rung, candidate):
             self._stopped[candidate] = epoch
         else:
-            self._went_on.add((rung, candidate))
+            self._continued.add((rung, candidate))
 
 
 def _mean(values: Mapping[int, float]) -> float:

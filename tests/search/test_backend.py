@@ -583,7 +583,7 @@ class Interrupted:
 
 
 def test_a_search_whose_end_is_interrupted_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_SECONDS_TO_GIVE_UP", Interrupted())
+    monkeypatch.setattr(backend, "_SECONDS_TO_CANCEL", Interrupted())
     with fused(), pytest.raises(KeyboardInterrupt):
         joblib.Parallel()(joblib.delayed(abs)(number) for number in range(2))
     assert gc.get_freeze_count() == 0
@@ -662,7 +662,7 @@ class EndsSlowly(KerasClassifier):
 
 
 def test_what_a_failed_search_gives_up_ends_before_it(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_SECONDS_TO_GIVE_UP", 1500)  # on a busy machine, ending takes longer
+    monkeypatch.setattr(backend, "_SECONDS_TO_CANCEL", 1500)  # on a busy machine, ending takes longer
     ENDED.clear()
     moods = {"mood": ["calm", "calm", "raises"]}
     search = GridSearchCV(EndsSlowly(build, epochs=1), moods, cv=3, error_score="raise", refit=False)

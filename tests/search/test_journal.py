@@ -540,19 +540,19 @@ def test_what_cannot_be_known_again_is_refused_before_training(tmp_path: Path, l
     with open(tmp_path / "notes.txt", "w") as file:
         pipeline = make_pipeline(StandardScaler(), Counted(log=str(log), what={"deep": [file]}))
         with pytest.raises(
-            ParameterError, match="`counted` -> `what` -> `deep` again: it is an open file.*Pass a path"
+            ParameterError, match="`counted` -> `what` -> `deep`: it is an open file.*Pass a path"
         ):
             search_without_copies(journal, pipeline)
-        with pytest.raises(ParameterError, match="the parameter `what` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             search_without_copies(journal, Counted(log=str(log)), [{"what": file}])
-        with pytest.raises(ParameterError, match="the parameter `what` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             journal.check(Counted(log=str(log)), [{"what": 1}, {"what": file}])
         function = lambda x: file.write(x)  # noqa: E731
-        with pytest.raises(ParameterError, match="the function `<lambda>` -> its `file` again: it is an open file"):
+        with pytest.raises(ParameterError, match="the function `<lambda>` -> its `file`: it is an open file"):
             search(journal, make_pipeline(FunctionTransformer(function), Counted(log=str(log))), {"memory": [None]})
     with pytest.raises(ParameterError, match="read only once .generator."):
         journal.check(Counted(what=(number for number in range(3))))
-    with pytest.raises(ParameterError, match="the estimator -> `what` again: it is a _thread.lock"):
+    with pytest.raises(ParameterError, match="the estimator -> `what`: it is a _thread.lock"):
         journal.check(Counted(what=threading.Lock()))
     assert fits(log) == len(journal) == 0
     journal.check(Counted(), [{"shift": 1.0}])
@@ -611,7 +611,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(log: Path, journal: Jour
     pages = journal._file.execute("PRAGMA page_count").fetchone()[0]
     journal._file.execute(f"PRAGMA max_page_count = {pages + 3}")
     with pytest.raises(
-        JournalError, match="is full.*Make room on the disk. Everything recorded so far is kept"
+        JournalError, match="is full.*Free some space on the disk. Everything recorded so far is kept"
     ) as error:
         search(journal, Counted(log=str(log)), grid)
     assert isinstance(error.value, OSError)
@@ -662,7 +662,7 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path):
     for path, message in (
         (text, "no journal of kerastoolkit: file is not a database. Give another path"),
         (foreign, "SQLite database of another program, with 1 tables. Give another path"),
-        (newer, "is of format 99; this is kerastoolkit .* reads up to format 2. Upgrade"),
+        (newer, "has format 99; this is kerastoolkit .* reads formats up to 2. Upgrade"),
     ):
         before = path.read_bytes()
         with pytest.raises(SavedFileError, match=message):
@@ -702,7 +702,7 @@ def test_a_journal_without_digests_is_refused_and_left_as_it_is(tmp_path: Path):
         file.execute(f"PRAGMA application_id = {journal_module._APPLICATION}")
         file.execute("PRAGMA user_version = 1")
     before = (tmp_path / "search.db").read_bytes()
-    with pytest.raises(SavedFileError, match="is of format 1, from before kerastoolkit 0.1.0.*Give another path"):
+    with pytest.raises(SavedFileError, match="has format 1, from before kerastoolkit 0.1.0.*Give another path"):
         Journal(tmp_path / "search.db")
     assert (tmp_path / "search.db").read_bytes() == before
 
@@ -734,7 +734,7 @@ def test_a_path_that_leads_to_no_file_is_refused(name: str, tmp_path: Path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "somewhere")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    with pytest.raises(JournalError, match="it is no file. See whether it is a folder, or a link"):
+    with pytest.raises(JournalError, match="it is not a file. Check whether it is a folder, or a link"):
         Journal(tmp_path / name)
     assert not (tmp_path / "somewhere").exists()
 
@@ -839,7 +839,7 @@ def test_a_file_that_may_only_be_read_stops_a_search_before_it_trains(log: Path,
     journal._file.close()
     address = f"file:{journal.path}?mode=ro"
     journal._file = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
-    with pytest.raises(JournalError, match="cannot be written to: attempt to write a readonly database. Give yourself"):
+    with pytest.raises(JournalError, match="cannot be written to: attempt to write a readonly database. Make sure"):
         search(journal, Counted(log=str(log)), {"shift": [0.75]})
     assert same(search(journal, Counted(log=str(log))).cv_results_, recorded.cv_results_)  # nothing to write
     assert fits(log) == 9
@@ -861,7 +861,7 @@ def test_what_is_no_path_is_refused(path: Any):
 def test_a_place_that_cannot_hold_a_file_is_an_error(tmp_path: Path):
     with pytest.raises(JournalError, match="there is no folder '.*nowhere'"):
         Journal(tmp_path / "nowhere" / "search.db")
-    with pytest.raises(JournalError, match="cannot be opened.*See whether it is a folder"):
+    with pytest.raises(JournalError, match="cannot be opened.*Check whether it is a folder"):
         Journal(tmp_path)
 
 

@@ -481,7 +481,7 @@ def test_the_file_of_another_program_is_left_as_it_is(iris: Any, tmp_path: Path,
 def test_a_storage_that_leads_to_no_file_is_refused(iris: Any, tmp_path: Path) -> None:
     (tmp_path / "dangling.db").symlink_to(tmp_path / "somewhere.db")
     for path in (tmp_path, tmp_path / "dangling.db"):
-        with pytest.raises(ParameterError, match="which is a folder, or a link to a file that is not there"):
+        with pytest.raises(ParameterError, match="which is a folder, or a link to a missing file"):
             quick(storage=path).fit(*iris)
     assert not (tmp_path / "somewhere.db").exists()
 
@@ -638,7 +638,7 @@ def _minimizing() -> Any:
         ({"batch_size": None}, "`batch_size` must be a whole number of at least 1; got None."),
         ({"batch_size": True}, "`batch_size` must be a whole number of at least 1; got True."),
         ({"timeout": 0}, "`timeout` must be seconds, greater than 0, or None; got 0."),
-        ({"n_trials": None}, "Without `n_trials` and `timeout` a search has no end. Give one of them."),
+        ({"n_trials": None}, "Without `n_trials` and `timeout` a search never ends. Give one of them."),
         ({"study": "first"}, "`study` must be an `optuna.Study`, or None; got 'first'."),
         (
             {"study": _minimizing, "study_name": "first"},
@@ -654,12 +654,12 @@ def _minimizing() -> Any:
         ({"pruner": "median"}, "`pruner` must be one of `optuna.pruners`, or None; got 'median'."),
         (
             {"pruner": optuna.pruners.MedianPruner, "early_stopping": "rungs"},
-            "`pruner` and `early_stopping` both decide who stops early. Give one of them.",
+            "`pruner` and `early_stopping` both decide which trials stop early. Give one of them.",
         ),
         (
             {"pruner": optuna.pruners.MedianPruner, "monitor": "val_purity"},
-            "`monitor` of OptunaSearchCV is 'val_purity', a name that does not tell whether less or more of it is "
-            "better. Give mode='min' or mode='max'.",
+            "`monitor` of OptunaSearchCV is 'val_purity', a name that does not tell whether lower or higher "
+            "values are better. Give mode='min' or mode='max'.",
         ),
         (
             {"sampler": optuna.samplers.RandomSampler},

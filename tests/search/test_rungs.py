@@ -66,8 +66,8 @@ def test_the_epochs_of_the_rungs(n_epochs: int, parameters: dict[str, Any], expe
         ({"monitor": None}, "`monitor` of Rungs must be a name in the history; got None."),
         (
             {"monitor": "val_purity"},
-            "`monitor` of Rungs is 'val_purity', a name that does not tell whether less or more of it is better. Give "
-            "mode='min' or mode='max'.",
+            "`monitor` of Rungs is 'val_purity', a name that does not tell whether lower or higher values are better. "
+            "Give mode='min' or mode='max'.",
         ),
     ],
 )
