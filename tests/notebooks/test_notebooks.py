@@ -79,12 +79,12 @@ CLAIMS: dict[str, list[Claim]] = {
         ),
         Claim("which are right for more than 96 of 100 rows", "scores['together'].max()", 0.96, 1),
         Claim(
-            "A callback that looks at every batch sends its fit to `Model.fit`",
+            "A fit with a callback that looks at every batch is trained by `Model.fit`",
             "'12 fits trained together, as 2 programs.\\n3 fits trained one by one by Model.fit' in partly.explain()",
             1,
             1,
         ),
-        Claim("any scikit-learn tool are gathered", "'15 fits trained together' in report.explain()", 1, 1),
+        Claim("any scikit-learn tool are trained together", "'15 fits trained together' in report.explain()", 1, 1),
         Claim("Here that is nothing.", "again.explain() == 'No fits.'", 1, 1),
     ],
     "03_builders": [

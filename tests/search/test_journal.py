@@ -539,9 +539,7 @@ def test_a_fit_is_known_again_in_another_process(tmp_path: Path, run_python: Any
 def test_what_cannot_be_known_again_is_refused_before_training(tmp_path: Path, log: Path, journal: Journal):
     with open(tmp_path / "notes.txt", "w") as file:
         pipeline = make_pipeline(StandardScaler(), Counted(log=str(log), what={"deep": [file]}))
-        with pytest.raises(
-            ParameterError, match="`counted` -> `what` -> `deep`: it is an open file.*Pass a path"
-        ):
+        with pytest.raises(ParameterError, match="`counted` -> `what` -> `deep`: it is an open file.*Pass a path"):
             search_without_copies(journal, pipeline)
         with pytest.raises(ParameterError, match="the parameter `what`: it is an open file"):
             search_without_copies(journal, Counted(log=str(log)), [{"what": file}])
