@@ -11,6 +11,8 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sklearn.base import BaseEstimator
+
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.estimators import _parameters, _spellings
 from kerastoolkit.estimators._base import KerasEstimator
@@ -19,7 +21,7 @@ from kerastoolkit.exceptions import ParameterError
 __all__ = ["check_grid"]
 
 
-def check_grid(estimator: Any, grid: Any) -> None:
+def check_grid(estimator: BaseEstimator, grid: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """Refuses names that are no parameter, and values that mean something else than they seem to.
 
     Args:
@@ -39,7 +41,7 @@ def check_grid(estimator: Any, grid: Any) -> None:
         raise ParameterError("\n".join(complaints))
 
 
-def _complaints(estimator: Any, grid: Mapping[str, Any]) -> Iterator[str]:
+def _complaints(estimator: BaseEstimator, grid: Mapping[str, Any]) -> Iterator[str]:
     parts = dict(_parts(estimator, ""))
     # Where steps and models are searched as well, their parameters are not known yet.
     replaced = [name for name in grid if f"{name}__" in parts]
@@ -56,7 +58,7 @@ def _complaints(estimator: Any, grid: Mapping[str, Any]) -> Iterator[str]:
                 yield _words_on_name(estimator, name, networks)
 
 
-def _parts(estimator: Any, start: str) -> Iterator[tuple[str, Any]]:
+def _parts(estimator: BaseEstimator, start: str) -> Iterator[tuple[str, BaseEstimator]]:
     """An estimator and those inside it, each with the prefix of the names of its parameters."""
     yield start, estimator
     if isinstance(estimator, KerasEstimator):
@@ -66,7 +68,7 @@ def _parts(estimator: Any, start: str) -> Iterator[tuple[str, Any]]:
             yield from _parts(value, f"{start}{name}__")
 
 
-def _reached(estimator: Any, name: str) -> tuple[Any, str]:
+def _reached(estimator: BaseEstimator, name: str) -> tuple[BaseEstimator, str]:
     """The innermost estimator that a name leads to, and the rest of the name."""
     first, routed, rest = name.partition("__")
     if isinstance(estimator, KerasEstimator) or not routed:
@@ -75,12 +77,12 @@ def _reached(estimator: Any, name: str) -> tuple[Any, str]:
     return _reached(inner, rest) if hasattr(inner, "get_params") else (estimator, name)
 
 
-def _is_known(estimator: Any, name: str) -> bool:
+def _is_known(estimator: BaseEstimator, name: str) -> bool:
     part, rest = _reached(estimator, name)
     return _takes(part, rest)
 
 
-def _takes(part: Any, name: str) -> bool:
+def _takes(part: BaseEstimator, name: str) -> bool:
     """Whether an estimator, or one inside it, has a parameter of this name."""
     if not isinstance(part, KerasEstimator):
         return name in part.get_params()
@@ -91,7 +93,7 @@ def _takes(part: Any, name: str) -> bool:
     return True
 
 
-def _words_on_name(estimator: Any, name: str, networks: Mapping[str, Any]) -> str:
+def _words_on_name(estimator: BaseEstimator, name: str, networks: Mapping[str, KerasEstimator]) -> str:
     meant = _meant(estimator, name, networks)
     steps = [step for step, _ in getattr(estimator, "steps", ())]
     hint = (
@@ -103,7 +105,7 @@ def _words_on_name(estimator: Any, name: str, networks: Mapping[str, Any]) -> st
     return f"Invalid parameter {name!r} for estimator {type(estimator).__name__}.{meant}{hint}"
 
 
-def _meant(estimator: Any, name: str, networks: Mapping[str, Any]) -> str:
+def _meant(estimator: BaseEstimator, name: str, networks: Mapping[str, KerasEstimator]) -> str:
     """A sentence with the full name that was probably meant, after a space; or nothing."""
     parts = dict(_parts(estimator, ""))
     tails = ["__".join(name.split("__")[number:]) for number in range(name.count("__") + 1)]
@@ -121,7 +123,7 @@ def _meant(estimator: Any, name: str, networks: Mapping[str, Any]) -> str:
     return did_you_mean(name, known)
 
 
-def _names_of(part: Any) -> Sequence[str]:
+def _names_of(part: BaseEstimator) -> Sequence[str]:
     names = list(part.get_params(deep=False))
     if isinstance(part, KerasEstimator):
         names += (_parameters.build_arguments(_build(part)) or set()) - {"columns", "head", "input_shape"}

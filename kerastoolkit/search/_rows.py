@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerastoolkit.estimators._base import KerasEstimator
-from kerastoolkit.search._tasks import Split, replace_functions, tasks_of
+from kerastoolkit.search._tasks import Call, Split, replace_functions, tasks_of
 
 
 class Needs(NamedTuple):
@@ -48,7 +48,7 @@ class SharedRows:
         self._parts: dict[Any, _Part] = {}
         self._table: tuple[Callable[[], Any], float] = (lambda: None, 0.0)  # the last table, and the bytes of its rows
 
-    def prepare(self, call: Any) -> Needs:
+    def prepare(self, call: Call) -> Needs:
         """Lets a task share the rows of its split, where nothing that it calls could write into them.
 
         Args:
@@ -88,7 +88,7 @@ class SharedRows:
         """Bytes of the shared rows of a task that no other task holds."""
         return sum(size for key, size in needs.shared if key not in self._parts)
 
-    def has(self, array: Any) -> bool:
+    def has(self, array: object) -> bool:
         """Whether an array is among the shared rows."""
         return any(part.rows() is array for part in list(self._parts.values()))
 

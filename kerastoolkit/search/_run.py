@@ -18,10 +18,12 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning
 
 from kerastoolkit.search._progress import Tally
 from kerastoolkit.search._tasks import (
+    Call,
     Position,
     Replay,
     Result,
@@ -105,7 +107,7 @@ class SearchRun:
     def __init__(
         self,
         n_splits: int,
-        error_score: Any,
+        error_score: float | str,
         tally: Tally,
         *,
         journal: Journal | None,
@@ -129,7 +131,7 @@ class SearchRun:
 
     # -- tasks ---------------------------------------------------------------------------------------------------
 
-    def around(self, call: Any) -> Callable[[], Any]:
+    def around(self, call: Call) -> Callable[[], Any]:
         """A task that comes from the journal or goes into it, is compared at rungs, noted, and counted."""
         if self._timeout is not None:
             replace_functions(call, lambda task: self._counting(task.function))
@@ -162,7 +164,7 @@ class SearchRun:
 
     # -- candidates ----------------------------------------------------------------------------------------------
 
-    def evaluating(self, evaluate: Callable[..., CVResults], estimator: Any) -> Callable[..., CVResults]:
+    def evaluating(self, evaluate: Callable[..., CVResults], estimator: BaseEstimator) -> Callable[..., CVResults]:
         """scikit-learn's function that evaluates candidates, for one that keeps to the time.
 
         Args:
@@ -261,7 +263,7 @@ class SearchRun:
         """Candidates of which all fits failed, after others that did not: by their error scores."""
         warnings.warn(f"A batch of candidates failed: {error}", FitFailedWarning, stacklevel=2)
         self._known = {
-            position: with_scores(result, self._score_names, self._error_score)
+            position: with_scores(result, self._score_names, float(self._error_score))
             for position, result in self._results.items()
         }
         names = self._score_names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from kerastoolkit.estimators._scikeras import from_scikeras, is_of_scikeras
 from kerastoolkit.exceptions import ParameterError
@@ -12,7 +12,7 @@ from kerastoolkit.exceptions import ParameterError
 __all__ = ["take_over"]
 
 
-def take_over(estimator: Any) -> tuple[Any, list[str]]:
+def take_over(estimator: BaseEstimator) -> tuple[BaseEstimator, list[str]]:
     """An estimator with those of kerastoolkit in place of those of scikeras.
 
     What a class of the user's overrides cannot be taken over; such an estimator stays, and trains by itself.
@@ -48,7 +48,7 @@ def take_over(estimator: Any) -> tuple[Any, list[str]]:
     return (clone(estimator).set_params(**ours) if ours else estimator), notes
 
 
-def _found(estimator: Any) -> dict[str, Any]:
+def _found(estimator: BaseEstimator) -> dict[str, Any]:
     """Estimators of scikeras by the name of the parameter that they are; the empty name is the estimator itself."""
     if is_of_scikeras(estimator):
         return {"": estimator}

@@ -14,13 +14,15 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 __all__ = [
     "NOT_RECORDED",
     "RESULT_OF_A_SPLIT",
+    "Call",
     "Position",
     "Replay",
     "Result",
@@ -38,6 +40,13 @@ __all__ = [
     "tasks_of",
     "with_scores",
 ]
+
+
+class Call(Protocol):
+    """What joblib hands to its backend: a `joblib.parallel.BatchedCalls` with the tasks in `items`, or any callable."""
+
+    def __call__(self) -> Any: ...
+
 
 Result: TypeAlias = Mapping[str, Any]  # what `_fit_and_score` returns
 
@@ -77,7 +86,7 @@ class Position(NamedTuple):
 class Split(NamedTuple):
     """The arguments of a function that fits an estimator to some rows of a table and scores it on others."""
 
-    estimator: Any
+    estimator: BaseEstimator
     X: Any
     train: Any
     test: Any
@@ -147,7 +156,7 @@ class ScoredFit:
     def __init__(self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
         given = inspect.signature(function).bind(*arguments, **keywords).arguments
         self._given, self._settings = given, getattr(function, "config", None) or {}
-        self.estimator: Any = given["estimator"]
+        self.estimator: BaseEstimator = given["estimator"]
         self.parameters: Mapping[str, Any] | None = given.get("parameters")
         self.fit_params: Mapping[str, Any] | None = given.get("fit_params")
         self.error_score: Any = given.get("error_score")
@@ -179,19 +188,20 @@ def fits_and_scores(function: Callable[..., Any]) -> bool:
     return name == _FIT_AND_SCORE and module.startswith(_ITS_ROOM)
 
 
-def tasks_of(call: Any) -> list[Task]:
+def tasks_of(call: object) -> list[Task]:
     """The tasks in a call that joblib hands to its backend (a `joblib.parallel.BatchedCalls`); none in any other."""
     items = getattr(call, "items", None)
     return [Task(*item) for item in items] if isinstance(items, list) else []
 
 
-def replace_functions(call: Any, replace: Callable[[Task], Callable[..., Any]]) -> None:
+def replace_functions(call: Call, replace: Callable[[Task], Callable[..., Any]]) -> None:
     """Gives each task of a call another function, which is called with the same arguments.
 
     In place: a BatchedCalls also sets up the backend of what its functions call, and has no public way to be made anew.
     """
+    batch: Any = call
     if tasks := tasks_of(call):
-        call.items = [(replace(task), task.arguments, task.keywords) for task in tasks]
+        batch.items = [(replace(task), task.arguments, task.keywords) for task in tasks]
 
 
 class Replay:
@@ -248,12 +258,12 @@ def error_of(result: Result) -> str | None:
     return error
 
 
-def scores_of(result: Any, which: str = "test") -> Any:
+def scores_of(result: object, which: str = "test") -> Any:
     """A number, or numbers by name, of the rows that were scored (`"test"`) or trained on (`"train"`); else None."""
     return result.get(f"{which}_scores") if isinstance(result, Mapping) else None
 
 
-def score_of(result: Any, metric: str) -> float | None:
+def score_of(result: object, metric: str) -> float | None:
     """The test score of that name, or the only one; None if there is none."""
     scores = scores_of(result)
     score = scores.get(metric) if isinstance(scores, Mapping) else scores
@@ -267,7 +277,7 @@ def with_scores(result: Result, names: Iterable[str], error_score: float) -> dic
     return {**result, **scores, "fit_error": None}
 
 
-def is_success(result: Any, error_score: Any) -> bool:
+def is_success(result: object, error_score: float | str | None) -> bool:
     """Whether a result is one to record: the fit did not fail, and no score is what stands for a failure."""
     if not isinstance(result, Mapping) or error_of(result) is not None:
         return False

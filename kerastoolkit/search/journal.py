@@ -24,12 +24,13 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sklearn
+from sklearn.base import BaseEstimator
 
 from kerastoolkit._sqlite import application_of, connect, has_table, look
 from kerastoolkit._version import __version__
@@ -37,6 +38,7 @@ from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, Parameter
 from kerastoolkit.search._description import Describer
 from kerastoolkit.search._tasks import (
     NOT_RECORDED,
+    Call,
     Result,
     ScoredFit,
     can_be_of_a_result,
@@ -143,7 +145,7 @@ class Journal:
 
     # -- what a search calls -------------------------------------------------------------------------------------
 
-    def around(self, call: Any) -> Any:
+    def around(self, call: Call) -> Call:
         """Wraps a task of joblib so that its fits come from the journal or go into it.
 
         Args:
@@ -160,7 +162,7 @@ class Journal:
         )
         return call
 
-    def check(self, estimator: Any, candidates: Any = ()) -> None:
+    def check(self, estimator: BaseEstimator, candidates: Iterable[Mapping[str, Any]] = ()) -> None:
         """Refuses fits that the journal could not find again, before anything trains.
 
         `around` refuses each fit before it trains, but others may have trained by then; a search that knows its
@@ -469,7 +471,7 @@ class Journal:
 
     # -- models --------------------------------------------------------------------------------------------------
 
-    def _check_model(self, estimator: Any, *, returned: bool | None = False) -> None:
+    def _check_model(self, estimator: BaseEstimator, *, returned: bool | None = False) -> None:
         if returned and not self.keep_models:
             raise ParameterError(
                 "`return_estimator=True` asks for the fitted estimators, which this journal does not record. Open it "
@@ -481,7 +483,7 @@ class Journal:
                 f"{type(estimator).__name__}. Leave `keep_models` out."
             )
 
-    def _restored(self, model: bytes | None, estimator: Any, parameters: Mapping[str, Any] | None) -> Any:
+    def _restored(self, model: bytes | None, estimator: BaseEstimator, parameters: Mapping[str, Any] | None) -> Any:
         if model is None:
             raise JournalError(
                 f"The journal {str(self.path)!r} holds the scores of this fit, but not its model, since it was "
@@ -591,13 +593,13 @@ def _parameters_text(parameters: Mapping[str, Any]) -> str:
 # -- models as bytes ------------------------------------------------------------------------------------------------
 
 
-def _can_be_kept(estimator: Any) -> bool:
+def _can_be_kept(estimator: object) -> bool:
     from kerastoolkit.estimators import KerasClassifier, KerasRegressor
 
     return isinstance(estimator, (KerasClassifier, KerasRegressor))
 
 
-def _model_bytes(estimator: Any) -> bytes:
+def _model_bytes(estimator: BaseEstimator) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         return bytes(estimator.save(Path(folder) / "model.zip").read_bytes())
 

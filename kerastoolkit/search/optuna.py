@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import stats
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
@@ -35,6 +36,7 @@ from kerastoolkit.search._description import Describer
 from kerastoolkit.search._progress import SearchProgress
 from kerastoolkit.search._tasks import (
     RESULT_OF_A_SPLIT,
+    Call,
     Position,
     Replay,
     Result,
@@ -43,7 +45,17 @@ from kerastoolkit.search._tasks import (
     scores_of,
 )
 from kerastoolkit.search.rungs import Ladder, Rungs, more_is_better
-from kerastoolkit.search.searches import _ADDED, _RUNGS, _WORKERS, _Together, check_timeout
+from kerastoolkit.search.searches import (
+    _ADDED,
+    _RUNGS,
+    _WORKERS,
+    Folds,
+    RandomState,
+    Refit,
+    Scoring,
+    _Together,
+    check_timeout,
+)
 from kerastoolkit.training.fused import Fit
 
 if TYPE_CHECKING:
@@ -139,7 +151,7 @@ class OptunaSearchCV(_Together, _Asked):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_distributions: Mapping[str, Any],
         *,
         n_trials: int | None = 10,
@@ -152,14 +164,14 @@ class OptunaSearchCV(_Together, _Asked):
         pruner: optuna.pruners.BasePruner | None = None,
         monitor: str = "val_loss",
         mode: Literal["auto", "min", "max"] = "auto",
-        random_state: Any = None,
-        scoring: Any = None,
+        random_state: RandomState = None,
+        scoring: Scoring = None,
         n_jobs: int | None = None,
-        refit: Any = True,
-        cv: Any = None,
+        refit: Refit = True,
+        cv: Folds = None,
         verbose: int = 0,
         pre_dispatch: int | str = "2*n_jobs",
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
         on_progress: Callable[[SearchProgress], object] | None = None,
@@ -319,7 +331,7 @@ class OptunaSearchCV(_Together, _Asked):
     def _timeout_of_batches(self) -> None:
         """None: the time is kept by the batches of trials."""
 
-    def _around(self, call: Any) -> Callable[[], Any]:
+    def _around(self, call: Call) -> Callable[[], Any]:
         return super()._around(self._asking.around(call))
 
 
@@ -443,7 +455,7 @@ def _errors_of_file(storage: Any) -> Iterator[None]:
         ) from error
 
 
-def _default_sampler(random_state: Any, n_trials: int) -> Any:
+def _default_sampler(random_state: RandomState, n_trials: int) -> optuna.samplers.BaseSampler:
     """The sampler of a search whose study has so many trials when it begins."""
     import optuna
 
@@ -481,18 +493,18 @@ class _Space:
         for name, distribution in given.items():
             self.distributions[name] = self._distribution(name, distribution)
 
-    def parameters(self, trial: Any) -> dict[str, Any]:
+    def parameters(self, trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
         """The parameters of a trial, as they are set."""
         return {name: self._value(name, trial.params[name]) for name in self.distributions}
 
-    def has(self, trial: Any) -> bool:
+    def has(self, trial: optuna.trial.FrozenTrial) -> bool:
         """Whether a trial is a point of this space."""
         return all(trial.distributions.get(name) == one for name, one in self.distributions.items())
 
     def _value(self, name: str, value: Any) -> Any:
         return self._values[name][value] if name in self._values else value
 
-    def _distribution(self, name: str, given: Any) -> Any:
+    def _distribution(self, name: str, given: Any) -> optuna.distributions.BaseDistribution:
         import optuna
 
         if isinstance(given, optuna.distributions.BaseDistribution):
@@ -509,7 +521,7 @@ class _Space:
             )
         return found
 
-    def _categorical(self, name: str, values: Sequence[Any]) -> Any:
+    def _categorical(self, name: str, values: Sequence[Any]) -> optuna.distributions.BaseDistribution:
         import optuna
 
         if not values:
@@ -531,7 +543,7 @@ def _text(value: Any, number: int) -> str:
     return f"{type(value).__name__} {number}" if " at 0x" in text else text
 
 
-def _of_scipy(given: Any) -> Any:
+def _of_scipy(given: Any) -> optuna.distributions.BaseDistribution | None:
     """The Optuna distribution that equals a frozen one of scipy; None if there is none."""
     import optuna
 
@@ -555,7 +567,7 @@ def _of_scipy(given: Any) -> Any:
 class _Asking:
     """One search through a study: asks for batches of trials, has them evaluated, and tells the study."""
 
-    def __init__(self, search: Any, study: optuna.Study, space: _Space, data: str | None) -> None:
+    def __init__(self, search: OptunaSearchCV, study: optuna.Study, space: _Space, data: str | None) -> None:
         self._search, self._study, self._space, self._data = search, study, space, data
         self._begun = time.monotonic()
         # of the batch in training: its trials, what is recorded about each, and results by candidate and split
@@ -592,7 +604,7 @@ class _Asking:
         if error is not None and self._n_failed == self._n_asked and not self._n_recalled:
             raise error
 
-    def around(self, call: Any) -> Any:
+    def around(self, call: Call) -> Call:
         """A task whose result is noted, and which does not run if its result is recorded."""
         if not self._expects:  # a task of the final fit
             return call
@@ -637,7 +649,7 @@ class _Asking:
         self._n_recalled = len(trials)
         return len(trials)
 
-    def _recorded_of(self, trial: Any) -> dict[str, Any]:
+    def _recorded_of(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         """Reads what `_record` wrote, and refuses what it would not have written."""
         try:
             record = trial.user_attrs[_RECORD]
@@ -659,7 +671,7 @@ class _Asking:
             "used. Give another `study_name`."
         )
 
-    def _check_is_like(self, trial: Any) -> None:
+    def _check_is_like(self, trial: optuna.trial.FrozenTrial) -> None:
         then = self._recorded_of(trial)["of"]
         others = [
             name if name == "data" else f"{name} ({then[name]!r}, not {now!r})"
@@ -806,7 +818,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _scoring_name(scoring: Any) -> Any:
+def _scoring_name(scoring: Scoring) -> str | list[str] | None:
     """What distinguishes one `scoring` from another, as plain JSON values."""
     if scoring is None or isinstance(scoring, str):
         return scoring

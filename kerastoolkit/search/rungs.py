@@ -14,7 +14,7 @@ import numpy as np
 
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import ParameterError
-from kerastoolkit.search._tasks import tasks_of
+from kerastoolkit.search._tasks import Call, tasks_of
 from kerastoolkit.training.fused import Fit, Trained
 
 __all__ = ["Rungs"]
@@ -156,7 +156,7 @@ class Ladder:
 
     # -- what the backend calls ----------------------------------------------------------------------------------
 
-    def around(self, call: Any, inner: Callable[[], Any]) -> Callable[[], Any]:
+    def around(self, call: Call, inner: Callable[[], Any]) -> Callable[[], Any]:
         """The same task, whose fits are assigned to its candidate and split."""
         tasks = tasks_of(call)
         position = tasks[0].position if len(tasks) == 1 else None

@@ -10,22 +10,23 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import joblib
 import numpy as np
 from sklearn import model_selection
-from sklearn.base import is_classifier
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import BaseCrossValidator, check_cv
 
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search._names import check_grid
 from kerastoolkit.search._progress import SearchProgress, Tally, shown_line
 from kerastoolkit.search._run import SearchRun
 from kerastoolkit.search._scikeras import take_over
+from kerastoolkit.search._tasks import Call
 from kerastoolkit.search.backend import FusedBackend, TrainingReport
 from kerastoolkit.search.journal import Journal
 from kerastoolkit.search.rungs import Ladder, Refused, Rungs
@@ -34,6 +35,11 @@ __all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "Rand
 
 # A search that is killed loses what was trained together and not yet scored.
 _MAX_UNRECORDED = 64
+
+Scoring: TypeAlias = str | Callable[..., Any] | Sequence[str] | Mapping[str, Any] | None
+Refit: TypeAlias = bool | str | Callable[[Mapping[str, Any]], int]
+Folds: TypeAlias = int | BaseCrossValidator | Iterable[Any] | None
+RandomState: TypeAlias = int | np.random.RandomState | None
 
 Self = TypeVar("Self", bound="_Together")
 
@@ -46,10 +52,10 @@ class _Together:
     on_progress: Callable[[SearchProgress], object] | None
     max_memory: float | None
     early_stopping: Rungs | Literal["rungs"] | None = None
-    estimator: Any
-    cv: Any
-    error_score: Any
-    refit: Any
+    estimator: BaseEstimator
+    cv: Folds
+    error_score: float | Literal["raise"]
+    refit: Refit
     verbose: int
 
     _fit_is = 2  # how far above `fit` the user's code is, for warnings
@@ -77,7 +83,8 @@ class _Together:
         for note in notes:
             warnings.warn(note, KerasToolkitWarning, stacklevel=self._fit_is)
         try:
-            check_grid(self.estimator, getattr(self, "param_grid", getattr(self, "param_distributions", None)))
+            grid = "param_grid" if hasattr(self, "param_grid") else "param_distributions"
+            check_grid(self.estimator, getattr(self, grid))
             run = self._fit_together(X, y, params)
         finally:
             self.estimator = given
@@ -133,7 +140,7 @@ class _Together:
         evaluate = self._search_run.evaluating(evaluate_candidates, self.estimator)
         super()._run_search(evaluate, **context)  # type: ignore[misc]
 
-    def _select_best_index(self, refit: Any, refit_metric: str, results: Mapping[str, Any]) -> int:
+    def _select_best_index(self, refit: Refit, refit_metric: str, results: Mapping[str, Any]) -> int:
         """The place of the best candidate; one that was stopped at a rung is not refitted to its end, unless no other
         has a score.
         """
@@ -191,7 +198,7 @@ class _Together:
         with Journal(self.journal) as journal:
             yield journal
 
-    def _around(self, call: Any) -> Callable[[], Any]:
+    def _around(self, call: Call) -> Callable[[], Any]:
         return self._search_run.around(call)
 
     @contextlib.contextmanager
@@ -229,7 +236,7 @@ class _Halving(_Together):
         return f"{super()._words_on_time(run)} There was no time for further iterations."
 
 
-def check_timeout(timeout: Any) -> None:
+def check_timeout(timeout: object) -> None:
     """Refuses a time limit that is none."""
     if timeout is not None and not (isinstance(timeout, (int, float, np.number)) and timeout > 0):
         raise ParameterError(f"`timeout` must be seconds, greater than 0, or None; got {timeout!r}.")
@@ -278,16 +285,16 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
-        scoring: Any = None,
+        scoring: Scoring = None,
         n_jobs: int | None = None,
-        refit: Any = True,
-        cv: Any = None,
+        refit: Refit = True,
+        cv: Folds = None,
         verbose: int = 0,
         pre_dispatch: int | str = "2*n_jobs",
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
@@ -326,18 +333,18 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         n_iter: int = 10,
-        scoring: Any = None,
+        scoring: Scoring = None,
         n_jobs: int | None = None,
-        refit: Any = True,
-        cv: Any = None,
+        refit: Refit = True,
+        cv: Folds = None,
         verbose: int = 0,
         pre_dispatch: int | str = "2*n_jobs",
-        random_state: Any = None,
-        error_score: Any = np.nan,
+        random_state: RandomState = None,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = False,
         early_stopping: Rungs | Literal["rungs"] | None = None,
         journal: str | Path | Journal | None = None,
@@ -379,20 +386,20 @@ class HalvingGridSearchCV(_Halving, model_selection.HalvingGridSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
         factor: float = 3,
         resource: str = "n_samples",
-        max_resources: Any = "auto",
-        min_resources: Any = "exhaust",
+        max_resources: int | Literal["auto"] = "auto",
+        min_resources: int | Literal["exhaust", "smallest"] = "exhaust",
         aggressive_elimination: bool = False,
-        cv: Any = 5,
-        scoring: Any = None,
+        cv: Folds = 5,
+        scoring: Scoring = None,
         refit: bool = True,
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = True,
-        random_state: Any = None,
+        random_state: RandomState = None,
         n_jobs: int | None = None,
         verbose: int = 0,
         journal: str | Path | Journal | None = None,
@@ -435,21 +442,21 @@ class HalvingRandomSearchCV(_Halving, model_selection.HalvingRandomSearchCV):
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         *,
-        n_candidates: Any = "exhaust",
+        n_candidates: int | Literal["exhaust"] = "exhaust",
         factor: float = 3,
         resource: str = "n_samples",
-        max_resources: Any = "auto",
-        min_resources: Any = "smallest",
+        max_resources: int | Literal["auto"] = "auto",
+        min_resources: int | Literal["exhaust", "smallest"] = "smallest",
         aggressive_elimination: bool = False,
-        cv: Any = 5,
-        scoring: Any = None,
+        cv: Folds = 5,
+        scoring: Scoring = None,
         refit: bool = True,
-        error_score: Any = np.nan,
+        error_score: float | Literal["raise"] = np.nan,
         return_train_score: bool = True,
-        random_state: Any = None,
+        random_state: RandomState = None,
         n_jobs: int | None = None,
         verbose: int = 0,
         journal: str | Path | Journal | None = None,

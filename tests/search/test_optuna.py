@@ -647,8 +647,8 @@ def _minimizing() -> Any:
         ),
         (
             {"study": _minimizing, "random_state": None},
-            "The study 'down' must have one direction, \"maximize\", since scores are better the greater they are; it "
-            "has minimize.",
+            "The study 'down' must have one direction, \"maximize\", since higher scores are better; it has "
+            "minimize.",
         ),
         ({"sampler": "tpe"}, "`sampler` must be one of `optuna.samplers`, or None; got 'tpe'."),
         ({"pruner": "median"}, "`pruner` must be one of `optuna.pruners`, or None; got 'median'."),

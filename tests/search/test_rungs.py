@@ -514,8 +514,8 @@ def test_members_that_are_trained_one_after_the_other(cancer: Any) -> None:
         (
             {},
             {"early_stopping": "rungs", "journal": "no.db"},
-            "`early_stopping` and `journal` do not go together: who is stopped at a rung depends on all that were "
-            "there, and a journal would go on without those it has. Give one of them.",
+            "`early_stopping` and `journal` do not go together: which candidates stop at a rung depends on all "
+            "that came to it, and a resumed search would compare without those in the journal. Give one of them.",
         ),
         (
             {"validation_split": 0.0},
