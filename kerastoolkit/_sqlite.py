@@ -1,8 +1,8 @@
-"""SQLite files that may be of another program, or come from a stranger: looked at before anything is written to them.
+"""SQLite files that may belong to another program, or come from a stranger: inspected before anything is written.
 
-SQLite itself writes when it opens a file: it takes back what a crash left half done. And a file may bring more than
-data: views, triggers and columns that compute. So a file is looked at without opening it for writing, and has exactly
-the table that we make, or is refused. A row may still be anything: who reads it checks it.
+SQLite itself writes when it opens a file: it rolls back what a crash left unfinished. And a file may contain more than
+data: views, triggers and computed columns. So a file is inspected without opening it for writing, and must have exactly
+the table that we create, or is refused. A row may still hold anything: whoever reads it checks it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Look", "application_of", "connect", "has_table", "look"]
+__all__ = ["Inspection", "application_of", "connect", "has_table", "inspect_database"]
 
 _BEGINNING = b"SQLite format 3\0"
 
 
-class Look(NamedTuple):
-    """What a database says of itself.
+class Inspection(NamedTuple):
+    """What a database contains.
 
     Attributes:
-        application: The number by which a program marks its files; 0 where it does not.
+        application: The number with which a program marks its files; 0 if it does not.
         version: The number that the program gives to its format.
         columns: Names of the columns of each table.
-        computes: Whether it does more than keep rows: has views, triggers or columns that are computed.
-        damage: What SQLite finds wrong with it, if it was looked at thoroughly; "ok" for nothing.
+        computes: Whether it does more than store rows: it has views, triggers or computed columns.
+        damage: What SQLite finds wrong with it, if it was inspected thoroughly; "ok" for nothing.
     """
 
     application: int
@@ -37,12 +37,12 @@ class Look(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is nobody's yet."""
+        """Whether no program has used it yet."""
         return not (self.application or self.version or self.columns or self.computes)
 
 
 def application_of(path: str | Path) -> int | None:
-    """The number by which a program marked a file, read from its first bytes; None if it is no database of SQLite.
+    """The number with which a program marked a file, read from its first bytes; None if it is no SQLite database.
 
     Raises:
         OSError: The file cannot be read.
@@ -53,31 +53,31 @@ def application_of(path: str | Path) -> int | None:
     return int.from_bytes(header[68:72], "big") if is_one else None
 
 
-def look(path: str | Path, *, seconds: float = 30, thoroughly: bool = False) -> Look:
-    """Looks at a database without changing a byte of it.
+def inspect_database(path: str | Path, *, seconds: float = 30, thoroughly: bool = False) -> Inspection:
+    """Inspects a database without changing a byte of it.
 
     Args:
-        path: The file, which is there.
+        path: The file, which exists.
         seconds: How long to wait for another process that writes. Defaults to `30`.
-        thoroughly: Whether to look at every page of it for damage. Defaults to `False`.
+        thoroughly: Whether to check every page of it for damage. Defaults to `False`.
 
     Returns:
-        What it says of itself.
+        What it contains.
 
     Raises:
-        sqlite3.Error: It is no database of SQLite, or is damaged.
-        UnicodeDecodeError: It is damaged, and SQLite's message has letters of it that are none.
+        sqlite3.Error: It is no SQLite database, or is damaged.
+        UnicodeDecodeError: It is damaged, and SQLite's message quotes bytes that are no text.
         OSError: The file cannot be read.
     """
     if application_of(path) is None:
         raise sqlite3.DatabaseError("file is not a database")
-    # Without the first, SQLite would take back what a crash left half done. What stands in a file beside it, which it
-    # has to open for that, is seen with the second only.
+    # With `immutable=1` SQLite does not roll back what a crash left unfinished. What is in a log (`-wal`) beside the file
+    # is seen with `mode=ro` only.
     mode = "mode=ro" if os.path.exists(f"{os.fspath(path)}-wal") else "immutable=1"
     address = f"{Path(os.path.abspath(path)).as_uri()}?{mode}"
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=seconds)) as file:
         _restrict(file)
-        file.execute("BEGIN")  # all of it as it is at one moment: another process may be making it
+        file.execute("BEGIN")  # a consistent view of it: another process may be creating it
         application = file.execute("PRAGMA application_id").fetchone()[0]
         version = file.execute("PRAGMA user_version").fetchone()[0]
         kinds = file.execute("SELECT type, name FROM sqlite_master LIMIT 1000").fetchall()
@@ -88,22 +88,22 @@ def look(path: str | Path, *, seconds: float = 30, thoroughly: bool = False) -> 
             columns[table] = frozenset(name for name, _ in found)
             computes = computes or any(hidden for _, hidden in found)
         damage = str(file.execute("PRAGMA integrity_check(1)").fetchone()[0]) if thoroughly else "ok"
-    return Look(application, version, columns, computes, damage)
+    return Inspection(application, version, columns, computes, damage)
 
 
 def connect(path: str | Path, *, seconds: float, most_bytes: int) -> sqlite3.Connection:
-    """Opens a database so that it can do nothing but give rows.
+    """Opens a database so that it can do nothing but return rows.
 
     Args:
         path: The file.
         seconds: How long to wait for another process that writes.
-        most_bytes: Most bytes of a text or a BLOB; to read a longer one is an error of SQLite.
+        most_bytes: Most bytes of a text or a BLOB; reading a longer one is an error of SQLite.
 
     Returns:
-        The connection, in which transactions are begun by hand: Python's own begin too late to see what another
-        process wrote.
+        The connection, whose transactions begin explicitly: Python's own begin too late to see what another process
+        wrote.
     """
-    # As a full path: SQLite takes ":memory:" and what begins with "file:" for something else than a file.
+    # As a full path, since ":memory:" and names that begin with "file:" have another meaning to SQLite.
     file = sqlite3.connect(os.path.abspath(path), timeout=seconds, isolation_level=None, check_same_thread=False)
     _restrict(file)
     file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most_bytes)
@@ -122,19 +122,19 @@ def _restrict(file: sqlite3.Connection) -> None:
 
 
 def has_table(file: sqlite3.Connection, name: str, statement: str) -> bool:
-    """Whether a database holds one table and nothing else.
+    """Whether a database holds a certain table and nothing else.
 
     Args:
         file: The database.
         name: Name of the table, which has one key that is no number.
-        statement: The SQL by which we make it.
+        statement: The SQL that creates it.
 
     Returns:
         True if it does, False if the database is empty.
 
     Raises:
         sqlite3.DatabaseError: It holds something else, such as a view or a trigger, or is damaged.
-        UnicodeDecodeError: It is damaged, and SQLite's message has letters of it that are none.
+        UnicodeDecodeError: It is damaged, and SQLite's message quotes bytes that are no text.
     """
     found = file.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name LIMIT 3").fetchall()
     ours = [("table", name, name, statement), ("index", f"sqlite_autoindex_{name}_1", name, None)]

@@ -42,13 +42,13 @@ __all__ = ["SearchRun"]
 Candidate: TypeAlias = Mapping[str, Any]
 CVResults: TypeAlias = dict[str, Any]
 
-# Seconds that a batch shall take: long enough for what is the same for all to count little, short enough to keep time.
+# Seconds that a batch should take: long enough to make the fixed costs of a batch small, short enough to end in time.
 _SECONDS_A_BATCH = 20
 
 # By how much a batch may be larger than the one before: what comes next may be slower.
 _GROWTH = 4
 
-# Candidates of a batch at most while nothing is known of their speed, since a journal has all that were asked for.
+# Most candidates of a batch while their speed is unknown, since all results so far came from a journal.
 _MAX_UNKNOWN = 16
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator
 
-from kerastoolkit._sqlite import application_of, connect, has_table, look
+from kerastoolkit._sqlite import application_of, connect, has_table, inspect_database
 from kerastoolkit._version import __version__
 from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
@@ -310,7 +310,7 @@ class Journal:
             if os.path.getsize(self.path) == 0 or application_of(self.path) in (_APPLICATION, None):
                 return
         with contextlib.suppress(sqlite3.OperationalError):  # locked: another process may be making it
-            found = look(self.path, seconds=_BUSY_SECONDS)
+            found = inspect_database(self.path, seconds=_BUSY_SECONDS)
             if found.application != _APPLICATION and not found.is_empty:
                 raise self._foreign(len(found.columns))
 

@@ -29,7 +29,7 @@ from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 
 from kerastoolkit._optional import require
-from kerastoolkit._sqlite import look
+from kerastoolkit._sqlite import inspect_database
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
@@ -424,7 +424,7 @@ def _check_file(path: Path) -> None:
         return
     another = "Give another path; the file is left unchanged."
     try:
-        found = look(path, thoroughly=True)
+        found = inspect_database(path, thoroughly=True)
     except sqlite3.OperationalError:  # locked, for which Optuna waits
         return
     except (sqlite3.Error, UnicodeDecodeError, OSError) as error:

@@ -94,7 +94,7 @@ class _Together:
         return self
 
     def _fit_together(self, X: Any, y: Any, params: Mapping[str, Any]) -> SearchRun:
-        """scikit-learn's own `fit`, with all that is around it here."""
+        """scikit-learn's own `fit`, under the backend that trains fits together."""
         ladder = self._new_ladder()
         # scikit-learn counts the folds, too, but before 1.8 keeps the number to itself until the search is over.
         if isinstance(self.cv, Iterator):
@@ -141,9 +141,7 @@ class _Together:
         super()._run_search(evaluate, **context)  # type: ignore[misc]
 
     def _select_best_index(self, refit: Refit, refit_metric: str, results: Mapping[str, Any]) -> int:
-        """The place of the best candidate; one that was stopped at a rung is not refitted to its end, unless no other
-        has a score.
-        """
+        """The index of the best candidate, which is one that was stopped at a rung only if no other has a score."""
         if "stopped_early" in results and not callable(refit):
             ranks, stopped = results[f"rank_test_{refit_metric}"], results["stopped_early"]
             failed = np.isnan(results[f"mean_test_{refit_metric}"])
@@ -237,34 +235,37 @@ class _Halving(_Together):
 
 
 def check_timeout(timeout: object) -> None:
-    """Refuses a time limit that is none."""
+    """Refuses an impossible time limit."""
     if timeout is not None and not (isinstance(timeout, (int, float, np.number)) and timeout > 0):
         raise ParameterError(f"`timeout` must be seconds, greater than 0, or None; got {timeout!r}.")
 
 
 _WORKERS = """\
-        {}: Taken, so that a search of scikit-learn's runs here as it is, and without effect:
-            all fits share one program, which uses the cores by itself."""
+        {}: Accepted as in scikit-learn, without effect: all fits share one
+            program, which uses all cores."""
 
 _RUNGS = """
-        early_stopping: `"rungs"` stops the worst candidates at certain epochs, as a `Rungs` says in detail; then
-            `cv_results_` has the epochs of each fit (`split0_n_epochs`, ..., `mean_n_epochs`) and `stopped_early`, and
-            the best candidate is the best of those that were not stopped. Defaults to `None`: all train to the end."""
+        early_stopping: `"rungs"` stops the worst candidates at certain epochs, and a `Rungs` sets the details. Then
+            `cv_results_` also has the epochs of each fit (`split0_n_epochs`, ..., `mean_n_epochs`) and `stopped_early`,
+            and the best candidate is the best of those that were not stopped. Defaults to `None`: all train to the
+            end."""
 
 _ADDED = """
         journal: Where every finished fit is recorded: a path or a `Journal`. An interrupted search resumes when it is
             fitted again with the same journal: it trains only what is missing. Defaults to `None`: nowhere.
-        timeout: Seconds after which no candidate begins; those that train are finished, and one is evaluated in any
-            case. Candidates are evaluated in their order, in batches that are as large as the time allows. Those that
-            were not begun are in `left_out_` and not in `cv_results_`, and a warning says how many. `math.inf` makes
-            batches, too, but leaves nothing out. Defaults to `None`: all candidates at once, in any time.
+        timeout: Seconds after which no candidate begins; those in training are finished, and at least one is
+            evaluated. Candidates are evaluated in their order, in batches as large as the time allows. Those that have
+            not begun are in `left_out_` instead of `cv_results_`, and a warning says how many. With `math.inf`
+            candidates come in batches, too, but none is left out. Defaults to `None`: all at once, without a limit.
         on_progress: Called with a `SearchProgress` after each fit, and a few times a second while fits are trained;
             what it raises ends the search. It is called from the thread that trains, so it should be quick. Defaults to
             `None`.
         max_memory: Bytes that models trained together may take. Defaults to `None`: half of what is free.
 
-    A fit whose network diverged (weights or loss of NaN or infinity) has failed, and gets `error_score`.
-    After `fit`, `report_` says what was trained together, and `explain()` says it in words.
+    With `verbose=1` a line shows how far the search is, in terminals and notebooks; `verbose=0` is silent.
+    An estimator of scikeras, alone or in a pipeline, is taken over (`from_scikeras`), with a warning that says so.
+    A fit whose network diverged (weights or loss of NaN or infinity) counts as failed, and gets `error_score`.
+    After `fit`, `report_` holds what was trained together, and `explain()` says it in words.
 """
 
 

@@ -164,7 +164,7 @@ def test_a_score_that_is_no_number_stops_the_search(journal: Journal, log: Path)
     from fractions import Fraction
 
     with pytest.raises(
-        ParameterError, match="a Fraction, which a journal cannot keep. Let the scorer return plain numbers"
+        ParameterError, match="a Fraction, which a journal cannot record. Let the scorer return plain numbers"
     ):
         search(journal, Counted(log=str(log)), scoring=lambda estimator, x, y: Fraction(1, 3))
 
@@ -658,7 +658,7 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path):
         file.execute("PRAGMA user_version = 99")
     file.close()
     for path, message in (
-        (text, "no journal of kerastoolkit: file is not a database. Give another path"),
+        (text, "not a journal of kerastoolkit: file is not a database. Give another path"),
         (foreign, "SQLite database of another program, with 1 tables. Give another path"),
         (newer, "has format 99; this is kerastoolkit .* reads formats up to 2. Upgrade"),
     ):

@@ -647,8 +647,7 @@ def _minimizing() -> Any:
         ),
         (
             {"study": _minimizing, "random_state": None},
-            "The study 'down' must have one direction, \"maximize\", since higher scores are better; it has "
-            "minimize.",
+            "The study 'down' must have one direction, \"maximize\", since higher scores are better; it has minimize.",
         ),
         ({"sampler": "tpe"}, "`sampler` must be one of `optuna.samplers`, or None; got 'tpe'."),
         ({"pruner": "median"}, "`pruner` must be one of `optuna.pruners`, or None; got 'median'."),
@@ -736,9 +735,7 @@ def test_a_search_inside_the_search_is_left_alone(iris: Any) -> None:
     alone = clone(inner).set_params(**search.best_params_).fit(*iris)
     for one in (search, again):
         assert one.best_estimator_.best_params_ == alone.best_params_
-        assert_array_equal(
-            one.best_estimator_.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
-        )
+        assert_array_equal(one.best_estimator_.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
 
 
 # -- as an estimator ------------------------------------------------------------------------------------------------
