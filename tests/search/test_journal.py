@@ -1313,7 +1313,7 @@ def _start_keras(folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.timeout(7200)
-def test_searches_of_keras_models_that_are_killed_go_on_where_they_were(tmp_path: Path):
+def test_searches_of_keras_models_that_are_killed_resume(tmp_path: Path):
     (quiet := tmp_path / "undisturbed").mkdir()
     undisturbed = _finished(_start_keras(quiet))
     moments, kills, counts = random.Random(0), 0, collections.Counter[str]()
