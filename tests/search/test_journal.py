@@ -1,4 +1,4 @@
-"""A search with a journal that is stopped and started again trains what is missing, and ends as if undisturbed."""
+"""A search with a journal that is interrupted and fitted again trains what is missing, and ends as if undisturbed."""
 
 from __future__ import annotations
 
@@ -253,14 +253,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_changes_the_result_trains_anew(change: str, log: Path, journal: Journal):
+def test_what_changes_the_result_trains_again(change: str, log: Path, journal: Journal):
     base: dict[str, Any] = {"scoring": "accuracy", "weight": _weights(1.0)}
     search(journal, Counted(log=str(log)), **base)
     search(journal, Counted(log=str(log)), **{**base, **CHANGES[change]})
     assert (fits(log), len(journal)) == (18, 18)
 
 
-def test_a_parameter_of_the_estimator_trains_anew(log: Path, journal: Journal):
+def test_a_parameter_of_the_estimator_trains_again(log: Path, journal: Journal):
     pipeline = make_pipeline(StandardScaler(), Counted(log=str(log)))
     grid = {"counted__shift": [0.0]}
     search(journal, pipeline, grid)
@@ -587,7 +587,7 @@ class _Call:
         return [function(*arguments, **keywords) for function, arguments, keywords in self.items]
 
 
-def test_returned_estimators_have_to_be_kept(log: Path, journal: Journal, tmp_path: Path):
+def test_returned_estimators_have_to_be_recorded(log: Path, journal: Journal, tmp_path: Path):
     with (
         joblib.parallel_config(backend=FusedBackend(around=journal.around)),
         pytest.raises(ParameterError, match="`return_estimator=True` asks for the fitted estimators.*keep_models=True"),
@@ -1033,7 +1033,7 @@ def test_two_processes_share_a_journal_and_end_with_the_same_scores(tmp_path: Pa
     assert fits(log) <= 80
 
 
-def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path):
+def test_a_search_that_is_killed_resumes(tmp_path: Path):
     path, log, n_fits = tmp_path / "search.db", tmp_path / "fits.log", 20 * max(_KILLS, 3)
     undisturbed = _finished(_start(tmp_path / "other.db", tmp_path / "other.log", n_fits, "-"))
     rows = np.arange(8)
@@ -1060,7 +1060,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(tmp_path: Path):
     assert n_fits <= fits(log) <= n_fits + _KILLS
 
 
-def test_a_search_that_is_interrupted_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_search_that_is_interrupted_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path, log = tmp_path / "search.db", tmp_path / "fits.log"
     log.touch()
     with monkeypatch.context() as patch:
@@ -1237,7 +1237,7 @@ def test_the_version_of_the_backend_counts(package: str, backend: str, monkeypat
     assert (texts[0] != texts[1]) == (package == backend)
 
 
-def test_models_are_kept_if_asked_for(tmp_path: Path):
+def test_models_are_recorded_if_asked_for(tmp_path: Path):
     from kerastoolkit import KerasClassifier
 
     model = KerasClassifier(_build, epochs=1, random_state=0)

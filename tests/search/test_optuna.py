@@ -1,4 +1,4 @@
-"""Optuna chooses, scikit-learn scores: the study and `cv_results_` say the same, and a search goes on where it was."""
+"""Optuna chooses, scikit-learn scores: the study and `cv_results_` say the same, and an interrupted search resumes."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ class Counting(GaussianNB):  # type: ignore[misc]
         return super().fit(X, y)
 
 
-def test_a_search_that_was_killed_goes_on(iris: Any, run_python: Any) -> None:
+def test_a_search_that_was_killed_resumes(iris: Any, run_python: Any) -> None:
     run_python(KILLED)
     Counting.fits = 0
     search = quick(n_trials=5, study_name="killed").set_params(estimator=Counting()).fit(*iris)
@@ -394,7 +394,7 @@ def test_a_search_that_is_done_only_fits_the_best(iris: Any) -> None:
 @pytest.mark.parametrize(
     "stops", [{"pruner": Chosen({0: 1, 3: 2})}, {"early_stopping": "rungs"}], ids=["by a pruner", "at rungs"]
 )
-def test_who_was_stopped_stays_stopped(cancer: Any, stops: Any) -> None:
+def test_trials_that_were_stopped_stay_stopped(cancer: Any, stops: Any) -> None:
     given = {"study_name": "stopped", "batch_size": 4, "scoring": "neg_log_loss", **stops}
     first = search_of(classifier(), RATES, n_trials=4, **given).fit(*cancer)
     assert first.cv_results_["stopped_early"].any()
@@ -433,7 +433,7 @@ def test_without_a_name_each_search_has_a_study_of_its_own(iris: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "address", "object"])
-def test_where_a_study_is_kept(iris: Any, tmp_path: Path, kind: str) -> None:
+def test_where_a_study_is_stored(iris: Any, tmp_path: Path, kind: str) -> None:
     address = f"sqlite:///{tmp_path.as_posix()}/own.db"
     storages = {
         "path": lambda: tmp_path / "own.db",
@@ -447,7 +447,7 @@ def test_where_a_study_is_kept(iris: Any, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a?b.db", "a%3Fb.db", "a%b.db", "a#b.db", "{a} ä.db", "a?mode=memory", "file:a.db"])
-def test_a_study_is_kept_in_the_file_that_is_named(iris: Any, tmp_path: Path, name: str) -> None:
+def test_a_study_is_stored_in_the_file_that_is_named(iris: Any, tmp_path: Path, name: str) -> None:
     """Whatever its name would mean in a URL."""
     quick(storage="a", study_name="a").fit(*iris)
     search = quick(storage=name, study_name="a").fit(*iris)
@@ -585,7 +585,7 @@ def fragile(values: list[float], **parameters: Any) -> OptunaSearchCV:
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
 @pytest.mark.parametrize("error_score", [np.nan, 0.0])
-def test_a_trial_that_fails_is_told_so(iris: Any, error_score: float) -> None:
+def test_a_trial_that_fails_is_told_to_the_study(iris: Any, error_score: float) -> None:
     search = fragile([0.1, 10.0, 20.0], error_score=error_score)
     with pytest.warns(Warning, match="too small"):
         search.fit(*iris)
@@ -707,7 +707,7 @@ def test_a_pruner_needs_what_it_compares(cancer: Any) -> None:
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
 
 
-def test_an_error_of_the_pruner_is_told_as_it_is(cancer: Any) -> None:
+def test_an_error_of_the_pruner_is_raised_as_it_is(cancer: Any) -> None:
     class Broken(optuna.pruners.BasePruner):
         def prune(self, study: Any, trial: Any) -> bool:
             raise ArithmeticError("of the pruner")
