@@ -71,8 +71,8 @@ def inspect_database(path: str | Path, *, seconds: float = 30, thoroughly: bool 
     """
     if application_of(path) is None:
         raise sqlite3.DatabaseError("file is not a database")
-    # With `immutable=1` SQLite does not roll back what a crash left unfinished. What is in a log (`-wal`) beside the file
-    # is seen with `mode=ro` only.
+    # With `immutable=1` SQLite does not roll back what a crash left unfinished. A log beside the file (`-wal`) is read
+    # with `mode=ro` only.
     mode = "mode=ro" if os.path.exists(f"{os.fspath(path)}-wal") else "immutable=1"
     address = f"{Path(os.path.abspath(path)).as_uri()}?{mode}"
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=seconds)) as file:

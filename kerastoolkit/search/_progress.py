@@ -106,7 +106,7 @@ class Tally:
         self._training = 0.0
         self._begun, self._updated = time.monotonic(), 0.0
         self._error: BaseException | None = None
-        self.first = 0  # number of the first candidate of those that are evaluated
+        self._first = 0  # number of the first candidate of the batch
         self._results: Mapping[str, Any] | None = None
 
     def expect(self, n_candidates: int) -> None:
@@ -117,16 +117,25 @@ class Tally:
         """Some of them will not."""
         self._n_fits -= n_candidates * self._n_splits
 
+    def begin(self, first: int, *, again: bool) -> None:
+        """A batch begins.
+
+        Args:
+            first: Number of its first candidate.
+            again: Whether candidates of the last batch are in it again, whose results are known.
+        """
+        self._first = first
+        if not again:  # scikit-learn may have refused a batch, whose numbers are free again
+            self._scores = {candidate: scores for candidate, scores in self._scores.items() if candidate < first}
+
     def finished(self, task: Task, result: Result) -> None:
-        """The task of a candidate and a split has ended; one that is evaluated again counts once."""
+        """The task of a candidate and a split has ended."""
         position = task.position
         if position is None or scores_of(result) is None:
             return
         with self._lock:
-            candidate = self.first + position.candidate
+            candidate = self._first + position.candidate
             of_candidate = self._scores.setdefault(candidate, {})
-            if position.split in of_candidate:
-                return
             score = score_of(result, self._metric)
             of_candidate[position.split] = np.nan if score is None else score
             self._n_done += 1

@@ -141,12 +141,14 @@ class SearchRun:
             return lambda: inner()  # of what is fitted when all is over
         self._n_expected -= 1
         (task,) = tasks
+        is_known = task.position in self._known
         inner = Replay(inner, self._known, self._results) if self._timeout is not None else inner
         inner = inner if self.ladder is None else self.ladder.around(call, inner)
 
         def observed() -> Any:
             results = inner()
-            self._tally.finished(task, results[0])
+            if not is_known:
+                self._tally.finished(task, results[0])
             return results
 
         return observed
@@ -184,7 +186,7 @@ class SearchRun:
             self.n_parts += 1
             self._tally.expect(len(candidates))
             some = functools.partial(self._evaluate, evaluate, cv, context, more_results or {})
-            if self._timeout is None or self._cv_results is not None:
+            if self._timeout is None or self._cv_results is not None or not candidates:
                 return some(candidates, 0)
             if context.get("callback_ctx") is not None:
                 context["callback_ctx"] = SubtaskContexts(context["callback_ctx"])
@@ -244,7 +246,7 @@ class SearchRun:
             more |= self.ladder.expect(len(candidates), self.n_splits)
         self._results = {}
         self._n_expected = len(candidates) * self.n_splits
-        self._tally.first = self._first
+        self._tally.begin(self._first, again=self._is_again)
         found = evaluate(candidates, cv, more_results=more or None, **context)
         self._first += len(candidates)
         scores = next((scores_of(result) for result in self._results.values() if error_of(result) is None), None)

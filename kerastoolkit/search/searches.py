@@ -236,7 +236,8 @@ class _Halving(_Together):
 
 def check_timeout(timeout: object) -> None:
     """Refuses an impossible time limit."""
-    if timeout is not None and not (isinstance(timeout, (int, float, np.number)) and timeout > 0):
+    is_number = isinstance(timeout, (int, float, np.number)) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and timeout > 0):  # type: ignore[operator]
         raise ParameterError(f"`timeout` must be seconds, greater than 0, or None; got {timeout!r}.")
 
 

@@ -105,6 +105,24 @@ def test_iterations_of_halving_and_trials_of_a_study_are_counted() -> None:
     assert (told[-1].n_fits_done, told[-1].n_fits) == (6, 6)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_batches_that_fail_count_once() -> None:
+    told: list[SearchProgress] = []
+    grid = [{"label": [label]} for label in (-1, -2, -3, 1, 2, -4)]
+    search = GridSearchCV(Fails(), grid, cv=2, timeout=1000, on_progress=told.append).fit(X, Y)
+    fits = [(one.fit.candidate, one.fit.split) for one in told if one.fit is not None]
+    assert fits == [(candidate, split) for candidate in range(6) for split in range(2)]
+    assert (told[-1].n_fits_done, told[-1].n_fits) == (12, 12)
+    assert told[-1].best_score == pytest.approx(search.best_score_)
+    pytest.importorskip("optuna")
+    told.clear()
+    options = {"n_trials": 4, "batch_size": 1, "cv": 2, "storage": None, "random_state": 0, "error_score": 1.0}
+    search = OptunaSearchCV(Fails(), {"label": [-1, 1]}, on_progress=told.append, **options).fit(X, Y)
+    assert {trial.state.name for trial in search.study_.trials} == {"COMPLETE", "FAIL"}
+    assert (told[-1].n_fits_done, told[-1].n_fits) == (8, 8)
+    assert sum(one.fit is not None for one in told) == 8
+
+
 @pytest.mark.parametrize("when", ["after a fit", "in training"])
 def test_what_it_raises_ends_the_search(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kerastoolkit.search._progress._SECONDS_BETWEEN_UPDATES", -1.0)

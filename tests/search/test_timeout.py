@@ -83,7 +83,7 @@ def numbers(search: Any) -> list[int]:
 # -- how many there is time for ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan, "60", [1]])
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, "60", [1], True])
 def test_impossible_times_are_refused(timeout: Any) -> None:
     with pytest.raises(ParameterError, match="`timeout` must be seconds, greater than 0, or None; got"):
         GridSearchCV(Works(), {"number": [1]}, timeout=timeout).fit(X, Y)
