@@ -126,7 +126,7 @@ class _Together:
                 raise refused.error from None
             finally:
                 del self._search_run
-        self.report_ = backend.report
+                self.report_ = backend.report  # of an interrupted search as well
         return run
 
     def explain(self) -> str:
