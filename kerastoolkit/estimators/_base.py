@@ -521,11 +521,11 @@ class KerasEstimator(BaseEstimator):
 
     def _keep(self, **fields: Any) -> None:
         """Puts something else into the record of what was learned."""
-        self._fitted = dataclasses.replace(self._fitted, **fields)
+        self._fitted = self._fitted.with_fields(**fields)
 
     def _take(self, fitted: Fitted) -> None:
         """Takes over a record from elsewhere, such as a file."""
-        self._fitted = dataclasses.replace(fitted, known={**self._attributes_of(fitted.head), **fitted.known})
+        self._fitted = fitted.with_fields(known={**self._attributes_of(fitted.head), **fitted.known})
 
     def _matched(self, head: AnyHead, data: Data) -> AnyHead:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""

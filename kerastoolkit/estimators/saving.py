@@ -15,7 +15,6 @@ function.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import io
@@ -304,7 +303,7 @@ def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
         state = description.get("optimizer")
         state = reading.optimizer_state(_MODEL) if state is None else reading.decode(state)
         to_compile = ToCompile(arguments, _checked_state(state, reading.path))
-        estimator._take(dataclasses.replace(estimator._fitted, to_compile=to_compile))
+        estimator._take(estimator._fitted.with_fields(to_compile=to_compile))
         if _not_loaded(arguments) is None:
             with _files.refusing(reading.path, _WRITER):
                 compile_loaded(estimator)
@@ -331,7 +330,7 @@ def compile_loaded(estimator: KerasEstimator) -> None:
                 found()
         arguments = {**arguments, **{name: now[name] for name in missing}}
     compile_model(estimator.model_, dict(arguments), waiting.state)
-    estimator._take(dataclasses.replace(estimator._fitted, to_compile=None))
+    estimator._take(estimator._fitted.with_fields(to_compile=None))
 
 
 def _checked_state(state: Any, path: str) -> list[Any]:
