@@ -14,6 +14,7 @@ _OF_IMAGES = {"strategy": "training"}
 _OF_TEXTS = {"max_words": "max_features", "min_count": "min_df", "length": "max_length", "ngrams": "ngram_range"}
 _BY_CLASS = {"ImageClassifier": _OF_IMAGES, "ImageRegressor": _OF_IMAGES, "TextClassifier": _OF_TEXTS}
 _OF_VOCABULARIES = {"rarity": "idf", "length": "max_length", "ngrams": "ngram_range"}
+_OF_ALL = {"distribution__time_limit": "distribution__timeout"}
 # Arguments of builders; a function of the user's may have an argument of that name.
 _OF_BUILDERS = {"embedding_size": "embedding_dim", "width": "embedding_dim"}
 
@@ -28,7 +29,7 @@ def parameters(saved: Mapping[str, Any], kind: str) -> dict[str, Any]:
     Returns:
         The same values by the names of today; the number `ngrams` has become the pair `ngram_range`.
     """
-    names = dict(_BY_CLASS.get(kind, {}))
+    names = _OF_ALL | _BY_CLASS.get(kind, {})
     model = saved.get("model")
     if model is None or isinstance(model, str) or _is_of_ours(model):
         names |= _OF_BUILDERS | {f"model__{old}": f"model__{new}" for old, new in _OF_BUILDERS.items()}

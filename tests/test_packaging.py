@@ -47,3 +47,11 @@ def test_the_readme_says_what_the_continuous_integration_runs():
 def test_the_changelog_begins_with_this_version():
     sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sections[0] == kerastoolkit.__version__
+
+
+def test_the_source_distribution_has_every_folder() -> None:
+    grafted = {line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith("graft")}
+    # Folders that a project has before anybody builds it, and those that git and tools make.
+    made = {"build", "dist", "kerastoolkit.egg-info", "kerastoolkit", "__pycache__"}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in made}
+    assert {name for name in folders if not name.startswith(".")} == grafted - {".ci"}

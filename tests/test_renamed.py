@@ -1,89 +1,59 @@
-"""Files that were saved under earlier names are read under the names of today."""
+"""Names in files that were saved under earlier ones become the names of today.
+
+`tests/estimators/test_saved_format_1.py` reads such files as wholes.
+"""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kerastoolkit import ImageClassifier, KerasClassifier, TextClassifier, _renamed, builders, load
+from kerastoolkit import _renamed
+from kerastoolkit.data import Vocabulary
 from kerastoolkit.exceptions import SavedFileError
 
-TEXTS = ["a warm and sunny day", "rain and wind all day", "the sunny coast", "wind and heavy rain"] * 5
-LABELS = np.array(["good", "bad"] * 10)
-IMAGES = np.random.RandomState(0).randint(0, 255, (8, 32, 32)).astype("uint8")
-
-
-def rewritten(path: Path, **changes: Any) -> Path:
-    """The same file with other entries in its description: functions of what stands there."""
-    with zipfile.ZipFile(path) as file:
-        members = {name: file.read(name) for name in file.namelist()}
-    description = json.loads(members["estimator.json"])
-    for name, change in changes.items():
-        description[name] = change(description[name])
-    members["estimator.json"] = json.dumps(description).encode()
-    with zipfile.ZipFile(path, "w") as file:
-        for name, content in members.items():
-            file.writestr(name, content)
-    return path
-
-
-def old_words(config: Any) -> Any:
-    new = dict(config["dict"])
-    old = [["words", new["words"]], ["rarity", new["idf"]], ["length", new["max_length"]]]
-    return {"dict": [*old, ["ngrams", new["ngram_range"][1]]]}
-
-
-def old_parameters(names: dict[str, str], **others: Any) -> Any:
-    return lambda new: {**{names.get(name, name): value for name, value in new.items()}, **others}
-
-
-BACK = {"max_features": "max_words", "min_df": "min_count", "max_length": "length", "ngram_range": "ngrams"}
+OLD_TEXTS = {"max_words": 30, "min_count": 3, "length": None, "ngrams": 2}
+NEW_TEXTS = {"max_features": 30, "min_df": 3, "max_length": None, "ngram_range": {"tuple": [1, 2]}}
 
 
 @pytest.mark.parametrize(
-    ("model", "names", "others"),
+    ("kind", "old", "new"),
     [
-        (TextClassifier(ngram_range=(1, 2), max_features=30, min_df=3), {}, {"ngrams": 2}),
-        (TextClassifier("conv1d", max_length=5, embedding_dim=4), {"embedding_dim": "embedding_size"}, {"ngrams": 1}),
+        ("TextClassifier", OLD_TEXTS, NEW_TEXTS),
+        ("TextClassifier", {"model": "conv1d", "embedding_size": 4}, {"model": "conv1d", "embedding_dim": 4}),
+        ("TextClassifier", {"model__width": 8}, {"model__embedding_dim": 8}),
         (
-            TextClassifier("transformer_encoder", model__embedding_dim=8, num_heads=2, hidden=(4,)),
-            {"model__embedding_dim": "model__width"},
-            {"ngrams": 1},
+            "KerasRegressor",
+            {"model": "transformer_encoder", "width": 3},
+            {"model": "transformer_encoder", "embedding_dim": 3},
         ),
-        (
-            TextClassifier(builders.rnn, embedding_dim=4, hidden=(4,), max_length=5),
-            {"embedding_dim": "embedding_size"},
-            {"ngrams": 1},
-        ),
+        ("ImageClassifier", {"strategy": "fine_tune"}, {"training": "fine_tune"}),
+        ("ImageRegressor", {"strategy": "features"}, {"training": "features"}),
+        ("KerasClassifier", {"distribution__time_limit": 5}, {"distribution__timeout": 5}),
     ],
-    ids=["bag", "conv1d", "transformer_encoder", "function"],
 )
-def test_texts(model: TextClassifier, names: dict[str, str], others: dict[str, Any], tmp_path: Path) -> None:
-    model.set_params(epochs=1, random_state=0).fit(TEXTS, LABELS)
-    path = model.save(tmp_path / "texts.zip")
-    again = load(rewritten(path, parameters=old_parameters(BACK | names, **others), words=old_words))
-    assert again.get_params() == model.get_params()
-    np.testing.assert_array_equal(again.predict_proba(TEXTS), model.predict_proba(TEXTS))
-    assert again.words_.get_config() == model.words_.get_config()
-    with pytest.raises(SavedFileError):
-        load(rewritten(path, words=lambda config: {"dict": [*config["dict"][:3], ["ngrams", -1]]}))
+def test_parameters(kind: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert _renamed.parameters({"epochs": 3, **old}, kind) == {"epochs": 3, **new}
 
 
-def test_images(tmp_path: Path) -> None:
-    model = ImageClassifier("MobileNet", weights=None, layer="conv_pw_1_relu", cache=False, epochs=1, random_state=0)
-    path = model.fit(IMAGES, np.arange(8) % 2).save(tmp_path / "images.zip")
-    again = load(rewritten(path, parameters=old_parameters({"training": "strategy"})))
-    assert again.get_params() == model.get_params()
-    np.testing.assert_allclose(again.predict_proba(IMAGES), model.predict_proba(IMAGES), rtol=1e-6)
+def test_a_builder_of_ours_that_a_file_names_as_a_function() -> None:
+    builder = {"reference": "kerastoolkit.builders.sequential:rnn"}
+    found = _renamed.parameters({"model": builder, "embedding_size": 4}, "TextClassifier")
+    assert found == {"model": builder, "embedding_dim": 4}
 
 
 def test_arguments_of_a_users_function_and_of_other_estimators_keep_their_names() -> None:
     saved = {"model": {"reference": "mine:build"}, "width": 3, "length": 5, "strategy": "a", "ngrams": 2}
     assert _renamed.parameters(saved, "KerasClassifier") == saved
-    assert _renamed.parameters({**saved, "model": "transformer_encoder"}, "KerasRegressor")["embedding_dim"] == 3
-    assert KerasClassifier("transformer_encoder", embedding_dim=8).get_params()["embedding_dim"] == 8
+
+
+def test_a_vocabulary() -> None:
+    old = {"words": ["red", "wine"], "rarity": [1.0, 1.5], "length": None, "ngrams": 2}
+    vocabulary = Vocabulary.from_config(old)
+    assert vocabulary.ngram_range == (1, 2) and vocabulary.idf.tolist() == [1.0, 1.5] and vocabulary.max_length is None
+    expected = Vocabulary(["red", "wine"], [1.0, 1.5], None, (1, 2)).encode(["red wine", "wine"])
+    np.testing.assert_array_equal(vocabulary.encode(["red wine", "wine"]), expected)
+    with pytest.raises(SavedFileError):
+        Vocabulary.from_config({**old, "ngrams": -1})
