@@ -30,6 +30,7 @@ from kerastoolkit.experiment._models import Task, estimator_class
 from kerastoolkit.experiment._records import as_read, read_record
 from kerastoolkit.experiment.result import JOURNAL_FILE, Experiment
 from kerastoolkit.experiment.run import Progress, Run, where_compared
+from kerastoolkit.search.journal import Journal
 
 __all__ = ["Plan", "plan_experiment", "run_experiment"]
 
@@ -365,7 +366,7 @@ def _checked_folder(out: str | Path | None) -> Path | None:
     if os.path.lexists(folder) and not folder.is_dir():
         what = "a file" if folder.exists() else "a link to something that does not exist"
         raise ParameterError(f"`out` must be a folder, and '{folder}' is {what}.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / JOURNAL_FILE).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_interrupted(folder):
         raise ParameterError(
             f"The folder '{folder}' is not empty, and nothing is overwritten. Give `out` the name of a new one."
         )
@@ -375,9 +376,14 @@ def _checked_folder(out: str | Path | None) -> Path | None:
     return folder
 
 
+def _is_interrupted(folder: Path) -> bool:
+    journal = folder / JOURNAL_FILE
+    return journal.is_file() and not journal.is_symlink()  # a link would lead to a file of somewhere else
+
+
 def _check_resumed(folder: Path | None, arguments: dict[str, Any], read: Table) -> None:
     """Refuses a folder with an interrupted experiment of other arguments, or on another table."""
-    if folder is None or not (folder / JOURNAL_FILE).is_file():
+    if folder is None or not _is_interrupted(folder):
         return
     record = read_record(folder)
     given = as_read(arguments)
@@ -389,6 +395,8 @@ def _check_resumed(folder: Path | None, arguments: dict[str, Any], read: Table) 
             f"The folder '{folder}' holds an interrupted experiment with other values of {', '.join(other)}. To resume "
             "it, pass the same table and arguments; to begin a new one, give `out` the name of a new folder."
         )
+    with Journal(folder / JOURNAL_FILE):  # which refuses what is damaged or another program's, before anything trains
+        pass
 
 
 def _check_enough(read: Table, target: Target, columns: list[Column]) -> None:

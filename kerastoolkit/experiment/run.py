@@ -140,8 +140,8 @@ class Run:
             return
         try:
             if self.experiment.status == "complete":
-                for file in self.plan.out.glob(f"{JOURNAL_FILE}*"):  # and what SQLite keeps beside it
-                    file.unlink()
+                for beside in ("", "-journal", "-wal", "-shm"):  # what SQLite keeps beside a database
+                    (self.plan.out / f"{JOURNAL_FILE}{beside}").unlink(missing_ok=True)
             self.experiment.save(self.plan.out)
         except Exception as error:
             self.experiment.unsaved = why = f"{type(error).__name__}: {error}"
@@ -213,14 +213,21 @@ class Run:
         return search
 
     def _journal(self, pipeline: Pipeline, param_grid: list[dict[str, list[Any]]]) -> Path | None:
-        """Where the search records finished fits; None, with a warning if there is a folder, if they cannot be."""
+        """Where the search records finished fits; None, with a warning if there is a folder, if they cannot be.
+
+        Raises:
+            JournalError: There is a file already, and it is damaged or another program's.
+        """
         if self.plan.out is None:
             return None
         path = self.plan.out / JOURNAL_FILE
+        is_new = not path.exists()
         try:
             with Journal(path) as journal:
                 journal.check(pipeline, ParameterGrid(param_grid))
         except (JournalError, ParameterError) as error:
+            if not is_new:
+                raise
             path.unlink(missing_ok=True)
             message = f"If this experiment is interrupted, it cannot be resumed: {error}"
             warnings.warn(message, KerasToolkitWarning, stacklevel=6)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
 import warnings
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit.estimators import KerasClassifier
-from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError, SavedFileError
+from kerastoolkit.exceptions import (
+    DataError,
+    KerasToolkitError,
+    KerasToolkitWarning,
+    ParameterError,
+    SavedFileError,
+)
 from kerastoolkit.experiment import Experiment, Progress, load_experiment, plan_experiment, run_experiment
 from kerastoolkit.experiment._search import CandidateSearch
 from kerastoolkit.search.journal import Journal
@@ -252,6 +261,7 @@ def test_an_interrupted_experiment_resumes_with_what_is_missing(
             plan_experiment(tables.cancer(), "target", out=out, **{**options, **other})
     with pytest.raises(ParameterError, match="other values of table"):
         plan_experiment(tables.cancer().head(500), "target", out=out, **options)
+    _refuses_what_is_no_journal_of_ours(out, lambda: plan_experiment(tables.cancer(), "target", out=out, **options))
     n_fits = 0
     fit = KerasClassifier.fit
 
@@ -271,6 +281,24 @@ def test_an_interrupted_experiment_resumes_with_what_is_missing(
     assert not list(out.glob("search.journal*")) and load_experiment(out).status == "complete"
     with pytest.raises(ParameterError, match="is not empty, and nothing is overwritten"):
         plan_experiment(tables.cancer(), "target", out=out, **options)
+
+
+def _refuses_what_is_no_journal_of_ours(out: Path, plan: Callable[[], object]) -> None:
+    """Puts other files in the place of the journal; they stay as they are."""
+    journal, kept = out / "search.journal", out.parent / "kept"
+    journal.rename(kept)
+    with closing(sqlite3.connect(journal)) as database:
+        database.execute("CREATE TABLE of_another_program (x)")
+    foreign = journal.read_bytes()
+    with pytest.raises(KerasToolkitError, match="search.journal"):
+        plan()
+    assert journal.read_bytes() == foreign
+    journal.unlink()
+    journal.symlink_to(kept)
+    with pytest.raises(ParameterError, match="is not empty"):
+        plan()
+    journal.unlink()
+    kept.rename(journal)
 
 
 def test_what_no_journal_can_hold_is_searched_all_the_same(
