@@ -82,9 +82,9 @@ Made by `python benchmarks/parity.py`, with Keras {keras}.
 LIMITS = """\
 ## Known limits
 
-- When a program fails in the middle of training, its fits start again in another way, from their initial weights. Their
-  callbacks then see `on_train_begin` and the first epochs twice: a callback may hold anything, so its state cannot be
-  put back. Nearly all failures happen in the first step.
+- When a program fails in the middle of training, its fits start again in another way, from the weights they had before.
+  Their callbacks then see `on_train_begin` and the first epochs twice: a callback may hold anything, so its state
+  cannot be put back. Nearly all failures happen in the first step.
 - A model with dropout that is pickled or saved and then trained further draws other masks than the same model that was
   not saved: Keras' files hold weights, but not the states of its random generators.
 - A sparse matrix that would take more than 64 MiB as a dense one goes to `Model.fit` in batches, and Keras traces a
