@@ -22,7 +22,8 @@ from sklearn.model_selection import ParameterGrid
 
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning
 from kerastoolkit.search._progress import SearchProgress
-from kerastoolkit.search.searches import GridSearchCV, Refit
+from kerastoolkit.search._options import Refit
+from kerastoolkit.search.searches import GridSearchCV
 
 __all__ = ["CandidateSearch"]
 
