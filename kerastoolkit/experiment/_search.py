@@ -99,7 +99,7 @@ class BatchedSearch(GridSearchCV):
         self._errors: dict[int, list[str]] = {}  # by place in the batch
         self._began, self._last_told = time.monotonic(), 0.0
 
-    def fit(self, X: pd.DataFrame, y: np.ndarray, **params: Any) -> BatchedSearch:
+    def fit(self, X: pd.DataFrame, y: np.ndarray, **params: object) -> BatchedSearch:
         """Searches, and fits the winner to all rows.
 
         Args:
