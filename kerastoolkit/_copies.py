@@ -22,7 +22,7 @@ import inspect
 import operator
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -56,7 +56,7 @@ class _OfItself(NamedTuple):
     name: str
 
 
-def is_configured(value: Any) -> bool:
+def is_configured(value: object) -> bool:
     """Whether a value is a loss, a metric, an optimizer or a learning rate schedule."""
     return "keras" in sys.modules and isinstance(value, _keras.classes_with_config())
 
@@ -143,7 +143,7 @@ def copied_with_layers(value: Any, what: str) -> Any:
     return made
 
 
-def _layer_not_copied(layer: Any, what: str, error: Any) -> ParameterError:
+def _layer_not_copied(layer: keras.Layer, what: str, error: Exception | str) -> ParameterError:
     return ParameterError(
         f"`{what}` is an instance of {type(layer).__name__}, which cannot be copied ({error}), and each fit trains a "
         "layer of its own. Give the class or a function that makes it; or register the class with "
@@ -151,7 +151,7 @@ def _layer_not_copied(layer: Any, what: str, error: Any) -> ParameterError:
     )
 
 
-def _not_copied(kind: type, error: Any) -> ParameterError:
+def _not_copied(kind: type, error: Exception | str) -> ParameterError:
     return ParameterError(
         f"An instance of {kind.__name__} cannot be copied ({error}), and each fit works on a copy. Have its "
         "`get_config` name every argument, or give the class, and each argument as an option."
@@ -163,7 +163,7 @@ def _shared(attributes: Mapping[str, Any]) -> dict[int, Any]:
     return {id(value): value for value in attributes.values() if _keras.is_layer(value)}
 
 
-def take_apart(thing: Any) -> Parts:
+def take_apart(thing: object) -> Parts:
     """What an object can be put together from, so that nothing of it is lost.
 
     Raises:
@@ -195,7 +195,7 @@ def take_apart(thing: Any) -> Parts:
     return Parts(kind, arguments, by_constructor, attributes)
 
 
-def _untracked(value: Any) -> Any:
+def _untracked(value: object) -> Any:
     """Lists and dicts as Python's own, since Keras and TensorFlow wrap those that an object holds."""
     if isinstance(value, (list, dict)) and type(value).__module__.startswith(("keras.", "tensorflow.")):
         if isinstance(value, dict):
@@ -230,7 +230,7 @@ def put_together(kind: Any, arguments: dict[str, Any] | None, by_constructor: bo
     return made
 
 
-def _arguments(thing: Any, *, guess: bool) -> tuple[dict[str, Any], bool]:
+def _arguments(thing: object, *, guess: bool) -> tuple[dict[str, Any], bool]:
     """Arguments that an object was made with, and whether they are those of its constructor instead of its config.
 
     What the config only describes, so that Keras would look it up by name, is taken from the object itself.
@@ -253,7 +253,7 @@ def _arguments(thing: Any, *, guess: bool) -> tuple[dict[str, Any], bool]:
     return config, False
 
 
-def _is_described(value: Any) -> bool:
+def _is_described(value: object) -> bool:
     """Whether a value of a config describes an object or a function, or contains such a description."""
     if isinstance(value, Mapping):
         return "class_name" in value or any(map(_is_described, value.values()))
@@ -261,7 +261,7 @@ def _is_described(value: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=512)
-def _parameters(kind: Any) -> tuple[tuple[str, ...], bool]:
+def _parameters(kind: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
     """Names of a constructor's arguments, and whether it takes any others."""
     found = [p for name, p in inspect.signature(kind.__init__).parameters.items() if name != "self"]
     named = tuple(p.name for p in found if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL))
@@ -348,7 +348,7 @@ def register_class(kind: type) -> None:
         copyreg.pickle(kind, _reduced_model if hasattr(kind, "compile") else _reduced)
 
 
-def _reduced(thing: Any) -> tuple[Any, ...]:
+def _reduced(thing: object) -> tuple[Any, ...]:
     parts = take_apart(thing)
     if parts.kind.__module__.startswith("keras.") and not parts.by_constructor:
         # Without our names, so that a pickle of Keras' own objects can be read without kerastoolkit.
@@ -387,7 +387,7 @@ class _Carried:
     def __init__(self, model: keras.Model, arguments: dict[str, Any]) -> None:
         self._model, self._arguments = model, arguments
 
-    def __deepcopy__(self, memo: Any) -> Any:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return copied_model(self._model)
 
     def __reduce__(self) -> Any:
@@ -398,11 +398,11 @@ class _Carried:
         return _unpickled_model, (_keras.file_of(self._model), wrapped, _optimizer_state(self._model))
 
 
-def _itself(model: Any) -> Any:
+def _itself(model: object) -> Any:
     return model
 
 
-def _is_in_file(value: Any) -> bool:
+def _is_in_file(value: object) -> bool:
     """Whether Keras' own file of a model holds all of this, and can be read without kerastoolkit."""
     import keras
 
@@ -457,7 +457,7 @@ def compile_model(model: keras.Model, arguments: dict[str, Any], state: list[Any
     return model
 
 
-def _rebound(value: Any, model: Any, made: Any) -> Any:
+def _rebound(value: Any, model: keras.Model, made: keras.Model) -> Any:
     """A value in which methods of a model are replaced by those of another."""
     if isinstance(value, types.MethodType) and value.__self__ is model:
         return getattr(made, value.__name__)

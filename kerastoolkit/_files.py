@@ -175,7 +175,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number in JSON")
 
 
-def _levels(value: Any) -> int:
+def _levels(value: object) -> int:
     """How deep lists and dicts are nested, without recursion."""
     levels, layer = 0, [value]
     while layer and levels <= _MAX_JSON_LEVELS:
@@ -195,7 +195,7 @@ def _levels(value: Any) -> int:
 
 
 def checked_fields(
-    record: Any, fields: Mapping[str, Callable[[Any], object]], what: str, *, optional: tuple[str, ...] = ()
+    record: object, fields: Mapping[str, Callable[[Any], object]], what: str, *, optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """A dict from a file, if it has the fields that it should have, each of its type, and no others.
 
@@ -221,23 +221,23 @@ def checked_fields(
     return dict(record)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for a message, cut short."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]} ..."
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: object) -> bool:
     """Whether a value is text."""
     return isinstance(value, str)
 
 
-def is_flag(value: Any) -> bool:
+def is_flag(value: object) -> bool:
     """Whether a value is True or False."""
     return isinstance(value, bool)
 
 
-def is_whole(value: Any) -> TypeGuard[int]:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -247,12 +247,12 @@ def is_number(value: Any) -> bool:
     return is_real(value) and math.isfinite(value)
 
 
-def is_real(value: Any) -> bool:
+def is_real(value: object) -> bool:
     """Whether a value is a number, which may be NaN or infinite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Whether a value is a possible count: a whole number from 0 to 2**31 - 1."""
     return is_whole(value) and 0 <= value < 2**31
 
@@ -272,7 +272,7 @@ def optional(kind: Callable[[Any], object]) -> Callable[[Any], bool]:
     return lambda value: value is None or bool(kind(value))
 
 
-def one_of(*values: Any) -> Callable[[Any], bool]:
+def one_of(*values: str) -> Callable[[Any], bool]:
     """A check that a value is one of some texts."""
     return lambda value: isinstance(value, str) and value in values
 
@@ -317,7 +317,7 @@ def name_of_dtype(values: NDArray[Any]) -> str:
     return "object" if values.dtype == object else str(values.dtype.str)
 
 
-def array_from(values: Any, dtype: Any) -> NDArray[Any]:
+def array_from(values: object, dtype: Any) -> NDArray[Any]:
     """An array from what `as_list` and `name_of_dtype` made of it; nothing of it is trusted.
 
     Raises:

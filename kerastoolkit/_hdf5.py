@@ -12,9 +12,12 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from kerastoolkit.exceptions import SavedFileError
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = ["check_plain", "max_text_bytes"]
 
@@ -74,7 +77,7 @@ class _Check:
     def __init__(self, size: int, max_bytes: int, where: str) -> None:
         self._size, self._max_bytes, self._where = size, max_bytes, where
 
-    def tree(self, root: Any) -> int:
+    def tree(self, root: h5py.h5f.FileID) -> int:
         """Bytes of all arrays below a group, if everything there is plain."""
         from h5py import h5d, h5g, h5l, h5o
 
@@ -110,7 +113,7 @@ class _Check:
             f"{self._where} is no plain file of weights, as Keras writes them: {path[:200]!r} {what}."
         )
 
-    def _bytes_of_array(self, array: Any, refuse: Callable[[str], SavedFileError]) -> int:
+    def _bytes_of_array(self, array: h5py.h5d.DatasetID, refuse: Callable[[str], SavedFileError]) -> int:
         from h5py import h5d, h5t
 
         made, kind = array.get_create_plist(), array.get_type()
@@ -127,7 +130,9 @@ class _Check:
                 raise refuse(f"declares {taken:,} bytes that are not in the file")
         return taken
 
-    def _bytes_beside(self, node: Any, refuse: Callable[[str], SavedFileError]) -> int:
+    def _bytes_beside(
+        self, node: h5py.h5g.GroupID | h5py.h5d.DatasetID, refuse: Callable[[str], SavedFileError]
+    ) -> int:
         """Bytes of the attributes of a group or an array."""
         from h5py import h5a, h5t
 

@@ -207,7 +207,7 @@ _n_without_tensorflow = 0  # blocks that have been entered and not left, in all 
 class _IfLoaded:
     """A module that Keras loads lazily, which is available only once somebody has loaded it."""
 
-    def __init__(self, lazy: Any) -> None:
+    def __init__(self, lazy: types.ModuleType) -> None:
         self.lazy = lazy
 
     @property
@@ -282,7 +282,7 @@ def group_of(layer: keras.layers.Layer) -> tuple[str, str]:
     return (place.partition(".")[0], place.rpartition(".")[2]) if is_its_own else ("", "")
 
 
-def backend_of(value: Any) -> Any:
+def backend_of(value: keras.Layer) -> Any:
     """The backend of a preprocessing layer, which has one of its own."""
     return value._backend
 
@@ -302,7 +302,7 @@ def has_layout(variable: keras.Variable) -> bool:
     return getattr(variable, "_layout", None) is not None
 
 
-def keywords_of(loss: Any) -> dict[str, Any]:
+def keywords_of(loss: keras.Loss) -> dict[str, Any]:
     """What a loss passes to its function; a change of this dict changes what is passed."""
     return getattr(loss, "_fn_kwargs", None) or {}
 
@@ -351,7 +351,7 @@ def is_copied_by_config(kind: type) -> bool:
     return own.__reduce_ex__ is object.__reduce_ex__ and own.__reduce__ is KerasSaveable.__reduce__
 
 
-def is_layer(value: Any) -> bool:
+def is_layer(value: object) -> bool:
     """Whether a value is a layer or a model."""
     import keras
 
@@ -366,14 +366,14 @@ def names_of_any_layer() -> frozenset[str]:
     return frozenset(vars(keras.layers.Layer()))
 
 
-def is_variable(value: Any) -> bool:
+def is_variable(value: object) -> bool:
     """Whether a value is a variable of Keras."""
     import keras
 
     return isinstance(value, keras.Variable)
 
 
-def as_numpy(value: Any) -> NDArray[Any]:
+def as_numpy(value: object) -> NDArray[Any]:
     """A tensor as an array."""
     import keras
 
@@ -381,7 +381,7 @@ def as_numpy(value: Any) -> NDArray[Any]:
     return array
 
 
-def config_of(thing: Any) -> dict[str, Any]:
+def config_of(thing: keras.Loss | keras.Metric | keras.optimizers.Optimizer) -> dict[str, Any]:
     """The config of an object; for an optimizer with its learning rate as it is, which need not have a config."""
     import keras
 
@@ -392,7 +392,7 @@ def config_of(thing: Any) -> dict[str, Any]:
     return {**other.get_config(), "learning_rate": thing._learning_rate}
 
 
-def tracking_attributes(thing: Any) -> set[str]:
+def tracking_attributes(thing: object) -> set[str]:
     """Names of the attributes by which Keras keeps track of what an object holds and of what it was built for."""
     import keras
 
@@ -427,7 +427,7 @@ def without_constructor(kind: Any, attributes: dict[str, Any]) -> Any:
     return made
 
 
-def reset(thing: Any) -> None:
+def reset(thing: object) -> None:
     """Makes a metric forget what it has counted; leaves anything else as it is."""
     import keras
 
@@ -463,12 +463,12 @@ def build(model: keras.Model, batch: tuple[Any, Any, Any]) -> None:
     model._symbolic_build(data_batch=(x, y) if weights is None else (x, y, weights))
 
 
-def output_of(model: keras.Model, x: Any, *, training: bool) -> Any:
+def output_of(model: keras.Model, x: object, *, training: bool) -> Any:
     """Output of a model, as `Model.train_step` asks for it."""
     return model(x, training=training) if model._call_has_training_arg else model(x)
 
 
-def loss_of(model: keras.Model, batch: tuple[Any, Any, Any], output: Any, *, training: bool) -> Any:
+def loss_of(model: keras.Model, batch: tuple[Any, Any, Any], output: object, *, training: bool) -> Any:
     """The loss of a batch `(x, y, weights)`, penalties included, which are counted anew for the next."""
     x, y, weights = batch
     loss = model._compute_loss(x=x, y=y, y_pred=output, sample_weight=weights, training=training)
@@ -476,7 +476,7 @@ def loss_of(model: keras.Model, batch: tuple[Any, Any, Any], output: Any, *, tra
     return loss
 
 
-def count_loss(model: keras.Model, loss: Any, n_rows: Any) -> None:
+def count_loss(model: keras.Model, loss: object, n_rows: object) -> None:
     """Adds the loss of a batch to the mean of an epoch."""
     model._loss_tracker.update_state(loss, sample_weight=n_rows)
 
@@ -559,7 +559,7 @@ def _nadam_of_torch() -> type:
     from keras import ops
 
     class Nadam(_pure(keras.optimizers.Nadam)):  # type: ignore[misc]
-        def assign_add(self, variable: Any, value: Any) -> None:
+        def assign_add(self, variable: keras.Variable, value: Any) -> None:
             for slots, beta in ((self._momentums, self.beta_1), (self._velocities, self.beta_2)):
                 if any(variable is slot for slot in slots):
                     value = value * ((1 - beta) / (1 - ops.cast(beta, variable.dtype)))
@@ -608,7 +608,7 @@ def in_a_way_that_vmap_takes() -> Iterator[None]:
 def _for_this_thread(function: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
     """One function in a block of `in_a_way_that_vmap_takes`, and another in all other threads."""
 
-    def call(*arguments: Any, **keywords: Any) -> Any:
+    def call(*arguments: object, **keywords: object) -> Any:
         chosen = function if getattr(_in_vmap, "now", False) else otherwise
         return chosen(*arguments, **keywords)
 
@@ -648,7 +648,7 @@ def _scatter(indices: Any, values: Any, shape: Any) -> Any:
     return values.new_zeros(shape).index_put(places, values, accumulate=True)
 
 
-def _penalty(penalty: Any, x: Any) -> Any:
+def _penalty(penalty: keras.Regularizer, x: Any) -> Any:
     """`L1L2.__call__`, not in place."""
     from keras import ops
 
@@ -658,7 +658,7 @@ def _penalty(penalty: Any, x: Any) -> Any:
     return sum(parts, ops.convert_to_tensor(0.0, dtype=x.dtype))
 
 
-def _piecewise(schedule: Any, step: Any) -> Any:
+def _piecewise(schedule: keras.optimizers.schedules.PiecewiseConstantDecay, step: Any) -> Any:
     """`PiecewiseConstantDecay.__call__`, not in place."""
     from keras import ops
 

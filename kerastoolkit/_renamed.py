@@ -39,7 +39,7 @@ def parameters(saved: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return found
 
 
-def vocabulary(config: Any) -> Any:
+def vocabulary(config: object) -> Any:
     """The config of a saved `Vocabulary` under the names of today; what is no config stays what it is."""
     if not isinstance(config, Mapping) or "ngrams" not in config:
         return config
@@ -50,6 +50,6 @@ def _renamed(saved: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {names.get(name, name): value for name, value in saved.items()}
 
 
-def _is_of_ours(model: Any) -> bool:
+def _is_of_ours(model: object) -> bool:
     """Whether a file names one of our builders."""
     return isinstance(model, Mapping) and str(model.get("reference")).startswith("kerastoolkit.builders.")

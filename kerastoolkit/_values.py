@@ -25,17 +25,17 @@ __all__ = [
 _MAX_SHOWN = 80
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: object) -> bool:
     """Whether a value is a whole number, of Python or of numpy."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is one finite number."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_flag(value: Any) -> bool:
+def is_flag(value: object) -> bool:
     """Whether a value is `True` or `False`."""
     return isinstance(value, (bool, np.bool_))
 
@@ -69,20 +69,20 @@ def number_wanted(name: str, value: Any) -> str | None:
     return f"`{name}` {wanted}; got {shown(value)}.{_unquoted(value)}"
 
 
-def flag_wanted(name: str, value: Any) -> str | None:
+def flag_wanted(name: str, value: object) -> str | None:
     """The sentence for a value that is neither `True` nor `False`, nor 1 or 0; None for one that is."""
     if is_flag(value) or (is_whole(value) and value in (0, 1)):
         return None
     return f"`{name}` must be True or False; got {shown(value)}."
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as a message shows it: on one line, and cut short if it is long."""
     text = " ".join(repr(value).split())
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 4]} ..."
 
 
-def _advice(value: Any) -> str:
+def _advice(value: object) -> str:
     """What to write for a whole number that was given in another form."""
     if isinstance(value, numbers.Real) and not is_whole(value) and not isinstance(value, bool):
         number = float(value)
@@ -90,7 +90,7 @@ def _advice(value: Any) -> str:
     return _unquoted(value)
 
 
-def _unquoted(value: Any) -> str:
+def _unquoted(value: object) -> str:
     try:
         return f" That is text: write {value.strip()}." if isinstance(value, str) and is_number(float(value)) else ""
     except ValueError:

@@ -123,11 +123,11 @@ def register_builder(name: str | None = None) -> Callable[[_Builder], _Builder]:
     return register
 
 
-def _origin_of(build: Any) -> tuple[str, str]:
+def _origin_of(build: Callable[..., Any]) -> tuple[str, str]:
     return str(getattr(build, "__module__", "")), str(getattr(build, "__qualname__", build))
 
 
-def is_ours(build: Any) -> bool:
+def is_ours(build: object) -> bool:
     """Whether a function is one of kerastoolkit's builders, and not one that a user registered."""
     return any(build is one for one in _OURS)
 

@@ -14,6 +14,8 @@ from kerastoolkit.exceptions import ParameterError
 if TYPE_CHECKING:
     import keras
 
+# The shape of a row, or of each of several inputs by name.
+Shapes: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 Inputs: TypeAlias = "keras.KerasTensor | Mapping[str, keras.KerasTensor]"
 
 
@@ -133,7 +135,7 @@ def side_by_side(parts: list[keras.KerasTensor], inputs: Collection[str]) -> ker
     return parts[0] if len(parts) == 1 else apart(keras.layers.Concatenate(), inputs)(parts)
 
 
-def check_head(head: Any) -> Head | HeadGroup:
+def check_head(head: object) -> Head | HeadGroup:
     """Refuses what is not a head."""
     if isinstance(head, (Head, HeadGroup)):
         return head
@@ -170,7 +172,7 @@ def whole_number(value: Any, name: str, at_least: int = 1) -> int:
     return int(value)
 
 
-def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tuple[int, ...]) -> tuple[Any, ...]:
+def one_shape(input_shape: Shapes, builder: str, takes: str, advice: str, ranks: tuple[int, ...]) -> tuple[Any, ...]:
     """The shape of a row, if it has one of the ranks that a builder takes.
 
     Args:
@@ -195,7 +197,7 @@ def one_shape(input_shape: Any, builder: str, takes: str, advice: str, ranks: tu
 
 
 def series(
-    builder: str, input_shape: Any, vocabulary_size: int | None, embedding_dim: int, *, masked: bool
+    builder: str, input_shape: Shapes, vocabulary_size: int | None, embedding_dim: int, *, masked: bool
 ) -> tuple[Any, Any]:
     """The input of a builder for series, and the series itself, `(batch, steps, channels)`.
 

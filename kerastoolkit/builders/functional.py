@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kerastoolkit.builders._blocks import (
     Blocks,
+    Shapes,
     apart,
     check_head,
     finish,
@@ -25,9 +26,6 @@ from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
-
-# The shape of a row, or of each of several inputs by name.
-Shapes: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 
 __all__ = [
     "multi_input",

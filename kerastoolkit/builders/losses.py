@@ -95,7 +95,7 @@ def metrics_for(kind: Kind, n_axes: int, *, from_logits: bool) -> list[Any]:
     return [keras.metrics.BinaryAccuracy(threshold=0.0 if from_logits else 0.5, name="accuracy")]
 
 
-def check_loss_options(label_smoothing: Any, from_logits: Any, focal: Any, weight: Any) -> None:
+def check_loss_options(label_smoothing: object, from_logits: object, focal: object, weight: object) -> None:
     """Refuses options of a loss that are out of range.
 
     Raises:
@@ -225,7 +225,7 @@ def metrics_by_target(metrics: Metrics, names: Sequence[str] | None, n_targets: 
     return found
 
 
-def metric_name(metric: Any) -> str:
+def metric_name(metric: object) -> str:
     if isinstance(metric, str):
         return metric
     kind = metric if isinstance(metric, type) or hasattr(metric, "__name__") else type(metric)
@@ -241,7 +241,7 @@ def is_metric(name: str) -> bool:
         return False
 
 
-def form_of_metric(metric: Any) -> Literal["numbers", "one_hot", "labels"] | None:
+def form_of_metric(metric: object) -> Literal["numbers", "one_hot", "labels"] | None:
     """The form of `y` that a metric of Keras compares; None for one that takes any, or is the user's."""
     import keras
 

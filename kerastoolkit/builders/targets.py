@@ -124,7 +124,7 @@ ONE_COLUMN_PER_LABEL = (
 # -- weights of labels ------------------------------------------------------------------------------------------------
 
 
-def weights_of_labels(class_weight: Any, classes: Array) -> Array:
+def weights_of_labels(class_weight: object, classes: Array) -> Array:
     """Weights by label as an array in the order of the classes.
 
     Args:
@@ -161,7 +161,7 @@ def weights_of_labels(class_weight: Any, classes: Array) -> Array:
     return weights
 
 
-def _place_of(label: Any, classes: Array) -> int | None:
+def _place_of(label: object, classes: Array) -> int | None:
     """The place of a label among the classes; a date may be of any type of dates."""
     known: list[Any] = classes.tolist()
     if label in known:

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from kerastoolkit import _files
+from kerastoolkit._types import Rows
 from kerastoolkit._values import shown, whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.data.readers import Reader, register_reader
 from kerastoolkit.exceptions import DataError, ParameterError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["CategoryColumn", "NumberColumn", "TableEncoder", "learn_table"]
 
@@ -104,7 +108,7 @@ class TableEncoder(Reader, Mapping[str, "NumberColumn | CategoryColumn"]):
         return f"TableEncoder({list(self._columns.values())!r})"
 
     @classmethod
-    def learn(cls, X: Any, **options: Any) -> TableEncoder:
+    def learn(cls, X: Rows, **options: Any) -> TableEncoder:
         """Learns what each column of a table is; see `learn_table`."""
         return learn_table(X, **options)
 
@@ -133,7 +137,7 @@ class TableEncoder(Reader, Mapping[str, "NumberColumn | CategoryColumn"]):
         """Itself, as `columns`."""
         return {"columns": self}
 
-    def encode(self, X: Any) -> dict[str, np.ndarray]:
+    def encode(self, X: Rows) -> dict[str, np.ndarray]:
         """Reads rows as they were learned.
 
         Args:
@@ -185,7 +189,7 @@ class TableEncoder(Reader, Mapping[str, "NumberColumn | CategoryColumn"]):
         return cls(made)
 
 
-def _is_label(value: Any) -> bool:
+def _is_label(value: object) -> bool:
     """Whether a value is one that pandas calls a column, or a category, by."""
     return isinstance(value, (str, int, float)) or (isinstance(value, tuple) and all(map(_is_label, value)))
 
@@ -205,7 +209,7 @@ _CATEGORY: dict[str, Callable[[Any], object]] = {
 
 
 def learn_table(
-    X: Any, *, categorical: Sequence[Any] = (), min_count: int = 2, max_categories: int = 10_000
+    X: Rows, *, categorical: Sequence[Any] = (), min_count: int = 2, max_categories: int = 10_000
 ) -> TableEncoder:
     """Learns what each column of a table is.
 
@@ -297,7 +301,7 @@ def _table_of_rows(rows: Sequence[Any]) -> pd.DataFrame:
     return pd.DataFrame([list(row) for row in rows])
 
 
-def _dtype_of(series: Any) -> Any:
+def _dtype_of(series: pl.Series) -> Any:
     return "float64" if series.dtype.is_numeric() or str(series.dtype) == "Boolean" else object
 
 
@@ -310,7 +314,7 @@ def _holds_numbers(series: pd.Series[Any]) -> bool:
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty")
 
 
-def _numbers(series: pd.Series[Any], name: Any) -> np.ndarray:
+def _numbers(series: pd.Series[Any], name: Hashable) -> np.ndarray:
     if pd.api.types.is_complex_dtype(series.dtype):
         raise DataError(f"Column {name!r} holds complex numbers. Make two columns of it, real and imaginary parts.")
     if series.dtype == np.longdouble:  # which pandas hardly knows
@@ -331,7 +335,7 @@ def _numbers(series: pd.Series[Any], name: Any) -> np.ndarray:
     return np.asarray(numbers)
 
 
-def _number_column(name: Any, series: pd.Series[Any]) -> NumberColumn:
+def _number_column(name: Hashable, series: pd.Series[Any]) -> NumberColumn:
     numbers = _numbers(series, name)
     known = numbers[~np.isnan(numbers)]
     if not len(known):
@@ -340,7 +344,7 @@ def _number_column(name: Any, series: pd.Series[Any]) -> NumberColumn:
     return NumberColumn(name, float(known.mean()), deviation if deviation > 0 else 1.0, len(known) < len(numbers))
 
 
-def _category_column(name: Any, series: pd.Series[Any], min_count: int, max_categories: int) -> CategoryColumn:
+def _category_column(name: Hashable, series: pd.Series[Any], min_count: int, max_categories: int) -> CategoryColumn:
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object)
     known = [value.item() if isinstance(value, np.generic) else value for value in series[series.notna()]]

@@ -20,6 +20,7 @@ from kerastoolkit.exceptions import DataError, KerasToolkitWarning
 __all__ = ["list_images", "read_images"]
 
 Images: TypeAlias = NDArray[Any]  # of shape (n, height, width, channels), or one image without the first axis
+ImagesLike: TypeAlias = ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]  # or files, or a folder
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _WHAT_IS_FOUND = f"Files of images end in {', '.join(sorted(_SUFFIXES))}."
@@ -67,12 +68,12 @@ def _images_below(folder: Path) -> list[str]:
     return sorted(str(path) for path in files)
 
 
-def is_path(X: Any) -> bool:
+def is_path(X: object) -> bool:
     """Whether this is the path of one file or folder."""
     return isinstance(X, (str, os.PathLike))
 
 
-def are_paths(X: Any) -> bool:
+def are_paths(X: object) -> bool:
     """Whether this is a path, or a list or array of paths."""
     if is_path(X):
         return True
@@ -80,9 +81,7 @@ def are_paths(X: Any) -> bool:
     return len(np.shape(values[:1])) == 1 and len(values) > 0 and all(map(is_path, values))
 
 
-def read_images(
-    X: ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathLike[str]], size: int, *, learning: bool = True
-) -> Images:
+def read_images(X: ImagesLike, size: int, *, learning: bool = True) -> Images:
     """Reads images into one array, and refuses what a network would misinterpret.
 
     Args:

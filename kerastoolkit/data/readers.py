@@ -38,8 +38,8 @@ from __future__ import annotations
 
 import abc
 import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 # The shape of a row: that of an array, without its first axis, or a dict or list of such, one for each input.
-RowShape = Any
+RowShape: TypeAlias = "tuple[int | None, ...] | Mapping[str, tuple[int | None, ...]] | Sequence[tuple[int | None, ...]]"
 
 Self = TypeVar("Self", bound="Reader")
 _Kind = TypeVar("_Kind", bound="type[Reader]")
@@ -234,7 +234,7 @@ def serialize_reader(reader: Reader) -> dict[str, Any]:
     return {"name": name, "config": reader.get_config()}
 
 
-def deserialize_reader(config: Any) -> Reader:
+def deserialize_reader(config: object) -> Reader:
     """Makes a reader from what `serialize_reader` returned, which may come from a stranger's file.
 
     Raises:
@@ -249,7 +249,7 @@ def deserialize_reader(config: Any) -> Reader:
     return _READERS[given["name"]].from_config(given["config"])
 
 
-def checked_config(config: Any, fields: Mapping[str, type | Callable[[Any], object]], what: str) -> dict[str, Any]:
+def checked_config(config: object, fields: Mapping[str, type | Callable[[Any], object]], what: str) -> dict[str, Any]:
     """A config that has the entries that it should, each of its type, and no others.
 
     Args:

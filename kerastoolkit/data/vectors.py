@@ -65,7 +65,7 @@ def read_vectors(source: Source, words: tuple[str, ...]) -> NDArray[np.float32]:
     return _read(paths, tuple(path.stat().st_mtime_ns for path in paths), words).copy()
 
 
-def check_source(source: Any) -> tuple[Path, ...]:
+def check_source(source: object) -> tuple[Path, ...]:
     """The one or two files that are meant.
 
     Raises:
@@ -203,7 +203,7 @@ def _matrix(path: Path) -> Any:
     return matrix
 
 
-def _numbers(rows: Any) -> NDArray[np.float32]:
+def _numbers(rows: NDArray[Any]) -> NDArray[np.float32]:
     if rows.dtype.kind == "u":  # bfloat16, the upper half of a float32
         rows = (rows.astype("<u4") << 16).view("<f4")
     with np.errstate(over="ignore"):

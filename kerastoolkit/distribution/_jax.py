@@ -98,8 +98,8 @@ def share_rows(model: keras.Model, distribution: keras.distribution.Distribution
     rows = kinds.TensorLayout([distribution.batch_dim_name], distribution.device_mesh)
     everywhere = kinds.TensorLayout([], distribution.device_mesh)
 
-    def laid_out(tree: Any, layout: keras.distribution.TensorLayout) -> Any:
-        def one(part: Any) -> Any:
+    def laid_out(tree: object, layout: keras.distribution.TensorLayout) -> Any:
+        def one(part: object) -> Any:
             traced = isinstance(part, jax.core.Tracer) and part.ndim
             return kinds.distribute_tensor(part, layout) if traced else part
 
@@ -112,7 +112,7 @@ def share_rows(model: keras.Model, distribution: keras.distribution.Distribution
     model.train_step, model.test_step = dividing(steps["train_step"]), dividing(steps["test_step"])
     predict = dividing(steps["predict_step"])
 
-    def predict_step(state: Any, data: Any) -> Any:
+    def predict_step(state: object, data: object) -> Any:
         outputs, others = predict(state, data)
         # A process can only read what its own devices hold.
         return laid_out(outputs, everywhere) if n_processes > 1 else outputs, others

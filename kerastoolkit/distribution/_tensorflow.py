@@ -118,7 +118,7 @@ def weight_rows_equally(model: keras.Model) -> None:
     # TensorFlow traces each replica in a thread of its own.
     replica = threading.local()
 
-    def train_step(data: Any) -> Any:
+    def train_step(data: object) -> Any:
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         rows = tf.shape(next(part for part in keras.tree.flatten(x) if part is not None))[0]
         context = tf.distribute.get_replica_context()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.distribution._tensorflow import KERAS_ISSUES, Resolver, tpu
@@ -135,7 +135,7 @@ class _Request:
     resolver: Resolver | None
 
 
-def _checked_name(name: Any) -> str:
+def _checked_name(name: object) -> str:
     if name in _REFUSED:
         raise DistributionError(f"The strategy {name!r} is refused: {_REFUSED[name]}")
     if name not in _NAMES:
@@ -145,7 +145,7 @@ def _checked_name(name: Any) -> str:
 
 
 def _check_options(
-    name: str, precision: Any, per_device_batch: Any, scale_learning_rate: Any, mesh: Any, layout: Any
+    name: str, precision: object, per_device_batch: object, scale_learning_rate: object, mesh: object, layout: object
 ) -> None:
     if precision is not None and precision not in _PRECISIONS:
         raise ParameterError(f"`precision` must be one of {', '.join(_PRECISIONS)}, or None; got {precision!r}.")

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from kerastoolkit._types import Rows
 from kerastoolkit._values import shown
 from kerastoolkit.builders.targets import ONE_COLUMN_PER_LABEL
 from kerastoolkit.exceptions import DataError, KerasToolkitError
@@ -76,7 +78,7 @@ def array_of(values: Any, name: str) -> Any:
     return in_double_precision(_inferred(array) if array.dtype == object else array, name)
 
 
-def without_tensor(values: Any) -> Any:
+def without_tensor(values: object) -> Any:
     """A tensor of torch or TensorFlow as an array, and all else as it is."""
     module = type(values).__module__.partition(".")[0]
     if module == "torch" and hasattr(values, "detach"):
@@ -84,7 +86,7 @@ def without_tensor(values: Any) -> Any:
     return values.numpy() if module == "tensorflow" and hasattr(values, "numpy") else values
 
 
-def _of_pandas(values: Any, name: str) -> Any:
+def _of_pandas(values: pd.Series[Any], name: str) -> Any:
     """A column of one of pandas' own types in that of numpy: `Int64` is not float64 because it might have gaps."""
     if values.isna().any():
         raise DataError(_MISSING.format(name=name))
@@ -95,7 +97,7 @@ def _of_pandas(values: Any, name: str) -> Any:
     return values if plain is None or plain.kind not in "biufmM" else values.to_numpy(dtype=plain)
 
 
-def _inferred(array: Any) -> Any:
+def _inferred(array: NDArray[Any]) -> Any:
     """Objects that are all numbers or truth values as such; what is anything else as it is."""
     wanted = {
         "integer": "int64",
@@ -142,7 +144,7 @@ _SEVERAL_LABELS = f"Are these several labels a row? {ONE_COLUMN_PER_LABEL}"
 # -- X --------------------------------------------------------------------------------------------------------------
 
 
-def is_text(array: Any) -> bool:
+def is_text(array: NDArray[Any]) -> bool:
     """Whether an array holds text, and nothing else."""
     if array.dtype.kind in "UST":
         return True
@@ -171,12 +173,12 @@ def refuse_no_rows(X: Any, owner: str) -> None:
         )
 
 
-def _runs_out(values: Any) -> bool:
+def _runs_out(values: object) -> bool:
     """Whether values are gone once they are looked at, or come in no order."""
     return isinstance(values, (set, frozenset)) or hasattr(values, "__next__")
 
 
-def rows_of(X: Any, owner: str, *, text: bool) -> Any:
+def rows_of(X: Rows, owner: str, *, text: bool) -> Any:
     """Rows as scikit-learn's checks take them; what they would not name is refused here.
 
     Args:
@@ -251,7 +253,7 @@ def target_of(y: Any, name: str, owner: str, *, numeric: bool) -> Any:
     return _numbers(y, name, owner) if numeric else _labels(y, name, owner)
 
 
-def _numbers(y: Any, name: str, owner: str) -> Any:
+def _numbers(y: NDArray[Any], name: str, owner: str) -> Any:
     if y.dtype.kind in "fiub":
         return y
     if y.dtype.kind in "Mm":
@@ -269,7 +271,7 @@ def _numbers(y: Any, name: str, owner: str) -> Any:
     raise DataError(f"`{name}` holds {what}, such as {shown(first)}, but {owner} predicts numbers.{hint}")
 
 
-def _labels(y: Any, name: str, owner: str) -> Any:
+def _labels(y: NDArray[Any], name: str, owner: str) -> Any:
     flat = y.ravel()
     if y.dtype.kind == "S" or (y.dtype == object and any(isinstance(one, bytes) for one in flat)):
         first = next(one for one in flat.tolist() if isinstance(one, bytes))

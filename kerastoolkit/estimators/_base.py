@@ -16,16 +16,18 @@ import functools
 import inspect
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import _copies, builders
+from kerastoolkit._types import ClassWeight, Dataset, InputArrays, Rows, Target, TargetArrays, Validation
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.readers import Reader, get_reader
@@ -156,7 +158,7 @@ class KerasEstimator(BaseEstimator):
     head_: Any
     columns_: TableEncoder
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         _registry.enter(cls)
         _constructors.complete(cls)
@@ -278,7 +280,7 @@ class KerasEstimator(BaseEstimator):
 
         return list_parameters(self)
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         """What a notebook shows: scikit-learn's diagram, and folded below it every parameter with its value."""
         bundle: dict[str, str] = super()._repr_mimebundle_(**options)
         if "text/html" in bundle:
@@ -298,10 +300,10 @@ class KerasEstimator(BaseEstimator):
             return self.__dict__["_params"][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _check_names(self, names: Any, build: Callable[..., Any] | None) -> None:
+    def _check_names(self, names: Iterable[str], build: Callable[..., Any] | None) -> None:
         _parameters.check_names(names, declared=self._get_param_names(), build=build, owner=type(self).__name__)
 
-    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
+    def _build_function(self, model: object, build_fn: object) -> Callable[..., Any] | None:
         """The function that makes the model; None where the model is there already."""
         if model is not None and build_fn is not None:
             raise ParameterError("`model` and `build_fn` are both given; `build_fn` is the old name. Give `model`.")
@@ -312,7 +314,7 @@ class KerasEstimator(BaseEstimator):
         if isinstance(model, str):
             return builders.get(model)
         if callable(model) and not is_built(model):
-            return model  # type: ignore[no-any-return]
+            return model
         if is_built(model):
             return None
         raise ParameterError(
@@ -360,7 +362,13 @@ class KerasEstimator(BaseEstimator):
     # -- fitting --------------------------------------------------------------------------------------------------
 
     def fit(
-        self: Self, X: Any, y: Any = None, sample_weight: Any = None, *, validation_data: Any = None, **fit_params: Any
+        self: Self,
+        X: Rows,
+        y: Target = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation_data: Validation = None,
+        **fit_params: object,
     ) -> Self:
         """Builds and trains the model.
 
@@ -399,7 +407,9 @@ class KerasEstimator(BaseEstimator):
         continuing = self.warm_start and self.__sklearn_is_fitted__()
         return self._fit(X, y, sample_weight, validation_data, fit_params, continuing=continuing)
 
-    def partial_fit(self: Self, X: Any, y: Any = None, sample_weight: Any = None, **fit_params: Any) -> Self:
+    def partial_fit(
+        self: Self, X: Rows, y: Target = None, sample_weight: ArrayLike | None = None, **fit_params: Any
+    ) -> Self:
         """Trains one more epoch on these rows; the first call builds the model.
 
         Args:
@@ -421,7 +431,7 @@ class KerasEstimator(BaseEstimator):
         continuing = self.__sklearn_is_fitted__()
         return self._fit(X, y, sample_weight, None, fit_params, continuing=continuing)
 
-    def initialize(self: Self, X: Any, y: Any) -> Self:
+    def initialize(self: Self, X: Rows, y: Target) -> Self:
         """Builds the model and learns the form of the data, without training: for a model that is trained already.
 
         Args:
@@ -448,15 +458,15 @@ class KerasEstimator(BaseEstimator):
 
     def _fit(
         self: Self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        validation_data: Any,
+        X: Rows,
+        y: Target,
+        sample_weight: ArrayLike | None,
+        validation_data: Validation,
         fit_params: dict[str, Any],
         *,
         continuing: bool,
         train: bool = True,
-        classes: Any = None,
+        classes: ArrayLike | None = None,
     ) -> Self:
         build = self._build_function(self.model, self.build_fn)
         self._check_names(self._params, build)
@@ -490,7 +500,9 @@ class KerasEstimator(BaseEstimator):
         self._tell_of_divergence(history, had_diverged)
         return self
 
-    def _read_all(self, X: Any, y: Any, sample_weight: Any, call: _fit_arguments.Call, *, reset: bool) -> Data:
+    def _read_all(
+        self, X: Rows, y: Target, sample_weight: ArrayLike | None, call: _fit_arguments.Call, *, reset: bool
+    ) -> Data:
         """Reads what `fit` got: rows and targets, or a data set that brings both."""
         if _inputs.kind_of(X) == "dataset":
             if call.belonging:
@@ -501,7 +513,7 @@ class KerasEstimator(BaseEstimator):
         data.belonging = _fit_arguments.by_rows(call.belonging, _inputs.n_rows(data.X))
         return data
 
-    def _head_for(self, X: Any, data: Data, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
+    def _head_for(self, X: Rows, data: Data, build: Callable[..., Any] | None, classes: ArrayLike | None) -> AnyHead:
         """The head of what is to be predicted."""
         return self._dataset_head(X, classes) if data.y is None else self._make_head(data, build, classes)
 
@@ -519,7 +531,7 @@ class KerasEstimator(BaseEstimator):
         head = self._matched(head, data)
         self._keep(head=head, known={**self._fitted.known, **self._attributes_of(head)})
 
-    def _keep(self, **fields: Any) -> None:
+    def _keep(self, **fields: object) -> None:
         """Puts something else into the record of what was learned."""
         self._fitted = self._fitted.with_fields(**fields)
 
@@ -599,7 +611,7 @@ class KerasEstimator(BaseEstimator):
         elif found is not None:
             raise DivergedError(f"The network diverged: {found.words}. {ADVICE}")
 
-    def _output(self, X: Any, **predict_params: Any) -> Any:
+    def _output(self, X: Rows, **predict_params: object) -> Any:
         """The same as `_raw`, of a network that did not diverge."""
         self._refuse_diverged()
         return self._raw(X, **predict_params)
@@ -679,7 +691,7 @@ class KerasEstimator(BaseEstimator):
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Data:
+    def _read(self, X: Rows, y: Target, sample_weight: ArrayLike | None, *, reset: bool) -> Data:
         if y is None:
             raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None.")
         if reset:
@@ -694,7 +706,7 @@ class KerasEstimator(BaseEstimator):
             self._learn_encoder(X)
         return Data(self._encode_further(X), y, weights)
 
-    def _learn_encoder(self, X: Any) -> None:
+    def _learn_encoder(self, X: InputArrays) -> None:
         """Puts behind the reader what changes its rows: the `feature_encoder` of a subclass."""
         encoder = own_encoder(self, "feature_encoder")
         if encoder is not None:
@@ -702,7 +714,7 @@ class KerasEstimator(BaseEstimator):
             known = {**self._fitted.known, **metadata(encoder)}
             self._keep(reader=EncodedReader(self._fitted.reader, encoder), known=known)
 
-    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Reader, Any]:
+    def _learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Reader, Any]:
         """Learns what reads rows like these; an estimator of another kind of data overrides it.
 
         Args:
@@ -719,7 +731,7 @@ class KerasEstimator(BaseEstimator):
         # A model of the user's may take text, and says so only once it is built.
         return ArrayReader.learn_and_encode(X, n_rows=n_rows, text=not ours, owner=self)
 
-    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+    def _encode(self, X: Rows, n_rows: int | None = None) -> Any:
         """Reads rows as they were learned; what a `feature_encoder` does is left to `_encode_further`."""
         reader = _readers.first_of(self._fitted.reader)
         if isinstance(reader, ArrayReader):
@@ -727,7 +739,7 @@ class KerasEstimator(BaseEstimator):
             return reader.encode(X, n_rows=n_rows, text=text, owner=self)
         return _readers.encode_table(reader, X, self) if isinstance(reader, TableEncoder) else reader.encode(X)
 
-    def _encode_further(self, X: Any) -> Any:
+    def _encode_further(self, X: InputArrays) -> Any:
         """What the model gets of checked rows: themselves, or what a `feature_encoder` makes of them."""
         reader = self._fitted.reader
         return reader.transform(X) if isinstance(reader, EncodedReader) else X
@@ -737,7 +749,9 @@ class KerasEstimator(BaseEstimator):
         arguments = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or ()
         return "columns" in arguments and "columns" not in self._params
 
-    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> Data:
+    def _read_dataset(
+        self, X: Dataset, y: Target, sample_weight: ArrayLike | None, validation_split: float, *, reset: bool
+    ) -> Data:
         if y is not None or sample_weight is not None:
             raise DataError(
                 "X is a data set, which brings its own targets and weights in batches of (x, y) or (x, y, weight); "
@@ -775,7 +789,7 @@ class KerasEstimator(BaseEstimator):
             return self._head_of(known)
         return self._head_of(data.y, standardize=ours, sample_weight=data.weights)
 
-    def _head_of(self, y: Any, **options: Any) -> Head | HeadGroup:
+    def _head_of(self, y: TargetArrays, **options: object) -> Head | HeadGroup:
         """The head of a target, with the options routed to it; it must be one that this estimator predicts."""
         with _parameters.named_below("head"):
             made = builders.head(y, task=self._task, **options, **_parameters.below(self._params, "head"))  # type: ignore[arg-type]
@@ -788,7 +802,7 @@ class KerasEstimator(BaseEstimator):
             f"{'KerasRegressor' if self._task == 'classification' else 'KerasClassifier'}."
         )
 
-    def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
+    def _dataset_head(self, dataset: Dataset, classes: ArrayLike | None) -> Head | HeadGroup:
         raise NotImplementedError  # abstract
 
     def _known_of(self, data: Data, head: AnyHead) -> dict[str, Any]:
@@ -835,8 +849,8 @@ class KerasEstimator(BaseEstimator):
         self,
         build: Callable[..., Any] | None,
         data: Data,
-        validation_data: Any,
-        class_weight: Any,
+        validation_data: Validation,
+        class_weight: ClassWeight,
         fit_params: dict[str, Any],
         seed: int | None,
     ) -> dict[str, Any]:
@@ -860,7 +874,7 @@ class KerasEstimator(BaseEstimator):
             arguments["epochs"] = self._default_epochs(build, n_rows, arguments.get("batch_size"))
         return arguments
 
-    def _validation(self, validation_data: Any) -> Any:
+    def _validation(self, validation_data: Validation) -> Any:
         if _inputs.kind_of(validation_data) == "dataset":
             return validation_data
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
@@ -869,11 +883,11 @@ class KerasEstimator(BaseEstimator):
         data = self._read(X, y, weight[0] if weight else None, reset=False)
         return _fit_arguments.as_validation(data, self._fitted.head, self._fitted.network.example)
 
-    def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
+    def _with_class_weight(self, class_weight: ClassWeight, y: TargetArrays, weights: NDArray[Any] | None) -> Any:
         self._numbered(class_weight)
         return weights
 
-    def _numbered(self, class_weight: Any) -> Any:
+    def _numbered(self, class_weight: ClassWeight) -> Any:
         if class_weight is not None:
             raise ParameterError(
                 f"`class_weight` is for classifiers, and {type(self).__name__} knows no classes. Weigh the rows: "
@@ -896,7 +910,7 @@ class KerasEstimator(BaseEstimator):
 
     # -- predicting -----------------------------------------------------------------------------------------------
 
-    def predict(self, X: Any, **predict_params: Any) -> Any:
+    def predict(self, X: Rows, **predict_params: object) -> Any:
         """Predicts.
 
         Args:
@@ -915,7 +929,7 @@ class KerasEstimator(BaseEstimator):
         raw = self._output(X, **predict_params)
         return self.head_.decode(raw)
 
-    def _raw(self, X: Any, **predict_params: Any) -> Any:
+    def _raw(self, X: Rows, **predict_params: object) -> Any:
         """Output of the model as numpy: an array, or a list or dict of arrays."""
         check_is_fitted(self)
         arguments = _fit_arguments.predict_arguments(self._parameters_of_now(), predict_params)
@@ -925,7 +939,7 @@ class KerasEstimator(BaseEstimator):
         # The size of the estimator is one to train with, and no row's result depends on it.
         return _output.of_rows(self._fitted, X, arguments, at_least=_parameters.plain(self.batch_size) or 0)
 
-    def _gathered(self, dataset: Any) -> tuple[Any, Any]:
+    def _gathered(self, dataset: Dataset) -> tuple[Any, Any]:
         """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
         import keras
 
@@ -1003,7 +1017,7 @@ _FIT_FIELDS = tuple(
 
 
 
-def _is_default_of_fit(name: str, value: Any) -> bool:
+def _is_default_of_fit(name: str, value: object) -> bool:
     # Another Keras, or whoever wraps `Model.fit`, may not name it; our own default is that of Keras.
     default = _defaults_of_fit().get(name, 0.0 if name == "validation_split" else None)
     return value is default or value == default or value is None
@@ -1065,6 +1079,6 @@ def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | No
     return [tuple(output.shape)[1:] for output in outputs]
 
 
-def _number(value: Any) -> Any:
+def _number(value: ArrayLike) -> Any:
     array = np.asarray(value)
     return float(array) if array.ndim == 0 else array.tolist()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kerastoolkit.estimators import _docstrings
 
@@ -100,7 +100,7 @@ def _own_signature(kind: type) -> inspect.Signature | None:
 def _forwarding(kind: type[KerasEstimator]) -> Callable[..., None]:
     """A constructor that passes on all its arguments."""
 
-    def forwarding(self: KerasEstimator, *args: Any, **kwargs: Any) -> None:
+    def forwarding(self: KerasEstimator, *args: object, **kwargs: object) -> None:
         if len(args) > 1:
             by_place = [name for name, one in inspect.signature(kind).parameters.items() if one.kind in _POSITIONAL]
             if len(args) > len(by_place):
@@ -121,7 +121,7 @@ def _keeping_routed(init: Callable[..., None]) -> Callable[..., None]:
     names_routed = any("__" in name for name in signature.parameters)
 
     @functools.wraps(init)
-    def keeping(self: KerasEstimator, *args: Any, **kwargs: Any) -> None:
+    def keeping(self: KerasEstimator, *args: object, **kwargs: object) -> None:
         init(self, *args, **kwargs)
         if names_routed:
             bound = signature.bind(self, *args, **kwargs)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from typing import Any
 
 _ARGUMENTS = ("Args:", "Arguments:", "Parameters:", "Args", "Arguments", "Parameters")
 _ATTRIBUTES = ("Attributes:",)
 _ENTRY = re.compile(r"^(?P<indent> *)(?P<names>[*`\w]+(?:, *[*`\w]+)*) ?(?:\([^)]*\))?:(?P<text>.*)$")
 
 
-def documented(thing: Any) -> dict[str, str]:
+def documented(thing: object) -> dict[str, str]:
     """What a docstring says of each argument: the first sentence, and what `None` means.
 
     Args:

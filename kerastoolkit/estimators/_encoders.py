@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sklearn.base import TransformerMixin
 
+from kerastoolkit._types import OutputArrays, Rows, Target, TargetArrays
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.targets import check_finite
 from kerastoolkit.exceptions import ModelMismatchError, SavedFileError
@@ -29,7 +30,7 @@ def metadata(encoder: TransformerMixin) -> dict[str, Any]:
     return dict(encoder.get_metadata()) if hasattr(encoder, "get_metadata") else {}
 
 
-def own_encoder(estimator: Any, name: str) -> Any:
+def own_encoder(estimator: object, name: str) -> Any:
     """An encoder that the class of an estimator has, under `"feature_encoder"` or `"target_encoder"`; None for none."""
     found = inspect.getattr_static(type(estimator), name)
     # Asked directly: Python takes an AttributeError inside a property for a sign that there is no property.
@@ -46,7 +47,7 @@ class TargetEncoder:
     def __init__(self, head: Head | HeadGroup) -> None:
         self._head = head
 
-    def fit(self, y: Any) -> TargetEncoder:
+    def fit(self, y: Target) -> TargetEncoder:
         """Returns itself: the head is fitted already."""
         return self
 
@@ -70,7 +71,7 @@ class TargetEncoder:
 class FeatureEncoder:
     """scikeras' `feature_encoder_` for a class without an encoder of its own: rows stay as they are."""
 
-    def fit(self, X: Any) -> FeatureEncoder:
+    def fit(self, X: Rows) -> FeatureEncoder:
         """Returns itself: there is nothing to learn."""
         return self
 
@@ -122,11 +123,11 @@ class EncoderHead:
             )
         return self
 
-    def encode(self, y: Any) -> Any:
+    def encode(self, y: TargetArrays) -> Any:
         """Encodes `y` for Keras."""
         return self.encoder.transform(y)
 
-    def decode(self, raw: Any) -> Any:
+    def decode(self, raw: OutputArrays) -> Any:
         """Predictions from the model's output.
 
         Raises:
@@ -135,7 +136,7 @@ class EncoderHead:
         _check_finite(raw)
         return self.encoder.inverse_transform(raw)
 
-    def probabilities(self, raw: Any) -> Any:
+    def probabilities(self, raw: OutputArrays) -> Any:
         """Probabilities from the model's output.
 
         Raises:
@@ -162,7 +163,7 @@ class EncoderHead:
         )
 
 
-def _check_finite(raw: Any) -> None:
+def _check_finite(raw: OutputArrays) -> None:
     import keras
 
     for part in keras.tree.flatten(raw):

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from kerastoolkit import _keras
+from kerastoolkit._types import ClassWeight, Dataset, TargetArrays
 from kerastoolkit.builders import Head
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.estimators import _inputs, _objects, _parameters, _spellings
@@ -44,7 +46,7 @@ class Call(NamedTuple):
     belonging: dict[str, Any]
 
     @classmethod
-    def of(cls, fit_params: Mapping[str, Any], *, classes: Any, class_weight: Any) -> Call:
+    def of(cls, fit_params: Mapping[str, Any], *, classes: ArrayLike | None, class_weight: ClassWeight) -> Call:
         """Sorts what a call says.
 
         Args:
@@ -142,7 +144,9 @@ def predict_arguments(parameters: Parameters, predict_params: Mapping[str, Any])
 # -- with rows ------------------------------------------------------------------------------------------------------
 
 
-def with_dataset(arguments: dict[str, Any], data: Data, validation_data: Any, class_weight: Any) -> None:
+def with_dataset(
+    arguments: dict[str, Any], data: Data, validation_data: Dataset | None, class_weight: ClassWeight
+) -> None:
     """Adds a data set, which brings its own batches, and most their own order.
 
     Args:
@@ -158,7 +162,7 @@ def with_dataset(arguments: dict[str, Any], data: Data, validation_data: Any, cl
 
 
 def split_off(
-    data: Data, weights: Any, fraction: float, head: AnyHead, seed: int | None
+    data: Data, weights: NDArray[Any] | None, fraction: float, head: AnyHead, seed: int | None
 ) -> tuple[Data, Data | None]:
     """Rows to train on, and rows held out to watch.
 
@@ -195,7 +199,9 @@ def as_validation(data: Data, head: AnyHead, model: keras.Model) -> tuple[Any, .
     return (data.X, for_keras(data.y, head, model), *weights)
 
 
-def with_arrays(arguments: dict[str, Any], data: Data, validation_data: Any, fitted: Fitted) -> int:
+def with_arrays(
+    arguments: dict[str, Any], data: Data, validation_data: tuple[Any, ...] | Dataset | None, fitted: Fitted
+) -> int:
     """Adds rows, in batches of the size that the model and the strategy take.
 
     Args:
@@ -250,12 +256,12 @@ def for_keras(y: Any, head: AnyHead, model: keras.Model) -> Any:
     return [encoded[name] for name in names]
 
 
-def _encoded_weights(weights: Any, head: AnyHead) -> Any:
+def _encoded_weights(weights: NDArray[Any], head: AnyHead) -> Any:
     weights = _with_mean_one(weights)
     return head.encode_weights(weights) if isinstance(head, Head) else weights
 
 
-def _with_mean_one(weights: Any) -> Any:
+def _with_mean_one(weights: NDArray[Any]) -> Any:
     """Weights as Keras gets them.
 
     Keras divides a weighted loss by the number of rows: with a mean of 1, a weight of 2 means what the same row twice
@@ -267,7 +273,9 @@ def _with_mean_one(weights: Any) -> Any:
     return (weights / weights.mean()).astype(keras.config.floatx())
 
 
-def _in_batches_of(size: int, arguments: dict[str, Any], n_rows: int, validation_data: Any) -> None:
+def _in_batches_of(
+    size: int, arguments: dict[str, Any], n_rows: int, validation_data: tuple[Any, ...] | Dataset | None
+) -> None:
     """Sets the batches for a model that takes so many rows at once.
 
     Raises:
@@ -291,10 +299,10 @@ def _in_batches_of(size: int, arguments: dict[str, Any], n_rows: int, validation
             )
 
 
-def _target_rows(y: Any, index: Any) -> Any:
+def _target_rows(y: TargetArrays, index: NDArray[Any]) -> Any:
     return {name: column[index] for name, column in y.items()} if isinstance(y, Mapping) else y[index]
 
 
-def _three(data: Any) -> tuple[Any, Any, Any]:
+def _three(data: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     X, y, *weight = data
     return X, y, weight[0] if weight else None

@@ -6,10 +6,13 @@ They are looked at as strictly as ever, and then told in the words of the second
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerastoolkit import _files, _renamed, transfer
 from kerastoolkit.exceptions import SavedFileError
+
+if TYPE_CHECKING:
+    from kerastoolkit.estimators._base import KerasEstimator
 
 _FIELDS: dict[str, Callable[[Any], object]] = {
     "format": _files.is_count,
@@ -34,7 +37,7 @@ _LEARNED = (
 _KEPT = ("versions", "class", "task", "parameters", "compiled", "optimizer")
 
 
-def brought_up_to_date(description: Any, estimators: Mapping[str, Any], what: str) -> dict[str, Any]:
+def brought_up_to_date(description: object, estimators: Mapping[str, Any], what: str) -> dict[str, Any]:
     """A description of the first format in the form of the second; values stay encoded, and are checked there.
 
     Args:
@@ -77,7 +80,9 @@ def _base_of(old: Mapping[str, Any], estimators: Mapping[str, Any]) -> str:
     return next((name for name, kind in estimators.items() if kind.__name__ == start + end), "")
 
 
-def _reader_of(old: Mapping[str, Any], learned: Mapping[str, Any], base: Any, what: str) -> dict[str, Any]:
+def _reader_of(
+    old: Mapping[str, Any], learned: Mapping[str, Any], base: type[KerasEstimator] | None, what: str
+) -> dict[str, Any]:
     """The reader, as the second format has it; `base` is None for a file that will be refused."""
     config: Any
     names: tuple[str, ...] = () if base is None else base._readers

@@ -19,6 +19,7 @@ from scipy.sparse import issparse, spmatrix
 from sklearn.base import BaseEstimator
 
 from kerastoolkit import _keras
+from kerastoolkit._types import InputArrays, Table
 from kerastoolkit._words import did_you_mean, quoted
 from kerastoolkit.exceptions import KerasToolkitWarning, ModelMismatchError, ParameterError
 
@@ -53,7 +54,7 @@ def tell(family: str | None, about: str, message: str, *, stacklevel: int) -> No
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def on_words_and_dates(X: Any, columns: Sequence[Any], estimator: KerasEstimator) -> str:
+def on_words_and_dates(X: Table, columns: Sequence[Any], estimator: KerasEstimator) -> str:
     """The message for a table with columns that are not numeric, with code that works.
 
     Args:
@@ -128,14 +129,14 @@ def _listed(names: Sequence[Any]) -> str:
     return ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _values(X: Any, name: Any) -> list[Any]:
+def _values(X: Table, name: Any) -> list[Any]:
     """The values of a column that are not missing."""
     column = X[name]
     column = column.drop_nulls() if hasattr(column, "drop_nulls") else column.dropna()
     return list(column.to_list()[:_MAX_ROWS]) if len(column.shape) == 1 else []
 
 
-def _is_of_time(X: Any, name: Any) -> bool:
+def _is_of_time(X: Table, name: Any) -> bool:
     """Whether a column contains dates or times, or text that looks like them."""
     values = _values(X, name)
     if values and isinstance(values[0], str):
@@ -146,7 +147,7 @@ def _is_of_time(X: Any, name: Any) -> bool:
 _DATE = re.compile(r"\s*(\d{4}-\d{1,2}-\d{1,2}|(\d{1,2})[./-]\d{1,2}[./-]\d{2,4})(?!\w|[./-])")
 
 
-def _code_for_days(X: Any, names: Sequence[Any]) -> str:
+def _code_for_days(X: Table, names: Sequence[Any]) -> str:
     """Code that replaces dates and times by numbers."""
     is_pandas, parts = hasattr(X, "iloc"), []
     for name in names:
@@ -170,7 +171,7 @@ def _code_for_days(X: Any, names: Sequence[Any]) -> str:
 # -- shapes ---------------------------------------------------------------------------------------------------------
 
 
-def check_shapes(model: keras.Model, X: Any) -> None:
+def check_shapes(model: keras.Model, X: InputArrays) -> None:
     """Compares rows with the inputs of a model, if the model declares them.
 
     Args:
@@ -193,7 +194,7 @@ def check_shapes(model: keras.Model, X: Any) -> None:
         )
 
 
-def _inputs_with_rows(model: keras.Model, X: Any) -> Iterator[tuple[Any, Any, Any]]:
+def _inputs_with_rows(model: keras.Model, X: InputArrays) -> Iterator[tuple[Any, Any, Any]]:
     """Each input of a model with its rows: the name (None for the only one), the tensor, the rows."""
     import keras
 
@@ -292,7 +293,7 @@ def _name_of_metric(metric: str | keras.Metric | Callable[..., Any]) -> str:
 # -- scale ----------------------------------------------------------------------------------------------------------
 
 
-def unscaled(model: keras.Model, X: Any, estimator: KerasEstimator, *, ours: bool) -> str | None:
+def unscaled(model: keras.Model, X: InputArrays, estimator: KerasEstimator, *, ours: bool) -> str | None:
     """The warning for inputs that are not scaled, if a network learns badly from them.
 
     Args:
@@ -335,7 +336,7 @@ def _how_to_scale(part: NDArray[Any] | spmatrix, estimator: KerasEstimator, *, o
 # -- images -------------------------------------------------------------------------------------------------------
 
 
-def range_of_images(X: Any) -> tuple[float, float] | None:
+def range_of_images(X: InputArrays) -> tuple[float, float] | None:
     """The smallest and the largest value of images, including flattened ones; None for rows of anything else.
 
     Args:
@@ -350,7 +351,7 @@ def range_of_images(X: Any) -> tuple[float, float] | None:
     return (low, high) if is_usual and high > 0 else None
 
 
-def on_another_range(learned: tuple[float, float], X: Any) -> str | None:
+def on_another_range(learned: tuple[float, float], X: InputArrays) -> str | None:
     """The warning for images from 0 to 1 where those in `fit` were from 0 to 255, or the other way round.
 
     A single image may be as dark as that, but then its values are whole numbers.

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from kerastoolkit import _files, transfer
 from kerastoolkit._cache import Cache
-from kerastoolkit.data.images import read_images
+from kerastoolkit.data.images import ImagesLike, read_images
 from kerastoolkit.data.readers import Reader, checked_config, register_reader
 from kerastoolkit.estimators._readers import EncodedReader
 from kerastoolkit.exceptions import DataError, SavedFileError
@@ -33,12 +34,12 @@ class ImageReader(Reader):
         self.size, self.shape = size, shape
 
     @classmethod
-    def learn(cls, X: Any, *, size: int) -> ImageReader:  # type: ignore[override]
+    def learn(cls, X: ImagesLike, *, size: int) -> ImageReader:  # type: ignore[override]
         """Learns the shape of images; see `learn_and_encode`."""
         return cls.learn_and_encode(X, size=size)[0]
 
     @classmethod
-    def learn_and_encode(cls, X: Any, *, size: int) -> tuple[ImageReader, Any]:  # type: ignore[override]
+    def learn_and_encode(cls, X: ImagesLike, *, size: int) -> tuple[ImageReader, Any]:  # type: ignore[override]
         """Reads images to learn from, and their shape.
 
         Args:
@@ -48,7 +49,7 @@ class ImageReader(Reader):
         images = read_images(X, size, learning=True)
         return cls(size, tuple(images.shape[1:])), images
 
-    def encode(self, X: Any, *, owner: BaseEstimator | None = None) -> Any:
+    def encode(self, X: ImagesLike, *, owner: BaseEstimator | None = None) -> Any:
         """Reads images; grey ones get the channels of those in `fit`.
 
         Args:
@@ -179,7 +180,7 @@ class BackboneFeatures:
         if scale is not None:
             self.scale, self.offset = np.asarray(scale, "float32"), np.asarray(offset, "float32")
 
-    def fit(self, X: Any) -> BackboneFeatures:
+    def fit(self, X: NDArray[Any]) -> BackboneFeatures:
         """Finds the network, and learns the scale of its features."""
         self.extractor = EXTRACTORS.find({**self.arguments, "channels": X.shape[-1]})
         features = self.extractor.features(X, self.cache)
@@ -189,7 +190,7 @@ class BackboneFeatures:
         self.scale, self.offset = scale.astype("float32"), (-mean * scale).astype("float32")
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: NDArray[Any]) -> Any:
         """Scaled features, shape `(n, features)`."""
         known, features = self._learned_from
         self._learned_from = None, None

@@ -18,11 +18,12 @@ import math
 import numbers
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.sparse import issparse
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse, spmatrix
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -31,6 +32,8 @@ from sklearn.utils.validation import (
     column_or_1d,
 )
 
+from kerastoolkit._types import Dataset, InputArrays, Target
+from kerastoolkit.data.readers import RowShape
 from kerastoolkit.estimators._arrays import (
     array_of,
     is_text,
@@ -39,10 +42,14 @@ from kerastoolkit.estimators._arrays import (
 )
 from kerastoolkit.exceptions import DataError
 
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
 Kind = Literal["array", "structure", "dataset"]
 
 
-def kind_of(X: Any, n_rows: int | None = None) -> Kind:
+def kind_of(X: object, n_rows: int | None = None) -> Kind:
     """Tells which of the three kinds `X` is.
 
     A list of arrays of two or more axes is ambiguous: rows (images), or the inputs of a model. It is inputs
@@ -61,11 +68,11 @@ def kind_of(X: Any, n_rows: int | None = None) -> Kind:
     return "array"
 
 
-def _is_matrix(part: Any) -> bool:
+def _is_matrix(part: object) -> bool:
     return hasattr(part, "shape") and len(part.shape) >= 2
 
 
-def _is_dataset(X: Any) -> bool:
+def _is_dataset(X: object) -> bool:
     # Only what the caller already loaded can have made X.
     if "keras" in sys.modules and isinstance(X, sys.modules["keras"].utils.PyDataset):
         return True
@@ -96,7 +103,7 @@ def passes_as_it_is(array: Any, limit: float) -> bool:
     return bool(-limit <= array.min() and array.max() <= limit)  # neither is so with a NaN
 
 
-def refuse_too_large(X: Any, what: str, names: Any = None) -> None:
+def refuse_too_large(X: Any, what: str, names: Sequence[str] | NDArray[Any] | None = None) -> None:
     """Refuses finite numbers that would be infinite in the type that Keras computes in.
 
     Raises:
@@ -142,7 +149,7 @@ def columns_that_are_not_numbers(X: Any) -> list[Any]:
     return [name for name, numeric in pairs if not numeric]
 
 
-def _is_number(column: Any) -> bool:
+def _is_number(column: pd.Series[Any]) -> bool:
     import pandas as pd
 
     if column.dtype == object:
@@ -153,7 +160,7 @@ def _is_number(column: Any) -> bool:
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty", "complex")
 
 
-def read_structure(X: Any, fitted: Any = None) -> Any:
+def read_structure(X: Any, fitted: RowShape | None = None) -> Any:
     """Checks a dict or list of arrays, each of shape `(n, ...)`, and returns the same of numpy arrays.
 
     Args:
@@ -176,7 +183,7 @@ def read_structure(X: Any, fitted: Any = None) -> Any:
     return arrays
 
 
-def _read_part(name: str, part: Any) -> Any:
+def _read_part(name: str, part: object) -> Any:
     if part is None:
         raise DataError(f"{name} is None; give an array for each input of the model.")
     array = array_of(part, name)
@@ -200,11 +207,11 @@ def _read_part(name: str, part: Any) -> Any:
     return array if array.ndim > 1 else array[:, None]
 
 
-def _first_of_another_kind(array: Any) -> Any:
+def _first_of_another_kind(array: NDArray[Any]) -> Any:
     return next((one for one in array.flat if not isinstance(one, numbers.Number)), array.flat[0])
 
 
-def check_text(model: Any, X: Any) -> None:
+def check_text(model: keras.Model, X: InputArrays) -> None:
     """Holds text and numbers against what the inputs of a model take.
 
     Raises:
@@ -226,29 +233,29 @@ def check_text(model: Any, X: Any) -> None:
         )
 
 
-def takes_text(model: Any) -> bool:
+def takes_text(model: keras.Model) -> bool:
     """Whether an input of a model is known to take text."""
     return "string" in _types_of_inputs(model).values()
 
 
-def _types_of_inputs(model: Any) -> dict[str, str]:
+def _types_of_inputs(model: keras.Model) -> dict[str, str]:
     try:
         return {one.name: str(one.dtype) for one in model.inputs}
     except (AttributeError, ValueError, TypeError):  # of a subclassed model nothing is known
         return {}
 
 
-def holds_text(X: Any) -> bool:
+def holds_text(X: InputArrays) -> bool:
     """Whether checked inputs hold text somewhere."""
     parts = X.values() if isinstance(X, Mapping) else X if isinstance(X, list) else [X]
     return any(map(is_of_objects, parts))
 
 
-def is_of_objects(part: Any) -> bool:
+def is_of_objects(part: object) -> bool:
     return bool(getattr(part, "dtype", None) == np.dtype(object))  # an encoder of the user's may return anything
 
 
-def for_keras(X: Any) -> Any:
+def for_keras(X: InputArrays) -> Any:
     """Checked inputs as Keras takes them: numbers as they are, text as tensors.
 
     Raises:
@@ -278,7 +285,7 @@ def length_of(y: Any) -> int | None:
         return None
 
 
-def shapes_of(X: Any) -> Any:
+def shapes_of(X: InputArrays) -> Any:
     """Shapes of a row: a tuple, or a dict or list of them."""
     if isinstance(X, Mapping):
         return {name: part.shape[1:] for name, part in X.items()}
@@ -287,7 +294,7 @@ def shapes_of(X: Any) -> Any:
     return tuple(X.shape[1:])
 
 
-def rows(X: Any, index: Any) -> Any:
+def rows(X: InputArrays, index: NDArray[Any] | slice) -> Any:
     """Takes rows of an array, or of each array of a structure."""
     if isinstance(X, Mapping):
         return {name: part[index] for name, part in X.items()}
@@ -296,7 +303,7 @@ def rows(X: Any, index: Any) -> Any:
     return X[index]
 
 
-def filled(X: Any, more: int) -> Any:
+def filled(X: InputArrays, more: int) -> Any:
     """Adds copies of the first row, `more` of them; a sparse matrix comes back dense."""
     if isinstance(X, Mapping):
         return {name: filled(part, more) for name, part in X.items()}
@@ -306,7 +313,7 @@ def filled(X: Any, more: int) -> Any:
     return np.concatenate([X, np.repeat(X[:1], more, axis=0)]) if more else X
 
 
-def n_rows(X: Any) -> int:
+def n_rows(X: InputArrays) -> int:
     """Number of rows of an array or structure."""
     first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
     return int(first.shape[0])
@@ -315,7 +322,7 @@ def n_rows(X: Any) -> int:
 # -- y and weights --------------------------------------------------------------------------------------------------
 
 
-def read_target(y: Any, X: Any, *, numeric: bool, owner: str, name: str = "y") -> Any:
+def read_target(y: Any, X: InputArrays, *, numeric: bool, owner: str, name: str = "y") -> Any:
     """Checks a target: shape `(n,)` or `(n, columns)`, or a dict of such.
 
     Args:
@@ -357,13 +364,13 @@ def read_target(y: Any, X: Any, *, numeric: bool, owner: str, name: str = "y") -
     return y
 
 
-def _check_length(X: Any, y: Any) -> None:
+def _check_length(X: InputArrays, y: NDArray[Any]) -> None:
     first = list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
     with refusing():
         check_consistent_length(first, y)
 
 
-def read_weights(sample_weight: Any, X: Any) -> Any:
+def read_weights(sample_weight: ArrayLike, X: InputArrays) -> Any:
     """Checks weights, shape `(n,)`; returns them float64.
 
     Raises:
@@ -380,7 +387,7 @@ def read_weights(sample_weight: Any, X: Any) -> Any:
     return of_ordinary_size(weights)
 
 
-def _array_of_weights(sample_weight: Any) -> Any:
+def _array_of_weights(sample_weight: ArrayLike) -> Any:
     if isinstance(sample_weight, Mapping) and not issparse(sample_weight):
         raise DataError("`sample_weight` is a dict; give one weight a row, shape (n,), which counts for all targets.")
     weights = array_of(sample_weight, "sample_weight")
@@ -389,13 +396,13 @@ def _array_of_weights(sample_weight: Any) -> Any:
     return weights
 
 
-def of_ordinary_size(weights: Any) -> Any:
+def of_ordinary_size(weights: NDArray[Any]) -> Any:
     """The same weights in another unit, where their sum or their products would be no numbers any more."""
     largest = weights.max()
     return weights if 1e-100 < largest < 1e100 else weights / largest
 
 
-def read_classes(classes: Any) -> Any:
+def read_classes(classes: ArrayLike) -> Any:
     """All the labels there will be, shape `(n_classes,)`.
 
     Raises:
@@ -407,7 +414,7 @@ def read_classes(classes: Any) -> Any:
     return labels
 
 
-def true_target(y: Any, *, numeric: bool, owner: str) -> Any:
+def true_target(y: Target, *, numeric: bool, owner: str) -> Any:
     """What predictions are compared with: a target as an array, or a dict of them.
 
     Raises:
@@ -435,7 +442,7 @@ def dense_if_small(*matrices: Any) -> tuple[Any, ...]:
     return tuple(matrix.toarray() if hasattr(matrix, "toarray") else matrix for matrix in matrices)
 
 
-def sparse_batches(X: Any, y: Any, weights: Any, batch_size: int, *, shuffle: bool) -> Any:
+def sparse_batches(X: spmatrix, y: object, weights: NDArray[Any] | None, batch_size: int, *, shuffle: bool) -> Any:
     """A Keras data set over the rows of a sparse matrix, which are made dense one batch at a time.
 
     Keras takes sparse matrices under some backends only; this is the same under all, and never holds the whole
@@ -449,7 +456,9 @@ def _sparse_batches() -> Any:
     import keras
 
     class SparseBatches(keras.utils.PyDataset):
-        def __init__(self, X: Any, y: Any, weights: Any, batch_size: int, shuffle: bool) -> None:
+        def __init__(
+            self, X: spmatrix, y: object, weights: NDArray[Any] | None, batch_size: int, shuffle: bool
+        ) -> None:
             super().__init__()
             self._data = (X.tocsr(), y) if weights is None else (X.tocsr(), y, weights)
             self._batch_size = batch_size
@@ -475,7 +484,7 @@ def _sparse_batches() -> Any:
 # -- data sets ------------------------------------------------------------------------------------------------------
 
 
-def in_numbered_batches(dataset: Any) -> bool:
+def in_numbered_batches(dataset: Dataset) -> bool:
     """Whether Keras can shuffle the order of a data set's batches."""
     import keras
 
@@ -492,7 +501,7 @@ def batches(dataset: Any) -> Iterator[tuple[Any, Any]]:
         yield x, None if y is None else keras.tree.map_structure(keras.ops.convert_to_numpy, y)
 
 
-def refuse_endless(dataset: Any) -> None:
+def refuse_endless(dataset: Dataset) -> None:
     """Refuses a `tf.data.Dataset` that repeats for ever, where all of it must be read.
 
     Raises:

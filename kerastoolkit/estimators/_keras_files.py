@@ -17,13 +17,16 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerastoolkit import _files, _keras
 from kerastoolkit._hdf5 import check_plain
 from kerastoolkit.exceptions import SavedFileError
+
+if TYPE_CHECKING:
+    import keras
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _ASSET = re.compile(r"assets(/\w+)*/?(/vocabulary\.txt)?")
@@ -94,7 +97,7 @@ def read_object(config: Any, custom_objects: Mapping[str, Any] | None, safe_mode
     return keras.saving.deserialize_keras_object(config, custom_objects=_as_dict(custom_objects), safe_mode=safe_mode)
 
 
-def unknown_name(config: Any, custom_objects: Mapping[str, Any] | None) -> str | None:
+def unknown_name(config: object, custom_objects: Mapping[str, Any] | None) -> str | None:
     """What an object is of, or holds, of the user's own, where that is neither registered nor handed over.
 
     Args:
@@ -135,7 +138,7 @@ def _read_the_rest(file: zipfile.ZipFile) -> None:
 # -- what a configuration names -------------------------------------------------------------------------------------
 
 
-def check_config(config: Any, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> None:
+def check_config(config: object, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True) -> None:
     """Refuses a configuration that names what it may not, or counts higher than anybody would.
 
     Args:
@@ -155,7 +158,7 @@ def check_config(config: Any, custom_objects: Mapping[str, Any] | None = None, s
             _check_part(part, known)
 
 
-def _dicts_in(value: Any) -> Iterator[dict[str, Any]]:
+def _dicts_in(value: object) -> Iterator[dict[str, Any]]:
     left = [value]
     while left:
         found = left.pop()
@@ -211,7 +214,7 @@ def _check_name(part: dict[str, Any], known: set[str]) -> None:
     )
 
 
-def _check_values(kind: Any, config: Any) -> None:
+def _check_values(kind: type, config: object) -> None:
     """Refuses numbers that no backend counts to, and what would be no truth value in one of its operations."""
     for name, value in config.items() if isinstance(config, dict) else ():
         numbers = value if isinstance(value, list) else [value]
@@ -226,7 +229,7 @@ def _check_values(kind: Any, config: Any) -> None:
 
 
 @functools.cache
-def _truth_values(kind: Any) -> frozenset[str]:
+def _truth_values(kind: type | Callable[..., Any]) -> frozenset[str]:
     """Arguments of a class of Keras that are true or false by default."""
     parameters = inspect.signature(kind).parameters.values() if inspect.isclass(kind) else ()
     return frozenset(one.name for one in parameters if isinstance(one.default, bool))
@@ -286,7 +289,7 @@ def functions() -> dict[tuple[str, str], Any]:
 # -- how large it is ------------------------------------------------------------------------------------------------
 
 
-def _check_size(config: Any, stored: int, custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> None:
+def _check_size(config: object, stored: int, custom_objects: Mapping[str, Any] | None, safe_mode: bool) -> None:
     """Builds a model without values, and refuses it if it is larger than its file can account for."""
     import keras
 
@@ -313,7 +316,7 @@ def _check_size(config: Any, stored: int, custom_objects: Mapping[str, Any] | No
         _check_output(layer)
 
 
-def _check_output(layer: Any) -> None:
+def _check_output(layer: keras.Layer) -> None:
     import keras
 
     try:
@@ -326,23 +329,23 @@ def _check_output(layer: Any) -> None:
             raise SavedFileError(f"The layer {layer.name[:100]!r} makes {size} numbers of one row.")
 
 
-def _variables_of(made: Any) -> list[Any]:
+def _variables_of(made: object) -> list[Any]:
     variables = getattr(made, "variables", [])
     return list(variables) if isinstance(variables, (list, tuple)) else []
 
 
-def _bytes_of(variable: Any) -> int:
+def _bytes_of(variable: keras.Variable) -> int:
     return int(math.prod(variable.shape)) * (8 if "64" in str(variable.dtype) else 4)
 
 
-def _without(key: str, value: Any) -> Any:
+def _without(key: str, value: object) -> Any:
     """A configuration without all entries of a name."""
     if isinstance(value, dict):
         return {name: _without(key, inner) for name, inner in value.items() if name != key}
     return [_without(key, inner) for inner in value] if isinstance(value, list) else value
 
 
-def shapes_of(model: Any) -> dict[str, list[tuple[Any, ...]]]:
+def shapes_of(model: keras.Model) -> dict[str, list[tuple[Any, ...]]]:
     """Shapes of the inputs and outputs of a model, for one row; none of a model that does not know them."""
     import keras
 

@@ -119,7 +119,7 @@ def _is_set(parameter: Parameter) -> bool:
     return parameter.value is not parameter.default and repr(parameter.value) != repr(parameter.default)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if value is NEEDED:
         return "(needed)"
     if inspect.isclass(value) or inspect.isfunction(value):
@@ -166,7 +166,14 @@ class _Gathered:
         }
 
     def _add(
-        self, name: str, default: Any, place: str, meaning: str, *, value: Any = None, spellings: Iterable[str] = ()
+        self,
+        name: str,
+        default: object,
+        place: str,
+        meaning: str,
+        *,
+        value: object = None,
+        spellings: Iterable[str] = (),
     ) -> None:
         """Adds a parameter that is not listed yet; a value that was given takes precedence over `value` and default."""
         value = default if value is None else value
@@ -182,7 +189,7 @@ class _Gathered:
         *,
         prefixes: Sequence[str],
         names: Collection[str] | None = None,
-        made: Any = None,
+        made: object = None,
     ) -> None:
         """Adds the arguments of a function or class, all or those in `names`, under the last of the prefixes."""
         arguments, meanings = _parameters.arguments_of(function), documented(function)
@@ -272,7 +279,7 @@ class _Gathered:
         self.titles["callbacks"] = "The callbacks"
         self._add_named("callbacks", self._estimator.callbacks)
 
-    def _add_named(self, what: str, spec: Any) -> None:
+    def _add_named(self, what: str, spec: object) -> None:
         """Adds the options of each of several things that have names, and of one that has none."""
         for aliases, kind, made in _objects.configurable(spec, what):
             *others, name = (f"{what}__{alias}__" if alias else f"{what}__" for alias in aliases[::-1])
@@ -312,7 +319,7 @@ class _Gathered:
             self._add_arguments(score, "score", prefixes=["score__"], names=names)
 
 
-def _value_of(made: Any, name: str) -> Any:
+def _value_of(made: object, name: str) -> Any:
     """The value of an argument of a Keras object; for a loss, not even its config contains all of them."""
     known = _keras.keywords_of(made)
     config = made.get_config() if hasattr(made, "get_config") and name not in known else {}

@@ -40,7 +40,7 @@ class NotLoaded:
     def __repr__(self) -> str:
         return f"<not loaded: {self.name}>"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """Raises an error: there is nothing to call.
 
         Raises:
@@ -125,7 +125,7 @@ def _strings_in(build: Callable[..., Any]) -> set[str]:
 # -- names, classes and objects -------------------------------------------------------------------------------------
 
 
-def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
+def make_optimizer(spec: object, options: Mapping[str, Any]) -> Any:
     """A new optimizer from a name, a class or an instance, with options over its own.
 
     Raises:
@@ -139,7 +139,7 @@ def make_optimizer(spec: Any, options: Mapping[str, Any]) -> Any:
     return made if isinstance(made, keras.optimizers.Optimizer) else _checked(made, keras.optimizers, "optimizer")
 
 
-def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
+def optimizer_to_look_at(spec: object, options: Mapping[str, Any]) -> Any:
     """As `make_optimizer`, but only to be read: one of Keras' own is made once for many candidates."""
     import keras
 
@@ -155,19 +155,19 @@ def optimizer_to_look_at(spec: Any, options: Mapping[str, Any]) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _known_optimizer(
-    spec: Any, options: tuple[tuple[str, type, Any], ...], numbers: tuple[str, ...], floatx: str
+    spec: object, options: tuple[tuple[str, type, Any], ...], numbers: tuple[str, ...], floatx: str
 ) -> Any:
     return make_optimizer(spec, {**{name: value for name, _, value in options}, **dict.fromkeys(numbers, 1.0)})
 
 
-def make_loss(spec: Any, options: Mapping[str, Any]) -> Any:
+def make_loss(spec: object, options: Mapping[str, Any]) -> Any:
     """A loss, or a list or dict of them, from names, classes, functions or instances, with options over their own."""
     import keras
 
     return _make_each(spec, _nested(options), "loss", keras.losses, keras.losses.Loss)
 
 
-def make_metrics(spec: Any, options: Mapping[str, Any]) -> Any:
+def make_metrics(spec: object, options: Mapping[str, Any]) -> Any:
     """Metrics as `Model.compile` takes them; one alone becomes a list."""
     import keras
 
@@ -175,7 +175,7 @@ def make_metrics(spec: Any, options: Mapping[str, Any]) -> Any:
     return made if isinstance(made, (list, tuple, Mapping)) else [made]
 
 
-def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
+def make_callbacks(spec: object, options: Mapping[str, Any]) -> list[Any]:
     """New callbacks for one fit: classes are made, instances copied, options set.
 
     Args:
@@ -238,7 +238,7 @@ def make_callbacks(spec: Any, options: Mapping[str, Any]) -> list[Any]:
     return made
 
 
-def given_callbacks(given: Any) -> list[Any]:
+def given_callbacks(given: object) -> list[Any]:
     """The callbacks that were passed to `fit`, which are used as they are.
 
     Raises:
@@ -285,14 +285,14 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _resolved(value) for name, value in result.items()}
 
 
-def _resolved(value: Any) -> Any:
+def _resolved(value: object) -> Any:
     """Makes an object of a class that has options: `learning_rate=ExponentialDecay, learning_rate__decay_rate=0.9`."""
     if isinstance(value, _Options) and value.given and inspect.isclass(value.value) and not _is_callback(value.value):
         return _make(value.value, _nested(value.below), value.value.__name__)
     return value
 
 
-def _make_each(spec: Any, options: dict[str, Any], what: str, room: Any, kind: type) -> Any:
+def _make_each(spec: object, options: dict[str, Any], what: str, room: types.ModuleType, kind: type) -> Any:
     """Makes one object, or each of a list or dict; options are given by index, key or class name, or for all."""
     if isinstance(spec, (list, tuple, Mapping)) and not spec and what == "loss":
         raise ParameterError(f"`loss` is {spec!r}, which is empty. Give a loss, or leave it out.")
@@ -317,7 +317,7 @@ def _make_each(spec: Any, options: dict[str, Any], what: str, room: Any, kind: t
     return dict(zip(spec, made.values(), strict=True)) if isinstance(spec, Mapping) else list(made.values())
 
 
-def _make(spec: Any, options: dict[str, Any], what: str) -> Any:
+def _make(spec: object, options: dict[str, Any], what: str) -> Any:
     for name, value in options.items():
         if isinstance(value, _Options):
             raise ParameterError(f"`{what}__{name}__{next(iter(value.below))}`: {name!r} takes no options of its own.")
@@ -377,7 +377,7 @@ def _check_options(kind: type, options: Iterable[str], what: str) -> None:
             )
 
 
-def _find(spec: Any, room: Any, kind: type, what: str) -> Any:
+def _find(spec: object, room: types.ModuleType, kind: type, what: str) -> Any:
     """The class that a name stands for, to set options of it."""
     if isinstance(spec, str):
         return _class_of_name(spec, room, kind, what)
@@ -386,7 +386,7 @@ def _find(spec: Any, room: Any, kind: type, what: str) -> Any:
     return spec
 
 
-def _checked(spec: Any, room: Any, what: str) -> Any:
+def _checked(spec: object, room: types.ModuleType, what: str) -> Any:
     by_keras = isinstance(spec, str) and spec in (
         "accuracy",
         "acc",
@@ -408,7 +408,7 @@ def _checked(spec: Any, room: Any, what: str) -> Any:
     return spec
 
 
-def _class_of_name(name: str, room: Any, kind: type, what: str) -> type:
+def _class_of_name(name: str, room: types.ModuleType, kind: type, what: str) -> type:
     wanted = _plain_name(name)
     classes = {key: value for key, value in vars(room).items() if inspect.isclass(value) and issubclass(value, kind)}
     for key, value in classes.items():
@@ -428,7 +428,7 @@ def _class_of_name(name: str, room: Any, kind: type, what: str) -> type:
     raise ParameterError(f"`{what}` is {name!r}, which Keras does not know.{near_miss(name.lower(), names)}")
 
 
-def _named(spec: Any) -> dict[str, Any]:
+def _named(spec: object) -> dict[str, Any]:
     if spec is None:
         return {}
     if isinstance(spec, Mapping):
@@ -444,7 +444,7 @@ def _named(spec: Any) -> dict[str, Any]:
     return flat
 
 
-def _aliases(name: str, entry: Any, entries: Mapping[str, Any]) -> list[str]:
+def _aliases(name: str, entry: object, entries: Mapping[str, Any]) -> list[str]:
     """The names of an entry: its key or index, and its class if that is unique."""
     if isinstance(entry, str):
         return [name, entry]
@@ -454,7 +454,7 @@ def _aliases(name: str, entry: Any, entries: Mapping[str, Any]) -> list[str]:
     return [name, *own]
 
 
-def _is_callback(value: Any) -> bool:
+def _is_callback(value: object) -> bool:
     import keras
 
     if inspect.isclass(value):
@@ -462,17 +462,17 @@ def _is_callback(value: Any) -> bool:
     return isinstance(value, keras.callbacks.Callback)
 
 
-def _is_options_or_callback(value: Any) -> bool:
+def _is_options_or_callback(value: object) -> bool:
     return isinstance(value, _Options) or _is_callback(value)
 
 
-def _has_argument(entry: Any, name: str) -> bool:
+def _has_argument(entry: object, name: str) -> bool:
     if inspect.isclass(entry):
         return name in arguments_of(entry)
     return name in arguments_of(type(entry)) and hasattr(entry, name)
 
 
-def _make_callback(entry: Any, options: dict[str, Any], what: str) -> Any:
+def _make_callback(entry: object, options: dict[str, Any], what: str) -> Any:
     if inspect.isclass(entry):
         return _make(entry, options, what)
     try:
@@ -501,7 +501,7 @@ def _plain_name(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-def configurable(spec: Any, what: str) -> list[tuple[list[str], type, Any]]:
+def configurable(spec: object, what: str) -> list[tuple[list[str], type, Any]]:
     """The objects among losses, metrics or callbacks that have options: names, class, and the object if it was made."""
     import keras
 

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kerastoolkit import _keras
+from kerastoolkit._types import Dataset, InputArrays
 from kerastoolkit.estimators import _inputs
 from kerastoolkit.estimators.fitted import Fitted
 
 
-def of_dataset(fitted: Fitted, dataset: Any, arguments: Mapping[str, Any]) -> Any:
+def of_dataset(fitted: Fitted, dataset: Dataset, arguments: Mapping[str, Any]) -> Any:
     """Output for a data set, which brings its own batches.
 
     Args:
@@ -31,7 +33,7 @@ def of_dataset(fitted: Fitted, dataset: Any, arguments: Mapping[str, Any]) -> An
     return keras.tree.map_structure(_in_single_precision, raw)
 
 
-def of_rows(fitted: Fitted, X: Any, arguments: dict[str, Any], *, at_least: int = 0) -> Any:
+def of_rows(fitted: Fitted, X: InputArrays, arguments: dict[str, Any], *, at_least: int = 0) -> Any:
     """Output for rows.
 
     Args:
@@ -68,7 +70,7 @@ def of_rows(fitted: Fitted, X: Any, arguments: dict[str, Any], *, at_least: int 
     return _by_rows(fitted, X, batch_size)
 
 
-def _in_batches_of(size: int, fitted: Fitted, X: Any, arguments: Mapping[str, Any]) -> Any:
+def _in_batches_of(size: int, fitted: Fitted, X: InputArrays, arguments: Mapping[str, Any]) -> Any:
     """Output of a model that takes so many rows at once, and may remember the last of them.
 
     It begins with nothing remembered, so that predictions depend on the rows alone.
@@ -81,7 +83,7 @@ def _in_batches_of(size: int, fitted: Fitted, X: Any, arguments: Mapping[str, An
     return keras.tree.map_structure(lambda part: _in_single_precision(part[:n_rows]), raw)
 
 
-def _by_rows(fitted: Fitted, X: Any, batch_size: int) -> Any:
+def _by_rows(fitted: Fitted, X: InputArrays, batch_size: int) -> Any:
     """Output for the rows of `X`, by a program that all models of a structure share.
 
     `Model.predict` traces a program of its own for every new model, 0.3 s on a CPU. Rows are filled up to a multiple of
@@ -102,13 +104,13 @@ def _scope(fitted: Fitted) -> Any:
     return contextlib.nullcontext() if fitted.strategy is None else fitted.strategy.scope()
 
 
-def _in_single_precision(part: Any) -> Any:
+def _in_single_precision(part: ArrayLike) -> Any:
     """Output as numpy; models of mixed precision put out numbers of half precision, which numpy hardly knows."""
     part = np.asarray(part)
     return part.astype("float32") if part.dtype.name in ("bfloat16", "float16") else part
 
 
-def _batch_rows(X: Any) -> int:
+def _batch_rows(X: InputArrays) -> int:
     """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
     first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
     size = int(np.prod(first.shape[1:])) or 1

@@ -88,9 +88,9 @@ def _complaint(
     def fits(other: str) -> bool:
         return _fits(other, declared, build, own)
 
-    def meant(*near: Any) -> str:
+    def meant(of: str, near: Iterable[str]) -> str:
         found = _spellings.meant(name, fits, DESTINATIONS)
-        return found or _spellings.near_miss(*near) or _spellings.near_miss_elsewhere(name, fits)
+        return found or _spellings.near_miss(of, near) or _spellings.near_miss_elsewhere(name, fits)
 
     if routed and destination not in DESTINATIONS:
         known = [f"{place}__{rest}" for place in DESTINATIONS]
@@ -208,7 +208,7 @@ def below(parameters: Mapping[str, Any], destination: str) -> dict[str, Any]:
     return {name[len(start) :]: plain(parameters[name]) for name in names}
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """A NumPy scalar as a Python number: grids come from `np.arange`, but layers check for `int`."""
     return value.item() if isinstance(value, np.generic) else value
 
@@ -238,33 +238,33 @@ def check_values(values: Mapping[str, Any], prefix: str = "") -> None:
         raise ParameterError("\n".join(found))
 
 
-def _rows_a_step(name: str, value: Any) -> str | None:
+def _rows_a_step(name: str, value: object) -> str | None:
     if value is None or (is_whole(value) and value == -1):  # scikeras' spelling of "all rows at once"
         return None
     return whole_number_wanted(name, value, otherwise=", -1 for all rows, or None")
 
 
-def _whole_or_none(name: str, value: Any) -> str | None:
+def _whole_or_none(name: str, value: object) -> str | None:
     return None if value is None else whole_number_wanted(name, value, otherwise=", or None")
 
 
-def _epochs_with_validation(name: str, value: Any) -> str | None:
+def _epochs_with_validation(name: str, value: object) -> str | None:
     several = list(value) if isinstance(value, (list, tuple, set, frozenset, range, np.ndarray)) else None
     if several is not None and several and all(is_whole(one) and one >= 1 for one in several):
         return None
     return whole_number_wanted(name, value, otherwise=", or a list of epochs")
 
 
-def _flag_or_none(name: str, value: Any) -> str | None:
+def _flag_or_none(name: str, value: object) -> str | None:
     return None if value is None else flag_wanted(name, value)
 
 
-def _verbosity(name: str, value: Any) -> str | None:
+def _verbosity(name: str, value: object) -> str | None:
     known = (is_whole(value) or isinstance(value, (bool, str))) and value in (0, 1, 2, "auto")
     return None if known else f"`{name}` must be 0, 1, 2 or 'auto'; got {shown(value)}."
 
 
-def _weights_of_losses(name: str, value: Any) -> str | None:
+def _weights_of_losses(name: str, value: object) -> str | None:
     several = list(value.values()) if isinstance(value, Mapping) else value
     several = several if isinstance(several, (list, tuple)) else [several]
     if value is None or (several and all(is_number(plain(one)) for one in several)):
@@ -335,7 +335,7 @@ _SIGNATURES: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Any, Mapping[str, in
 _SIGNATURES = weakref.WeakKeyDictionary()
 
 
-def _is_plain(*values: Any) -> bool:
+def _is_plain(*values: object) -> bool:
     """Whether values refer to no objects, which would live as long as the function and might refer back to it."""
     return all(
         _is_plain(*value) if type(value) is tuple
@@ -346,7 +346,7 @@ def _is_plain(*values: Any) -> bool:
 
 
 @functools.cache
-def _known_signature(build: Any) -> Mapping[str, inspect.Parameter]:
+def _known_signature(build: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return _read_signature(build)
 
 

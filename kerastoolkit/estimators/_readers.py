@@ -16,11 +16,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import validate_data
 
 from kerastoolkit import _files
+from kerastoolkit._types import InputArrays, Rows
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.readers import Reader, RowShape, checked_config, register_reader
 from kerastoolkit.estimators import _hints, _inputs
@@ -38,7 +40,9 @@ from kerastoolkit.exceptions import DataError, KerasToolkitWarning, SavedFileErr
 class Data:
     """Checked inputs, targets and weights of one fit; `y` is None for a data set, of which there is one batch."""
 
-    def __init__(self, X: Any, y: Any, weights: Any, sample: Any = None, sample_target: Any = None) -> None:
+    def __init__(
+        self, X: Any, y: Any, weights: NDArray[Any] | None, sample: object = None, sample_target: Any = None
+    ) -> None:
         self.X, self.y, self.weights, self.sample, self.sample_target = X, y, weights, sample, sample_target
         self.belonging: dict[str, np.ndarray] = {}  # `groups` or `time` of the rows
 
@@ -76,7 +80,7 @@ class ArrayReader(Reader):
     value_range: tuple[float, float] | None = None
 
     @classmethod
-    def learn(cls, X: Any, **options: Any) -> ArrayReader:
+    def learn(cls, X: Rows, **options: Any) -> ArrayReader:
         """Learns what rows look like; see `learn_and_encode`."""
         return cls.learn_and_encode(X, **options)[0]
 
@@ -114,7 +118,7 @@ class ArrayReader(Reader):
         return reader, X
 
     @classmethod
-    def of_batch(cls, batch: Any) -> ArrayReader:
+    def of_batch(cls, batch: object) -> ArrayReader:
         """The reader of a data set, which brings its own batches, from the inputs of one."""
         import keras
 
@@ -195,7 +199,7 @@ class ArrayReader(Reader):
         return made
 
 
-def is_shape(value: Any) -> bool:
+def is_shape(value: object) -> bool:
     """Whether a value is a shape without its first axis, or a list or dict of such."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and is_shape(one) for name, one in value.items())
@@ -204,14 +208,14 @@ def is_shape(value: Any) -> bool:
     return isinstance(value, tuple) and all(one is None or _files.is_count(one) for one in value)
 
 
-def _is_range(value: Any) -> bool:
+def _is_range(value: object) -> bool:
     """Whether a value is the least and the largest number of the images that were learned from."""
     if not isinstance(value, tuple) or len(value) != 2 or not all(isinstance(one, float) for one in value):
         return False
     return bool(0 <= value[0] <= value[1] < math.inf)
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.ndim == 1 and all(map(_files.is_text, value.tolist()))
 
 
@@ -260,7 +264,7 @@ def _checked_rows(X: Any, owner: BaseEstimator, checked: BaseEstimator, *, reset
 
 
 @contextlib.contextmanager
-def _gaps_explained(X: Any, owner: BaseEstimator) -> Iterator[None]:
+def _gaps_explained(X: Rows, owner: BaseEstimator) -> Iterator[None]:
     """A block of scikit-learn's checks: of gaps it would advise to take another model."""
     try:
         yield
@@ -273,7 +277,7 @@ def _gaps_explained(X: Any, owner: BaseEstimator) -> Iterator[None]:
 # -- columns --------------------------------------------------------------------------------------------------------
 
 
-def check_features(reader: Reader, X: Any, owner: BaseEstimator) -> None:
+def check_features(reader: Reader, X: Rows, owner: BaseEstimator) -> None:
     """Compares number and names of the columns with those in `fit`, in scikit-learn's words.
 
     Raises:
@@ -304,7 +308,7 @@ def _stand_in(name: str, n_features: int | None = None, feature_names: np.ndarra
     return made
 
 
-def read_table(X: Any, owner: BaseEstimator) -> Any:
+def read_table(X: Rows, owner: BaseEstimator) -> Any:
     """A table for `TableEncoder`, or what stands for one.
 
     Raises:
@@ -316,7 +320,7 @@ def read_table(X: Any, owner: BaseEstimator) -> Any:
     return without_tensor(X)
 
 
-def learn_table(X: Any, owner: BaseEstimator, **options: Any) -> tuple[TableEncoder, Any]:
+def learn_table(X: Rows, owner: BaseEstimator, **options: Any) -> tuple[TableEncoder, Any]:
     """Learns the columns of a table, for an estimator; see `kerastoolkit.data.learn_table`."""
     X = read_table(X, owner)
     with refusing():
@@ -324,7 +328,7 @@ def learn_table(X: Any, owner: BaseEstimator, **options: Any) -> tuple[TableEnco
     return TableEncoder.learn_and_encode(X, **options)
 
 
-def encode_table(reader: TableEncoder, X: Any, owner: BaseEstimator) -> Any:
+def encode_table(reader: TableEncoder, X: Rows, owner: BaseEstimator) -> Any:
     """Reads a table, for an estimator, by its columns."""
     X = read_table(X, owner)
     check_features(reader, X, owner)
@@ -347,7 +351,7 @@ class EncodedReader(Reader):
         self.n_features, self.feature_names = reader.n_features, reader.feature_names
 
     @classmethod
-    def learn(cls, X: Any, *, reader: Reader, encoder: Any) -> EncodedReader:  # type: ignore[override]
+    def learn(cls, X: Rows, *, reader: Reader, encoder: TransformerMixin) -> EncodedReader:  # type: ignore[override]
         """Fits the transformer to what a reader that was learned makes of rows."""
         return cls(reader, encoder.fit(reader.encode(X)))
 
@@ -355,7 +359,7 @@ class EncodedReader(Reader):
         """What the transformer makes of the rows."""
         return self.transform(self.reader.encode(X))
 
-    def transform(self, arrays: Any) -> Any:
+    def transform(self, arrays: InputArrays) -> Any:
         """What the transformer makes of rows that the other reader has read."""
         return self.encoder.transform(arrays)
 

@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import type_of_target
 from kerastoolkit import _copies, _keras, builders
 from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
+from kerastoolkit.data.readers import Reader
 from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, FeatureEncoder, TargetEncoder, metadata
 from kerastoolkit.estimators._readers import Data, EncodedReader
@@ -270,11 +271,11 @@ class ModelMaker:
         return found
 
 
-def _itself(value: Any) -> Any:
+def _itself(value: object) -> Any:
     return value
 
 
-def is_built(model: Any) -> bool:
+def is_built(model: object) -> bool:
     """Whether something is a model, and not what makes one."""
     import keras
 
@@ -320,7 +321,7 @@ def one_row(data: Data) -> Any:
 # -- what scikeras tells --------------------------------------------------------------------------------------------
 
 
-def meta(task: str, reader: Any, known: Mapping[str, Any], data: Data, head: AnyHead) -> dict[str, Any]:
+def meta(task: str, reader: Reader, known: Mapping[str, Any], data: Data, head: AnyHead) -> dict[str, Any]:
     """What scikeras tells a build function about the data, under scikeras' names."""
     n_outputs: Any
     if isinstance(head, EncoderHead):

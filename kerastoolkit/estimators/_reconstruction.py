@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kerastoolkit.builders import Head
 from kerastoolkit.builders.targets import check_finite
@@ -30,7 +31,7 @@ class Reconstruction(Head):
         """None: the loss says it."""
         return []
 
-    def bind(self, model: keras.Model, outputs: Any = None) -> Reconstruction:
+    def bind(self, model: keras.Model, outputs: object = None) -> Reconstruction:
         """Holds the model against its input.
 
         Raises:
@@ -49,7 +50,7 @@ class Reconstruction(Head):
             )
         return dataclasses.replace(self, output_shape=tuple(size or 1 for size in model.output_shape[1:]))
 
-    def encode(self, y: Any) -> Any:
+    def encode(self, y: ArrayLike) -> Any:
         """The rows themselves, in Keras' float type."""
         import keras
 

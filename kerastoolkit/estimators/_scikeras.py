@@ -6,9 +6,10 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from kerastoolkit._copies import copied_model
 from kerastoolkit.builders import Head, HeadGroup
@@ -18,6 +19,11 @@ from kerastoolkit.estimators.fitted import Fitted
 from kerastoolkit.estimators.regressor import KerasRegressor
 from kerastoolkit.exceptions import ParameterError
 from kerastoolkit.training.network import Network
+
+if TYPE_CHECKING:
+    import keras
+
+    from kerastoolkit.estimators._base import KerasEstimator
 
 # What scikeras asks its users to override; the first is in none of its own classes.
 _OVERRIDABLE = ("_keras_build_fn", "target_encoder", "feature_encoder", "scorer")
@@ -32,7 +38,7 @@ def is_of_scikeras(estimator: object) -> bool:
     return wrappers is not None and isinstance(estimator, wrappers.BaseWrapper)
 
 
-def from_scikeras(estimator: Any) -> KerasClassifier | KerasRegressor:
+def from_scikeras(estimator: object) -> KerasClassifier | KerasRegressor:
     """Turns a scikeras estimator into one of kerastoolkit, with its parameters and, if fitted, its trained model.
 
     Example:
@@ -83,7 +89,7 @@ def _refuse_overrides(theirs: type, base: type, kind: type) -> None:
                 )
 
 
-def _compiles_itself(estimator: Any) -> bool:
+def _compiles_itself(estimator: BaseEstimator) -> bool:
     """Whether scikeras leaves its default `optimizer` unused, because the model comes compiled."""
     if getattr(estimator, "model_", None) is not None and estimator.model_.compiled:
         return not _is_default_rmsprop(estimator.model_.optimizer)
@@ -97,7 +103,7 @@ def _compiles_itself(estimator: Any) -> bool:
     return any("compile" in code.co_names for code in _codes(function, set()))
 
 
-def _is_default_rmsprop(optimizer: Any) -> bool:
+def _is_default_rmsprop(optimizer: keras.optimizers.Optimizer) -> bool:
     import keras
 
     if type(optimizer) is not keras.optimizers.RMSprop:
@@ -110,7 +116,7 @@ def _is_default_rmsprop(optimizer: Any) -> bool:
     return isinstance(rate, float) and bool(np.isclose(rate, default_rate, rtol=1e-6)) and config == default
 
 
-def _codes(function: Any, seen: set[CodeType]) -> Iterator[CodeType]:
+def _codes(function: object, seen: set[CodeType]) -> Iterator[CodeType]:
     """The code of a function, of those inside it and of those it calls by a global name."""
     code = getattr(function, "__code__", function)
     if not isinstance(code, CodeType) or code in seen:
@@ -129,7 +135,7 @@ def _codes(function: Any, seen: set[CodeType]) -> Iterator[CodeType]:
         yield from _codes(cell.cell_contents, seen)
 
 
-def _take_over(ours: Any, theirs: Any) -> None:
+def _take_over(ours: KerasEstimator, theirs: BaseEstimator) -> None:
     model, history = copied_model(theirs.model_), theirs.history_
     history = {name: [float(np.asarray(value)) for value in values] for name, values in history.items()}
     fitted = Fitted(
@@ -143,7 +149,7 @@ def _take_over(ours: Any, theirs: Any) -> None:
     ours._take(fitted)
 
 
-def _head(theirs: Any) -> Head | HeadGroup:
+def _head(theirs: BaseEstimator) -> Head | HeadGroup:
     # A table of one-hot rows is "multilabel-indicator" to scikit-learn; only the encoder of scikeras knows better.
     kind = getattr(theirs.target_encoder_, "_target_type", theirs.target_type_)
     if kind == "binary":
@@ -160,5 +166,5 @@ def _head(theirs: Any) -> Head | HeadGroup:
     raise ParameterError(f"A fitted scikeras estimator with a target of kind {kind!r} cannot be taken over; fit anew.")
 
 
-def _seed(random_state: Any) -> int:
+def _seed(random_state: object) -> int:
     return random_state if isinstance(random_state, int) else 0

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 
+from kerastoolkit._types import ClassWeight, Dataset, Rows, Target, TargetArrays
 from kerastoolkit._values import shown
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.targets import weights_of_labels
@@ -87,7 +89,12 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     _task = "classification"
 
     def partial_fit(  # type: ignore[override]
-        self: Self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None, **fit_params: Any
+        self: Self,
+        X: Rows,
+        y: Target = None,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        **fit_params: object,
     ) -> Self:
         """Trains one more epoch on these rows; the first call builds the model.
 
@@ -107,7 +114,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         """
         return super().partial_fit(X, y, sample_weight, classes=classes, **fit_params)
 
-    def predict_proba(self, X: Any, **predict_params: Any) -> Any:
+    def predict_proba(self, X: Rows, **predict_params: object) -> Any:
         """Predicts the probability of each class.
 
         Args:
@@ -125,7 +132,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         raw = self._output(X, **predict_params)
         return self.head_.probabilities(raw)
 
-    def predict_log_proba(self, X: Any, **predict_params: Any) -> Any:
+    def predict_log_proba(self, X: Rows, **predict_params: object) -> Any:
         """Predicts the logarithm of the probability of each class; see `predict_proba`."""
         probabilities = self.predict_proba(X, **predict_params)
         with np.errstate(divide="ignore"):
@@ -133,7 +140,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
                 return [np.log(part) for part in probabilities]
             return np.log(probabilities)
 
-    def decision_function(self, X: Any, **predict_params: Any) -> Any:
+    def decision_function(self, X: Rows, **predict_params: object) -> Any:
         """Scores each class: logits or margins of a model that puts them out, else log-odds of its probabilities.
 
         Args:
@@ -161,7 +168,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             raise AttributeError(f"{type(self).__name__!r} has no {name!r} here. {head.why_no_probabilities}")
         return super().__getattr__(name)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(self, X: Rows, y: Any = None, sample_weight: Any = None) -> float:
         """Mean accuracy; for several labels or targets a row counts when all of it is right, targets of numbers aside.
 
         Args:
@@ -189,7 +196,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
 
     @staticmethod
-    def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:
+    def scorer(y_true: ArrayLike, y_pred: ArrayLike, **options: object) -> float:
         """What `score` computes; override it to score otherwise. `score__` parameters are its options.
 
         Args:
@@ -205,7 +212,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
     def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
         return {"classes_": head.classes, "n_classes_": head.n_classes}
 
-    def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
+    def _dataset_head(self, dataset: Dataset, classes: ArrayLike | None) -> Head | HeadGroup:
         if classes is None:
             _inputs.refuse_endless(dataset)
             targets = [y for _, y in _inputs.batches(dataset)]
@@ -226,7 +233,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             )
         return self._head_of(classes.astype(int))
 
-    def _with_class_weight(self, class_weight: Any, y: Any, weights: Any) -> Any:
+    def _with_class_weight(self, class_weight: ClassWeight, y: TargetArrays, weights: NDArray[Any] | None) -> Any:
         if class_weight is None:
             of_head = getattr(self.head_, "sample_weight", None)  # an encoder of the user's has none
             by_class = None if of_head is None else of_head(y)
@@ -268,7 +275,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         found = [_of_one_target(one, *some) for one, some in zip(each, labels, strict=True) if some and one is not None]
         return np.prod(found, axis=0) if found else None
 
-    def _numbered(self, class_weight: Any) -> Any:
+    def _numbered(self, class_weight: ClassWeight) -> Any:
         if class_weight is None:
             return None
         if _is_balanced(class_weight):
@@ -283,11 +290,11 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         return tags
 
 
-def _is_balanced(class_weight: Any) -> bool:
+def _is_balanced(class_weight: object) -> bool:
     return isinstance(class_weight, str) and class_weight == "balanced"
 
 
-def _of_one_target(class_weight: Any, classes: Any, numbers: Any) -> Any:
+def _of_one_target(class_weight: object, classes: NDArray[Any], numbers: NDArray[Any]) -> Any:
     """Weights of rows from the numbers of their classes."""
     if _is_balanced(class_weight):
         return compute_sample_weight("balanced", numbers)

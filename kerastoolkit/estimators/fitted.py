@@ -86,7 +86,7 @@ class Fitted:
         """The whole network as a `keras.Model`, from what the reader is given or makes to the output."""
         return self.reader.joined(self.network.model)
 
-    def with_fields(self, **fields: Any) -> Fitted:
+    def with_fields(self, **fields: object) -> Fitted:
         """The same with other values in some fields.
 
         A search does this ten times for each fit, and `dataclasses.replace` takes ten times as long.
@@ -216,16 +216,16 @@ SHOWN = frozenset(_SHOWN)
 # -- what a config may hold -------------------------------------------------------------------------------------------
 
 
-def _is_history(value: Any) -> bool:
+def _is_history(value: object) -> bool:
     """Numbers, or lists of numbers, an epoch; a diverged training has NaN among them."""
 
-    def is_entry(entry: Any) -> bool:
+    def is_entry(entry: object) -> bool:
         return all(map(is_entry, entry)) if isinstance(entry, list) else isinstance(entry, (int, float))
 
     return _files.dict_of(_files.list_of(is_entry))(value)
 
 
-def _is_divergence(value: Any) -> bool:
+def _is_divergence(value: object) -> bool:
     """What was found of a network that diverged: a clause, and the sums of its weights."""
     if not isinstance(value, tuple) or len(value) != 2:
         return False
@@ -254,7 +254,7 @@ _KEY: dict[str, Callable[[Any], object]] = {
 }
 
 
-def _generator_from(state: Any, what: str) -> np.random.RandomState | None:
+def _generator_from(state: object, what: str) -> np.random.RandomState | None:
     if state is None:
         return None
     state = _files.checked_fields(state, _STATE, f"The state of the generator in {what}")

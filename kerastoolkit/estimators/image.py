@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils import Tags
 
 from kerastoolkit import builders, transfer
+from kerastoolkit._types import Rows, Target, Validation
 from kerastoolkit.data import images
 from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
@@ -35,6 +37,8 @@ from kerastoolkit.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
     import keras
+
+    from kerastoolkit.estimators._readers import Data
 
 Self = TypeVar("Self", bound="_ImageEstimator")
 
@@ -133,7 +137,7 @@ class _ImageEstimator(KerasEstimator):
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
-    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
+    def _build_function(self, model: object, build_fn: object) -> Callable[..., Any] | None:
         return self._whole if self.training == "fine_tune" else builders.get("mlp")
 
     def _check_values(self) -> None:
@@ -177,15 +181,15 @@ class _ImageEstimator(KerasEstimator):
 
     def _fit(
         self: Self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
-        validation_data: Any,
+        X: Rows,
+        y: Target,
+        sample_weight: ArrayLike | None,
+        validation_data: Validation,
         fit_params: dict[str, Any],
         *,
         continuing: bool,
         train: bool = True,
-        classes: Any = None,
+        classes: ArrayLike | None = None,
     ) -> Self:
         self._check_values()
         if continuing and self._is_whole != (self.training == "fine_tune"):
@@ -242,7 +246,9 @@ class _ImageEstimator(KerasEstimator):
     def _bottom_rate(self) -> float:
         return self.bottom_rate if self.weights is not None else 1.0  # random weights are all as new as the head
 
-    def _head_first(self, X: Any, y: Any, sample_weight: Any, classes: Any, *, train: bool) -> Any:
+    def _head_first(
+        self, X: Rows, y: Target, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, train: bool
+    ) -> Any:
         """The same with training="features": the head that fine-tuning starts from."""
         first = clone(self).set_params(
             training="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
@@ -274,7 +280,7 @@ class _ImageEstimator(KerasEstimator):
             encoder = BackboneFeatures(self._extractor_arguments(), self.cache).fit(X)
             self._keep(reader=ImageFeatures(self._fitted.reader, encoder))  # type: ignore[arg-type]
 
-    def _make_head(self, data: Any, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
+    def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: ArrayLike | None) -> AnyHead:
         # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
         return super()._make_head(data, builders.get("mlp"), classes)
 
@@ -285,10 +291,10 @@ class _ImageEstimator(KerasEstimator):
 
     def _whole(
         self,
-        input_shape: Any,
-        head: Any,
-        compile_kwargs: Any,
-        hidden: Any = (),
+        input_shape: tuple[int, ...],
+        head: AnyHead,
+        compile_kwargs: dict[str, Any],
+        hidden: int | Sequence[int] = (),
         dropout: float = 0.0,
         activation: str = "relu",
         normalization: Literal["batch", "layer"] | None = None,
@@ -332,7 +338,7 @@ class _ImageEstimator(KerasEstimator):
     def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[ImageReader, Any]:
         return ImageReader.learn_and_encode(X, size=self._size)
 
-    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+    def _encode(self, X: Rows, n_rows: int | None = None) -> Any:
         return first_of(self._fitted.reader).encode(X, owner=self)  # type: ignore[call-arg]
 
     @property
@@ -340,7 +346,7 @@ class _ImageEstimator(KerasEstimator):
         """Height and width to which images are resized, in pixels."""
         return transfer.check_size(transfer.get(self.backbone), self.input_size)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(self, X: Rows, y: Target = None, sample_weight: ArrayLike | None = None) -> float:
         """Mean accuracy of a classifier, R2 of a regressor.
 
         Args:
@@ -366,7 +372,7 @@ class _ImageEstimator(KerasEstimator):
         if isinstance(fitted.reader, ImageFeatures):  # where its parameters say, not where somebody else's did
             self._keep(reader=fitted.reader.cached_in(self.cache))
 
-    def _raw(self, X: Any, **predict_params: Any) -> Any:
+    def _raw(self, X: Rows, **predict_params: object) -> Any:
         plain = not (predict_params or _parameters.below(self._params, "predict"))
         if not self.__sklearn_is_fitted__() or self._is_whole or plain:
             return super()._raw(X, **predict_params)
@@ -386,7 +392,7 @@ class _ImageEstimator(KerasEstimator):
         return tags
 
 
-def _with_labels(X: Any, y: Any, task: str) -> tuple[Any, Any]:
+def _with_labels(X: Any, y: Target, task: str) -> tuple[Any, Any]:
     """A folder as its files and their labels."""
     if y is not None or not images.is_path(X):
         return X, y

@@ -7,9 +7,11 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
+from kerastoolkit._types import Dataset, Rows
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.estimators import _inputs, _parameters
 from kerastoolkit.estimators._arrays import refusing
@@ -47,7 +49,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     _task = "regression"
     _left_out: tuple[str, ...] = ("class_weight",)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(self, X: Rows, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Coefficient of determination, R2.
 
         Args:
@@ -71,7 +73,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
             return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
 
     @staticmethod
-    def scorer(y_true: Any, y_pred: Any, **options: Any) -> float:
+    def scorer(y_true: ArrayLike, y_pred: ArrayLike, **options: object) -> float:
         """What `score` computes; override it to score otherwise. `score__` parameters are its options.
 
         Args:
@@ -87,7 +89,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
             y_true, y_pred = np.asarray(y_true) / largest, np.asarray(y_pred) / largest
         return float(r2_score(y_true, y_pred, **options))
 
-    def _dataset_head(self, dataset: Any, classes: Any) -> Head | HeadGroup:
+    def _dataset_head(self, dataset: Dataset, classes: ArrayLike | None) -> Head | HeadGroup:
         y = next(_inputs.batches(dataset))[1]
         n_targets = 1 if y.ndim == 1 else int(np.prod(y.shape[1:]))
         counts = self._params.get("head__kind") == "counts"

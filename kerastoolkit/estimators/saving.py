@@ -26,6 +26,7 @@ import site
 import sys
 import sysconfig
 import tempfile
+import types
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -48,6 +49,8 @@ from kerastoolkit.estimators.fitted import SHOWN, Fitted, ToCompile
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 if TYPE_CHECKING:
+    import keras
+
     from kerastoolkit.estimators._base import KerasEstimator
 
 _FORMAT = 2
@@ -79,7 +82,7 @@ _SIZES = ("batch_size", "epochs", "input_size", "validation_batch_size")
 # -- writing --------------------------------------------------------------------------------------------------------
 
 
-def can_be_saved(estimator: Any) -> bool:
+def can_be_saved(estimator: object) -> bool:
     """Whether an estimator is one of kerastoolkit's, or of a class derived from one, and so has a file to go into."""
     return any(kind in ESTIMATORS.values() for kind in type(estimator).__mro__)
 
@@ -247,7 +250,7 @@ def _base_of(description: Mapping[str, Any], what: str) -> Any:
     return base
 
 
-def _check_reader(config: Any, base: Any, what: str) -> None:
+def _check_reader(config: object, base: type[KerasEstimator], what: str) -> None:
     """Refuses a reader of another estimator of ours; a subclass may have one that a user registered."""
     name = config.get("name") if isinstance(config, dict) else None
     others = {one for kind in ESTIMATORS.values() for one in kind._readers} - set(base._readers)
@@ -258,7 +261,7 @@ def _check_reader(config: Any, base: Any, what: str) -> None:
         )
 
 
-def _check_parameter(name: str, value: Any, base: Any, what: str) -> None:
+def _check_parameter(name: str, value: object, base: type[KerasEstimator], what: str) -> None:
     """Refuses a parameter that an estimator of this class could not have."""
     start, routed, _ = name.partition("__")
     known = name in base._get_param_names()
@@ -333,14 +336,14 @@ def compile_loaded(estimator: KerasEstimator) -> None:
     estimator._take(estimator._fitted.with_fields(to_compile=None))
 
 
-def _checked_state(state: Any, path: str) -> list[Any]:
+def _checked_state(state: object, path: str) -> list[Any]:
     arrays: list[Any] = state if isinstance(state, list) else [None]
     if not all(isinstance(one, np.ndarray) and one.dtype.kind in "fiub" for one in arrays):
         raise SavedFileError(f"The state of the optimizer in {path} is no list of arrays.")
     return arrays
 
 
-def _not_loaded(value: Any) -> NotLoaded | None:
+def _not_loaded(value: object) -> NotLoaded | None:
     """What is missing in a value, if anything is."""
     if isinstance(value, Mapping):
         value = list(value.values())
@@ -349,7 +352,7 @@ def _not_loaded(value: Any) -> NotLoaded | None:
     return value if isinstance(value, NotLoaded) else None
 
 
-def _warn_of_subclass(name: str, base: Any) -> None:
+def _warn_of_subclass(name: str, base: type[KerasEstimator]) -> None:
     warnings.warn(
         f"The file is of the class {name[:200]!r}, which was not found: it is read as a {base.__name__}, without what "
         f"that class does otherwise. Hand the class over: load(..., custom_objects={{{name[:200]!r}: ...}}).",
@@ -358,7 +361,7 @@ def _warn_of_subclass(name: str, base: Any) -> None:
     )
 
 
-def _check_shapes(fitted: Fitted, model: Any, path: str) -> None:
+def _check_shapes(fitted: Fitted, model: keras.Model, path: str) -> None:
     """Holds a model against what was read beside it: what goes in, and what comes out."""
     shapes = _keras_files.shapes_of(model)
     head, reader = fitted.head, first_of(fitted.reader)
@@ -393,11 +396,11 @@ class _Reading:
     ) -> None:
         self.path, self.folder, self.custom_objects, self.safe_mode = path, folder, custom_objects, safe_mode
 
-    def parameter(self, name: str, value: Any, *, declared: bool) -> Any:
+    def parameter(self, name: str, value: object, *, declared: bool) -> Any:
         """The value of a parameter; of a declared one that takes no function, a plain value."""
         return self.decode(value, objects=not declared or name in _OBJECTS, lost=True)
 
-    def decode(self, value: Any, *, objects: bool = False, lost: bool = False) -> Any:
+    def decode(self, value: object, *, objects: bool = False, lost: bool = False) -> Any:
         """A value from JSON, as `_encode` wrote it.
 
         Args:
@@ -534,7 +537,7 @@ def _in_modules_of_the_user(reference: str) -> Any:
     return found if wanted and reference_to(found) == reference else None
 
 
-def _is_of_the_user(module: Any) -> bool:
+def _is_of_the_user(module: types.ModuleType) -> bool:
     name, path = module.__name__.partition(".")[0], getattr(module, "__file__", None)
     if name in sys.stdlib_module_names and name != "__main__":
         return False
@@ -546,7 +549,7 @@ def _is_of_the_user(module: Any) -> bool:
 # -- values as JSON -------------------------------------------------------------------------------------------------
 
 
-def _encode(value: Any, models: dict[str, Any], attribute: str | None) -> Any:
+def _encode(value: object, models: dict[str, Any], attribute: str | None) -> Any:
     """A value as JSON: plain ones as they are, others as a dict of one key that says what they are.
 
     Args:
@@ -602,7 +605,7 @@ def _encode(value: Any, models: dict[str, Any], attribute: str | None) -> Any:
     return {"repr": repr(value)[:200]}
 
 
-def _described(thing: Any) -> Any:
+def _described(thing: object) -> Any:
     """A thing that is configured in Keras' way, with what its config leaves out; None where that cannot be said."""
     import keras
 
@@ -614,7 +617,7 @@ def _described(thing: Any) -> Any:
     return _public(json.loads(text))
 
 
-def _has_config(value: Any) -> bool:
+def _has_config(value: object) -> bool:
     """Whether a value is known by Keras' config of it: a loss and its kin, and what else is Keras' own."""
     return is_configured(value) or (type(value).__module__.startswith("keras.") and hasattr(value, "get_config"))
 
@@ -636,7 +639,7 @@ def _saying_all(value: Any) -> Any:
     return other
 
 
-def _public(config: Any) -> Any:
+def _public(config: object) -> Any:
     """What Keras wrote of an object, with the public names of optimizers.
 
     Under torch Keras writes the module of its own torch optimizers, which would ask for torch wherever it is read.

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from kerastoolkit import _keras, builders
+from kerastoolkit._types import Dataset, Rows, Target
 from kerastoolkit._values import is_whole, whole_number_wanted
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.data.text import FIRST, NgramRange, Vocabulary
@@ -126,7 +128,7 @@ class TextClassifier(KerasClassifier):
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
-    def _build_function(self, model: Any, build_fn: Any) -> Callable[..., Any] | None:
+    def _build_function(self, model: object, build_fn: object) -> Callable[..., Any] | None:
         if isinstance(model, str):
             if model in _MODELS:
                 return super()._build_function(_MODELS[model], build_fn)
@@ -210,20 +212,22 @@ class TextClassifier(KerasClassifier):
 
     # -- texts ----------------------------------------------------------------------------------------------------
 
-    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Vocabulary, Any]:
+    def _learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Vocabulary, Any]:
         texts = _read_texts(X, type(self).__name__)
         options = {name: _parameters.plain(getattr(self, name)) for name in ("max_features", "min_df")}
         options["ngram_range"] = tuple(map(_parameters.plain, self.ngram_range))
         options["max_length"] = (_parameters.plain(self.max_length) or "auto") if self._takes_token_ids() else None
         return Vocabulary.learn_and_encode(texts, **options)
 
-    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+    def _encode(self, X: Rows, n_rows: int | None = None) -> Any:
         return super()._encode(_read_texts(X, type(self).__name__))
 
-    def _read_dataset(self, X: Any, y: Any, sample_weight: Any, validation_split: float, *, reset: bool) -> Data:
+    def _read_dataset(
+        self, X: Dataset, y: Target, sample_weight: ArrayLike | None, validation_split: float, *, reset: bool
+    ) -> Data:
         raise DataError(_NO_DATA_SET)
 
-    def _raw(self, X: Any, **predict_params: Any) -> Any:
+    def _raw(self, X: Rows, **predict_params: object) -> Any:
         check_is_fitted(self)
         if _inputs.kind_of(X) == "dataset":
             raise DataError(_NO_DATA_SET)
@@ -278,7 +282,9 @@ _NO_DATA_SET = (
 )
 
 
-def _with_vectors(build: Callable[..., keras.Model], vectors: np.ndarray, train: bool, **arguments: Any) -> keras.Model:
+def _with_vectors(
+    build: Callable[..., keras.Model], vectors: np.ndarray, train: bool, **arguments: object
+) -> keras.Model:
     """A model whose word embedding begins with given vectors."""
     import keras
 
@@ -335,5 +341,5 @@ def _read_texts(X: Any, owner: str) -> list[str]:
     )
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value))

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array
 
+from kerastoolkit._types import Rows, Validation
 from kerastoolkit.builders.targets import check_finite
 from kerastoolkit.data.readers import Reader
 from kerastoolkit.estimators import _inputs
@@ -71,7 +73,13 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         self.code_layer = code_layer
 
     def fit(
-        self: Self, X: Any, y: Any = None, sample_weight: Any = None, *, validation_data: Any = None, **fit_params: Any
+        self: Self,
+        X: Rows,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation_data: Rows | Validation = None,
+        **fit_params: object,
     ) -> Self:
         """Builds and trains the model.
 
@@ -92,7 +100,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         """
         return super().fit(X, None, sample_weight, validation_data=validation_data, **fit_params)
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Rows) -> Any:
         """Squeezes rows.
 
         Args:
@@ -130,7 +138,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         decoder = self.decoder_
         return self._halves_by_rows(decoder, X.reshape(len(X), *decoder.input_shape[1:]).astype("float32"))
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Rows, y: object = None) -> float:
         """Minus the mean squared difference of rows and what is made of them, so that larger is better.
 
         Args:
@@ -167,7 +175,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
     def _n_features_out(self) -> int:
         return int(np.prod(self._fitted_model.get_layer(self.code_layer).output.shape[1:]))
 
-    def _halves_by_rows(self, half: Any, X: Any) -> Any:
+    def _halves_by_rows(self, half: keras.Model, X: NDArray[Any]) -> Any:
         import keras
 
         parts = []
@@ -181,15 +189,15 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
 
-    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[Reader, Any]:
+    def _learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Reader, Any]:
         _refuse_sparse(X)
         return super()._learn_reader(X, n_rows)
 
-    def _encode(self, X: Any, n_rows: int | None = None) -> Any:
+    def _encode(self, X: Rows, n_rows: int | None = None) -> Any:
         _refuse_sparse(X)
         return super()._encode(X, n_rows)
 
-    def _read(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Data:
+    def _read(self, X: Rows, y: object, sample_weight: ArrayLike | None, *, reset: bool) -> Data:
         if reset:
             reader, X = self._learn_reader(X, None)
             known = {"X_shape_": getattr(X, "shape", None), "X_dtype_": getattr(X, "dtype", None)}
@@ -201,11 +209,11 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         weights = None if sample_weight is None else _inputs.read_weights(sample_weight, X)
         return Data(X, X, weights)
 
-    def _validation(self, validation_data: Any) -> Any:
+    def _validation(self, validation_data: Rows | Validation) -> Any:
         rows = validation_data[0] if isinstance(validation_data, tuple) else validation_data
         return super()._validation((rows, None))
 
-    def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: Any) -> Any:
+    def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: ArrayLike | None) -> Any:
         if not isinstance(self.code_layer, str):
             raise ParameterError(f"`code_layer` must be the name of a layer; got {self.code_layer!r}.")
         return Reconstruction("regression", int(np.prod(data.X.shape[1:])), flat=False, layer=self.code_layer)
@@ -219,7 +227,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         return tags
 
 
-def _refuse_sparse(X: Any) -> None:
+def _refuse_sparse(X: object) -> None:
     if issparse(X):
         raise DataError(
             "Sparse input is not supported by KerasTransformer, whose output would be as large as all its rows. "

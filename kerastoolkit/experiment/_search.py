@@ -20,9 +20,10 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 
+from kerastoolkit._types import Rows, Target
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning
-from kerastoolkit.search._progress import SearchProgress
 from kerastoolkit.search._options import Refit
+from kerastoolkit.search._progress import SearchProgress
 from kerastoolkit.search.searches import GridSearchCV
 
 __all__ = ["CandidateSearch"]
@@ -100,7 +101,7 @@ class CandidateSearch(GridSearchCV):
     def _n_folds(self) -> int:
         return len(self.cv)  # type: ignore[arg-type]
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> CandidateSearch:
+    def fit(self, X: Rows, y: Target = None, **params: object) -> CandidateSearch:
         """Searches, and fits the winner to all rows.
 
         Args:

@@ -28,14 +28,20 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import spmatrix
+from sklearn.base import BaseEstimator
 
 from kerastoolkit import _keras
 from kerastoolkit.estimators._constructors import as_written
 from kerastoolkit.exceptions import ParameterError
+
+if TYPE_CHECKING:
+    import keras
+    import polars as pl
 
 # Attributes of a class that do not affect what it does, or have no fixed order.
 _SAYS_NOTHING = {
@@ -105,7 +111,7 @@ class Describer:
         """
         return _digest_of([[name, self.described(value, name)] for name, value in parts.items()])
 
-    def described(self, value: Any, where: str) -> Any:
+    def described(self, value: object, where: str) -> Any:
         """A value as lists of plain text.
 
         Raises:
@@ -133,7 +139,7 @@ class Describer:
         yield  # not in a `finally`: an error is reported with the place where it was raised
         self._where.pop()
 
-    def _once(self, thing: Any, describe: Callable[[], Any], *, keep: bool = True) -> Any:
+    def _once(self, thing: object, describe: Callable[[], Any], *, keep: bool = True) -> Any:
         """Describes a thing that may contain itself, with a digest in place of a long text."""
         for depth, other in enumerate(self._open):
             if other is thing:
@@ -219,14 +225,14 @@ class Describer:
                 ) from error
         return self._of_parts(value)
 
-    def _named(self, name: Any, item: Any) -> Any:
+    def _named(self, name: object, item: object) -> Any:
         """An item that errors call by its name."""
         if not isinstance(name, str):
             return self._of(item)
         with self._at(f"`{name}`"):
             return self._of(item)
 
-    def _of_parts(self, value: Any) -> Any:
+    def _of_parts(self, value: object) -> Any:
         """Any object, by what Python would make a copy from."""
         registered = copyreg.dispatch_table.get(type(value))
         try:
@@ -252,7 +258,7 @@ class Describer:
             None if entries is None else [[self._of(key), self._of(item)] for key, item in entries],
         ]
 
-    def _of_estimator(self, estimator: Any) -> Any:
+    def _of_estimator(self, estimator: BaseEstimator) -> Any:
         params = estimator.get_params(deep=False)
         own = {name: item for name, item in getattr(estimator, "__dict__", {}).items() if name not in params}
         own = {name: item for name, item in own.items() if name not in _NOT_ITS_OWN}
@@ -280,7 +286,7 @@ class Describer:
         content: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.dtype.itemsize else b""
         return ["array", array.dtype.str + names, shape, _blake(content), extra]
 
-    def _of_pandas(self, value: Any) -> Any:
+    def _of_pandas(self, value: object) -> Any:
         import pandas as pd
 
         parts: list[Any]
@@ -303,7 +309,7 @@ class Describer:
             return None
         return ["pandas", type(value).__name__, [self._of(part) for part in parts]]
 
-    def _of_polars(self, value: Any) -> Any:
+    def _of_polars(self, value: pl.DataFrame | pl.Series) -> Any:
         described = []
         for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
             # Numbers with gaps would become floats.
@@ -311,14 +317,14 @@ class Describer:
             described.append([column.name, str(column.dtype), content])
         return ["polars", type(value).__name__, described]
 
-    def _of_sparse(self, value: Any) -> Any:
+    def _of_sparse(self, value: spmatrix) -> Any:
         matrix = value.tocoo()
         arrays = [self._of_array(array) for array in (*matrix.coords, matrix.data)]
         return ["sparse", type(value).__name__, list(value.shape), arrays]
 
     # -- Keras ---------------------------------------------------------------------------------------------------
 
-    def _of_keras(self, value: Any) -> Any:
+    def _of_keras(self, value: object) -> Any:
         """An object of Keras': its config, what it holds that the config may leave out, and its weights."""
         import keras
 
@@ -340,7 +346,7 @@ class Describer:
             return ["callback", self._of_class(type(value)), self._of(own)]
         return None
 
-    def _of_configured(self, value: Any) -> Any:
+    def _of_configured(self, value: keras.Layer) -> Any:
         """An object that has a config, without its weights."""
         import keras
 
@@ -369,12 +375,12 @@ class Describer:
         }
         return [self._of_class(type(value)), self._of(_without_code(config)), self._of(held)]
 
-    def _of_weights(self, weights: Any) -> Any:
+    def _of_weights(self, weights: Iterable[keras.Variable]) -> Any:
         return [self._of_array(np.asarray(weight)) for weight in weights]
 
     # -- functions, classes, modules -----------------------------------------------------------------------------
 
-    def _of_callable(self, value: Any) -> Any:
+    def _of_callable(self, value: object) -> Any:
         for kind, names in _HOLDS.items():
             if isinstance(value, kind):
                 return [kind.__name__, [self._of(getattr(value, name)) for name in names]]
@@ -407,7 +413,7 @@ class Describer:
             held = [self._of(part) for part in (function.__defaults__, function.__kwdefaults__, vars(function))]
         return ["function", self._of_code(function.__code__), outside, held]
 
-    def _of_outside(self, name: str, value: Any, attributes: frozenset[str]) -> Any:
+    def _of_outside(self, name: str, value: object, attributes: frozenset[str]) -> Any:
         with self._at(f"its `{name}`"):
             return self._of_module(value, attributes) if isinstance(value, types.ModuleType) else self._of(value)
 
@@ -443,7 +449,7 @@ class Describer:
                     described.append([name, self._of(value)])
         return ["class", kind.__qualname__, bases, described]
 
-    def _of_module(self, module: types.ModuleType, attributes: Any) -> Any:
+    def _of_module(self, module: types.ModuleType, attributes: Iterable[str]) -> Any:
         """A module: by name if it is installed, else by those of its attributes that the code uses."""
         name = module.__name__
         if _is_installed(name):
@@ -460,7 +466,7 @@ class Describer:
 # -- names ----------------------------------------------------------------------------------------------------------
 
 
-def _a(value: Any) -> str:
+def _a(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
 
 
@@ -488,7 +494,7 @@ def _held() -> tuple[type, ...]:
     return (types.FunctionType, functools.partial, *_configured())
 
 
-def _set_by_users(value: Any) -> set[str]:
+def _set_by_users(value: object) -> set[str]:
     """Names of the attributes that a user's class has added to an object of Keras."""
     kind: Any = type(value)
     return set() if _installed_name(kind) else vars(value).keys() - _set_by_installed(kind)
@@ -511,12 +517,12 @@ def _set_by_installed(kind: type) -> frozenset[str]:
     return frozenset(names)
 
 
-def _step_name(item: Any) -> Any:
+def _step_name(item: object) -> Any:
     """The name of a step of a pipeline; None for anything else."""
     return item[0] if isinstance(item, tuple) and len(item) > 1 and hasattr(item[1], "get_params") else None
 
 
-def _kind_of(value: Any) -> type:
+def _kind_of(value: object) -> type:
     """The kind of a container: Keras wraps the containers of a layer, and sets of any class have no order."""
     for kind in (list, dict, set, frozenset):
         if isinstance(value, kind) and (kind in (set, frozenset) or type(value).__module__.startswith("keras.")):
@@ -539,7 +545,7 @@ def _is_installed(module: str) -> bool:
     return bool({"site-packages", "dist-packages"} & set(os.path.realpath(file).split(os.sep)))
 
 
-def _installed_name(thing: Any) -> str | None:
+def _installed_name(thing: object) -> str | None:
     """`module:qualname` of a function or class that an installed module has under that name."""
     module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str) or not _is_installed(module):
@@ -619,7 +625,7 @@ def _names_in(code: types.CodeType) -> tuple[frozenset[str], frozenset[str], fro
 # -- texts ----------------------------------------------------------------------------------------------------------
 
 
-def _without_code(config: Any) -> Any:
+def _without_code(config: object) -> Any:
     """A config of Keras without marshalled functions, whose bytes differ between processes."""
     if isinstance(config, Mapping):
         if config.get("class_name") == "__lambda__":
@@ -630,14 +636,14 @@ def _without_code(config: Any) -> Any:
     return config
 
 
-def _blake(content: Any) -> str:
+def _blake(content: bytes | memoryview) -> str:
     return hashlib.blake2b(content, digest_size=20).hexdigest()
 
 
-def _digest_of(described: Any) -> str:
+def _digest_of(described: object) -> str:
     return _blake(json.dumps(described, separators=(",", ":")).encode())
 
 
-def _shortened(described: Any) -> Any:
+def _shortened(described: object) -> Any:
     text = json.dumps(described, separators=(",", ":"))
     return described if len(text) <= _LONG else ["digest", _blake(text.encode())]

@@ -140,7 +140,7 @@ def _build(part: KerasEstimator) -> Any:
 _PER_LAYER = {"filters", "head_hidden", "hidden", "input_hidden"}
 
 
-def _is_one_network(part: KerasEstimator, name: str, values: Any) -> bool:
+def _is_one_network(part: KerasEstimator, name: str, values: object) -> bool:
     """Whether a tuple of numbers seems to be the layers of one network, while a search tries each number by itself."""
     plain = name.removeprefix("model__")
     is_tuple = isinstance(values, tuple) and len(values) > 1 and not isinstance(values[0], (tuple, list))

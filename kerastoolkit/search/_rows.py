@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.search._tasks import Call, Split, replace_functions, tasks_of
@@ -92,7 +93,7 @@ class SharedRows:
         """Whether an array is among the shared rows."""
         return any(part.rows() is array for part in list(self._parts.values()))
 
-    def _n_bytes(self, X: Any, index: Any) -> int:
+    def _n_bytes(self, X: object, index: object) -> int:
         """Bytes of some rows of a table."""
         known, of_a_row = self._table
         if X is None or known() is not X:
@@ -122,7 +123,7 @@ class SharedRows:
             rows = table[index, ...]  # as scikit-learn does
             size = rows.nbytes
 
-            def freed(reference: Any) -> None:
+            def freed(reference: object) -> None:
                 self.n_bytes -= size
                 if key in self._parts and self._parts[key].rows is reference:
                     del self._parts[key]
@@ -132,7 +133,7 @@ class SharedRows:
         return rows
 
 
-def owner(array: Any) -> Any:
+def owner(array: NDArray[Any]) -> Any:
     """The array that owns the memory of an array: the array itself, unless it is a view."""
     while isinstance(array, np.ndarray) and isinstance(array.base, np.ndarray):
         array = array.base
@@ -172,7 +173,7 @@ def _shareable(split: Split) -> Sequence[str]:
     return () if split.returns_train_score else ("train",)
 
 
-def _is_of_scikit_learn(scorer: Any) -> bool:
+def _is_of_scikit_learn(scorer: object) -> bool:
     """Whether all scorers are scikit-learn's, which pass only predictions to functions of the user's."""
     several = scorer if isinstance(scorer, Mapping) else getattr(scorer, "_scorers", {})
     if not all(map(_is_of_scikit_learn, several.values())):
@@ -180,7 +181,7 @@ def _is_of_scikit_learn(scorer: Any) -> bool:
     return scorer is None or isinstance(scorer, Mapping) or type(scorer).__module__.startswith("sklearn.metrics.")
 
 
-def _n_bytes(table: Any) -> float:
+def _n_bytes(table: object) -> float:
     if hasattr(table, "memory_usage"):  # of pandas
         return float(np.sum(table.memory_usage(index=False)))
     if hasattr(table, "estimated_size"):  # of polars
@@ -189,7 +190,7 @@ def _n_bytes(table: Any) -> float:
     return float(sum(getattr(part, "nbytes", 0) for part in parts))
 
 
-def _n_rows(index: Any) -> int:
+def _n_rows(index: object) -> int:
     if isinstance(index, np.ndarray) and index.dtype.kind == "b" and index.ndim == 1:
         return int(np.count_nonzero(index))
     return int(index.shape[0]) if hasattr(index, "shape") else len(index) if hasattr(index, "__len__") else 0

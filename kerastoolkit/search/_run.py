@@ -157,7 +157,7 @@ class SearchRun:
         """The function of a task, which is called only if its fit is trained, and not taken from the journal."""
 
         @functools.wraps(function)
-        def counting(*arguments: Any, **keywords: Any) -> Any:
+        def counting(*arguments: object, **keywords: object) -> Any:
             result = function(*arguments, **keywords)
             self._n_trained += isinstance(result, Mapping) and error_of(result) is None
             return result
@@ -227,7 +227,7 @@ class SearchRun:
     def _evaluate(
         self,
         evaluate: Callable[..., CVResults],
-        cv: Any,
+        cv: object,
         context: Mapping[str, Any],
         more_results: Mapping[str, Sequence[Any]],
         candidates: Sequence[Candidate],

@@ -301,9 +301,9 @@ def can_be_of_a_result(name: str, value: Any) -> bool:
     return value is None or isinstance(value, (int, float, str))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float))
 
 
-def _is_nan(value: Any) -> bool:
+def _is_nan(value: object) -> bool:
     return isinstance(value, (float, np.floating)) and math.isnan(value)

@@ -534,7 +534,7 @@ class FusedBackend(ParallelBackendBase):
         around: Callable[[Any], Callable[[], Any]] | None = None,
         ladder: Ladder | None = None,
         conductor: _Conductor | None = None,
-        **options: Any,
+        **options: object,
     ) -> None:
         if options:
             raise ParameterError(
@@ -550,7 +550,7 @@ class FusedBackend(ParallelBackendBase):
         self._settings = Settings()
         self._around = around
 
-    def configure(self, n_jobs: int | None = 1, parallel: Any = None, **options: Any) -> int:
+    def configure(self, n_jobs: int | None = 1, parallel: joblib.Parallel = None, **options: object) -> int:
         """joblib begins a block of `Parallel`, or one call."""
         if getattr(parallel, "return_generator", False) and self._shared.current() is not None:
             # Between two results the loop of the task would run without the baton, at the same time as another task.

@@ -182,7 +182,7 @@ class Journal:
             for name, value in candidate.items():
                 describer.described(value, f"the parameter `{name}`")
 
-    def _fit(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def _fit(self, function: Callable[..., Any], *arguments: object, **keywords: object) -> Any:
         """Returns the recorded result of a fit, or runs the fit and records its result."""
         fit = ScoredFit(function, arguments, keywords)
         with self._lock:
@@ -532,7 +532,7 @@ def _encoded_result(result: Result) -> str:
     scikit-learn makes sure that scores are numbers, and turns those of NumPy into plain ones.
     """
 
-    def refuse(value: Any) -> Any:
+    def refuse(value: object) -> Any:
         raise ParameterError(
             f"A result holds {value!r}, a {type(value).__name__}, which a journal cannot record. Let the scorer return "
             "plain numbers."

@@ -31,6 +31,7 @@ from sklearn.utils import check_random_state
 
 from kerastoolkit._optional import require
 from kerastoolkit._sqlite import inspect_database
+from kerastoolkit._types import Rows, Target
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
@@ -71,7 +72,7 @@ class _Asked(BaseSearchCV):
     def __init__(self, estimator: BaseEstimator, *, return_train_score: bool = False, **options: Any) -> None:
         super().__init__(estimator, return_train_score=return_train_score, **options)
 
-    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: object = None) -> None:
         self._asking.run(evaluate_candidates)
 
 
@@ -180,7 +181,7 @@ class OptunaSearchCV(_Together, _Asked):
         self.mode = mode
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, **params: Any) -> OptunaSearchCV:
+    def fit(self, X: Rows, y: Target = None, **params: object) -> OptunaSearchCV:
         """Searches, and fits the best candidate on all rows.
 
         Args:
@@ -324,7 +325,7 @@ def _optuna_is_quiet(wanted: bool) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _storage(given: Any) -> Any:
+def _storage(given: object) -> Any:
     """A storage as `optuna.create_study` takes it."""
     import optuna
 
@@ -344,7 +345,7 @@ def _storage(given: Any) -> Any:
         return optuna.storages.RDBStorage(url if isinstance(given, str) and "://" in given else _url(path))
 
 
-def _path_of(given: Any) -> Path | None:
+def _path_of(given: object) -> Path | None:
     """The file of a `storage`; None for a database on a server or in memory, and for an object of Optuna's."""
     import sqlalchemy
 
@@ -416,7 +417,7 @@ def _check_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _errors_of_file(storage: Any) -> Iterator[None]:
+def _errors_of_file(storage: object) -> Iterator[None]:
     """Turns what Optuna raises for a file that it cannot read into an error of ours."""
     path = _path_of(storage)
     try:
@@ -445,7 +446,7 @@ def _default_sampler(random_state: RandomState, n_trials: int) -> optuna.sampler
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
-def _digest_of(X: Any, y: Any) -> str | None:
+def _digest_of(X: object, y: object) -> str | None:
     """A digest that identifies the data; None for data that cannot be described."""
     try:
         return Describer().digest({"X": X, "y": y})
@@ -459,7 +460,7 @@ def _digest_of(X: Any, y: Any) -> str | None:
 class _Space:
     """Distributions by name of parameter, and the values that a study stores as text."""
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: object) -> None:
         if not isinstance(given, Mapping) or not given:
             raise ParameterError(
                 f"`param_distributions` must be a dict of distributions by name of parameter; got {given!r}."
@@ -480,7 +481,7 @@ class _Space:
     def _value(self, name: str, value: Any) -> Any:
         return self._values[name][value] if name in self._values else value
 
-    def _distribution(self, name: str, given: Any) -> optuna.distributions.BaseDistribution:
+    def _distribution(self, name: str, given: object) -> optuna.distributions.BaseDistribution:
         import optuna
 
         if isinstance(given, optuna.distributions.BaseDistribution):
@@ -512,7 +513,7 @@ class _Space:
         return optuna.distributions.CategoricalDistribution(values)
 
 
-def _text(value: Any, number: int) -> str:
+def _text(value: object, number: int) -> str:
     """A value as a study stores it: the same in every process."""
     name = getattr(value, "__qualname__", None)
     text = name or repr(value)
@@ -787,7 +788,7 @@ def _digest_of_record(record: Mapping[str, Any], params: Mapping[str, Any]) -> s
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Numbers as plain ones, as JSON needs them."""
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}

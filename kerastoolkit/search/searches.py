@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
 from sklearn.model_selection import check_cv
 
+from kerastoolkit._types import Rows, Target
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search._names import check_grid
 from kerastoolkit.search._options import (
@@ -76,7 +77,7 @@ class _Together:
         self.on_progress = on_progress
         self.max_memory = max_memory
 
-    def fit(self: Self, X: Any, y: Any = None, **params: Any) -> Self:
+    def fit(self: Self, X: Rows, y: Target = None, **params: object) -> Self:
         """Searches, and fits the best candidate on all rows.
 
         Args:
@@ -109,7 +110,7 @@ class _Together:
             warnings.warn(self._words_on_time(run), KerasToolkitWarning, stacklevel=self._fit_is)
         return self
 
-    def _fit_together(self, X: Any, y: Any, params: Mapping[str, Any]) -> SearchRun:
+    def _fit_together(self, X: Rows, y: Target, params: Mapping[str, Any]) -> SearchRun:
         """scikit-learn's own `fit`, under the backend that trains fits together."""
         ladder = self._new_ladder()
         # scikit-learn counts the folds, too, but before 1.8 keeps the number to itself until the search is over.
@@ -150,7 +151,7 @@ class _Together:
         report: TrainingReport = self.report_
         return report.explain()
 
-    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: object = None) -> None:
         # scikit-learn hands over the context of its callbacks since 1.9, to methods that name it.
         context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
         evaluate = self._search_run.evaluating(evaluate_candidates, self.estimator)
@@ -231,7 +232,7 @@ class _Halving(_Together):
     n_candidates_: list[int]
     n_resources_: list[int]
 
-    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
+    def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: object = None) -> None:
         super()._run_search(evaluate_candidates, callback_ctx)
         run = self._search_run
         self._n_planned: int = self.n_iterations_

@@ -19,7 +19,7 @@ class NotArraysError(Exception):
 Casts = MutableMapping[int, Array]
 
 
-def rows_of(x: Any, y: Any, weights: Any, casts: Casts) -> Rows:
+def rows_of(x: object, y: object, weights: object, casts: Casts) -> Rows:
     """Data as Keras passes them to a step: floats in Keras' own precision, weights for each output.
 
     Args:
@@ -44,7 +44,7 @@ def rows_of(x: Any, y: Any, weights: Any, casts: Casts) -> Rows:
     return rows
 
 
-def _array(part: Any, casts: Casts) -> Array:
+def _array(part: object, casts: Casts) -> Array:
     import keras
 
     if not isinstance(part, np.ndarray):
@@ -58,14 +58,14 @@ def _array(part: Any, casts: Casts) -> Array:
     return part
 
 
-def n_rows_of(x: Any) -> int:
+def n_rows_of(x: object) -> int:
     """Number of rows of an array, or of nested arrays."""
     import keras
 
     return len(next(part for part in keras.tree.flatten(x) if part is not None))
 
 
-def unpack_validation(data: Any) -> tuple[Any, Any, Any]:
+def unpack_validation(data: object) -> tuple[Any, Any, Any]:
     """`validation_data` as inputs, targets and weights."""
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         raise NotArraysError("validation data that is a data set is left to Keras")

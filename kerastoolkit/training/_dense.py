@@ -473,7 +473,7 @@ def _rmsprop(w: Array, g: Array, state: Mapping[str, Array], rate: Array, number
     w -= g
 
 
-def _single(number: Any) -> Any:
+def _single(number: object) -> Any:
     return np.asarray(number, "float32")
 
 
@@ -647,7 +647,7 @@ class _Run:
             kernels.append(part.reshape(len(vectors), -1, steps._shapes[layer.kernel][1]))
         return kernels
 
-    def number(self, owner: Any, name: str) -> Array | float:
+    def number(self, owner: object, name: str) -> Array | float:
         """A number of the optimizer or of a penalty, in double precision."""
         given = self._traced.get((id(owner), name))
         return float(getattr(owner, name)) if given is None else given

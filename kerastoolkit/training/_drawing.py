@@ -141,14 +141,14 @@ class _Drawn:
     """The initial value of a variable, as its initializer draws it."""
 
     def __init__(
-        self, initializer: keras.initializers.Initializer, place: int, shape: tuple[int, ...], dtype: Any
+        self, initializer: keras.initializers.Initializer, place: int, shape: tuple[int, ...], dtype: object
     ) -> None:
         self._initializer, self.place, self._shape, self._dtype = initializer, place, shape, dtype
 
     def __call__(self, draws: list[int]) -> Array:
         return as_array(self.with_seed(draws[self.place]))
 
-    def with_seed(self, seed: Any) -> Tensor:
+    def with_seed(self, seed: object) -> Tensor:
         """The value as a tensor; the seed is a number, or an object with the `next` of Keras' `SeedGenerator`."""
         initializer = copy.copy(self._initializer)
         initializer.seed = seed
@@ -218,7 +218,7 @@ def _compiled_drawing(
     import keras
 
     class Given(keras.random.SeedGenerator):  # what takes a seed takes one of these, too
-        def __init__(self, seed: Any) -> None:
+        def __init__(self, seed: object) -> None:
             self._given = seed
 
         def next(self, ordered: bool = True) -> Any:

@@ -35,7 +35,7 @@ class TracedNumber:
     def _with(self, value: Tensor, number: float) -> TracedNumber:
         return type(self)(value, number, self._convert)
 
-    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+    def __tf_tensor__(self, dtype: object = None, name: str | None = None) -> Any:
         return self._convert(self._value, dtype)
 
     def __jax_array__(self) -> Any:
@@ -107,7 +107,7 @@ def traced_number_class() -> type[TracedNumber]:
     return TracedVariable
 
 
-def _set(owner: Any, name: str, value: Any) -> None:
+def _set(owner: object, name: str, value: object) -> None:
     # Not setattr: optimizers and layers track what is assigned to them, and would treat a tensor as a weight.
     object.__setattr__(owner, name, value)
 

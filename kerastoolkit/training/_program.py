@@ -107,7 +107,7 @@ class Forward:
                     compiled = self._compiled.keep(form, made)
         return compiled(trainable, others, x)
 
-    def _output(self, trainable: list[Tensor], others: list[Tensor], x: Any) -> Any:
+    def _output(self, trainable: list[Tensor], others: list[Tensor], x: object) -> Any:
         model = self._template
         pairs = _pairs(model.trainable_variables, trainable) + _pairs(model.non_trainable_variables, others)
         with _scope(pairs) as scope:
@@ -371,30 +371,30 @@ class Program:
         """An array as a tensor of the backend."""
         return self._arrays.tensor(value)
 
-    def tensors(self, values: Any) -> Any:
+    def tensors(self, values: object) -> Any:
         """All arrays of a structure as tensors."""
         return tree_map(self._arrays.tensor, values)
 
-    def arrays(self, values: Any) -> Any:
+    def arrays(self, values: object) -> Any:
         """All tensors of a structure as arrays."""
         return tree_map(as_array, values)
 
-    def take(self, values: Any, members: Array) -> Any:
+    def take(self, values: object, members: Array) -> Any:
         """Some models of stacked tensors."""
         return tree_map(lambda value: self._arrays.take(value, members), values)
 
-    def cut(self, values: Any, first: int, end: int) -> list[Any]:
+    def cut(self, values: object, first: int, end: int) -> list[Any]:
         """Stacked tensors cut in three: the models before `first`, those before `end`, and the others."""
         import keras
 
         parts = zip(*[self._arrays.cut(value, first, end) for value in keras.tree.flatten(values)], strict=True)
         return [keras.tree.pack_sequence_as(values, part) for part in parts] or [values] * 3
 
-    def joined(self, *parts: Any) -> Any:
+    def joined(self, *parts: object) -> Any:
         """Joins what `cut` has cut."""
         return tree_map(lambda *values: self._arrays.joined(values), *parts)
 
-    def put(self, values: Any, members: Array, part: Any) -> Any:
+    def put(self, values: object, members: Array, part: object) -> Any:
         """Stacked tensors with some models replaced."""
         return tree_map(lambda value, new: self._arrays.put(value, members, new), values, part)
 
@@ -470,7 +470,7 @@ class Program:
         others = _updated(scope, model.non_trainable_variables, state.others)
         return output, loss, others, _updated(scope, model.metrics_variables, state.metrics)
 
-    def _count(self, state: State, rows: Rows, output: Any, loss: Tensor) -> list[Tensor]:
+    def _count(self, state: State, rows: Rows, output: object, loss: Tensor) -> list[Tensor]:
         import keras
 
         model = self.template
@@ -520,7 +520,7 @@ class ProgramInNumPy(Program):
         offsets: Rows,
         *,
         stacked: bool,
-        **_: Any,
+        **_: object,
     ) -> tuple[State, Any]:
         if not stacked:
             state, traced, indices, offsets = tree_map(
@@ -532,7 +532,7 @@ class ProgramInNumPy(Program):
         state = State(after[0], state.others, *after[1:])
         return (state, results) if stacked else tree_map(lambda value: value[0], (state, results))
 
-    def arrays(self, values: Any) -> Any:
+    def arrays(self, values: object) -> Any:
         return values
 
 

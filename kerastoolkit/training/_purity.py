@@ -115,7 +115,7 @@ def _put_back(layer: keras.layers.Layer, attributes: dict[str, tuple[Any, Any]])
     return changed
 
 
-def _is_left_behind(before: Any, now: Any) -> bool:
+def _is_left_behind(before: object, now: object) -> bool:
     """Whether an attribute only holds a tensor of the last call, which the next call could not use."""
     concrete = isinstance(before, (int, float, np.ndarray)) or hasattr(before, "numpy") or hasattr(before, "devices")
     return hasattr(now, "dtype") and hasattr(now, "shape") and not concrete

@@ -416,7 +416,7 @@ def _model_or_recipe(model: keras.Model | Callable[[], keras.Model]) -> keras.Mo
     raise ParameterError(f"`model` must be a compiled keras.Model or a function that returns one; got {model!r}.")
 
 
-def is_model(model: Any) -> TypeGuard[keras.Model]:
+def is_model(model: object) -> TypeGuard[keras.Model]:
     """Whether something is a model of Keras."""
     import keras
 

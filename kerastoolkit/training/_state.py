@@ -59,27 +59,27 @@ class EpochInputs(NamedTuple):
     offsets: Rows
 
 
-def tree_map(function: Callable[..., Any], *structures: Any) -> Any:
+def tree_map(function: Callable[..., Any], *structures: object) -> Any:
     """A function applied to each leaf of nested lists, tuples and dicts; what is None stays None."""
     import keras
 
     return keras.tree.map_structure(lambda part, *more: None if part is None else function(part, *more), *structures)
 
 
-def tree_leaves(structure: Any) -> list[Any]:
+def tree_leaves(structure: object) -> list[Any]:
     """The leaves of a structure that are not None, in order."""
     import keras
 
     return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
 
 
-def tree_unflatten(structure: Any, leaves: Sequence[Any]) -> Any:
+def tree_unflatten(structure: object, leaves: Sequence[Any]) -> Any:
     """A structure like this one, with None where it has None, of these leaves."""
     following = iter(leaves)
     return tree_map(lambda _: next(following), structure)
 
 
-def form_of(data: Any) -> Any:
+def form_of(data: object) -> Any:
     """Dtypes, row shapes and structure of data: what a program is made for."""
     import keras
 

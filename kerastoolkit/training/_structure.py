@@ -74,7 +74,7 @@ def surroundings() -> Any:
 # -- values and functions -------------------------------------------------------------------------------------------
 
 
-def fingerprint(value: Any) -> Any:
+def fingerprint(value: object) -> Any:
     """A hashable key, equal only for values that do the same.
 
     Args:
@@ -93,7 +93,7 @@ def fingerprint(value: Any) -> Any:
 _Seen = tuple[Any, ...]
 
 
-def _key_of(value: Any, seen: _Seen) -> Any:
+def _key_of(value: object, seen: _Seen) -> Any:
     if value is None or isinstance(value, (bool, int, str, bytes)):
         return type(value).__name__, value
     if isinstance(value, float):
@@ -129,7 +129,7 @@ def _key_of(value: Any, seen: _Seen) -> Any:
     return _refuse(value)
 
 
-def _refuse(value: Any) -> Any:
+def _refuse(value: object) -> Any:
     name = getattr(value, "__qualname__", None) or type(value).__qualname__
     raise UnknownError(f"it is not known what {name} depends on")
 
@@ -138,7 +138,7 @@ def _is_known(module: str) -> bool:
     return module.partition(".")[0] in _KNOWN_MODULES or module == "builtins"
 
 
-def _of_configured(thing: Any) -> Any:
+def _of_configured(thing: object) -> Any:
     import keras
 
     kind = type(thing)
@@ -147,7 +147,7 @@ def _of_configured(thing: Any) -> Any:
     return "configured", kind, _of_attributes(thing)
 
 
-def _of_attributes(thing: Any, left_out: frozenset[str] = frozenset()) -> Any:
+def _of_attributes(thing: object, left_out: frozenset[str] = frozenset()) -> Any:
     """The attributes of an object of Keras', whose config may leave something out."""
     import keras
 
@@ -164,7 +164,7 @@ def _of_attributes(thing: Any, left_out: frozenset[str] = frozenset()) -> Any:
     return tuple(parts)
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: object) -> Any:
     """A tensor as an array; anything else as it is."""
     import keras
 
@@ -172,7 +172,7 @@ def _as_array(value: Any) -> Any:
     return keras.ops.convert_to_numpy(value) if is_tensor else value
 
 
-def _of_config(config: Any) -> Any:
+def _of_config(config: object) -> Any:
     """Key of a Keras config, in which anything that is not Keras' own is given by its name only."""
     if isinstance(config, Mapping):
         module = config.get("module")
@@ -214,7 +214,7 @@ def _of_function(function: types.FunctionType, seen: _Seen) -> Any:
     )
 
 
-def _of_outside(function: types.FunctionType, name: str, value: Any, seen: _Seen) -> Any:
+def _of_outside(function: types.FunctionType, name: str, value: object, seen: _Seen) -> Any:
     if isinstance(value, types.ModuleType):
         if not _is_known(value.__name__):
             raise UnknownError(f"`{function.__name__}` uses the module {value.__name__!r}")
@@ -231,7 +231,7 @@ def _of_outside(function: types.FunctionType, name: str, value: Any, seen: _Seen
         raise UnknownError(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
 
 
-def _place_in(seen: _Seen, thing: Any) -> int:
+def _place_in(seen: _Seen, thing: object) -> int:
     return next(place for place, one in enumerate(seen) if one is thing)
 
 
@@ -260,7 +260,7 @@ def _of_class(kind: type, seen: _Seen) -> Any:
     )
 
 
-def _of_member(kind: type, name: str, member: Any, seen: _Seen) -> Any:
+def _of_member(kind: type, name: str, member: object, seen: _Seen) -> Any:
     if isinstance(member, types.FunctionType):
         return _of_function(member, seen)
     if isinstance(member, (staticmethod, classmethod)):
@@ -294,7 +294,7 @@ def _names_in(code: types.CodeType) -> frozenset[str]:
 # -- models ---------------------------------------------------------------------------------------------------------
 
 
-def structure_of(model: keras.Model, origin: Any = None) -> Structure:
+def structure_of(model: keras.Model, origin: object = None) -> Structure:
     """What a compiled and built model must have in common with another to share a program with it.
 
     Args:
@@ -343,7 +343,7 @@ def _slots(model: keras.Model) -> list[tuple[Any, str]]:
     return slots
 
 
-def _weight_key(variable: Any, slots: list[tuple[Any, str]]) -> Any:
+def _weight_key(variable: keras.Variable, slots: list[tuple[Any, str]]) -> Any:
     penalty, constraint = variable.regularizer, variable.constraint
     return (
         tuple(variable.shape),
@@ -354,7 +354,7 @@ def _weight_key(variable: Any, slots: list[tuple[Any, str]]) -> Any:
     )
 
 
-def _penalty_key(penalty: Any, slots: list[tuple[Any, str]]) -> Any:
+def _penalty_key(penalty: keras.Regularizer, slots: list[tuple[Any, str]]) -> Any:
     """A regularizer, without those of its numbers that are slots: they are not part of the key."""
     places = [(name, place) for place, (owner, name) in enumerate(slots) if owner is penalty]
     traced = frozenset(name for name, _ in places)
@@ -366,7 +366,7 @@ def _penalty_key(penalty: Any, slots: list[tuple[Any, str]]) -> Any:
 class _ById:
     """A key that equals itself alone, and keeps its object alive."""
 
-    def __init__(self, thing: Any) -> None:
+    def __init__(self, thing: object) -> None:
         self.thing = thing
 
     def __eq__(self, other: object) -> bool:
@@ -396,7 +396,7 @@ def _model_key(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
     return _of_config(_without_state(config, names)), parts
 
 
-def _layer_key(layer: Any, slots: list[tuple[Any, str]]) -> Any:
+def _layer_key(layer: keras.Layer, slots: list[tuple[Any, str]]) -> Any:
     """The attributes of a layer; refuses those that a layer made from its config would not have."""
     import keras
 
@@ -466,7 +466,7 @@ def _of_users_layer(layer: keras.layers.Layer, slots: Sequence[tuple[Any, str]])
 _OF_EVERY_LAYER = {"build", "built", "call", "name", "quantize", "seed"}
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     try:
         fingerprint(value)
     except UnknownError:
@@ -498,7 +498,7 @@ def _snake(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _without_state(config: Any, names: Mapping[str, int], structural: bool = False) -> Any:
+def _without_state(config: object, names: Mapping[str, int], structural: bool = False) -> Any:
     """A config without state (initial weights, seeds), without what is in `_layer_key`, and without automatic names."""
     if isinstance(config, Mapping):
         dropout = config.get("class_name") == "Dropout"
@@ -538,7 +538,7 @@ def _compile_key_of(model: keras.Model, slots: list[tuple[Any, str]]) -> Any:
     return tuple((name, _of_compiled(value, slots)) for name, value in arguments.items() if name != "optimizer")
 
 
-def _of_compiled(value: Any, slots: list[tuple[Any, str]]) -> Any:
+def _of_compiled(value: object, slots: list[tuple[Any, str]]) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value).__name__, tuple(_of_compiled(item, slots) for item in value)
     if isinstance(value, Mapping) and "class_name" not in value:
@@ -574,11 +574,11 @@ class OptimizerLike:
 
 
 @functools.lru_cache(maxsize=64)
-def _key_of_known(optimizer: Any) -> Any:
+def _key_of_known(optimizer: keras.optimizers.Optimizer) -> Any:
     return _optimizer_key(optimizer)
 
 
-def _optimizer_key(optimizer: Any) -> Any:
+def _optimizer_key(optimizer: keras.optimizers.Optimizer) -> Any:
     if isinstance(optimizer, OptimizerLike):
         return _key_of_known(optimizer.known)
     kind = type(optimizer)
@@ -593,7 +593,7 @@ def _optimizer_key(optimizer: Any) -> Any:
     return kind, _of_config(config), None if _keras.is_variable(rate) else fingerprint(rate)
 
 
-def _optimizer_slots(optimizer: Any) -> list[tuple[Any, str]]:
+def _optimizer_slots(optimizer: keras.optimizers.Optimizer) -> list[tuple[Any, str]]:
     import keras
 
     if not _is_known(type(optimizer).__module__):
@@ -636,12 +636,12 @@ def _loss_slots(model: keras.Model) -> list[tuple[Any, str]]:
     return [(loss, _SMOOTHING) for loss in given if _smooths(loss)]
 
 
-def _smooths(loss: Any) -> bool:
+def _smooths(loss: keras.Loss) -> bool:
     """Whether a loss of Keras' own smooths labels, and its attribute says how much."""
     smoothing = getattr(loss, _SMOOTHING, None)
     is_known = _is_known(type(loss).__module__) and _is_nonzero(smoothing)
     return is_known and _keras.keywords_of(loss).get(_SMOOTHING) == smoothing
 
 
-def _is_nonzero(value: Any) -> bool:
+def _is_nonzero(value: object) -> bool:
     return isinstance(value, float) and bool(value)

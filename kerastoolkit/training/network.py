@@ -15,6 +15,7 @@ import numpy as np
 from kerastoolkit import _keras
 from kerastoolkit._cache import Cache
 from kerastoolkit._copies import copied
+from kerastoolkit._types import InputArrays
 from kerastoolkit.training import _backends
 from kerastoolkit.training._drawing import Blueprint
 from kerastoolkit.training._program import Forward, Program
@@ -339,7 +340,7 @@ class Network:
         return self._history
 
     @history.setter
-    def history(self, history: Any) -> None:
+    def history(self, history: keras.callbacks.History | None) -> None:
         self._history = history
         self._hand_over_history()
 
@@ -349,7 +350,7 @@ class Network:
             self._history.set_model(self._model)
             self._model.history = self._history
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: InputArrays) -> Any:
         """Output for a batch of rows, in inference mode."""
         if not _keras.is_trusted():
             return self.model(x, training=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import keras
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["has_graph", "layers_of", "pooled"]
 
 
-def has_graph(layer: Any) -> bool:
+def has_graph(layer: keras.Layer) -> bool:
     """Whether a layer is a Sequential or functional model, whose layers can be had one by one."""
     import keras
 

@@ -193,7 +193,7 @@ def _copied(model: keras.Model) -> tuple[Tensors, list[_Call], Tensors]:
     pairs: list[tuple[Any, Any]] = []
     calls: list[_Call] = []
 
-    def copy_of(layer: Any) -> Any:
+    def copy_of(layer: keras.Layer) -> Any:
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation without a state
         copied = keras.models.clone_model(layer) if has_graph(layer) else type(layer).from_config(layer.get_config())
@@ -201,7 +201,7 @@ def _copied(model: keras.Model) -> tuple[Tensors, list[_Call], Tensors]:
         pairs.append((layer, copied))
         return copied
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         output = layer(*args, **kwargs)
         calls.append(_Call(layer, args[0] if args else kwargs, output))
         return output
