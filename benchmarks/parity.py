@@ -49,24 +49,24 @@ LARGE = 1e-5  # a difference that is held against that of changed weights
 INTRODUCTION = """\
 # What is fused
 
-A model is trained together with others, as one program, when all of its `fit` is Keras' own (nearly every layer, loss,
-metric and optimizer, in any combination), its data are numpy arrays, and no callback looks at batches. Layers of your
-own in a build function are no obstacle, as long as it can be proved from their code what they do. For any fits,
-`explain(fit_many(fits))` says how each of them was trained, and why:
+A model is trained together with others, as one program, if everything in its `fit` is Keras' own (nearly every layer,
+loss, metric and optimizer, in any combination), its data are numpy arrays, and no callback looks at batches. Layers of
+your own in a build function are no obstacle, as long as it can be proved from their code what they do. For any fits,
+`training.explain(training.fit_many(fits))` says how each of them was trained, and why; so does `explain()` of a search:
 
 - **fused**: together with others, as one program;
 - **alone**: one by one, by a program that all models of the structure share, so that only the first is traced;
 - **Model.fit**: one by one, by Keras.
 
-On TensorFlow, small networks of nothing but dense layers are computed in numpy, for which nothing has to be traced:
-layers `Dense` and `Activation` with relu, sigmoid, tanh or linear units, with or without a softmax at the end; mean
-squared and absolute errors and the crossentropies (binary, categorical, sparse); accuracies, these errors and R2 as
-metrics; SGD, Adam, AdamW and RMSprop without clipping, averages, schedules or variants; L1 and L2 penalties; sample
-weights. Programs do everything else, and whatever they do faster by more than one or two seconds.
+On TensorFlow and torch, small networks of nothing but dense layers are computed in numpy; nothing is traced for them:
+their layers are `Dense` and `Activation` with relu, sigmoid, tanh or linear units, with or without a softmax at the
+end; mean squared and absolute errors and the crossentropies (binary, categorical, sparse); accuracies, these errors and
+R2 as metrics; SGD, Adam, AdamW and RMSprop without clipping, averages, schedules or variants; L1 and L2 penalties;
+sample weights. Everything else is done by programs, and so is whatever they do more than a second or two faster.
 
 All of this is for Keras 3.12 to 3.15. Any other version of Keras is tested before its first training, which takes some
-seconds: if it lacks something that is needed, or if a small model does not end up as with its own `Model.fit`, it
-trains every model itself, one by one, and a warning says so.
+seconds: if it lacks something that is needed, or if a small model does not end up as it does by `Model.fit`, every
+model is trained by `Model.fit`, one by one, and a warning says so.
 
 The tables try the parts of Keras one at a time, with two fits of a small network that has the part. The numbers are the
 largest differences from plain `Model.fit` with the rows in the same order, relative to the largest number: *predictions
@@ -82,19 +82,19 @@ Made by `python benchmarks/parity.py`, with Keras {keras}.
 LIMITS = """\
 ## Known limits
 
-- When a program fails in the middle of a training, its fits begin again in another way, from the weights they had at
-  the beginning. Their callbacks then see `on_train_begin` and the first epochs twice: a callback may hold anything, so
-  that its state cannot be put back. Nearly all failures are in the first step.
+- When a program fails in the middle of training, its fits start again in another way, from the weights they had before.
+  Their callbacks then see `on_train_begin` and the first epochs twice: a callback may hold anything, so its state
+  cannot be put back. Nearly all failures happen in the first step.
 - A model with dropout that is pickled or saved and then trained further draws other masks than the same model that was
-  not saved: Keras' files hold weights, and not the states of its random generators.
+  not saved: Keras' files hold weights, but not the states of its random generators.
 - A sparse matrix that would take more than 64 MiB as a dense one goes to `Model.fit` in batches, and Keras traces a
   program for each fit.
 - A layer of your own is fused if it is made in a build function and if its class, the classes above it and what they
   use can be read: no files, clocks, modules other than numpy, Keras and the backends, lists or dicts that may change,
-  or numbers that its constructor draws. Otherwise each fit has a program of its own. A layer that is part of a finished
-  `keras.Model`, which nobody knows the code of, is such a layer too.
-- Memory that runs out is no property of a model: half as many models are tried together, down to one, and then
-  `Model.fit`. It is not remembered for later fits.
+  or numbers that its constructor draws. Otherwise each fit has a program of its own. The same goes for a layer of your
+  own in a finished `keras.Model`, since the code that made it is not known.
+- When memory runs out, half as many models are tried together, down to one, and then `Model.fit`. This says nothing
+  about the model, and is not remembered for later fits.
 """
 
 

@@ -2,12 +2,12 @@
 
 The package reads as one story, a room for each step, and a room knows only the rooms before it:
 
-    data          what is held out before anything is learned, and how tables, texts and images become numbers
+    data          tables, texts and images: how they are read and become arrays, and what of them is held out
     builders      functions that build a model for the data at hand
     distribution  which devices a model trains on, and why
-    training      how models are fitted: many of them as one program
-    transfer      networks that are trained already: the zoo of `keras.applications`, features, nets from nets
-    estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, at home in every search and pipeline;
+    training      how models are trained: many of them as one program
+    transfer      pretrained networks: the zoo of `keras.applications`, features, new networks from trained ones
+    estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, for every search and pipeline;
                   `ImageClassifier` and `ImageRegressor` for images, `TextClassifier` for texts
     search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
     evaluation    scores with their spread, beside those of simple baselines

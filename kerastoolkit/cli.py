@@ -153,7 +153,12 @@ def _add_search(commands: _Commands) -> None:
         metavar="NAME",
         help=f"a data set of scikit-learn instead of TABLE and --target: {', '.join(_DEMOS)} (default: {_DEMOS[0]})",
     )
-    search.add_argument("--out", metavar="FOLDER", help="a new folder to write (default: kerastoolkit-NAME)")
+    search.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="a new folder to write, or that of an interrupted search, which then resumes "
+        "(default: kerastoolkit-NAME)",
+    )
     search.add_argument("--task", choices=("classification", "regression"), help="default: inferred from the target")
     search.add_argument(
         "--scoring", metavar="NAME", help="name of a scikit-learn scorer (default: chosen to suit the task)"
@@ -241,6 +246,7 @@ def _search(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         line.close()
         _say(f"Interrupted. What was found so far: {printable(folder / 'report.html')}", sys.stderr)
+        _say(f"To resume, give the same command with --out {printable(folder)}.", sys.stderr)
         return 130
     line.close()
     _say(_conclusion(experiment, folder), sys.stdout)

@@ -342,5 +342,6 @@ def test_ctrl_c_ends_with_130_and_a_readable_folder(here: Path) -> None:
         process.kill()
     assert process.returncode == 130
     assert "Interrupted. What was found so far: out" in said and "Traceback" not in said
+    assert "To resume, give the same command with --out out." in said
     assert json.loads((here / "out" / "run.json").read_text())["status"] == "interrupted"
     assert "This run was interrupted after" in (here / "out" / "report.html").read_text(encoding="utf-8")

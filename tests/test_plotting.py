@@ -1,4 +1,4 @@
-"""Pictures: the numbers below them, and SVG that stands alone."""
+"""Figures: the numbers behind them, and SVG that stands alone."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_models_come_best_first_and_failures_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("drawing", DRAWINGS)
-def test_a_picture_for_a_page_is_xml_that_refers_to_nothing_outside(drawing: str) -> None:
+def test_a_figure_for_a_page_is_xml_that_refers_to_nothing_outside(drawing: str) -> None:
     svg = plotting.as_svg(DRAWINGS[drawing], size=(4, 3), label=f'{drawing} "<&>"')
     root = ElementTree.fromstring(svg)
     assert root.get("aria-label") == f'{drawing} "<&>"'
@@ -207,7 +207,7 @@ def _assert_as_written(drawing: str, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("drawing", DRAWINGS_OF_TEXT)
 @pytest.mark.parametrize("settings", [{}, {"text.usetex": True}, {"axes.formatter.use_mathtext": True}], ids=str)
-def test_text_in_a_picture_for_a_page_is_drawn_as_it_is_written(drawing: str, settings: dict[str, Any]) -> None:
+def test_text_in_a_figure_for_a_page_is_drawn_as_it_is_written(drawing: str, settings: dict[str, Any]) -> None:
     import matplotlib
 
     with matplotlib.rc_context(settings):
@@ -244,7 +244,7 @@ def test_numbers_on_a_logarithmic_axis_stay_mathematics() -> None:
     assert not any(tick.get_parse_math() for tick in ax.get_yticklabels())
 
 
-def test_the_same_picture_gives_the_same_text() -> None:
+def test_the_same_figure_gives_the_same_text() -> None:
     once, again = (plotting.as_svg(DRAWINGS["curves"], size=(4, 3), label="curves") for _ in range(2))
     assert once == again
 

@@ -1,4 +1,8 @@
-"""Data: what a table, a text or an image holds, how it goes into a network, and what is held out of it."""
+"""Data: tables, texts and images as they come, what of them is held out, and how they become arrays.
+
+A `Reader` learns from raw input and encodes it: `TableEncoder` reads tables, `Vocabulary` texts; `register_reader` adds
+one of your own.
+"""
 
 from __future__ import annotations
 

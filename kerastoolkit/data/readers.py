@@ -10,26 +10,26 @@ A saved file names a reader by the name under which it was registered:
 
 >>> @register_reader("lengths")
 ... class Lengths(Reader):
-...     def __init__(self, most: int) -> None:
-...         self.most = most
+...     def __init__(self, max_length: int) -> None:
+...         self.max_length = max_length
 ...
 ...     @classmethod
 ...     def learn(cls, X, **options):
 ...         return cls(max(map(len, X)))
 ...
 ...     def encode(self, X):
-...         return np.array([[len(row) / self.most] for row in X], "float32")
+...         return np.array([[len(row) / self.max_length] for row in X], "float32")
 ...
 ...     @property
 ...     def row_shape(self):
 ...         return (1,)
 ...
 ...     def get_config(self):
-...         return {"most": self.most}
+...         return {"max_length": self.max_length}
 ...
 ...     @classmethod
 ...     def from_config(cls, config):
-...         return cls(**checked_config(config, {"most": int}, "Saved lengths"))
+...         return cls(**checked_config(config, {"max_length": int}, "Saved lengths"))
 >>> deserialize_reader(serialize_reader(Lengths.learn([[1, 2], [3]]))).encode([[5]])
 array([[0.5]], dtype=float32)
 """

@@ -1,4 +1,9 @@
-"""Estimators: Keras models with scikit-learn's interface."""
+"""Estimators: Keras models with scikit-learn's interface.
+
+`KerasClassifier`, `KerasRegressor` and `KerasTransformer` take any model; `ImageClassifier`, `ImageRegressor` and
+`TextClassifier` take images and texts as they are. `load` reads what their `save` wrote, and `from_scikeras` takes over
+an estimator of scikeras.
+"""
 
 from __future__ import annotations
 

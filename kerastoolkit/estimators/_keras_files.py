@@ -185,7 +185,7 @@ def _is_symbolic(node: dict[str, Any]) -> bool:
 
 
 _VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
-_DTYPE = _files.matching(r"(bool|(u?int|b?float|complex)\d{0,3}(_\w{1,10})?)")
+_DTYPE = _files.matching(r"(bool|string|(u?int|b?float|complex)\d{0,3}(_\w{1,10})?)")
 
 
 def _check_name(part: dict[str, Any], known: set[str]) -> None:

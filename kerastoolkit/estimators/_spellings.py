@@ -67,6 +67,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "callback": ("callbacks",),
     "metric": ("metrics",),
     "loss_function": ("loss",),
+    "time_limit": ("distribution__timeout",),
     # texts
     "max_words": ("max_features",),
     "num_words": ("max_features",),

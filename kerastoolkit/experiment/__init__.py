@@ -2,9 +2,9 @@
 
 `plan_experiment` reads the table and decides what to do; whatever can be refused is refused there, within seconds and
 before Keras is loaded. `Plan.run` trains: the baselines and every candidate on the same folds of the training rows,
-then the winner and the baselines once on the test rows, and at last the winner and the best baseline on folds of other
-splits, to compare them. `run_experiment` does both. The result is an `Experiment`, which predicts new rows and can be
-saved as a folder with a report.
+then the winner and the baselines once on the test rows, and finally the winner and the best baseline on folds of
+other splits, to compare them. `run_experiment` does both. The result is an `Experiment`, which predicts new rows and
+can be saved as a folder with a report.
 """
 
 from __future__ import annotations

@@ -72,6 +72,11 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "n_candidates": plan.n_candidates,
         "versions": _versions(),
     }
+    return as_read(record)
+
+
+def as_read(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as it comes back from a file."""
     return dict(json.loads(json.dumps(record, default=as_json)))
 
 

@@ -27,8 +27,10 @@ from kerastoolkit.evaluation import choose_scoring
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, ParameterError
 from kerastoolkit.experiment._grouping import Grouping, find_grouping
 from kerastoolkit.experiment._models import Task, estimator_class
-from kerastoolkit.experiment.result import Experiment
+from kerastoolkit.experiment._records import as_read, read_record
+from kerastoolkit.experiment.result import JOURNAL_FILE, Experiment
 from kerastoolkit.experiment.run import Progress, Run, where_compared
+from kerastoolkit.search.journal import Journal
 
 __all__ = ["Plan", "plan_experiment", "run_experiment"]
 
@@ -116,7 +118,9 @@ def run_experiment(
         timeout: Seconds after which no further candidate is started; at least one is evaluated. With a timeout, the
             candidates come in a shuffled order, and up to a third of the time is kept for the comparison, which is
             repeated as often as time allows. Defaults to `None`: no limit.
-        out: Folder to write, new or empty. Defaults to `None`: nothing is written until you call `Experiment.save`.
+        out: Folder to write, new or empty; or that of an experiment on the same table with the same arguments that was
+            interrupted, which then resumes: only what is missing is trained. Defaults to `None`: nothing is written
+            until you call `Experiment.save`.
         progress: A function that is called with a `Progress` after each step, and while networks train.
             Defaults to `None`.
         name: Name of the data in the report. Defaults to the file name.
@@ -127,7 +131,8 @@ def run_experiment(
     Raises:
         ParameterError: If an argument cannot be used; the message names near misses.
         DataError: If the table cannot be read or learned from.
-        KeyboardInterrupt: If interrupted; with `out`, everything found so far has been written.
+        KeyboardInterrupt: If interrupted; with `out`, everything found so far has been written, and the same call
+            resumes.
 
     Warns:
         KerasToolkitWarning: If it looks as if rows with the same value in some column belonged together.
@@ -185,6 +190,7 @@ def plan_experiment(
     _check_numbers(cv, random_state, timeout, n_repeats)
     folder = _checked_folder(out)
     read = read_table(table, name=name)
+    _check_resumed(folder, arguments, read)
     found = read_target(read, target, task=task)
     columns = [column for column in describe_columns(read) if column.name != target]
     grouping = find_grouping(read.frame, columns, found, groups, time)
@@ -360,7 +366,7 @@ def _checked_folder(out: str | Path | None) -> Path | None:
     if os.path.lexists(folder) and not folder.is_dir():
         what = "a file" if folder.exists() else "a link to something that does not exist"
         raise ParameterError(f"`out` must be a folder, and '{folder}' is {what}.")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()) and not _is_interrupted(folder):
         raise ParameterError(
             f"The folder '{folder}' is not empty, and nothing is overwritten. Give `out` the name of a new one."
         )
@@ -368,6 +374,29 @@ def _checked_folder(out: str | Path | None) -> Path | None:
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ParameterError(f"The folder '{folder}' cannot be made: '{existing}' cannot be written to.")
     return folder
+
+
+def _is_interrupted(folder: Path) -> bool:
+    journal = folder / JOURNAL_FILE
+    return journal.is_file() and not journal.is_symlink()  # a link would lead to a file of somewhere else
+
+
+def _check_resumed(folder: Path | None, arguments: dict[str, Any], read: Table) -> None:
+    """Refuses a folder with an interrupted experiment of other arguments, or on another table."""
+    if folder is None or not _is_interrupted(folder):
+        return
+    record = read_record(folder)
+    given = as_read(arguments)
+    other = [name for name in given if record["arguments"].get(name) != given[name]]
+    if record["data"].get("sha256") != read.sha256:
+        other.insert(0, "table")
+    if other:
+        raise ParameterError(
+            f"The folder '{folder}' holds an interrupted experiment with other values of {', '.join(other)}. To resume "
+            "it, pass the same table and arguments; to begin a new one, give `out` the name of a new folder."
+        )
+    with Journal(folder / JOURNAL_FILE):  # which refuses what is damaged or another program's, before anything trains
+        pass
 
 
 def _check_enough(read: Table, target: Target, columns: list[Column]) -> None:

@@ -8,6 +8,7 @@ The folder holds
     test_predictions.csv   the held-out rows: true and predicted values
     preprocessing.skops    imputing, scaling, encoding as fitted to the training rows; no pickle
     network.zip            the network, as `kerastoolkit.load` reads it; no pickle
+    search.journal         until the experiment is complete: finished fits, so that it can be resumed
 
 and nothing in it is executed when it is read.
 """
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
 __all__ = ["Experiment", "load_experiment"]
 
 RESULTS_FILE = "results.csv"
+# Finished fits of a search; it is there only until the experiment is complete.
+JOURNAL_FILE = "search.journal"
 _REPORT = "report.html"
 _TEST_PREDICTIONS, _PREPROCESSING, _NETWORK = "test_predictions.csv", "preprocessing.skops", "network.zip"
 # What skops does not trust by itself and a preprocessing of ours holds. Nothing that a file says is added to it.

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import joblib
@@ -15,13 +16,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from kerastoolkit._words import quoted
 from kerastoolkit.data.splits import folds
 from kerastoolkit.data.tables import category_names
 from kerastoolkit.evaluation import compare_on_folds, evaluate, get_scorer, make_baselines, score_on_folds
-from kerastoolkit.exceptions import KerasToolkitWarning
+from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, ParameterError
 from kerastoolkit.experiment._models import (
     fit_baseline,
     for_tables,
@@ -31,9 +33,10 @@ from kerastoolkit.experiment._models import (
     network_prefix,
 )
 from kerastoolkit.experiment._records import first_record
-from kerastoolkit.experiment._search import BatchedSearch, results_table
-from kerastoolkit.experiment.result import RESULTS_FILE, Experiment
+from kerastoolkit.experiment._search import CandidateSearch
+from kerastoolkit.experiment.result import JOURNAL_FILE, RESULTS_FILE, Experiment
 from kerastoolkit.search.backend import FusedBackend
+from kerastoolkit.search.journal import Journal
 
 if TYPE_CHECKING:
     from kerastoolkit.experiment.plan import Plan
@@ -108,6 +111,8 @@ class Run:
         """
         if self.plan.out is not None:
             self.plan.out.mkdir(parents=True, exist_ok=True)
+            # Before anything is trained, so that the experiment can be resumed even if the process is killed.
+            self.experiment._write_record(self.plan.out)
         try:
             with _without_expected_warnings():
                 self._train()
@@ -134,6 +139,9 @@ class Run:
         if self.plan.out is None:
             return
         try:
+            if self.experiment.status == "complete":
+                for beside in ("", "-journal", "-wal", "-shm"):  # what SQLite keeps beside a database
+                    (self.plan.out / f"{JOURNAL_FILE}{beside}").unlink(missing_ok=True)
             self.experiment.save(self.plan.out)
         except Exception as error:
             self.experiment.unsaved = why = f"{type(error).__name__}: {error}"
@@ -174,32 +182,57 @@ class Run:
             scores = score_on_folds(name, model, self.X, self.y, cv=folds, scoring=self.plan.scoring, scorer=scorer)
             self.experiment.baselines.append(scores)
 
-    def _search(self, preprocessor: BaseEstimator, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> BatchedSearch:
+    def _search(self, preprocessor: BaseEstimator, folds: Sequence[tuple[np.ndarray, np.ndarray]]) -> CandidateSearch:
         """Searches the grid; the winner, its history and all results are the experiment's."""
         plan, experiment = self.plan, self.experiment
         self.report("candidates", 0, plan.n_candidates * plan.n_folds, None, "loading Keras")
         network = make_network(plan.target.task, int(len(self.X) * (1 - 1 / plan.n_folds)), plan.random_state)
         prefix = network_prefix(plan.target.task)
-        search = BatchedSearch(
-            Pipeline([("preprocessor", preprocessor), ("network", network)]),
-            [{prefix + name: values for name, values in grid.items()} for grid in plan.param_grid],
+        pipeline = Pipeline([("preprocessor", preprocessor), ("network", network)])
+        param_grid = [{prefix + name: values for name, values in grid.items()} for grid in plan.param_grid]
+        search = CandidateSearch(
+            pipeline,
+            param_grid,
             scoring=get_scorer(plan.scoring, self.classes),
             cv=folds,
             report=self.report,
             on_results=self._take_results,
-            timeout=plan.timeout,
-            elapsed=lambda: self.seconds,
+            timeout=None if plan.timeout is None else plan.timeout - self.seconds,
             n_repeats=plan.n_repeats,
             random_state=plan.random_state,
+            journal=self._journal(pipeline, param_grid),
         )
         try:
             search.fit(self.X, self.y, **self._fit_params())
         finally:
-            experiment.left_out, experiment.failed = search.left_out_, search.failed_
-            experiment.decisions.append(("Training", search.report_.explain().replace("\n", " ").rstrip(".")))
-        experiment.best_index = results_table(search.cv_results_).index.tolist().index(search.best_index_)
+            experiment.left_out, experiment.failed = [dict(one) for one in search.left_out_], search.failed_
+            if hasattr(search, "report_"):  # the search has ended
+                experiment.decisions.append(("Training", search.explain().replace("\n", " ").rstrip(".")))
+        experiment.best_index = search.results_table(search.cv_results_).index.tolist().index(search.best_index_)
         experiment._take_model(search.best_estimator_)
         return search
+
+    def _journal(self, pipeline: Pipeline, param_grid: list[dict[str, list[Any]]]) -> Path | None:
+        """Where the search records finished fits; None, with a warning if there is a folder, if they cannot be.
+
+        Raises:
+            JournalError: There is a file already, and it is damaged or another program's.
+        """
+        if self.plan.out is None:
+            return None
+        path = self.plan.out / JOURNAL_FILE
+        is_new = not path.exists()
+        try:
+            with Journal(path) as journal:
+                journal.check(pipeline, ParameterGrid(param_grid))
+        except (JournalError, ParameterError) as error:
+            if not is_new:
+                raise
+            path.unlink(missing_ok=True)
+            message = f"If this experiment is interrupted, it cannot be resumed: {error}"
+            warnings.warn(message, KerasToolkitWarning, stacklevel=6)
+            return None
+        return path
 
     def _take_results(self, results: pd.DataFrame) -> None:
         """Keeps and writes the results so far: a search that is interrupted has lost only its last batch."""

@@ -1,4 +1,9 @@
-"""Search: scikit-learn's searches over Keras models, trained as one program."""
+"""Search: scikit-learn's searches over Keras models, trained as one program.
+
+`GridSearchCV`, `RandomizedSearchCV`, the halving searches and `OptunaSearchCV` train their fits together; inside
+`fused()` so does everything else that hands its fits to joblib. A `Journal` lets an interrupted search resume, and
+`Rungs` stop its worst candidates early.
+"""
 
 from __future__ import annotations
 

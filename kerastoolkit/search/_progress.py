@@ -242,9 +242,7 @@ def _in_terminal(console: Any) -> Iterator[Callable[[SearchProgress], None]]:
 def _in_notebook() -> Iterator[Callable[[SearchProgress], None]]:
     from IPython.display import display
 
-    handle: Any = display(  # type: ignore[no-untyped-call]
-        {"text/plain": ""}, raw=True, display_id=True
-    )
+    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
     # Other threads do not know which cell they work for.
     context, lock, shown = contextvars.copy_context(), threading.Lock(), 0.0
 

@@ -19,12 +19,13 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import GridSearchCV
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import check_random_state
 
@@ -34,7 +35,7 @@ from kerastoolkit._types import Rows, Target
 from kerastoolkit._values import is_whole
 from kerastoolkit.exceptions import KerasToolkitError, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
-from kerastoolkit.search._progress import SearchProgress
+from kerastoolkit.search._options import OptunaOptions, RandomState, Scoring, takes
 from kerastoolkit.search._tasks import (
     RESULT_OF_A_SPLIT,
     Call,
@@ -50,10 +51,6 @@ from kerastoolkit.search.searches import (
     _ADDED,
     _RUNGS,
     _WORKERS,
-    Folds,
-    RandomState,
-    Refit,
-    Scoring,
     _Together,
     check_timeout,
 )
@@ -71,6 +68,9 @@ _OWN_FILE = "kerastoolkit_optuna.db"
 
 class _Asked(BaseSearchCV):
     """A search whose candidates come from a study. Not to be used directly."""
+
+    def __init__(self, estimator: BaseEstimator, *, return_train_score: bool = False, **options: Any) -> None:
+        super().__init__(estimator, return_train_score=return_train_score, **options)
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: object = None) -> None:
         self._asking.run(evaluate_candidates)
@@ -147,9 +147,9 @@ class OptunaSearchCV(_Together, _Asked):
         study_: The study with all its trials. `cv_results_["trial_number"]` has the numbers of the candidates in it.
     """
 
-    journal = None
     _fit_is = 3
 
+    @takes(OptunaOptions, as_in=GridSearchCV)
     def __init__(
         self,
         estimator: BaseEstimator,
@@ -166,33 +166,12 @@ class OptunaSearchCV(_Together, _Asked):
         monitor: str = "val_loss",
         mode: Literal["auto", "min", "max"] = "auto",
         random_state: RandomState = None,
-        scoring: Scoring = None,
-        n_jobs: int | None = None,
-        refit: Refit = True,
-        cv: Folds = None,
-        verbose: int = 0,
-        pre_dispatch: int | str = "2*n_jobs",
-        error_score: float | Literal["raise"] = np.nan,
-        return_train_score: bool = False,
-        early_stopping: Rungs | Literal["rungs"] | None = None,
-        on_progress: Callable[[SearchProgress], object] | None = None,
-        max_memory: float | None = None,
+        **options: Unpack[OptunaOptions],
     ) -> None:
-        super().__init__(
-            estimator,
-            scoring=scoring,
-            n_jobs=n_jobs,
-            refit=refit,
-            cv=cv,
-            verbose=verbose,
-            pre_dispatch=pre_dispatch,
-            error_score=error_score,
-            return_train_score=return_train_score,
-        )
+        super().__init__(estimator, timeout=timeout, **options)
         self.param_distributions = param_distributions
         self.n_trials = n_trials
         self.batch_size = batch_size
-        self.timeout = timeout
         self.study = study
         self.study_name = study_name
         self.storage = storage
@@ -201,9 +180,6 @@ class OptunaSearchCV(_Together, _Asked):
         self.monitor = monitor
         self.mode = mode
         self.random_state = random_state
-        self.early_stopping = early_stopping
-        self.on_progress = on_progress
-        self.max_memory = max_memory
 
     def fit(self, X: Rows, y: Target = None, **params: object) -> OptunaSearchCV:
         """Searches, and fits the best candidate on all rows.

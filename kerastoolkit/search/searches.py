@@ -10,20 +10,29 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 import joblib
 import numpy as np
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  scikit-learn asks for this line
-from sklearn.model_selection import BaseCrossValidator, check_cv
+from sklearn.model_selection import check_cv
 
 from kerastoolkit._types import Rows, Target
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 from kerastoolkit.search._names import check_grid
+from kerastoolkit.search._options import (
+    Folds,
+    GridOptions,
+    HalvingOptions,
+    HalvingRandomOptions,
+    RandomizedOptions,
+    Refit,
+    takes,
+)
 from kerastoolkit.search._progress import SearchProgress, Tally, shown_line
 from kerastoolkit.search._run import SearchRun
 from kerastoolkit.search._scikeras import take_over
@@ -37,22 +46,12 @@ __all__ = ["GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "Rand
 # A search that is killed loses what was trained together and not yet scored.
 _MAX_UNRECORDED = 64
 
-Scoring: TypeAlias = str | Callable[..., Any] | Sequence[str] | Mapping[str, Any] | None
-Refit: TypeAlias = bool | str | Callable[[Mapping[str, Any]], int]
-Folds: TypeAlias = int | BaseCrossValidator | Iterable[Any] | None
-RandomState: TypeAlias = int | np.random.RandomState | None
-
 Self = TypeVar("Self", bound="_Together")
 
 
 class _Together:
     """What the searches add to scikit-learn's. Not to be used directly."""
 
-    journal: str | Path | Journal | None
-    timeout: float | None
-    on_progress: Callable[[SearchProgress], object] | None
-    max_memory: float | None
-    early_stopping: Rungs | Literal["rungs"] | None = None
     estimator: BaseEstimator
     cv: Folds
     error_score: float | Literal["raise"]
@@ -60,6 +59,23 @@ class _Together:
     verbose: int
 
     _fit_is = 2  # how far above `fit` the user's code is, for warnings
+
+    def __init__(
+        self,
+        *args: Any,
+        early_stopping: Rungs | Literal["rungs"] | None = None,
+        journal: str | Path | Journal | None = None,
+        timeout: float | None = None,
+        on_progress: Callable[[SearchProgress], object] | None = None,
+        max_memory: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.early_stopping = early_stopping
+        self.journal = journal
+        self.timeout = timeout
+        self.on_progress = on_progress
+        self.max_memory = max_memory
 
     def fit(self: Self, X: Rows, y: Target = None, **params: object) -> Self:
         """Searches, and fits the best candidate on all rows.
@@ -286,42 +302,14 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
         scoring, refit, cv, verbose, error_score, return_train_score: As in scikit-learn.
 {_WORKERS.format("n_jobs, pre_dispatch")}{_RUNGS}{_ADDED}"""
 
+    @takes(GridOptions, as_in=model_selection.GridSearchCV)
     def __init__(
         self,
         estimator: BaseEstimator,
         param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        scoring: Scoring = None,
-        n_jobs: int | None = None,
-        refit: Refit = True,
-        cv: Folds = None,
-        verbose: int = 0,
-        pre_dispatch: int | str = "2*n_jobs",
-        error_score: float | Literal["raise"] = np.nan,
-        return_train_score: bool = False,
-        early_stopping: Rungs | Literal["rungs"] | None = None,
-        journal: str | Path | Journal | None = None,
-        timeout: float | None = None,
-        on_progress: Callable[[SearchProgress], object] | None = None,
-        max_memory: float | None = None,
+        **options: Unpack[GridOptions],
     ) -> None:
-        super().__init__(
-            estimator,
-            param_grid,
-            scoring=scoring,
-            n_jobs=n_jobs,
-            refit=refit,
-            cv=cv,
-            verbose=verbose,
-            pre_dispatch=pre_dispatch,
-            error_score=error_score,
-            return_train_score=return_train_score,
-        )
-        self.early_stopping = early_stopping
-        self.journal = journal
-        self.timeout = timeout
-        self.on_progress = on_progress
-        self.max_memory = max_memory
+        super().__init__(estimator, param_grid, **options)
 
 
 class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
@@ -334,46 +322,14 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
         scoring, refit, cv, verbose, random_state, error_score, return_train_score: As in scikit-learn.
 {_WORKERS.format("n_jobs, pre_dispatch")}{_RUNGS}{_ADDED}"""
 
+    @takes(RandomizedOptions, as_in=model_selection.RandomizedSearchCV)
     def __init__(
         self,
         estimator: BaseEstimator,
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        n_iter: int = 10,
-        scoring: Scoring = None,
-        n_jobs: int | None = None,
-        refit: Refit = True,
-        cv: Folds = None,
-        verbose: int = 0,
-        pre_dispatch: int | str = "2*n_jobs",
-        random_state: RandomState = None,
-        error_score: float | Literal["raise"] = np.nan,
-        return_train_score: bool = False,
-        early_stopping: Rungs | Literal["rungs"] | None = None,
-        journal: str | Path | Journal | None = None,
-        timeout: float | None = None,
-        on_progress: Callable[[SearchProgress], object] | None = None,
-        max_memory: float | None = None,
+        **options: Unpack[RandomizedOptions],
     ) -> None:
-        super().__init__(
-            estimator,
-            param_distributions,
-            n_iter=n_iter,
-            scoring=scoring,
-            n_jobs=n_jobs,
-            refit=refit,
-            cv=cv,
-            verbose=verbose,
-            pre_dispatch=pre_dispatch,
-            random_state=random_state,
-            error_score=error_score,
-            return_train_score=return_train_score,
-        )
-        self.early_stopping = early_stopping
-        self.journal = journal
-        self.timeout = timeout
-        self.on_progress = on_progress
-        self.max_memory = max_memory
+        super().__init__(estimator, param_distributions, **options)
 
 
 class HalvingGridSearchCV(_Halving, model_selection.HalvingGridSearchCV):
@@ -387,50 +343,14 @@ class HalvingGridSearchCV(_Halving, model_selection.HalvingGridSearchCV):
         cv, scoring, refit, error_score, return_train_score, random_state, verbose: As in scikit-learn.
 {_WORKERS.format("n_jobs")}{_ADDED}"""
 
+    @takes(HalvingOptions, as_in=model_selection.HalvingGridSearchCV)
     def __init__(
         self,
         estimator: BaseEstimator,
         param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        factor: float = 3,
-        resource: str = "n_samples",
-        max_resources: int | Literal["auto"] = "auto",
-        min_resources: int | Literal["exhaust", "smallest"] = "exhaust",
-        aggressive_elimination: bool = False,
-        cv: Folds = 5,
-        scoring: Scoring = None,
-        refit: bool = True,
-        error_score: float | Literal["raise"] = np.nan,
-        return_train_score: bool = True,
-        random_state: RandomState = None,
-        n_jobs: int | None = None,
-        verbose: int = 0,
-        journal: str | Path | Journal | None = None,
-        timeout: float | None = None,
-        on_progress: Callable[[SearchProgress], object] | None = None,
-        max_memory: float | None = None,
+        **options: Unpack[HalvingOptions],
     ) -> None:
-        super().__init__(
-            estimator,
-            param_grid,
-            factor=factor,
-            resource=resource,
-            max_resources=max_resources,
-            min_resources=min_resources,
-            aggressive_elimination=aggressive_elimination,
-            cv=cv,
-            scoring=scoring,
-            refit=refit,
-            error_score=error_score,
-            return_train_score=return_train_score,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            verbose=verbose,
-        )
-        self.journal = journal
-        self.timeout = timeout
-        self.on_progress = on_progress
-        self.max_memory = max_memory
+        super().__init__(estimator, param_grid, **options)
 
 
 class HalvingRandomSearchCV(_Halving, model_selection.HalvingRandomSearchCV):
@@ -443,49 +363,11 @@ class HalvingRandomSearchCV(_Halving, model_selection.HalvingRandomSearchCV):
         cv, scoring, refit, error_score, return_train_score, random_state, verbose: As in scikit-learn.
 {_WORKERS.format("n_jobs")}{_ADDED}"""
 
+    @takes(HalvingRandomOptions, as_in=model_selection.HalvingRandomSearchCV)
     def __init__(
         self,
         estimator: BaseEstimator,
         param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        *,
-        n_candidates: int | Literal["exhaust"] = "exhaust",
-        factor: float = 3,
-        resource: str = "n_samples",
-        max_resources: int | Literal["auto"] = "auto",
-        min_resources: int | Literal["exhaust", "smallest"] = "smallest",
-        aggressive_elimination: bool = False,
-        cv: Folds = 5,
-        scoring: Scoring = None,
-        refit: bool = True,
-        error_score: float | Literal["raise"] = np.nan,
-        return_train_score: bool = True,
-        random_state: RandomState = None,
-        n_jobs: int | None = None,
-        verbose: int = 0,
-        journal: str | Path | Journal | None = None,
-        timeout: float | None = None,
-        on_progress: Callable[[SearchProgress], object] | None = None,
-        max_memory: float | None = None,
+        **options: Unpack[HalvingRandomOptions],
     ) -> None:
-        super().__init__(
-            estimator,
-            param_distributions,
-            n_candidates=n_candidates,
-            factor=factor,
-            resource=resource,
-            max_resources=max_resources,
-            min_resources=min_resources,
-            aggressive_elimination=aggressive_elimination,
-            cv=cv,
-            scoring=scoring,
-            refit=refit,
-            error_score=error_score,
-            return_train_score=return_train_score,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            verbose=verbose,
-        )
-        self.journal = journal
-        self.timeout = timeout
-        self.on_progress = on_progress
-        self.max_memory = max_memory
+        super().__init__(estimator, param_distributions, **options)

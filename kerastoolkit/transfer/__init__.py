@@ -1,8 +1,9 @@
-"""Starting from a network that is trained already: the zoo of `keras.applications`, its features, nets from nets.
+"""Starting from a network that is already trained: the zoo of `keras.applications`, features, new networks from old.
 
 zoo          one table of every network of `keras.applications`: its preprocessing, its sizes, a layer to cut at
 weights      weights from a file into a network, layer by layer
-features     a network that takes images as they are and puts out their features; each image is computed once
+features     a network that takes images as they are and returns their features; each image is computed once
+cache        these features, kept on disk and in memory
 fine_tuning  which layers train, and at which rates; the statistics of BatchNormalization
 derive       cuts any trained network at a layer and puts a new end on it
 """

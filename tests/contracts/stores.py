@@ -43,7 +43,7 @@ from kerastoolkit.transfer import FeatureCache, load_weights
 
 WORDS = ("apple", "pear", "plum")
 MATRIX = np.array([[1.0, -2.0], [0.5, 0.25], [3.0, 4.0]], dtype="float32")
-ROWS = {f"picture {n}".encode(): np.arange(n, n + 3, dtype="float32") for n in range(20)}
+ROWS = {f"image {n}".encode(): np.arange(n, n + 3, dtype="float32") for n in range(20)}
 X = np.random.RandomState(0).normal(size=(60, 2))
 Y = (X[:, 0] > 0).astype(int)
 SECRET = 1234.5  # stands in a file that no forgery may read
@@ -312,7 +312,7 @@ def features(path: Path) -> Any:
 
 def subset(found: Any, expected: Any) -> bool:
     """What is not found is computed anew."""
-    return all(same(row, ROWS[picture]) for picture, row in found.items())
+    return all(same(row, ROWS[image]) for image, row in found.items())
 
 
 def write_journal(path: Path) -> None:

@@ -431,6 +431,19 @@ def test_words_that_a_layer_looks_up_are_read(tmp_path: Path) -> None:
     assert_reads_back(TextClassifier(build, epochs=1).fit(texts, Y), texts)
 
 
+@pytest.mark.backend("tensorflow")  # the only one with strings
+def test_a_model_that_takes_text_itself_is_read() -> None:
+    texts = np.array([["red wine"], ["green apples"], ["red apples"]] * 3, dtype=object)
+
+    def build(head: Any) -> keras.Model:
+        inputs = keras.Input((1,), dtype="string")
+        words = keras.layers.TextVectorization(max_tokens=9, output_sequence_length=3)
+        words.adapt(texts[:, 0])
+        return keras.Model(inputs, head.connect(keras.layers.Flatten()(keras.layers.Embedding(9, 2)(words(inputs)))))
+
+    assert_reads_back(KerasClassifier(build, epochs=1).fit(texts, Y), texts)
+
+
 def test_an_optimizer_that_keeps_much_is_read() -> None:
     optimizer = keras.optimizers.Adam(amsgrad=True, use_ema=True, gradient_accumulation_steps=2)
     assert_reads_back(KerasRegressor(hidden=(300, 300), optimizer=optimizer, epochs=1).fit(X, X[:, 0]), X)

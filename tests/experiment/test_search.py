@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
 import warnings
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,16 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit.estimators import KerasClassifier
-from kerastoolkit.exceptions import DataError, SavedFileError
-from kerastoolkit.experiment import Experiment, Progress, load_experiment, run_experiment
-from kerastoolkit.experiment._search import BatchedSearch
+from kerastoolkit.exceptions import (
+    DataError,
+    KerasToolkitError,
+    KerasToolkitWarning,
+    ParameterError,
+    SavedFileError,
+)
+from kerastoolkit.experiment import Experiment, Progress, load_experiment, plan_experiment, run_experiment
+from kerastoolkit.experiment._search import CandidateSearch
+from kerastoolkit.search.journal import Journal
 
 # Small enough for a test: what is searched is not what these tests are about.
 TINY = {"hidden": [[16], [4]], "optimizer__learning_rate": [0.01], "epochs": [12]}
@@ -37,14 +47,14 @@ def _scores(experiment: Experiment) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def one_by_one(tables: Any) -> Experiment:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kerastoolkit.experiment._search._SECONDS_PER_BATCH", 0)
+        patch.setattr("kerastoolkit.search._run._SECONDS_A_BATCH", 0)
         return run_experiment(tables.cancer(), "target", param_grid=RATES, cv=2, n_repeats=0, scoring="neg_log_loss")
 
 
 def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together(
     one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch, tables: Any
 ) -> None:
-    monkeypatch.setattr("kerastoolkit.experiment._search._SECONDS_PER_BATCH", 10_000)
+    monkeypatch.setattr("kerastoolkit.search._run._SECONDS_A_BATCH", 10_000)
     told: list[Progress] = []
     options: dict[str, Any] = {"cv": 2, "n_repeats": 0, "scoring": "neg_log_loss", "progress": told.append}
     together = run_experiment(tables.cancer(), "target", param_grid=RATES, **options)
@@ -53,7 +63,7 @@ def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together
     assert np.array_equal(one_by_one.test.y_pred, together.test.y_pred)
     # The first candidate alone, since nobody knows yet how long it takes; then those like it; then the rest.
     if keras.backend.backend() != "torch":
-        assert dict(together.decisions)["Training"] == "12 fits trained together, as 3 programs"
+        assert dict(together.decisions)["Training"] == "12 fits trained together, as 4 programs"
         assert dict(one_by_one.decisions)["Training"] == "12 fits trained together, as 6 programs"
     # What fits trained together cost is told once.
     seconds = [progress.seconds for progress in told if progress.stage == "candidates"]
@@ -63,7 +73,7 @@ def test_the_seed_repeats_the_experiment_however_candidates_are_trained_together
 def test_a_failure_leaves_the_others_of_its_batch_alone(
     one_by_one: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tables: Any
 ) -> None:
-    monkeypatch.setattr("kerastoolkit.experiment._search._SECONDS_PER_BATCH", 10_000)
+    monkeypatch.setattr("kerastoolkit.search._run._SECONDS_A_BATCH", 10_000)
     # Of 455 training rows one fold has 227 and the other 228.
     fit = KerasClassifier.fit
 
@@ -89,10 +99,10 @@ def test_a_failure_leaves_the_others_of_its_batch_alone(
     assert found.results["mean_test_score"].iloc[2] == pytest.approx(expected["mean_test_score"], rel=1e-5)
 
 
-def _search(param_grid: dict[str, list[Any]] | None = None, **options: Any) -> BatchedSearch:
+def _search(param_grid: dict[str, list[Any]] | None = None, **options: Any) -> CandidateSearch:
     cv = [(np.arange(2), np.arange(2, 4))] * 3
     told: dict[str, Any] = {"report": lambda *step: None, "on_results": lambda results: None}
-    return BatchedSearch(KerasClassifier(), param_grid or {}, scoring=accuracy, cv=cv, **told, **options)
+    return CandidateSearch(KerasClassifier(), param_grid or {}, scoring=accuracy, cv=cv, **told, **options)
 
 
 accuracy = make_scorer(accuracy_score)
@@ -102,26 +112,21 @@ def test_with_a_timeout_structures_take_turns() -> None:
     grid = {"hidden": [(8,), (4,)], "optimizer__learning_rate": list(np.linspace(0.01, 0.1, 6)), "dropout": [0, 0.1]}
     candidates = list(ParameterGrid(grid))
     for timeout, a_turn in ((None, [6, 6, 6, 6]), (1000, [4, 4, 4, 4, 2, 2, 2, 2])):
-        ordered = _search(grid, timeout=timeout)._in_order(candidates)
+        ordered = list(ParameterGrid(_search(grid, timeout=timeout).param_grid))
         assert sorted(map(repr, ordered)) == sorted(map(repr, candidates))
         kinds = [(one["hidden"], one["dropout"] > 0) for one in ordered]
         assert [len(list(alike)) for _, alike in itertools.groupby(kinds)] == a_turn
 
 
 @pytest.mark.parametrize(
-    ("timeout", "passed", "n"), [(None, 0, 8), (100, 0, 8), (100, 86, 3), (100, 94, 1), (100, 95, 0), (100, 200, 0)]
+    ("timeout", "n_repeats", "reserved"), [(None, 5, 0.0), (120, 0, 4 / 3), (120, 5, 20 + 4 / 3), (30, 5, 10 + 4 / 3)]
 )
-def test_a_batch_is_begun_only_if_it_will_end_in_time(timeout: float | None, passed: float, n: int) -> None:
-    # 4 s a candidate at worst, and a third of it for the winner: in 14 s there is time for 3 and their winner.
-    search = _search(timeout=timeout, elapsed=lambda: passed)
-    left = [{"optimizer__learning_rate": rate} for rate in np.linspace(0.01, 0.1, 20)]
-    assert search._next_batch(left) == left[:1]
-    search.seconds_ = [1.0, 4.0]
-    assert len(search._next_batch(left)) == n
-    if timeout is not None:  # what the comparison takes, but no more than a third
-        search = _search(timeout=timeout, elapsed=lambda: passed, n_repeats=2)
-        search.seconds_ = [1.0, 4.0]
-        assert len(search._next_batch(left)) == min(n, max(int((92 - passed) / 4 - 1 / 3), 0))
+def test_time_is_kept_for_the_comparison_and_the_fit_of_the_winner(
+    timeout: float | None, n_repeats: int, reserved: float
+) -> None:
+    # 4 s a candidate, and a third of it for the winner; the comparison gets no more than a third of the time.
+    search = _search(timeout=timeout, n_repeats=n_repeats)
+    assert search._seconds_to_reserve(4.0) == pytest.approx(reserved)
 
 
 def test_a_search_by_itself_is_scikit_learns_with_what_was_left_out_and_failed() -> None:
@@ -134,7 +139,7 @@ def test_a_search_by_itself_is_scikit_learns_with_what_was_left_out_and_failed()
     told: dict[str, Any] = {"report": lambda *step: steps.append(step), "on_results": tables.append}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        search = BatchedSearch(pipeline, grid, scoring=accuracy, cv=cv, **told).fit(X, y)
+        search = CandidateSearch(pipeline, grid, scoring=accuracy, cv=cv, **told).fit(X, y)
         usual = GridSearchCV(pipeline, grid, scoring=accuracy, cv=cv).fit(X, y)
     assert search.best_params_ == usual.best_params_
     by_params = {repr(params): score for params, score in zip(
@@ -143,9 +148,9 @@ def test_a_search_by_itself_is_scikit_learns_with_what_was_left_out_and_failed()
     assert search.left_out_ == [] and [failed["params"]["activation"] for failed in search.failed_] == ["rellu"]
     assert "rellu" in search.failed_[0]["error"]
     assert len(tables[-1]) == 1 and list(tables[-1].filter(regex="^param_")) == ["param_activation", "param_hidden"]
-    assert len(search.seconds_) == 1 and steps[-1][0] == "final fit"
+    assert len(search.seconds_) == 2 and steps[-1][0] == "final fit"
     assert {step[:3] for step in steps if step[0] == "candidates"} >= {("candidates", 4, 4)}
-    late = BatchedSearch(pipeline, {**grid, "network__activation": ["relu", "tanh"]}, scoring=accuracy, cv=cv,
+    late = CandidateSearch(pipeline, {**grid, "network__activation": ["relu", "tanh"]}, scoring=accuracy, cv=cv,
                          timeout=1e-3, **told).fit(X, y)  # fmt: skip
     assert len(late.left_out_) == 1 and late.left_out_[0]["hidden"] == (4,) and len(late.seconds_) == 1
 
@@ -172,7 +177,7 @@ def test_an_interrupted_search_leaves_a_readable_folder(
     done: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: Any, page: Any, report: Any
 ) -> None:
     monkeypatch.setattr(
-        "kerastoolkit.experiment._search._SECONDS_BETWEEN_REPORTS", 0.0
+        "kerastoolkit.search._progress._SECONDS_BETWEEN_UPDATES", 0.0
     )  # the training may be over in less
 
     def interrupt(progress: Progress) -> None:
@@ -181,7 +186,9 @@ def test_an_interrupted_search_leaves_a_readable_folder(
 
     with pytest.raises(KeyboardInterrupt):
         run_experiment(tables.cancer(), "target", param_grid=TINY, cv=2, out=tmp_path / "out", progress=interrupt)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "report.html", "results.csv", "run.json", "search.journal"
+    ]  # fmt: skip
     found = page(report(tmp_path / "out"))
     assert found.open == []
     assert "interrupted after 1 of 2 candidates" in found.text
@@ -231,3 +238,77 @@ def test_a_grid_of_which_nothing_can_be_trained_is_an_error_with_the_reason(tmp_
     with pytest.raises(DataError, match=r"No candidate could be trained.*rellu"):
         run_experiment(tables.cancer(), "target", param_grid={"activation": ["rellu"]}, cv=2, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"
+
+
+# ---------------------------------------------------------------------------------------------------------- resuming
+
+
+def test_an_interrupted_experiment_resumes_with_what_is_missing(
+    tmp_path: Path, tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "candidates" and progress.done == 4:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    options: dict[str, Any] = {"param_grid": RATES, "cv": 2, "n_repeats": 0, "scoring": "neg_log_loss"}
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(tables.cancer(), "target", out=out, progress=interrupt, **options)
+    assert (out / "search.journal").is_file() and load_experiment(out).status == "interrupted"
+    # Only the same experiment goes on there.
+    for other, names in (({"cv": 3}, "cv"), ({"random_state": 1, "timeout": 60}, "random_state, timeout")):
+        with pytest.raises(ParameterError, match=f"an interrupted experiment with other values of {names}. To resume"):
+            plan_experiment(tables.cancer(), "target", out=out, **{**options, **other})
+    with pytest.raises(ParameterError, match="other values of table"):
+        plan_experiment(tables.cancer().head(500), "target", out=out, **options)
+    _refuses_what_is_no_journal_of_ours(out, lambda: plan_experiment(tables.cancer(), "target", out=out, **options))
+    n_fits = 0
+    fit = KerasClassifier.fit
+
+    def counted(self: Any, X: Any, y: Any, **params: Any) -> Any:
+        nonlocal n_fits
+        n_fits += 1
+        return fit(self, X, y, **params)
+
+    monkeypatch.setattr(KerasClassifier, "fit", counted)
+    resumed = run_experiment(tables.cancer(), "target", out=out, **options)
+    assert n_fits <= 12 - 4 + 1  # and the fit of the winner
+    monkeypatch.setattr(KerasClassifier, "fit", fit)
+    whole = run_experiment(tables.cancer(), "target", **options)
+    pd.testing.assert_frame_equal(_scores(resumed), _scores(whole), rtol=1e-5)
+    assert resumed.best_params == whole.best_params
+    # A complete one is not overwritten.
+    assert not list(out.glob("search.journal*")) and load_experiment(out).status == "complete"
+    with pytest.raises(ParameterError, match="is not empty, and nothing is overwritten"):
+        plan_experiment(tables.cancer(), "target", out=out, **options)
+
+
+def _refuses_what_is_no_journal_of_ours(out: Path, plan: Callable[[], object]) -> None:
+    """Puts other files in the place of the journal; they stay as they are."""
+    journal, kept = out / "search.journal", out.parent / "kept"
+    journal.rename(kept)
+    with closing(sqlite3.connect(journal)) as database:
+        database.execute("CREATE TABLE of_another_program (x)")
+    foreign = journal.read_bytes()
+    with pytest.raises(KerasToolkitError, match="search.journal"):
+        plan()
+    assert journal.read_bytes() == foreign
+    journal.unlink()
+    journal.symlink_to(kept)
+    with pytest.raises(ParameterError, match="is not empty"):
+        plan()
+    journal.unlink()
+    kept.rename(journal)
+
+
+def test_what_no_journal_can_hold_is_searched_all_the_same(
+    tmp_path: Path, tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*args: Any) -> None:
+        raise ParameterError("A journal cannot recognise the parameter `hidden`")
+
+    monkeypatch.setattr(Journal, "check", refuses)
+    options: dict[str, Any] = {"param_grid": {"hidden": [[4]], "epochs": [1]}, "cv": 2, "n_repeats": 0}
+    with pytest.warns(KerasToolkitWarning, match="interrupted, it cannot be resumed: A journal cannot recognise"):
+        experiment = run_experiment(tables.cancer(), "target", out=tmp_path / "out", **options)
+    assert experiment.status == "complete" and not (tmp_path / "out" / "search.journal").exists()

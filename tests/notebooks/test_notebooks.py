@@ -249,6 +249,19 @@ def test_the_tour_of_the_readme_runs_and_is_true(seed: int, tmp_path: Path) -> N
             np.testing.assert_allclose(numbers_in(answer), numbers_in(said), atol=0.06)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_the_page_on_extending_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(block) for block in blocks])
+    claims = [
+        Claim('@register_builder("gated")', "X.shape == (200, 5) and 'gated' in list_builders()", 1, 1),
+        Claim("print(classifier.dna_.length) # 20", "classifier.dna_.length", 20, 20),
+    ]
+    notebook.cells[0].source = "from kerastoolkit.builders import list_builders\n" + notebook.cells[0].source
+    check(claims, executed(notebook, claims, tmp_path), words(page))
+
+
 def test_the_seconds_of_the_readme_are_those_of_the_benchmark() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     runs = json.loads((ROOT / "benchmarks" / "results" / "search.json").read_text(encoding="utf-8"))["runs"]

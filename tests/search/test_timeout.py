@@ -273,7 +273,7 @@ def test_networks_score_the_same_in_batches() -> None:
         np.testing.assert_allclose(in_batches.cv_results_[name], at_once.cv_results_[name], atol=1e-6)
     assert in_batches.best_params_ == at_once.best_params_
     assert all(one.how != "Model.fit" for one in in_batches.report_.trained)
-    assert max(one.together for one in in_batches.report_.trained) >= 4
+    assert max(one.n_together for one in in_batches.report_.trained) >= 4
 
 
 def test_candidates_of_several_batches_are_compared_at_rungs() -> None:
