@@ -59,6 +59,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
     _task = "reconstruction"
     _default_model = "autoencoder"
+    _left_out: tuple[str, ...] = ("class_weight",)
     _readers = ("array",)
     _heads: Mapping[str, Any] = {"Head": Reconstruction}
 
