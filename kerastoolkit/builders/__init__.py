@@ -15,7 +15,6 @@ rows to be compressed            `autoencoder`, which `KerasTransformer` trains
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +29,8 @@ from kerastoolkit.builders.functional import (
 )
 from kerastoolkit.builders.heads import Head, HeadGroup, head
 from kerastoolkit.builders.sequential import autoencoder, cnn, conv1d, mlp, rnn
-from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
+from kerastoolkit.data.readers import warn_of_another
+from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     import keras
@@ -110,21 +110,11 @@ def register_builder(name: str | None = None) -> Callable[[_Builder], _Builder]:
         known = _BUILDERS.get(known_as)
         if known is not None and is_ours(known):
             raise ParameterError(f"The builder {known_as!r} is kerastoolkit's own; register yours by another name.")
-        if known is not None and _origin_of(known) != _origin_of(build):
-            warnings.warn(
-                f"The builder {known_as!r} was {'.'.join(_origin_of(known))}, and is now "
-                f"{'.'.join(_origin_of(build))}.",
-                KerasToolkitWarning,
-                stacklevel=2,
-            )
+        warn_of_another(f"builder {known_as!r}", known, build)
         _BUILDERS[known_as] = build
         return build
 
     return register
-
-
-def _origin_of(build: Callable[..., Any]) -> tuple[str, str]:
-    return str(getattr(build, "__module__", "")), str(getattr(build, "__qualname__", build))
 
 
 def is_ours(build: object) -> bool:

@@ -179,23 +179,30 @@ def register_reader(name: str) -> Callable[[_Kind], _Kind]:
         if not (isinstance(kind, type) and issubclass(kind, Reader)):
             raise ParameterError(f"@register_reader({name!r}) is for a class derived from Reader; got {kind!r}.")
         known = _READERS.get(name)
-        if known is not None and _origin_of(known) != _origin_of(kind):
-            if known.__module__.startswith("kerastoolkit."):
-                raise ParameterError(f"The reader {name!r} is kerastoolkit's own; register yours under another name.")
-            warnings.warn(
-                f"The reader {name!r} was {known.__module__}.{known.__qualname__}, and is now "
-                f"{kind.__module__}.{kind.__qualname__}.",
-                KerasToolkitWarning,
-                stacklevel=2,
-            )
+        if known is not None and known.__module__.startswith("kerastoolkit.") and _origin_of(known) != _origin_of(kind):
+            raise ParameterError(f"The reader {name!r} is kerastoolkit's own; register yours under another name.")
+        warn_of_another(f"reader {name!r}", known, kind)
         _READERS[name] = kind
         return kind
 
     return register
 
 
-def _origin_of(kind: type) -> tuple[str, str]:
-    return kind.__module__, kind.__qualname__
+def warn_of_another(what: str, known: object, registered: object) -> None:
+    """Warns that something else takes a name that is registered: not for the same defined once more.
+
+    Args:
+        what: What has the name, and the name, such as `"reader 'events'"`.
+        known: What had it until now; None for nothing.
+        registered: What has it from now on.
+    """
+    if known is not None and _origin_of(known) != _origin_of(registered):
+        text = f"The {what} was {_origin_of(known)}, and is now {_origin_of(registered)}."
+        warnings.warn(text, KerasToolkitWarning, stacklevel=3)
+
+
+def _origin_of(thing: object) -> str:
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}"
 
 
 def list_readers() -> list[str]:

@@ -939,6 +939,12 @@ class KerasEstimator(BaseEstimator):
         # The size of the estimator is one to train with, and no row's result depends on it.
         return _output.of_rows(self._fitted, X, arguments, at_least=_parameters.plain(self.batch_size) or 0)
 
+    def _with_true_target(self, X: Rows, y: Target) -> tuple[Any, Any]:
+        """Rows, and what their predictions are compared with; a data set brings both."""
+        if _inputs.kind_of(X) == "dataset":
+            X, y = self._gathered(X)
+        return X, _inputs.true_target(y, numeric=self._task == "regression", owner=type(self).__name__)
+
     def _gathered(self, dataset: Dataset) -> tuple[Any, Any]:
         """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
         import keras

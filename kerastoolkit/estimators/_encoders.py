@@ -37,6 +37,14 @@ def own_encoder(estimator: object, name: str) -> Any:
     return found.__get__(estimator) if isinstance(found, property) else getattr(estimator, name)
 
 
+def not_for_a_file(name: str, encoder: TransformerMixin) -> SavedFileError:
+    """The error for an encoder of the user's: Python code, without which the model predicts something else."""
+    return SavedFileError(
+        f"An estimator with a `{name}` of its own ({type(encoder).__name__}) cannot be saved without pickle. Save "
+        "`model_` with Keras, or pickle the estimator."
+    )
+
+
 class TargetEncoder:
     """scikeras' `target_encoder_` for a class without an encoder of its own: the head, with other method names.
 
@@ -157,10 +165,7 @@ class EncoderHead:
         Raises:
             SavedFileError: Always.
         """
-        raise SavedFileError(
-            f"An estimator with a `target_encoder` of its own ({type(self.encoder).__name__}) cannot be saved without "
-            "pickle. Save `model_` with Keras, or pickle the estimator."
-        )
+        raise not_for_a_file("target_encoder", self.encoder)
 
 
 def _check_finite(raw: OutputArrays) -> None:

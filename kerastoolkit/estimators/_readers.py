@@ -34,6 +34,7 @@ from kerastoolkit.estimators._arrays import (
     rows_of,
     without_tensor,
 )
+from kerastoolkit.estimators._encoders import not_for_a_file
 from kerastoolkit.exceptions import DataError, KerasToolkitWarning, SavedFileError
 
 
@@ -378,10 +379,7 @@ class EncodedReader(Reader):
         Raises:
             SavedFileError: Always.
         """
-        raise SavedFileError(
-            f"An estimator with a `feature_encoder` of its own ({type(self.encoder).__name__}) cannot be saved without "
-            "pickle. Save `model_` by Keras, or pickle the estimator."
-        )
+        raise not_for_a_file("feature_encoder", self.encoder)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncodedReader:

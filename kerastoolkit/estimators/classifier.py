@@ -179,9 +179,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         Returns:
             Fraction of 1.
         """
-        if _inputs.kind_of(X) == "dataset":
-            X, y = self._gathered(X)
-        y = _inputs.true_target(y, numeric=False, owner=type(self).__name__)
+        X, y = self._with_true_target(X, y)
         options = _parameters.below(self._params, "score")
         if isinstance(getattr(self, "head_", None), HeadGroup) and type(self).scorer is KerasClassifier.scorer:
             predicted, true = self.predict(X), y

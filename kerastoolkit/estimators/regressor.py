@@ -60,9 +60,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
         Returns:
             1 for perfect predictions, 0 for those of the mean, negative for worse.
         """
-        if _inputs.kind_of(X) == "dataset":
-            X, y = self._gathered(X)
-        y = _inputs.true_target(y, numeric=True, owner=type(self).__name__)
+        X, y = self._with_true_target(X, y)
         predicted = self.predict(X)
         if isinstance(predicted, dict):
             y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))
