@@ -89,20 +89,6 @@ __all__ = [
     "transfer",
 ]
 
-_ROOMS = {
-    "builders",
-    "data",
-    "distribution",
-    "estimators",
-    "evaluation",
-    "exceptions",
-    "experiment",
-    "plotting",
-    "search",
-    "training",
-    "transfer",
-}
-
 _ROOM_OF = {
     "Experiment": "experiment",
     "ImageClassifier": "estimators",
@@ -117,6 +103,8 @@ _ROOM_OF = {
     "load_experiment": "experiment",
     "run_experiment": "experiment",
 }
+
+_ROOMS = set(__all__) - _ROOM_OF.keys() - {"__version__"}
 
 quieten_tensorflow()  # here, since it has to be before anything imports TensorFlow
 

@@ -29,15 +29,8 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MultiLabelBinarizer, OneHotEncoder, StandardScaler
 
-from kerastoolkit import (
-    ImageClassifier,
-    ImageRegressor,
-    KerasClassifier,
-    KerasRegressor,
-    KerasTransformer,
-    TextClassifier,
-    load,
-)
+from kerastoolkit import KerasClassifier, KerasRegressor, KerasTransformer, load
+from kerastoolkit.estimators import ImageClassifier, ImageRegressor, TextClassifier
 from kerastoolkit.exceptions import (
     DataError,
     KerasToolkitWarning,

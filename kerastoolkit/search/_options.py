@@ -27,6 +27,7 @@ from kerastoolkit.search._progress import SearchProgress
 from kerastoolkit.search.journal import Journal
 from kerastoolkit.search.rungs import Rungs
 
+ParamGrid: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Scoring: TypeAlias = str | Callable[..., Any] | Sequence[str] | Mapping[str, Any] | None
 Refit: TypeAlias = bool | str | Callable[[Mapping[str, Any]], int]
 Folds: TypeAlias = int | BaseCrossValidator | Iterable[Any] | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack
 
@@ -29,6 +29,7 @@ from kerastoolkit.search._options import (
     GridOptions,
     HalvingOptions,
     HalvingRandomOptions,
+    ParamGrid,
     RandomizedOptions,
     Refit,
     takes,
@@ -303,12 +304,7 @@ class GridSearchCV(_Together, model_selection.GridSearchCV):
 {_WORKERS.format("n_jobs, pre_dispatch")}{_RUNGS}{_ADDED}"""
 
     @takes(GridOptions, as_in=model_selection.GridSearchCV)
-    def __init__(
-        self,
-        estimator: BaseEstimator,
-        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        **options: Unpack[GridOptions],
-    ) -> None:
+    def __init__(self, estimator: BaseEstimator, param_grid: ParamGrid, **options: Unpack[GridOptions]) -> None:
         super().__init__(estimator, param_grid, **options)
 
 
@@ -324,10 +320,7 @@ class RandomizedSearchCV(_Together, model_selection.RandomizedSearchCV):
 
     @takes(RandomizedOptions, as_in=model_selection.RandomizedSearchCV)
     def __init__(
-        self,
-        estimator: BaseEstimator,
-        param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        **options: Unpack[RandomizedOptions],
+        self, estimator: BaseEstimator, param_distributions: ParamGrid, **options: Unpack[RandomizedOptions]
     ) -> None:
         super().__init__(estimator, param_distributions, **options)
 
@@ -344,12 +337,7 @@ class HalvingGridSearchCV(_Halving, model_selection.HalvingGridSearchCV):
 {_WORKERS.format("n_jobs")}{_ADDED}"""
 
     @takes(HalvingOptions, as_in=model_selection.HalvingGridSearchCV)
-    def __init__(
-        self,
-        estimator: BaseEstimator,
-        param_grid: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        **options: Unpack[HalvingOptions],
-    ) -> None:
+    def __init__(self, estimator: BaseEstimator, param_grid: ParamGrid, **options: Unpack[HalvingOptions]) -> None:
         super().__init__(estimator, param_grid, **options)
 
 
@@ -365,9 +353,6 @@ class HalvingRandomSearchCV(_Halving, model_selection.HalvingRandomSearchCV):
 
     @takes(HalvingRandomOptions, as_in=model_selection.HalvingRandomSearchCV)
     def __init__(
-        self,
-        estimator: BaseEstimator,
-        param_distributions: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        **options: Unpack[HalvingRandomOptions],
+        self, estimator: BaseEstimator, param_distributions: ParamGrid, **options: Unpack[HalvingRandomOptions]
     ) -> None:
         super().__init__(estimator, param_distributions, **options)

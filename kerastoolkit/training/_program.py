@@ -20,7 +20,7 @@ from kerastoolkit import _keras
 from kerastoolkit._cache import Cache
 from kerastoolkit._keras import NotPureError
 from kerastoolkit.training import _backends, _dense
-from kerastoolkit.training._backends.base import TRACING_LOCK, ArrayBackend, CompiledSteps
+from kerastoolkit.training._backends.base import TRACING_LOCK, ArrayBackend, CompiledSteps, Steps
 from kerastoolkit.training._backends.numpy import NumPyBackend
 from kerastoolkit.training._costs import Costs, CostsInNumPy
 from kerastoolkit.training._hyperparameters import traced_in_place
@@ -32,6 +32,7 @@ from kerastoolkit.training._state import (
     Kind,
     Rows,
     State,
+    StepInputs,
     Tensor,
     as_array,
     assign,
@@ -232,28 +233,12 @@ class Program:
             self._fresh_metrics = [as_array(scope.get_current_value(v)) for v in variables]
         return self._fresh_metrics
 
-    def run(
-        self,
-        kind: Kind,
-        state: State,
-        traced: dict[int, Tensor],
-        data: Rows,
-        indices: Tensor,
-        offsets: Rows,
-        *,
-        stacked: bool,
-        light: bool,
-        by_xla: int = 0,
-    ) -> tuple[State, Any]:
+    def run(self, kind: Kind, inputs: StepInputs, *, stacked: bool, light: bool, by_xla: int = 0) -> tuple[State, Any]:
         """Trains on batches of rows, or evaluates them.
 
         Args:
             kind: `"train"` or `"test"`.
-            state: The state; with a leading axis of models when `stacked`.
-            traced: A value for each slot of `to_trace`, scalar; `(models,)` when `stacked`.
-            data: All rows, shared by all models.
-            indices: Row indices of each batch, shape `(steps, rows)`; `(models, steps, rows)` when `stacked`.
-            offsets: Number added to the row indices for each part of the data, scalar; `(models,)` when `stacked`.
+            inputs: The models and their batches.
             stacked: Whether there is an axis of models.
             light: Whether the steps are light; see `Costs.is_light`.
             by_xla: Number of models in each call of a program compiled by XLA, where that is possible; 0 to use
@@ -266,14 +251,13 @@ class Program:
             OutOfMemoryError: There was not enough memory.
             NotPureError: The step cannot be a program, or the program failed. The template is unchanged.
         """
-        key = (kind, stacked, light, tuple(traced), form_of(data))
-        arguments = (state, traced, data, indices, offsets)
+        key = (kind, stacked, light, tuple(inputs.traced), form_of(inputs.data))
         form = self._forms.find_or_make(key, _Form)
         try:
             if form.steps is None or not form.has_run:
-                return self._run_at_first(form, key, arguments)
-            result = self._run_by_xla(form, by_xla, arguments, stacked=stacked) if by_xla else None
-            return result or form.steps(*arguments)
+                return self._run_at_first(form, key, inputs)
+            result = self._run_by_xla(form, by_xla, inputs, stacked=stacked) if by_xla else None
+            return result or form.steps(*inputs)
         except Exception as error:
             is_for_memory = self.lacked_memory(error)
             reason = _reason(error, stacked=stacked, for_memory=is_for_memory)
@@ -287,7 +271,7 @@ class Program:
         """Whether an error, of this program or of the backend, means that there was not enough memory."""
         return isinstance(error, OutOfMemoryError) or self._backend.is_out_of_memory(error)
 
-    def _run_at_first(self, form: _Form, key: _Key, arguments: tuple[Any, ...]) -> tuple[State, Any]:
+    def _run_at_first(self, form: _Form, key: _Key, inputs: StepInputs) -> tuple[State, Any]:
         """Makes the program and runs it, unless that is known to fail."""
         with TRACING_LOCK:
             if form.refused is not None:
@@ -295,14 +279,12 @@ class Program:
             # The first call runs all code of the model. Its side effects would be lost, or shared with other models.
             with contextlib.nullcontext() if form.has_run else no_side_effects(self.template):
                 if form.steps is None:
-                    form.steps = self._compiled(key, arguments[2])
-                result = form.steps(*arguments)
+                    form.steps = self._compiled(key, inputs.data)
+                result = form.steps(*inputs)
             form.has_run = True
             return result
 
-    def _run_by_xla(
-        self, form: _Form, n_models: int, arguments: tuple[Any, ...], *, stacked: bool
-    ) -> tuple[State, Any] | None:
+    def _run_by_xla(self, form: _Form, n_models: int, inputs: StepInputs, *, stacked: bool) -> tuple[State, Any] | None:
         """The same steps compiled by XLA; None if it cannot compile them, or has not enough memory now."""
         if form.is_not_for_xla:
             return None
@@ -313,7 +295,7 @@ class Program:
                 if form.by_xla is None:
                     form.is_not_for_xla = True
                     return None
-            return form.by_xla(n_models, *arguments)
+            return form.by_xla(n_models, *inputs)
         except Exception as error:
             if not self._backend.is_out_of_memory(error):  # an operation unknown to XLA
                 form.is_not_for_xla, form.by_xla = True, None
@@ -434,7 +416,8 @@ class Program:
     def _compiled(self, key: _Key, data: Rows) -> CompiledSteps:
         kind, stacked, light, slots, _ = key
         step = self._train_step if kind == "train" else self._test_step
-        return self._backend.epoch(step, self._results, self._example(), data, slots, stacked=stacked, light=light)
+        steps = Steps(step, self._results, self._example(), data, slots, stacked=stacked, light=light)
+        return self._backend.compile(steps)
 
     def _example(self) -> State:
         return State(
@@ -510,18 +493,8 @@ class ProgramInNumPy(Program):
         """Whether it trains on these data as Keras would."""
         return self._steps.takes(*data)
 
-    def run(
-        self,
-        kind: Kind,
-        state: State,
-        traced: dict[int, Tensor],
-        data: Rows,
-        indices: Array,
-        offsets: Rows,
-        *,
-        stacked: bool,
-        **_: object,
-    ) -> tuple[State, Any]:
+    def run(self, kind: Kind, inputs: StepInputs, *, stacked: bool, **_: object) -> tuple[State, Any]:
+        state, traced, data, indices, offsets = inputs
         if not stacked:
             state, traced, indices, offsets = tree_map(
                 lambda value: np.asarray(value)[None], (state, traced, indices, offsets)

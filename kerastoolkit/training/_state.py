@@ -47,8 +47,26 @@ def epochs_a_call(n_rows: int, size: int) -> int:
     return max(1, MAX_STEPS_BY_XLA // -(-n_rows // size))
 
 
+class StepInputs(NamedTuple):
+    """Models, and the batches that they are trained on or evaluated with; one model alone has no axis of models.
+
+    Attributes:
+        state: The state, with a leading axis of models.
+        traced: A value for each slot of `Program.to_trace`, shape `(models,)`.
+        data: All rows, shared by all models.
+        indices: Row indices of each batch, shape `(models, steps, rows)`.
+        offsets: Number added to the row indices for each part of the data, shape `(models,)`.
+    """
+
+    state: State
+    traced: dict[int, Tensor]
+    data: Rows
+    indices: Tensor
+    offsets: Rows
+
+
 class EpochInputs(NamedTuple):
-    """Models of a stack that are trained for some epochs: as for `Program.run`, with row indices for each epoch.
+    """Models of a stack that are trained for some epochs: as in `StepInputs`, with row indices for each epoch.
 
     The indices, `permutations`, have the shape `(models, epochs, rows)`.
     """

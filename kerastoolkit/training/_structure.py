@@ -221,14 +221,7 @@ def _of_outside(function: types.FunctionType, name: str, value: object, seen: _S
         return "module", value.__name__
     if isinstance(value, types.FunctionType):
         return _of_function(value, seen)
-    if inspect.isclass(value):
-        return _of_class(value, seen)
-    if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
-        raise UnknownError(f"`{function.__name__}` uses {name!r}, which it may change")
-    try:
-        return _key_of(value, seen)
-    except UnknownError:
-        raise UnknownError(f"`{function.__name__}` uses {name!r}, and it is not known what that depends on") from None
+    return _of_constant(value, seen, f"`{function.__name__}` uses {name!r}")
 
 
 def _place_in(seen: _Seen, thing: object) -> int:
@@ -268,14 +261,19 @@ def _of_member(kind: type, name: str, member: object, seen: _Seen) -> Any:
     if isinstance(member, property):
         parts = (member.fget, member.fset, member.fdel)
         return property, tuple(None if part is None else _of_member(kind, name, part, seen) for part in parts)
-    if inspect.isclass(member):
-        return _of_class(member, seen)
-    if isinstance(member, (list, dict, set, bytearray, np.ndarray)):
-        raise UnknownError(f"`{kind.__name__}` has {name!r}, which it may change")
+    return _of_constant(member, seen, f"`{kind.__name__}` has {name!r}")
+
+
+def _of_constant(value: Any, seen: _Seen, whose: str) -> Any:
+    """Something that code uses and does not change, with the words for an error that say whose it is."""
+    if inspect.isclass(value):
+        return _of_class(value, seen)
+    if isinstance(value, (list, dict, set, bytearray, np.ndarray)):
+        raise UnknownError(f"{whose}, which it may change")
     try:
-        return _key_of(member, seen)
+        return _key_of(value, seen)
     except UnknownError:
-        raise UnknownError(f"`{kind.__name__}` has {name!r}, and it is not known what that depends on") from None
+        raise UnknownError(f"{whose}, and it is not known what that depends on") from None
 
 
 @functools.lru_cache(maxsize=1024)

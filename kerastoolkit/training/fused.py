@@ -19,7 +19,7 @@ from kerastoolkit.training._memory import free_memory
 from kerastoolkit.training._program import Program
 from kerastoolkit.training._run import Observers, Run, is_for_nan
 from kerastoolkit.training._stack import Pool, Stack
-from kerastoolkit.training._state import Array, EpochInputs, Kind, State, Tensor, epochs_a_call, tree_map
+from kerastoolkit.training._state import Array, EpochInputs, Kind, State, StepInputs, Tensor, epochs_a_call, tree_map
 from kerastoolkit.training._threads import on_each_core
 from kerastoolkit.training.by_keras import train_by_keras
 from kerastoolkit.training.network import draw
@@ -174,11 +174,11 @@ def _seconds_a_step(runs: list[Run], *, stacked: bool) -> float:
     indices = np.broadcast_to(np.arange(size, dtype="int32"), (len(runs), 2, size))
     offsets = pool.offsets if stacked else tree_map(lambda offset: offset[0], pool.offsets)
     indices = np.ascontiguousarray(indices if stacked else indices[0])
-    arguments = (stack.state, stack.traced, pool.data, program.tensor(indices), program.tensors(offsets))
+    inputs = StepInputs(stack.state, stack.traced, pool.data, program.tensor(indices), program.tensors(offsets))
     light = program.costs.is_light(runs[0].batch_size, stacked=stacked)
-    program.arrays(program.run("train", *arguments, stacked=stacked, light=light)[1])  # traces
+    program.arrays(program.run("train", inputs, stacked=stacked, light=light)[1])  # traces
     begun = time.perf_counter()
-    program.arrays(program.run("train", *arguments, stacked=stacked, light=light)[1])
+    program.arrays(program.run("train", inputs, stacked=stacked, light=light)[1])
     return (time.perf_counter() - begun) / 2
 
 
@@ -531,11 +531,12 @@ class _Training:
                 places, numbers, indices = np.repeat(places, 2), np.repeat(numbers, 2), np.repeat(indices, 2, axis=0)
             offsets = tree_map(lambda offset: offset[numbers], pool.offsets)
             members = None if len(runs) == len(self._in_stack) > 1 else places
-        arguments = pool.data, program.tensor(indices), program.tensors(offsets)
+        batches = pool.data, program.tensor(indices), program.tensors(offsets)
         models = self._models_a_call if by_xla else 0
 
         def run(state: State, traced: dict[int, Any]) -> tuple[State, Any]:
-            return program.run(kind, state, traced, *arguments, stacked=self._stacked, light=self._light, by_xla=models)
+            inputs = StepInputs(state, traced, *batches)
+            return program.run(kind, inputs, stacked=self._stacked, light=self._light, by_xla=models)
 
         results = program.arrays(self._stack.advance(members, run))
         if not self._stacked:

@@ -10,16 +10,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-from kerastoolkit.builders import (
-    Head,
-    head,
-    multi_input,
-    multi_output,
-    residual_mlp,
-    tabular,
-    transformer_encoder,
-    wide_and_deep,
-)
+from kerastoolkit import builders
+from kerastoolkit.builders import Head, head
 from kerastoolkit.data import learn_table
 from kerastoolkit.exceptions import ParameterError
 
@@ -38,7 +30,7 @@ def rows() -> Any:
 
 
 def test_wide_and_deep_is_the_sum_of_a_linear_model_and_a_deep_one(rows: Any) -> None:
-    model = wide_and_deep((5,), Head.regression(), hidden=(4,))
+    model = builders.wide_and_deep((5,), Head.regression(), hidden=(4,))
     kernel, bias = model.layers[-1].get_weights()
     hidden = keras.Model(model.input, model.layers[-2].input[1])
     linear = rows @ kernel[:5]
@@ -47,13 +39,13 @@ def test_wide_and_deep_is_the_sum_of_a_linear_model_and_a_deep_one(rows: Any) ->
 
 
 def test_the_wide_part_may_see_other_features_than_the_deep_one(rows: Any) -> None:
-    model = wide_and_deep({"wide": (2,), "deep": (5,)}, Head.regression(), hidden=(4,))
+    model = builders.wide_and_deep({"wide": (2,), "deep": (5,)}, Head.regression(), hidden=(4,))
     assert model.layers[-1].kernel.shape == (2 + 4, 1)
     assert _out(model, {"wide": rows[:, :2], "deep": rows}).shape == (6, 1)
 
 
 def test_a_residual_block_adds_to_what_went_into_it(rows: Any) -> None:
-    model = residual_mlp((5,), Head.regression(), hidden=(4, 4), normalization=None)
+    model = builders.residual_mlp((5,), Head.regression(), hidden=(4, 4), normalization=None)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense) and layer.kernel.shape == (4, 4):
             layer.set_weights([np.zeros((4, 4)), np.zeros(4)])  # blocks that do nothing
@@ -63,7 +55,7 @@ def test_a_residual_block_adds_to_what_went_into_it(rows: Any) -> None:
 
 
 def test_blocks_of_other_widths_have_a_shortcut_of_their_own() -> None:
-    model = residual_mlp((5,), Head.binary(), hidden=(4, 8))
+    model = builders.residual_mlp((5,), Head.binary(), hidden=(4, 8))
     without_bias = [layer.kernel.shape for layer in model.layers if getattr(layer, "use_bias", True) is False]
     assert without_bias == [(4, 8)]
 
@@ -77,7 +69,7 @@ def table() -> pd.DataFrame:
 
 def test_a_table_has_an_input_a_column_and_numbers_of_mean_zero(table: pd.DataFrame) -> None:
     columns = learn_table(table)
-    model = tabular(columns, Head.binary(), hidden=())
+    model = builders.tabular(columns, Head.binary(), hidden=())
     assert {name: tuple(part.shape[1:]) for name, part in model.input.items()} == {
         "age": (1,), "age_missing": (1,), "town": (1,), "rooms": (1,)
     }  # fmt: skip
@@ -92,12 +84,12 @@ def test_a_table_has_an_input_a_column_and_numbers_of_mean_zero(table: pd.DataFr
 def test_an_embedding_has_the_size_of_the_rule(n_categories: int, size: int) -> None:
     values = [f"town {number}" for number in range(n_categories)]
     columns = learn_table(pd.DataFrame({"town": values * 2}), max_categories=100_000)
-    model = tabular(columns, Head.binary())
+    model = builders.tabular(columns, Head.binary())
     assert model.get_layer("embedding_town").embeddings.shape == (n_categories + 2, size)
 
 
 def test_several_inputs_go_through_layers_of_their_kind() -> None:
-    model = multi_input({"photo": (8, 8, 3), "sound": (20, 2), "facts": (5,)}, Head.multiclass(3))
+    model = builders.multi_input({"photo": (8, 8, 3), "sound": (20, 2), "facts": (5,)}, Head.multiclass(3))
     assert {"Conv2D", "Conv1D", "Dense", "Concatenate"} <= set(_kinds(model))
     x = {"photo": np.ones((2, 8, 8, 3)), "sound": np.ones((2, 20, 2)), "facts": np.ones((2, 5))}
     assert_allclose(_out(model, x).sum(axis=1), 1, rtol=1e-5)
@@ -105,14 +97,16 @@ def test_several_inputs_go_through_layers_of_their_kind() -> None:
 
 def test_several_targets_share_a_trunk_and_have_layers_of_their_own() -> None:
     targets = head({"age": [31.5, 8.0], "gender": ["f", "m"], "mood": ["calm", "sad"]})
-    model = multi_output((8, 8, 1), targets, hidden=(16,), head_hidden=(7,))
+    model = builders.multi_output((8, 8, 1), targets, hidden=(16,), head_hidden=(7,))
     assert model.output_names == ["age", "gender", "mood"]
     widths = [layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     assert sorted(widths) == [1, 1, 1, 7, 7, 7, 16]
 
 
 def test_a_transformer_knows_the_order_of_steps_and_does_not_read_padding() -> None:
-    model = transformer_encoder((6,), Head.multiclass(3), hidden=(8,), embedding_dim=8, num_heads=2, vocabulary_size=20)
+    model = builders.transformer_encoder(
+        (6,), Head.multiclass(3), hidden=(8,), embedding_dim=8, num_heads=2, vocabulary_size=20
+    )
     words = np.array([[3, 4, 5, 0, 0, 0], [5, 4, 3, 0, 0, 0]])
     raw = _out(model, words)
     assert np.abs(raw[0] - raw[1]).max() > 1e-4  # other order, other answer
@@ -126,20 +120,29 @@ def test_a_transformer_knows_the_order_of_steps_and_does_not_read_padding() -> N
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: tabular({"age": (1,)}, Head.binary()), "`columns` must be what kerastoolkit.data.learn_table"),
-        (lambda: multi_input((5,), Head.binary()), "`multi_input` takes a dict of inputs.*there are `mlp`"),
-        (lambda: wide_and_deep({"a": (1,), "b": (2,)}, Head.binary()), "the inputs 'wide' and 'deep'; got"),
-        (lambda: residual_mlp((8, 8), Head.binary()), r"rows of features, but each row here has the shape \(8, 8\)"),
-        (lambda: residual_mlp((8,), Head.binary(), hidden=()), "`hidden` must be a whole number of units"),
         (
-            lambda: transformer_encoder((8, 2), Head.binary(), embedding_dim=10),
+            lambda: builders.tabular({"age": (1,)}, Head.binary()),
+            "`columns` must be what kerastoolkit.data.learn_table",
+        ),
+        (lambda: builders.multi_input((5,), Head.binary()), "`multi_input` takes a dict of inputs.*there are `mlp`"),
+        (lambda: builders.wide_and_deep({"a": (1,), "b": (2,)}, Head.binary()), "the inputs 'wide' and 'deep'; got"),
+        (
+            lambda: builders.residual_mlp((8, 8), Head.binary()),
+            r"rows of features, but each row here has the shape \(8, 8\)",
+        ),
+        (lambda: builders.residual_mlp((8,), Head.binary(), hidden=()), "`hidden` must be a whole number of units"),
+        (
+            lambda: builders.transformer_encoder((8, 2), Head.binary(), embedding_dim=10),
             "`embedding_dim` must be a multiple of `num_heads`",
         ),
-        (lambda: transformer_encoder((None, 2), Head.binary()), "needs series of one length"),
-        (lambda: transformer_encoder((8, 2), Head.binary(), vocabulary_size=9), "Leave out `vocabulary_size`"),
-        (lambda: multi_output((8, 8, 8, 8), Head.binary()), "of one to three axes"),
-        (lambda: multi_output((8,), "age"), "`head` must be a Head"),
-        (lambda: multi_input({"a": (8,)}, Head.binary(), filters=0), "`filters` must be a whole number of channels"),
+        (lambda: builders.transformer_encoder((None, 2), Head.binary()), "needs series of one length"),
+        (lambda: builders.transformer_encoder((8, 2), Head.binary(), vocabulary_size=9), "Leave out `vocabulary_size`"),
+        (lambda: builders.multi_output((8, 8, 8, 8), Head.binary()), "of one to three axes"),
+        (lambda: builders.multi_output((8,), "age"), "`head` must be a Head"),
+        (
+            lambda: builders.multi_input({"a": (8,)}, Head.binary(), filters=0),
+            "`filters` must be a whole number of channels",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(build: Any, message: str) -> None:

@@ -11,19 +11,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from kerastoolkit import (
-    ImageClassifier,
-    ImageRegressor,
-    KerasClassifier,
-    KerasRegressor,
-    KerasTransformer,
-    TextClassifier,
-)
+from kerastoolkit import ImageClassifier, ImageRegressor, KerasClassifier, KerasRegressor, KerasTransformer, estimators
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.estimators._constructors import as_written
 from kerastoolkit.exceptions import ParameterError
 
-KINDS = [KerasClassifier, KerasRegressor, KerasTransformer, TextClassifier, ImageClassifier, ImageRegressor]
+KINDS = [kind for kind in map(vars(estimators).get, estimators.__all__) if inspect.isclass(kind)]
 SHARED = set(inspect.signature(KerasEstimator).parameters)
 
 

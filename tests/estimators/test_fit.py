@@ -35,13 +35,6 @@ WHOLE = {"batch_size": -1, "shuffle": False, "optimizer": "sgd", "optimizer__lea
 
 
 @pytest.fixture(scope="module")
-def iris() -> tuple[np.ndarray, np.ndarray]:
-    """Four scaled features of 150 flowers, sorted by their three species."""
-    X, y = load_iris(return_X_y=True)
-    return StandardScaler().fit_transform(X), y
-
-
-@pytest.fixture(scope="module")
 def cancer() -> tuple[np.ndarray, np.ndarray]:
     """Thirty scaled features of 200 patients, and whether the tumour was benign: 93 were."""
     X, y = load_breast_cancer(return_X_y=True)

@@ -32,13 +32,6 @@ from kerastoolkit.exceptions import ParameterError
 SPLIT = ShuffleSplit(n_splits=1, test_size=0.2, random_state=0)  # iris: 120 rows to train on
 
 
-@pytest.fixture(scope="module")
-def iris() -> tuple[np.ndarray, np.ndarray]:
-    """Four scaled features of 150 flowers, sorted by their three species."""
-    X, y = load_iris(return_X_y=True)
-    return StandardScaler().fit_transform(X), y
-
-
 def searched(model: Any, grid: Any, X: Any, y: Any, n_iter: int | None = None) -> list[tuple[dict[str, Any], Any]]:
     """Searches over one split; returns the parameters and the trained estimator of each candidate."""
     trained: list[Any] = []

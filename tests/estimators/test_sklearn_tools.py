@@ -75,13 +75,6 @@ def cancer() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def iris() -> tuple[np.ndarray, np.ndarray]:
-    """Four scaled features of 150 flowers, sorted by their three species."""
-    X, y = load_iris(return_X_y=True)
-    return StandardScaler().fit_transform(X), y
-
-
-@pytest.fixture(scope="module")
 def diabetes() -> tuple[np.ndarray, np.ndarray]:
     """Ten scaled features of 240 patients, and the progress of the disease."""
     X, y = load_diabetes(return_X_y=True)

@@ -479,12 +479,18 @@ class Noted(KerasClassifier):
 NOTES: list[str] = []
 
 
-@pytest.mark.backend("tensorflow")
-def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def in_sixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six tasks are prepared while six are trained by XLA, which takes no part of Python."""
     monkeypatch.setattr(backend, "_MAX_TASKS", 6)
     monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
     monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
     monkeypatch.setattr(engine, "_MODELS_PER_SHARD", 6)
+
+
+@pytest.mark.backend("tensorflow")
+@pytest.mark.usefixtures("in_sixes")
+def test_tasks_are_prepared_while_those_before_them_are_trained(iris: Any) -> None:
     NOTES.clear()
     rates = {"optimizer__learning_rate": [0.001, 0.002, 0.003, 0.004, 0.005, 0.006]}
     search = GridSearchCV(Noted(hidden=(4,), epochs=3), rates, cv=3, refit=False)
@@ -520,11 +526,8 @@ def test_tasks_that_are_trained_in_turns_have_all_scored_before_others_begin(
 
 
 @pytest.mark.backend("tensorflow")
-def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_MAX_TASKS", 6)
-    monkeypatch.setattr(engine, "_SECONDS_IN_NUMPY", -math.inf)
-    monkeypatch.setattr(engine, "_SECONDS_OF_XLA_FOR_EPOCHS", 1e-6)
-    monkeypatch.setattr(engine, "_MODELS_PER_SHARD", 6)
+@pytest.mark.usefixtures("in_sixes")
+def test_a_search_that_is_stopped_while_it_prepares_and_trains_ends(iris: Any) -> None:
     moods = {"mood": ["calm"] * 3 + ["raises"] + ["calm"] * 3}
     search = GridSearchCV(KerasClassifier(build, epochs=2), moods, cv=3, error_score="raise", refit=False)
     with fused() as report, pytest.raises(ZeroDivisionError, match="of the user"):

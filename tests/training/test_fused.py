@@ -464,14 +464,14 @@ def test_work_on_each_core_ends_where_a_part_of_it_raises_or_the_caller_leaves()
 
 
 @pytest.mark.backend("tensorflow")
+@pytest.mark.parametrize(("expected", "calls"), [(0, 0), (15, 0), (60, 2)])  # of one fit with 118 rows, two with 119
 def test_what_pays_for_many_is_done_for_a_few_of_them(
-    epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
+    expected: int, calls: int, epochs_by_xla: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 118 or 119 rows are three steps and a short one, which counts as three; two epochs are left after the first.
     monkeypatch.setattr(fused, "_SECONDS_OF_XLA_FOR_EPOCHS", 6 * 2 * 12.5e-6 * 10)
-    for expected, calls in [(0, 0), (15, 0), (60, 2)]:  # of one fit with 118 rows, and of two with 119
-        fit_many([simple(number) for number in range(3)], n_expected=expected)
-        assert len(epochs_by_xla) == calls
+    fit_many([simple(number) for number in range(3)], n_expected=expected)
+    assert len(epochs_by_xla) == calls
 
 
 @pytest.mark.backend("tensorflow")

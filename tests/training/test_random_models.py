@@ -427,18 +427,25 @@ def recurrent(**arguments: Any) -> st.SearchStrategy[Any]:
     return st.one_of(one, one.flatmap(lambda layer: words("layers.Bidirectional", layer=st.just(layer))))
 
 
+def of_windows(rank: int) -> list[st.SearchStrategy[Any]]:
+    """Layers that go over sequences (rank 1) or images (rank 2) by windows."""
+    of_any_size = {"strides": either(1, 2), "padding": either("same", "valid")}
+    return [
+        words(f"layers.Conv{rank}D", filters=3, kernel_size=2, activation=ACTIVATIONS, **of_any_size),
+        words(f"layers.SeparableConv{rank}D", filters=4, kernel_size=2, padding="same"),
+        words(f"layers.DepthwiseConv{rank}D", kernel_size=2, padding="same"),
+        words(f"layers.Conv{rank}DTranspose", filters=3, kernel_size=2, padding="same"),
+        words(f"layers.MaxPooling{rank}D", pool_size=2, padding="same"),
+        words(f"layers.AveragePooling{rank}D", pool_size=2, padding="same"),
+        words(f"layers.SpatialDropout{rank}D", rate=FIXED_RATES),
+    ]
+
+
 def of_sequences(channels: int) -> list[st.SearchStrategy[Any]]:
-    padding = either("same", "valid")
     return [
         *of_any_rank(channels, positions=2),
         words("layers.Conv1D", filters=4, kernel_size=2, padding=either("same", "causal"), **FOR_A_KERNEL),
-        words("layers.Conv1D", filters=3, kernel_size=2, strides=either(1, 2), padding=padding, activation=ACTIVATIONS),
-        words("layers.SeparableConv1D", filters=4, kernel_size=2, padding="same"),
-        words("layers.DepthwiseConv1D", kernel_size=2, padding="same"),
-        words("layers.Conv1DTranspose", filters=3, kernel_size=2, padding="same"),
-        words("layers.MaxPooling1D", pool_size=2, padding="same"),
-        words("layers.AveragePooling1D", pool_size=2, padding="same"),
-        words("layers.SpatialDropout1D", rate=FIXED_RATES),
+        *of_windows(1),
         words("layers.MultiHeadAttention", num_heads=2, key_dim=2, dropout=rarely(FIXED_RATES)),
         words("layers.TimeDistributed", layer=words("layers.Dense", units=4)),
         words("layers.ZeroPadding1D"),
@@ -447,17 +454,10 @@ def of_sequences(channels: int) -> list[st.SearchStrategy[Any]]:
 
 
 def of_images(channels: int) -> list[st.SearchStrategy[Any]]:
-    padding = either("same", "valid")
     return [
         *of_any_rank(channels, positions=2),
         words("layers.Conv2D", filters=4, kernel_size=2, padding="same", **FOR_A_KERNEL),
-        words("layers.Conv2D", filters=3, kernel_size=2, strides=either(1, 2), padding=padding, activation=ACTIVATIONS),
-        words("layers.SeparableConv2D", filters=4, kernel_size=2, padding="same"),
-        words("layers.DepthwiseConv2D", kernel_size=2, padding="same"),
-        words("layers.Conv2DTranspose", filters=3, kernel_size=2, padding="same"),
-        words("layers.MaxPooling2D", pool_size=2, padding="same"),
-        words("layers.AveragePooling2D", pool_size=2, padding="same"),
-        words("layers.SpatialDropout2D", rate=FIXED_RATES),
+        *of_windows(2),
         words("layers.UpSampling2D", size=1),
     ]
 

@@ -6,7 +6,7 @@ import abc
 import math
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kerastoolkit.training._state import Array, Rows, State, Tensor
 
@@ -23,6 +23,28 @@ CompiledSteps = Callable[[State, dict[int, Tensor], Rows, Any, Rows], tuple[Stat
 
 # From trainable and other weights and rows to the output of a model.
 Predict = Callable[[list[Tensor], list[Tensor], Any], Any]
+
+
+class Steps(NamedTuple):
+    """Steps of training or of evaluation that are to become one program.
+
+    Attributes:
+        step: One step of one model.
+        results: From a state to the results of the metrics.
+        example: A state of the shapes that one model has.
+        data: Rows of the form that the program will get.
+        traced: The slots of the hyper-parameters that it will get as tensors.
+        stacked: Whether it is for many models.
+        light: Whether a step computes so little that it is the start of each operation which takes the time.
+    """
+
+    step: Step
+    results: Callable[[State], dict[str, Tensor]]
+    example: State
+    data: Rows
+    traced: Sequence[int]
+    stacked: bool
+    light: bool
 
 
 class ArrayBackend(abc.ABC):
@@ -90,28 +112,8 @@ class Backend(ArrayBackend):
         """Gradients of a loss with respect to weights, and what else the function returns."""
 
     @abc.abstractmethod
-    def epoch(
-        self,
-        step: Step,
-        results: Callable[[State], dict[str, Tensor]],
-        example: State,
-        data: Rows,
-        traced: Sequence[int],
-        *,
-        stacked: bool,
-        light: bool,
-    ) -> CompiledSteps:
-        """Makes a program that takes models through batches.
-
-        Args:
-            step: One step of one model.
-            results: From a state to the results of the metrics.
-            example: A state of the shapes that one model has.
-            data: Rows of the form that it will get.
-            traced: The slots of the hyper-parameters that it will get as tensors.
-            stacked: Whether it is for many models.
-            light: Whether a step computes so little that it is the start of each operation which takes the time.
-        """
+    def compile(self, steps: Steps) -> CompiledSteps:
+        """Makes a program that takes models through batches; it keeps neither the example nor the data."""
 
     @abc.abstractmethod
     def predict(self, forward: Predict, trainable: list[Tensor], others: list[Tensor], x: Any) -> Predict:

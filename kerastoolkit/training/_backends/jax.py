@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kerastoolkit._cache import Cache
-from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Step
+from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Steps
 from kerastoolkit.training._state import Array, Rows, State, Tensor, as_array, tree_map
 
 # Programs that are dropped before JAX is told to drop all that it keeps. What is used again, it compiles again.
@@ -77,18 +77,10 @@ class JaxBackend(Backend):
         (_, rest), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
         return gradients, rest
 
-    def epoch(
-        self,
-        step: Step,
-        results: Callable[[State], dict[str, Tensor]],
-        example: State,
-        data: Rows,
-        traced: Sequence[int],
-        *,
-        stacked: bool,
-        light: bool,
-    ) -> CompiledSteps:
+    def compile(self, steps: Steps) -> CompiledSteps:
         import jax
+
+        step, results, stacked = steps.step, steps.results, steps.stacked
 
         def run(state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
             def body(state: State, batch: Any) -> tuple[State, None]:

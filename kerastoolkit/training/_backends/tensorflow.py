@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerastoolkit._keras import NotPureError
-from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Step
+from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Steps
 from kerastoolkit.training._state import (
     Array,
     Rows,
@@ -115,19 +115,10 @@ class TensorFlowBackend(Backend):
                 gradient.set_shape(value.shape)
         return gradients, rest
 
-    def epoch(
-        self,
-        step: Step,
-        results: Callable[[State], dict[str, Tensor]],
-        example: State,
-        data: Rows,
-        traced: Sequence[int],
-        *,
-        stacked: bool,
-        light: bool,
-    ) -> CompiledSteps:
+    def compile(self, steps: Steps) -> CompiledSteps:
         import tensorflow as tf
 
+        step, results, example, data, traced, stacked, light = steps
         lead = [None] if stacked else []
 
         def spec(variable: keras.Variable) -> tf.TensorSpec:

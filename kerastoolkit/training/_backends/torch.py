@@ -8,7 +8,7 @@ from typing import Any
 
 from kerastoolkit import _keras
 from kerastoolkit._keras import NotPureError
-from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Step
+from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Steps
 from kerastoolkit.training._state import Array, Rows, State, Tensor, tree_leaves, tree_map, tree_unflatten
 
 # What a step of one model takes, in seconds, and for each multiplication forward. Every operation is started anew from
@@ -79,20 +79,11 @@ class TorchBackend(Backend):
             raise NotPureError("some weights have no part in the loss, which torch does not tell of several models")
         return found, keras.tree.map_structure(lambda part: part.detach() if torch.is_tensor(part) else part, rest)
 
-    def epoch(
-        self,
-        step: Step,
-        results: Callable[[State], dict[str, Tensor]],
-        example: State,
-        data: Rows,
-        traced: Sequence[int],
-        *,
-        stacked: bool,
-        light: bool,
-    ) -> CompiledSteps:
+    def compile(self, steps: Steps) -> CompiledSteps:
         import torch
 
-        template = tree_map(lambda part: 0, data)  # not the data, which would live as long as the program
+        step, results, stacked = steps.step, steps.results, steps.stacked
+        template = tree_map(lambda part: 0, steps.data)  # not the data, which would live as long as the program
 
         def one(state: State, traced: dict[int, Tensor], parts: list[Any]) -> State:
             return step(state, traced, tree_unflatten(template, parts))
