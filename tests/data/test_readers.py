@@ -70,7 +70,7 @@ def lengths() -> type[Reader]:
     [
         (TableEncoder, TABLE, {"min_count": 1}),
         (Vocabulary, TEXTS, {}),
-        (Vocabulary, TEXTS, {"length": 3}),
+        (Vocabulary, TEXTS, {"max_length": 3}),
     ],
 )
 def test_a_reader_comes_back_from_its_config_and_knows_the_shape_of_its_rows(kind: Any, X: Any, options: Any) -> None:
@@ -89,7 +89,7 @@ def test_what_readers_offer_to_a_build_function() -> None:
     assert table.offered() == {"columns": table}
     assert table.n_features == 2 and list(table.feature_names) == ["age", "town"]
     assert TableEncoder.learn(TABLE.to_numpy()).feature_names is None
-    words = Vocabulary.learn(TEXTS, length=2)
+    words = Vocabulary.learn(TEXTS, max_length=2)
     assert words.offered() == {"vocabulary_size": words.size}
     assert Vocabulary.learn(TEXTS).offered() == {}
 
@@ -121,7 +121,7 @@ def test_what_is_no_reader_and_what_has_no_name_is_refused() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "no table of fields"),
+        (None, "is not a table of fields"),
         ({"name": "lengths"}, "has no field 'config'"),
         ({"name": "os.system", "config": {}}, "'os.system' is not registered here"),
         ({"name": ["table"], "config": {}}, "has .*as 'name'"),
