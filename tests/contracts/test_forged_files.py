@@ -373,7 +373,7 @@ def _in_directory(content: bytes, offset: int, value: bytes) -> bytes:
         (lambda content: with_members(content, {"estimator.json": b"[" * 200 + b"]" * 200}), "levels deep"),
         (lambda content: with_members(content, {"estimator.json": b"[" * 10**6}), "levels deep"),
         (lambda content: with_members(content, {"estimator.json": b"[" + b"[]," * 10**7}), "more than is read"),
-        (lambda content: with_members(content, {"estimator.json": b"[1, 2]"}), "is no table of fields"),
+        (lambda content: with_members(content, {"estimator.json": b"[1, 2]"}), "is not a table of fields"),
         (lambda content: with_members(content, {"estimator.json": b"\xff"}), "is not JSON"),
         (lambda content: with_members(content, {"model.keras": content}), "holds 'estimator.json'|no config"),
     ],
