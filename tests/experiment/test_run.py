@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from kerastoolkit.estimators import KerasRegressor
+from kerastoolkit.estimators import _fit_arguments
 from kerastoolkit.exceptions import KerasToolkitWarning
 from kerastoolkit.experiment import Experiment, Progress, load_experiment, plan_experiment, run_experiment
 from kerastoolkit.experiment.run import Run
@@ -218,14 +218,14 @@ def test_folds_and_the_rows_that_stop_a_fit_are_whole_patients(monkeypatch: pyte
     assert not np.array_equal(by_seed[0][0][0], by_seed[7][0][0])
 
     seen: list[Any] = []
-    split = KerasRegressor._split
+    split = _fit_arguments.holdout_indices
 
-    def watched(self: Any, y: Any, n_rows: int, fraction: float, seed: Any, belonging: Any) -> Any:
-        cut = split(self, y, n_rows, fraction, seed, belonging)
+    def watched(n_rows: int, fraction: float, **belonging: Any) -> Any:
+        cut = split(n_rows, fraction, **belonging)
         seen.append([set(belonging["groups"][rows]) for rows in cut])
         return cut
 
-    monkeypatch.setattr(KerasRegressor, "_split", watched)
+    monkeypatch.setattr(_fit_arguments, "holdout_indices", watched)
     plan.run()
     assert len(seen) == 5  # two folds, the winner, and two folds of another split that it is compared on
     assert all(fitted and watched and not fitted & watched for fitted, watched in seen)
