@@ -1,4 +1,4 @@
-"""The deep part below `KerasClassifier` and `KerasRegressor`: parameters, build, fit, predict, pickling.
+"""What all estimators share: parameters, build, fit, predict, pickling.
 
 The order of a fit: read the data and refuse what cannot be learned from; find the head for the target; build the
 model and match it with the head; train; keep what came of it. All of it happens on generators and names of its own
@@ -493,7 +493,7 @@ class KerasEstimator(BaseEstimator):
             # What is infinite since it diverged is no constant.
             sums_at_first = list if had_diverged else network.sums_at_first()
             if train:
-                self._look(build, data, arguments, continuing=continuing)
+                self._check_before_training(build, data, arguments, continuing=continuing)
                 history = self._train(arguments, seed, sums_at_first)
             else:
                 self._keep(divergence=find_divergence(network, (), sums_at_first))
@@ -555,7 +555,7 @@ class KerasEstimator(BaseEstimator):
             bound.check_reach(model, data.sample_target if data.y is None else data.y)
         return bound
 
-    def _look(
+    def _check_before_training(
         self, build: Callable[..., Any] | None, data: Data, arguments: dict[str, Any], *, continuing: bool
     ) -> None:
         """Refuses callbacks that would wait for ever, and warns of inputs that are not scaled.

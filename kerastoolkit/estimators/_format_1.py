@@ -1,6 +1,6 @@
 """Files of the first format: what was learned stands in entries of its own there, under the names of attributes.
 
-They are looked at as strictly as ever, and then told in the words of the second format.
+They are checked as strictly, and then converted to the second format.
 """
 
 from __future__ import annotations

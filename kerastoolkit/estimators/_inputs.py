@@ -8,7 +8,7 @@ Three kinds of `X` are told apart:
 - a data set that brings its own batches and targets (`tf.data.Dataset`, `keras.utils.PyDataset`, a torch
   `DataLoader`): handed to Keras as it is.
 
-Large arrays are not copied here, nor changed in type: Keras casts batch by batch.
+Large arrays are not copied here, nor changed in type; training casts float64 once, as a whole.
 """
 
 from __future__ import annotations

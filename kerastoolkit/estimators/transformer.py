@@ -102,7 +102,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
         return super().fit(X, None, sample_weight, validation_data=validation_data, **fit_params)
 
     def transform(self, X: Rows) -> Any:
-        """Squeezes rows.
+        """Encodes rows.
 
         Args:
             X: Rows, as for `fit`.

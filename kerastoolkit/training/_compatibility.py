@@ -19,7 +19,7 @@ def check_keras(fit_many: Callable[[Sequence[Fit]], list[Trained]]) -> None:
     """Trains two small models with a Keras that was not tested, unless settings of the user's would affect them.
 
     Args:
-        fit_many: The function of this name, which comes later in the story than this file.
+        fit_many: The function of this name, passed in to avoid a circular import.
     """
     import keras
 

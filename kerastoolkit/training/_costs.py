@@ -9,7 +9,7 @@ import numpy as np
 
 from kerastoolkit import _keras
 from kerastoolkit.training._backends.base import Backend
-from kerastoolkit.training._dense import Steps
+from kerastoolkit.training._dense import NumPySteps
 from kerastoolkit.training._unsupported import draws_while_training
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class CostsInNumPy(Costs):
         steps: The steps.
     """
 
-    def __init__(self, template: keras.Model, backend: Backend, steps: Steps) -> None:
+    def __init__(self, template: keras.Model, backend: Backend, steps: NumPySteps) -> None:
         super().__init__(template, backend)
         self._steps = steps
 

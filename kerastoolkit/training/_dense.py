@@ -489,7 +489,7 @@ _RULES: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
 # -- steps ----------------------------------------------------------------------------------------------------------
 
 
-class Steps:
+class NumPySteps:
     """Steps of training and testing of models of one structure.
 
     Args:
@@ -579,7 +579,7 @@ class Steps:
         w = np.concatenate([value.reshape(n_models, -1) for value in trainable], axis=1)
         state = {name: np.array(value) for name, value in zip(self._names, optimizer, strict=True)}
         metrics = [np.array(value) for value in metrics]
-        run = _Run(self, w, state, traced, n_models, size)
+        run = _NumPyRun(self, w, state, traced, n_models, size)
         x, y, weights = data
         y = y.reshape(len(y), -1)
         if self._takes_numbers:
@@ -605,11 +605,11 @@ class Steps:
         return dict(zip(self._names_of_results, values, strict=True))
 
 
-class _Run:
+class _NumPyRun:
     """The arrays of some models on their way through batches of one size."""
 
     def __init__(
-        self, steps: Steps, w: Any, state: dict[str, Any], traced: Mapping[int, Any], n_models: int, size: int
+        self, steps: NumPySteps, w: Any, state: dict[str, Any], traced: Mapping[int, Any], n_models: int, size: int
     ) -> None:
         self._steps, self._w, self._state, self._size = steps, w, state, size
         numbers = ((steps._slots[slot], values[:, None]) for slot, values in traced.items())
@@ -737,7 +737,7 @@ class _Run:
 
 def steps_of(
     model: keras.Model, chain: Chain | None, slots: Sequence[tuple[Any, str]], names: Sequence[str] | None
-) -> Steps | None:
+) -> NumPySteps | None:
     """The steps of models of one structure; None where something of them is not written out.
 
     Args:
@@ -750,7 +750,7 @@ def steps_of(
     if chain is None or names is None or len(model.trainable_variables) != len(model.variables):
         return None
     try:
-        return Steps(model, chain, slots, names)
+        return NumPySteps(model, chain, slots, names)
     except Exception:  # ours, and whatever an object of the user's raises where it is looked at
         return None
 

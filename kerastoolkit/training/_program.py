@@ -484,7 +484,7 @@ class ProgramInNumPy(Program):
         steps: Its steps.
     """
 
-    def __init__(self, program: Program, steps: _dense.Steps) -> None:
+    def __init__(self, program: Program, steps: _dense.NumPySteps) -> None:
         vars(self).update(vars(program))
         self._arrays, self._steps = NumPyBackend(), steps
         self.costs = CostsInNumPy(program.template, program._backend, steps)

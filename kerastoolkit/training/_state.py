@@ -18,7 +18,7 @@ Tensor = Any
 
 Kind = Literal["train", "test"]
 
-# XLA compiles for one number of steps, and no call of it takes more than these.
+# XLA compiles for one number of steps; a call of it takes at most so many.
 MAX_STEPS_BY_XLA = 256
 
 

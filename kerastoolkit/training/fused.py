@@ -248,7 +248,7 @@ class _Shard:
         self.state: State = program.take(stack.state, places)
         self._fresh = program.take(stack.fresh, places)
         self._traced = program.take(stack.traced, places)
-        self._offsets = tree_map(lambda offset: offset[numbers], training._training.offsets)
+        self._offsets = tree_map(lambda offset: offset[numbers], training._train_pool.offsets)
 
     def next(self) -> EpochInputs:
         """The inputs of the next epochs, as many as one call takes."""
@@ -292,7 +292,7 @@ class _Training:
         self._expected_ratio = observers.expected_ratio
         self._program = program = _quickest_program(runs, observers.expected_ratio)
         self._stack = Stack(program, [run.network for run in runs], stacked=stacked)
-        self._training = Pool(program, [run.rows for run in runs])
+        self._train_pool = Pool(program, [run.rows for run in runs])
         watched: Any = [run.validation for run in runs]
         self._validation = None if watched[0] is None else Pool(program, watched)
         self._size, self._validation_size = runs[0].sizes
@@ -362,7 +362,7 @@ class _Training:
     def _train_parts(self, shards: list[_Shard], observers: Observers) -> None:
         lengths = {shard.runs[0].n_rows for shard in shards}
         by_xla = self._program.of_epochs(
-            self._training.data, list(self._stack.traced), lengths, size=self._size, light=self._light
+            self._train_pool.data, list(self._stack.traced), lengths, size=self._size, light=self._light
         )
         if by_xla is None:
             self._has_xla_for_epochs = False
@@ -436,7 +436,7 @@ class _Training:
         before = self._stack.state
         running = set(active)  # those that have ended and are still in the stack may have their rows in any order
         permutations = {run: run.permutation() if run in running else np.arange(run.n_rows) for run in self._in_stack}
-        logs = self._sweep("train", permutations, self._training, self._size)
+        logs = self._sweep("train", permutations, self._train_pool, self._size)
         for run in active:
             if not math.isfinite(logs[run]["loss"]) and any(map(is_for_nan, run.callbacks)):
                 logs[run] = self._stop_at_nan(run, permutations[run], before)
@@ -551,7 +551,7 @@ class _Training:
         logs: dict[str, Any] = {}
         for step, first in enumerate(range(0, run.n_rows, self._size)):
             rows = min(self._size, run.n_rows - first)
-            logs = self._take_steps("train", {run: indices}, self._training, first, 1, rows)[run]
+            logs = self._take_steps("train", {run: indices}, self._train_pool, first, 1, rows)[run]
             for callback in filter(is_for_nan, run.callbacks):
                 callback.on_batch_end(step, _plain(logs))
             if run.view.stop_training:

@@ -26,14 +26,14 @@ CROSSENTROPY = "sparse_categorical_crossentropy"
 def in_numpy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of models of each call that trained in numpy."""
     calls: list[int] = []
-    run = _dense.Steps.run
+    run = _dense.NumPySteps.run
 
     def noted(self: Any, kind: str, *arguments: Any) -> Any:
         if kind == "train":
             calls.append(len(arguments[0][0]))
         return run(self, kind, *arguments)
 
-    monkeypatch.setattr(_dense.Steps, "run", noted)
+    monkeypatch.setattr(_dense.NumPySteps, "run", noted)
     return calls
 
 

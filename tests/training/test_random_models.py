@@ -857,12 +857,12 @@ def test_random_models_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyP
 @pytest.mark.backend("tensorflow")
 @pytest.mark.parametrize("number", range(FIRST, FIRST + (N_MODELS if ASKED else N_MODELS // 2)))
 def test_random_dense_networks_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, run = [], _dense.Steps.run
+    calls, run = [], _dense.NumPySteps.run
 
     def noted(self: Any, *arguments: Any) -> Any:
         calls.append(self)
         return run(self, *arguments)
 
-    monkeypatch.setattr(_dense.Steps, "run", noted)
+    monkeypatch.setattr(_dense.NumPySteps, "run", noted)
     run_of(dense_cases(), number)
     assert calls
