@@ -477,12 +477,26 @@ def _single(number: object) -> Any:
     return np.asarray(number, "float32")
 
 
-# The rule of each optimizer, and what of it must have a certain value.
-_RULES: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
-    "SGD": (_sgd, {}),
-    "Adam": (_adam, {"amsgrad": False}),
-    "AdamW": (_adam, {"amsgrad": False}),
-    "RMSprop": (_rmsprop, {"centered": False}),
+class _Rule(NamedTuple):
+    """The rule of an optimizer.
+
+    Attributes:
+        update: Takes a step.
+        variables: Names of what it keeps for each weight; with momentum, `_momentum` is among them in any case.
+        required: Values that settings of the optimizer must have.
+    """
+
+    update: Callable[..., None]
+    variables: tuple[str, ...] = ()
+    required: Mapping[str, object] = {}
+
+
+# Another optimizer needs a function above and a line here.
+_RULES: dict[str, _Rule] = {
+    "SGD": _Rule(_sgd),
+    "Adam": _Rule(_adam, ("_momentum", "_velocity"), {"amsgrad": False}),
+    "AdamW": _Rule(_adam, ("_momentum", "_velocity"), {"amsgrad": False}),
+    "RMSprop": _Rule(_rmsprop, ("_velocity",), {"centered": False}),
 }
 
 
@@ -617,7 +631,7 @@ class _NumPyRun:
         self._g, self._spare = np.empty_like(w), np.empty_like(w)
         self.weights, self._gradients = self._views(w), self._views(self._g)
         self._rate = state["learning_rate"][:, None]
-        self._rule, _ = _RULES[type(steps._optimizer).__name__]
+        self._rule = _RULES[type(steps._optimizer).__name__].update
         # A bias stands behind its kernel, and is a row more of it for one input more, which is always 1.
         layers = steps._chain.layers
         self._kernels, self._of_kernels = self._with_biases(w), self._with_biases(self._g)
@@ -764,21 +778,18 @@ def _rule_of(optimizer: keras.optimizers.Optimizer) -> list[str] | None:
     """Names of the variables that the rule of an optimizer works with, sorted; None if it is not written out."""
     import keras
 
-    _, values = _RULES.get(type(optimizer).__name__, (None, {}))
-    config = optimizer.get_config()
+    rule, config = _RULES.get(type(optimizer).__name__), optimizer.get_config()
     if (
-        not type(optimizer).__module__.startswith("keras.")
-        or type(optimizer).__name__ not in _RULES
-        or any(config.get(name) is not value for name, value in values.items())
+        rule is None
+        or not type(optimizer).__module__.startswith("keras.")
+        or any(config.get(name) is not value for name, value in rule.required.items())
         or any(config.get(name) is not None for name in _OPTIONS_OF_OPTIMIZERS)
         or config.get("use_ema")
         or isinstance(config["learning_rate"], keras.optimizers.schedules.LearningRateSchedule | dict)
     ):
         return None
-    kind = type(optimizer).__name__
-    slots = {"SGD": [], "RMSprop": ["_velocity"]}.get(kind, ["_momentum", "_velocity"])
-    slots += ["_momentum"] * bool(config.get("momentum"))
-    return sorted(["iteration", "learning_rate", *slots])
+    momentum = ["_momentum"] if config.get("momentum") else []
+    return sorted(["iteration", "learning_rate", *rule.variables, *momentum])
 
 
 def _metrics_of(model: keras.Model) -> list[_Metric] | None:
