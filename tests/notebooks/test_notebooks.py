@@ -74,7 +74,7 @@ CLAIMS: dict[str, list[Claim]] = {
             0.01,
         ),
         Claim("More than 93 of 100 are right", "accuracy", 0.93, 1),
-        Claim("one tumour more or less is seven in a thousand", "1 / len(y_test)", 0.0065, 0.0075),
+        Claim("One tumour more or less is seven in a thousand", "1 / len(y_test)", 0.0065, 0.0075),
         Claim("predicts the same labels as before", "(again.predict(scaled) == best.predict(X_test)).mean()", 1, 1),
     ],
     "02_grid_search": [
