@@ -268,7 +268,8 @@ def test_what_is_private_to_keras_is_used_in_one_module() -> None:
     root = Path(kerastoolkit.__file__).parent
     files = [path for path in root.rglob("*.py") if path.name != "_keras.py"]
     trees = {str(path.relative_to(root)): ast.walk(ast.parse(path.read_text())) for path in files}
-    own = {"_asdict", "_fields", "_replace"}  # of Python; of TensorFlow and torch; of scikit-learn and scikeras
+    # Of Python; of TensorFlow and torch; of scikit-learn and scikeras.
+    own = {"_SubParsersAction", "_actions", "_asdict", "_fields", "_replace"}
     own |= {"_add_conversion", "_buffers", "_pfor_converter_registry", "_rng", "_seed", "_tile_variant"}
     own |= {"_untile_variant", "_version"}
     own |= {"_estimator", "_get_param_names", "_keras_build_fn", "_params", "_parent_callback_ctx", "_target_type"}
