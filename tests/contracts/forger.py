@@ -411,7 +411,7 @@ def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str,
     os.environ.update(XDG_CACHE_HOME=str(folder), LOCALAPPDATA=str(folder), HOME=str(folder))  # features of images
     files = write_files(folder)
     expected = {name: predictions(path, X) for name, (path, X) in files.items()}  # and all is imported
-    draw, outcomes, wrong = random.Random(seed), Counter[str](), []
+    outcomes, wrong = Counter[str](), []
     otherwise: list[str] = []
     # Python's own files are opened by what is imported late; Keras asks how much memory there is.
     ours = [str(folder), tempfile.gettempdir(), sys.prefix, sys.base_prefix, "/proc/meminfo"]
@@ -421,6 +421,7 @@ def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str,
     plan = [(DAMAGES[at % 2], f"damage {at}") for at in range(n_damages)]
     plan += [(FORGERIES[at % len(FORGERIES)], f"forgery {at}") for at in range(n_forgeries)]
     for forge, what in plan:
+        draw = random.Random(f"{seed} {what}")  # the same in each run, though no two files are of one length
         names = ["experiment"] if forge is forge_experiment else sorted(files)
         name = draw.choice(
             names if forge in (*DAMAGES, forge_experiment) else [one for one in names if one != "experiment"]
