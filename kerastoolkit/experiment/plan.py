@@ -302,12 +302,13 @@ class Plan:
     def decisions(self) -> list[tuple[str, str]]:
         """What was decided and why, as pairs of a title and a sentence."""
         n_train, n_test = len(self.held_out.train), len(self.held_out.test)
+        networks = "network" if self.n_candidates == 1 else "networks"
         decided = [
             ("Task", f"{self.target.task}, because {self.target.why}"),
             ("Metric", f"{self.scoring} ({self.scoring_why})"),
             ("Test set", f"{n_test} of {n_train + n_test} rows held out {self.held_out.how}: {self._held_out_why()}"),
             ("Folds", f"{self.n_folds} on the {n_train} training rows ({self.cv_why})"),
-            ("Candidates", f"{self.n_candidates} networks, {self.n_candidates * self.n_folds} fits"),
+            ("Candidates", f"{self.n_candidates} {networks}, {self.n_candidates * self.n_folds} fits"),
             ("Comparison", where_compared(self.n_repeats, self.n_folds)),
         ]
         if self.target.n_blank:

@@ -141,7 +141,8 @@ class Experiment:
             f"  predicts {quoted(self.target)} ({self.task}) from {data['n_rows']} rows, {data['n_columns']} columns",
         ]
         if self.best_index is not None:
-            lines.append(f"  winner of {self.n_evaluated} candidates: {self.candidates()[self.best_index][1]}")
+            candidates = "candidate" if self.n_evaluated == 1 else "candidates"
+            lines.append(f"  winner of {self.n_evaluated} {candidates}: {self.candidates()[self.best_index][1]}")
         elif self.n_evaluated:
             lines.append(f"  {self.n_evaluated} of {self.record['n_candidates']} candidates were evaluated")
         if self.test is not None:

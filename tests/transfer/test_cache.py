@@ -10,12 +10,13 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from kerastoolkit import transfer
-from kerastoolkit.exceptions import KerasToolkitWarning
+from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError
 
 
 def stored(folder: Path) -> Path:
@@ -49,6 +50,12 @@ def test_the_folder_is_kept_within_its_size(tmp_path: Path) -> None:
     assert cache.read("first", set(rows)) == {}
     cache.clear()
     assert cache.n_bytes == 0
+
+
+@pytest.mark.parametrize("folder", [100_000, True, b"folder"])
+def test_what_is_no_path_of_a_folder_is_refused(folder: Any) -> None:
+    with pytest.raises(ParameterError, match="`folder` must be the path of a folder or None; got"):
+        transfer.FeatureCache(folder)
 
 
 def test_what_was_not_finished_is_not_there(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class ArrayBackend(abc.ABC):
         return value[:first], value[first:end], value[end:]
 
     def joined(self, values: Sequence[Tensor]) -> Tensor:
-        """Stacks joined to one."""
+        """Stacks joined to one; not asked of a backend with `compiles_each_size`."""
         raise NotImplementedError
 
 
@@ -134,7 +134,7 @@ class Backend(ArrayBackend):
         """Whether an error says that there was not enough memory."""
 
     def dropout(self, inputs: Tensor, rate: Tensor, seed: Tensor) -> Tensor:
-        """What Keras' dropout makes of inputs, for a rate that is a tensor."""
+        """What Keras' dropout makes of inputs, for a rate that is a tensor; no program of torch has dropout."""
         raise NotImplementedError
 
     def by_xla(self, program: CompiledSteps, *, stacked: bool) -> Callable[..., tuple[State, Any]] | None:
@@ -145,7 +145,7 @@ class Backend(ArrayBackend):
         return None
 
     def epochs_by_xla(self, program: CompiledSteps, size: int, n_rows: int) -> Callable[..., tuple[State, Any]]:
-        """Whole epochs of a stacked program, compiled by XLA."""
+        """Whole epochs of a stacked program, compiled by XLA; only asked of a backend with `has_xla`."""
         raise NotImplementedError
 
     def release_memory(self) -> None:
