@@ -38,6 +38,11 @@ def test_the_plan_says_what_was_found(tables: Any) -> None:
     assert list(plan.X.columns) == ["x", "group"]
 
 
+def test_one_candidate_is_one_network(tables: Any) -> None:
+    plan = plan_experiment(tables.cancer(), "target", param_grid={"hidden": [[4]]}, cv=2)
+    assert ("Candidates", "1 network, 2 fits") in plan.decisions()
+
+
 def test_rows_without_a_target_are_left_out_and_said(tables: Any) -> None:
     frame = tables.plain()
     frame.loc[::10, "y"] = None

@@ -11,7 +11,7 @@ weights and inputs that are changed by a millionth (`NUDGE`), and what that alon
 over, is what rounding may change. A real defect is not excused in this way: it is there whether the arithmetic is
 stable or not, and in most cases it is.
 
-Eight models are drawn, always the same, and a few small dense networks, which numpy trains on TensorFlow.
+Eight models are drawn, always the same, and a few small dense networks, which numpy trains on TensorFlow and torch.
 `KERASTOOLKIT_TEST_RANDOM_MODELS=300` asks for more of both, for recurrent layers among them, and for a failure to be
 made smaller before it is reported. `KERASTOOLKIT_TEST_RANDOM_MODELS_FROM=1000` asks for others: a model's number is its
 seed.
@@ -758,7 +758,7 @@ def cases(draw: Any) -> Any:
     }  # fmt: skip
 
 
-# -- small dense networks, which numpy trains on TensorFlow ---------------------------------------------------------
+# -- small dense networks, which numpy trains on TensorFlow and torch -----------------------------------------------
 
 SIMPLE = either("relu", "tanh", "sigmoid", "linear")
 SIMPLE_LAYERS = st.one_of(
@@ -854,7 +854,7 @@ def test_random_models_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyP
     run_of(cases(), number)
 
 
-@pytest.mark.backend("tensorflow")
+@pytest.mark.backend("tensorflow", "torch")
 @pytest.mark.parametrize("number", range(FIRST, FIRST + (N_MODELS if ASKED else N_MODELS // 2)))
 def test_random_dense_networks_end_as_model_fit(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, run = [], _dense.NumPySteps.run
