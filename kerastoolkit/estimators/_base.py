@@ -34,9 +34,9 @@ from kerastoolkit.data.readers import Reader, get_reader
 from kerastoolkit.distribution import Strategy
 from kerastoolkit.distribution import strategy as find_strategy
 from kerastoolkit.estimators import (
+    _checks,
     _constructors,
     _fit_arguments,
-    _hints,
     _inputs,
     _output,
     _parameters,
@@ -542,7 +542,7 @@ class KerasEstimator(BaseEstimator):
     def _matched(self, head: AnyHead, data: Data) -> AnyHead:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
         model = self._fitted.network.example
-        _hints.check_shapes(model, data.rows)
+        _checks.check_shapes(model, data.rows)
         if data.y is not None:
             _inputs.check_text(model, data.X)
         if isinstance(head, EncoderHead):
@@ -565,12 +565,12 @@ class KerasEstimator(BaseEstimator):
         if "initial_epoch" not in arguments:  # one epoch of `partial_fit` is nothing to watch
             validates, of_batches = arguments["validation_data"] is not None, data.y is None
             callbacks = arguments["callbacks"]
-            _hints.check_monitors(callbacks, self._fitted.network.example, validates=validates, is_dataset=of_batches)
+            _checks.check_monitors(callbacks, self._fitted.network.example, validates=validates, is_dataset=of_batches)
         if continuing:
             return
-        told = _hints.unscaled(self._fitted.network.example, data.rows, self, ours=self._is_of_ours(build))
+        told = _checks.on_unscaled_rows(self._fitted.network.example, data.rows, self, ours=self._is_of_ours(build))
         if told is not None:
-            _hints.tell(self.__dict__.get("_family"), "scale", told, stacklevel=4)
+            _checks.warn_once(self.__dict__.get("_family"), "scale", told, stacklevel=4)
 
     def _train(
         self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
@@ -1020,7 +1020,6 @@ class KerasEstimator(BaseEstimator):
 _FIT_FIELDS = tuple(
     field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "strategy", "options")
 )
-
 
 
 def _is_default_of_fit(name: str, value: object) -> bool:

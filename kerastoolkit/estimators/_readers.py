@@ -25,7 +25,7 @@ from kerastoolkit import _files
 from kerastoolkit._types import InputArrays, Rows
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.readers import Reader, RowShape, checked_config, register_reader
-from kerastoolkit.estimators import _hints, _inputs
+from kerastoolkit.estimators import _advice, _inputs
 from kerastoolkit.estimators._arrays import (
     in_double_precision,
     is_text,
@@ -114,7 +114,7 @@ class ArrayReader(Reader):
         else:
             X = _checked_rows(X, owner, checked, reset=True, text=text)
         names = getattr(checked, "feature_names_in_", None)
-        values = _hints.range_of_images(X)
+        values = _advice.range_of_images(X)
         reader = cls(_inputs.shapes_of(X), checked.n_features_in_, names, _inputs.is_of_objects(X), values)
         return reader, X
 
@@ -163,7 +163,7 @@ class ArrayReader(Reader):
                 f"X has rows of the shape {X.shape[1:]}, but {type(owner).__name__} was fitted with rows of the shape "
                 f"{self.shape}."
             )
-        told = None if self.value_range is None else _hints.on_another_range(self.value_range, X)
+        told = None if self.value_range is None else _advice.on_another_range(self.value_range, X)
         if told is not None:
             warnings.warn(told, KerasToolkitWarning, stacklevel=6)
         return X
@@ -254,8 +254,8 @@ def _checked_rows(X: Any, owner: BaseEstimator, checked: BaseEstimator, *, reset
         X = X if issparse(X) else rows_of(X, name, text=text)
         of_text = text and isinstance(X, np.ndarray) and is_text(X)
     if not of_text and (columns := _inputs.columns_that_are_not_numbers(X)):
-        raise DataError(_hints.on_words_and_dates(X, columns, owner))
-    with refusing(), _gaps_explained(X, owner):
+        raise DataError(_advice.on_words_and_dates(X, columns, owner))
+    with refusing(), _missing_values_explained(X, owner):
         X = validate_data(
             checked, X, reset=reset, accept_sparse=("csr",), allow_nd=True, dtype=object if of_text else "numeric",
             ensure_min_samples=1,
@@ -265,14 +265,14 @@ def _checked_rows(X: Any, owner: BaseEstimator, checked: BaseEstimator, *, reset
 
 
 @contextlib.contextmanager
-def _gaps_explained(X: Rows, owner: BaseEstimator) -> Iterator[None]:
-    """A block of scikit-learn's checks: of gaps it would advise to take another model."""
+def _missing_values_explained(X: Rows, owner: BaseEstimator) -> Iterator[None]:
+    """A block of scikit-learn's checks: of missing values it would advise to take another model."""
     try:
         yield
     except ValueError as error:
         if "Input X contains NaN" not in str(error):
             raise
-        raise DataError(_hints.on_gaps(X, owner)) from None
+        raise DataError(_advice.on_missing_values(X, owner)) from None
 
 
 # -- columns --------------------------------------------------------------------------------------------------------
