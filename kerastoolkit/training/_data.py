@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kerastoolkit.training._state import Array, Rows, tree_map
+from kerastoolkit.training._state import Array, Samples, tree_map
 
 
 class NotArraysError(Exception):
@@ -19,7 +19,7 @@ class NotArraysError(Exception):
 Casts = MutableMapping[int, Array]
 
 
-def rows_of(x: object, y: object, weights: object, casts: Casts) -> Rows:
+def rows_of(x: object, y: object, weights: object, casts: Casts) -> Samples:
     """Data as Keras passes them to a step: floats in Keras' own precision, weights for each output.
 
     Args:
@@ -35,7 +35,7 @@ def rows_of(x: object, y: object, weights: object, casts: Casts) -> Rows:
     import keras
 
     cast = functools.partial(_array, casts=casts)
-    rows = Rows(tree_map(cast, x), tree_map(cast, y), tree_map(cast, weights))
+    rows = Samples(tree_map(cast, x), tree_map(cast, y), tree_map(cast, weights))
     if weights is not None and keras.tree.is_nested(y) and not keras.tree.is_nested(weights):
         rows = rows._replace(weights=keras.tree.map_structure(lambda _: rows.weights, rows.y))
     lengths = {len(part) for part in keras.tree.flatten(rows) if part is not None}

@@ -30,7 +30,7 @@ from kerastoolkit.training._state import (
     Array,
     EpochInputs,
     Kind,
-    Rows,
+    Samples,
     State,
     StepInputs,
     Tensor,
@@ -302,7 +302,7 @@ class Program:
             return None
 
     def of_epochs(
-        self, data: Rows, traced: Sequence[int], lengths: set[int], *, size: int, light: bool
+        self, data: Samples, traced: Sequence[int], lengths: set[int], *, size: int, light: bool
     ) -> Callable[[EpochInputs], tuple[State, Any] | None] | None:
         """A function that trains some models of a stack for some epochs with XLA, on one core of the processor.
 
@@ -401,7 +401,7 @@ class Program:
             for value, place in zip(state.trainable, averages, strict=True)
         ]
 
-    def has_traced(self, data: Rows, *, stacked: bool = False) -> bool:
+    def has_traced(self, data: Samples, *, stacked: bool = False) -> bool:
         """Whether the program that trains many models, or one, has been traced."""
         wanted = "train", stacked, form_of(data)
         return any((key[0], key[1], key[-1]) == wanted and form.steps is not None for key, form in self._forms.items())
@@ -413,7 +413,7 @@ class Program:
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
-    def _compiled(self, key: _Key, data: Rows) -> CompiledSteps:
+    def _compiled(self, key: _Key, data: Samples) -> CompiledSteps:
         kind, stacked, light, slots, _ = key
         step = self._train_step if kind == "train" else self._test_step
         steps = Steps(step, self._results, self._example(), data, slots, stacked=stacked, light=light)
@@ -427,7 +427,7 @@ class Program:
             self.template.metrics_variables,
         )
 
-    def _train_step(self, state: State, traced: dict[int, Tensor], rows: Rows) -> State:
+    def _train_step(self, state: State, traced: dict[int, Tensor], rows: Samples) -> State:
         with traced_in_place(self._traceable, traced, self._backend):
 
             def loss_of(trainable: list[Tensor]) -> tuple[Tensor, Any]:
@@ -439,13 +439,13 @@ class Program:
         metrics = self._count(State(trainable, others, optimizer, metrics), rows, output, loss)
         return State(list(trainable), others, list(optimizer), metrics)
 
-    def _test_step(self, state: State, traced: dict[int, Tensor], rows: Rows) -> State:
+    def _test_step(self, state: State, traced: dict[int, Tensor], rows: Samples) -> State:
         with traced_in_place(self._traceable, traced, self._backend):
             output, loss, others, metrics = self._loss(state, rows, training=False)
         state = State(state.trainable, others, state.optimizer, metrics)
         return state._replace(metrics=self._count(state, rows, output, loss))
 
-    def _loss(self, state: State, rows: Rows, *, training: bool) -> tuple[Any, Tensor, list[Tensor], list[Tensor]]:
+    def _loss(self, state: State, rows: Samples, *, training: bool) -> tuple[Any, Tensor, list[Tensor], list[Tensor]]:
         model = self.template
         with _scope(self._mapping(state), collect_losses=True) as scope, no_other_assignments(self.template, scope):
             output = _keras.output_of(model, rows.x, training=training)
@@ -453,7 +453,7 @@ class Program:
         others = _updated(scope, model.non_trainable_variables, state.others)
         return output, loss, others, _updated(scope, model.metrics_variables, state.metrics)
 
-    def _count(self, state: State, rows: Rows, output: object, loss: Tensor) -> list[Tensor]:
+    def _count(self, state: State, rows: Samples, output: object, loss: Tensor) -> list[Tensor]:
         import keras
 
         model = self.template
@@ -489,7 +489,7 @@ class ProgramInNumPy(Program):
         self._arrays, self._steps = NumPyBackend(), steps
         self.costs = CostsInNumPy(program.template, program._backend, steps)
 
-    def takes(self, data: Rows) -> bool:
+    def takes(self, data: Samples) -> bool:
         """Whether it trains on these data as Keras would."""
         return self._steps.takes(*data)
 

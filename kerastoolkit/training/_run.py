@@ -16,7 +16,7 @@ from kerastoolkit.training._data import Casts, NotArraysError, n_rows_of, rows_o
 from kerastoolkit.training._fits import Fit, Trained
 from kerastoolkit.training._program import Program
 from kerastoolkit.training._stack import Stack
-from kerastoolkit.training._state import Array, Rows, State, form_of, tree_map
+from kerastoolkit.training._state import Array, Samples, State, form_of, tree_map
 from kerastoolkit.training.network import Network, Recipe
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class Run:
 
     network: Network
     program: Program
-    rows: Rows
-    validation: Rows | None
+    rows: Samples
+    validation: Samples | None
     stack: Stack
     view: Any
 

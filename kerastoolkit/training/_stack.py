@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kerastoolkit.training._program import Program
-from kerastoolkit.training._state import Array, Rows, State, Tensor
+from kerastoolkit.training._state import Array, Samples, State, Tensor
 from kerastoolkit.training.network import Network
 
 
@@ -154,7 +154,7 @@ class Pool:
         offsets: For each part of the data, where the rows of each fit begin in it, shape `(fits,)`.
     """
 
-    def __init__(self, program: Program, rows: Sequence[Rows]) -> None:
+    def __init__(self, program: Program, rows: Sequence[Samples]) -> None:
         import keras
 
         columns = list(zip(*[keras.tree.flatten(part) for part in rows], strict=True))

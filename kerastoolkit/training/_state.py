@@ -34,7 +34,7 @@ class State(NamedTuple):
     metrics: list[Tensor]
 
 
-class Rows(NamedTuple):
+class Samples(NamedTuple):
     """Rows of data, each part an array or a structure of arrays; `weights` is None without weights."""
 
     x: Any
@@ -60,9 +60,9 @@ class StepInputs(NamedTuple):
 
     state: State
     traced: dict[int, Tensor]
-    data: Rows
+    data: Samples
     indices: Tensor
-    offsets: Rows
+    offsets: Samples
 
 
 class EpochInputs(NamedTuple):
@@ -74,7 +74,7 @@ class EpochInputs(NamedTuple):
     state: State
     traced: dict[int, Tensor]
     permutations: Array
-    offsets: Rows
+    offsets: Samples
 
 
 def tree_map(function: Callable[..., Any], *structures: object) -> Any:

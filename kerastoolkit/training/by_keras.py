@@ -12,7 +12,7 @@ import numpy as np
 from kerastoolkit.training._data import NotArraysError, n_rows_of, rows_of
 from kerastoolkit.training._fits import Fit
 from kerastoolkit.training._run import Observers, Run
-from kerastoolkit.training._state import Rows, Tensor, tree_map
+from kerastoolkit.training._state import Samples, Tensor, tree_map
 from kerastoolkit.training.seeds import isolated
 
 
@@ -93,7 +93,7 @@ def _arguments(fit: Fit, seed: int, method: Callable[..., Any]) -> dict[str, Any
     return {**arguments, "x": batches, "shuffle": False, "callbacks": [reorder, *arguments["callbacks"]]}
 
 
-def _dataset(rows: Rows, fit: Fit, rng: np.random.Generator) -> dict[str, Any]:
+def _dataset(rows: Samples, fit: Fit, rng: np.random.Generator) -> dict[str, Any]:
     """Arguments of `Model.fit` for all epochs as one `tf.data.Dataset` of batches, with the rows in the same order.
 
     On several devices, batches made in Python were seen to take many times as long on a busy machine.
@@ -125,7 +125,7 @@ def _batches() -> Any:
     class Batches(keras.utils.PyDataset):
         """Batches of arrays in a new order each epoch, the one in which a program would take them."""
 
-        def __init__(self, rows: Rows, size: int, rng: np.random.Generator) -> None:
+        def __init__(self, rows: Samples, size: int, rng: np.random.Generator) -> None:
             super().__init__()
             self._rows, self._size, self._rng = rows, size, rng
             self._n_rows = n_rows_of(rows.x)

@@ -19,7 +19,7 @@ from kerastoolkit._types import InputArrays
 from kerastoolkit.training import _backends
 from kerastoolkit.training._drawing import Blueprint
 from kerastoolkit.training._program import Forward, Program
-from kerastoolkit.training._state import Array, Rows, State, assign, form_of, value_of
+from kerastoolkit.training._state import Array, Samples, State, assign, form_of, value_of
 from kerastoolkit.training._structure import (
     Structure,
     compile_key,
@@ -160,7 +160,7 @@ class Network:
         self._example: Any = None
         self._key: Any = None
         self._optimizer: Any = None
-        self._batch: Rows | None = None
+        self._batch: Samples | None = None
         self._handed_out = not isinstance(source, Recipe)
         if self._recipe is not None:
             self._begin(self._recipe, seed)
@@ -191,7 +191,7 @@ class Network:
         """A model of the structure, not to be changed: the model itself, or one with other weights."""
         return self._model if self._model is not None else self._example
 
-    def ready(self, batch: Rows) -> None:
+    def ready(self, batch: Samples) -> None:
         """Finds or makes the program that trains it.
 
         Args:

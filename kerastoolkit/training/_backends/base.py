@@ -8,18 +8,18 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kerastoolkit.training._state import Array, Rows, State, Tensor
+from kerastoolkit.training._state import Array, Samples, State, Tensor
 
 # Tracing goes through the template's own layers and Keras' global scopes. What has been traced or compiled needs
 # neither: it is called without the lock, so that threads that predict or train do not wait for each other.
 TRACING_LOCK = threading.RLock()
 
 # A step of training or of evaluation: from a state, the traced hyper-parameters and a batch to the next state.
-Step = Callable[[State, dict[int, Tensor], Rows], State]
+Step = Callable[[State, dict[int, Tensor], Samples], State]
 
 # Steps as one program: from a state, the traced hyper-parameters, the rows, their indices batch by batch and their
 # offsets to the state after them and the results of the metrics by name.
-CompiledSteps = Callable[[State, dict[int, Tensor], Rows, Any, Rows], tuple[State, dict[str, Tensor]]]
+CompiledSteps = Callable[[State, dict[int, Tensor], Samples, Any, Samples], tuple[State, dict[str, Tensor]]]
 
 # From trainable and other weights and rows to the output of a model.
 Predict = Callable[[list[Tensor], list[Tensor], Any], Any]
@@ -41,7 +41,7 @@ class Steps(NamedTuple):
     step: Step
     results: Callable[[State], dict[str, Tensor]]
     example: State
-    data: Rows
+    data: Samples
     traced: Sequence[int]
     stacked: bool
     light: bool

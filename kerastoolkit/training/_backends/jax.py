@@ -7,7 +7,7 @@ from typing import Any
 
 from kerastoolkit._cache import Cache
 from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Steps
-from kerastoolkit.training._state import Array, Rows, State, Tensor, as_array, tree_map
+from kerastoolkit.training._state import Array, Samples, State, Tensor, as_array, tree_map
 
 # Programs that are dropped before JAX is told to drop all that it keeps. What is used again, it compiles again.
 _RELEASES_BEFORE_CLEARING = 4
@@ -82,7 +82,7 @@ class JaxBackend(Backend):
 
         step, results, stacked = steps.step, steps.results, steps.stacked
 
-        def run(state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
+        def run(state: State, traced: dict[int, Tensor], data: Samples, indices: Tensor, offsets: Samples) -> Any:
             def body(state: State, batch: Any) -> tuple[State, None]:
                 def take(part: Tensor, offset: Tensor) -> Tensor:
                     return part[batch + (offset[:, None] if stacked else offset)]

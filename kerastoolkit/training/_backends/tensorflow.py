@@ -16,7 +16,7 @@ from kerastoolkit._keras import NotPureError
 from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Steps
 from kerastoolkit.training._state import (
     Array,
-    Rows,
+    Samples,
     State,
     Tensor,
     as_array,
@@ -149,7 +149,7 @@ class TensorFlowBackend(Backend):
             state = _for_all(one, arguments, tf.shape(indices)[0]) if stacked else one(arguments)
             return [number + 1, steps, *tree_leaves([state]), *flat[n_state:]]
 
-        def run(state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
+        def run(state: State, traced: dict[int, Tensor], data: Samples, indices: Tensor, offsets: Samples) -> Any:
             flat = [tf.constant(0), tf.shape(indices)[-2], *tree_leaves([state, traced, data, indices, offsets])]
             loop = _light_loop if light else _loop
             after = loop(lambda number, steps, *_: number < steps, body, flat, flat_specs)
@@ -165,7 +165,9 @@ class TensorFlowBackend(Backend):
         if compiled is None or not stacked:
             return compiled and (lambda n_models, *arguments: compiled(*arguments))
 
-        def run(size: int, state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
+        def run(
+            size: int, state: State, traced: dict[int, Tensor], data: Samples, indices: Tensor, offsets: Samples
+        ) -> Any:
             n_models = len(indices)
             n_calls = -(-n_models // size)
             full = n_calls * size == n_models
@@ -466,7 +468,7 @@ class _TracedFunction:
             )
             compiled = outer.get_concrete_function().inference_fn.call_flat
 
-        def call(state: State, traced: dict[int, Tensor], data: Rows, permutations: Array, offsets: Rows) -> Any:
+        def call(state: State, traced: dict[int, Tensor], data: Samples, permutations: Array, offsets: Samples) -> Any:
             tensors = map(_tensor_like, tree_leaves([state, traced, data, offsets]), specs)
             n_epochs = permutations.shape[1]
             filled = np.pad(permutations, ((0, 0), (0, max_epochs - n_epochs), (0, 0)))

@@ -9,7 +9,7 @@ from typing import Any
 from kerastoolkit import _keras
 from kerastoolkit._keras import NotPureError
 from kerastoolkit.training._backends.base import TRACING_LOCK, Backend, CompiledSteps, Predict, Steps
-from kerastoolkit.training._state import Array, Rows, State, Tensor, tree_leaves, tree_map, tree_unflatten
+from kerastoolkit.training._state import Array, Samples, State, Tensor, tree_leaves, tree_map, tree_unflatten
 
 # What a step of one model takes, in seconds, and for each multiplication forward. Every operation is started anew from
 # Python, and a stacked step starts twice as many.
@@ -99,7 +99,7 @@ class TorchBackend(Backend):
                 self._stacked, self._looks_ahead = True, False
             ahead[0] = False
 
-        def run(state: State, traced: dict[int, Tensor], data: Rows, indices: Tensor, offsets: Rows) -> Any:
+        def run(state: State, traced: dict[int, Tensor], data: Samples, indices: Tensor, offsets: Samples) -> Any:
             with TRACING_LOCK, torch.no_grad():  # each step goes through the template's own layers
                 self._stacked = stacked
                 for number in range(indices.shape[-2]):
