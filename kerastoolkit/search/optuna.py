@@ -147,8 +147,6 @@ class OptunaSearchCV(_Together, _Asked):
         study_: The study with all its trials. `cv_results_["trial_number"]` has the numbers of the candidates in it.
     """
 
-    _fit_is = 3
-
     @takes(OptunaOptions, as_in=GridSearchCV)
     def __init__(
         self,
@@ -181,35 +179,19 @@ class OptunaSearchCV(_Together, _Asked):
         self.mode = mode
         self.random_state = random_state
 
-    def fit(self, X: Rows, y: Target = None, **params: object) -> OptunaSearchCV:
-        """Searches, and fits the best candidate on all rows.
-
-        Args:
-            X: Rows, as the estimator takes them.
-            y: Targets. Defaults to `None`.
-            **params: Passed on to the estimator's `fit`, to the splitter (`groups`) and the scorer, as in
-                scikit-learn.
-
-        Returns:
-            The search itself, fitted.
-
-        Raises:
-            ParameterError: A parameter of the search has an impossible value, or the study is of another search.
-            SavedFileError: The file of the study is damaged, or of another program; it is left unchanged.
-            MissingPackageError: Optuna is not installed.
-        """
+    @contextlib.contextmanager
+    def _prepared(self, X: Rows, y: Target) -> Iterator[None]:
         require("optuna")
         self._check_parameters()
         space = _Space(self.param_distributions)
         with _optuna_is_quiet(not self.verbose), self._opened_study() as study:
             self._asking = _Asking(self, study, space, _digest_of(X, y))
             try:
-                super().fit(X, y, **params)
+                yield
                 self._summary = self._asking.words()
             finally:
                 del self._asking
         self.study_ = study
-        return self
 
     def explain(self) -> str:
         """Says in words what was trained together, what the study holds, and how to resume it."""

@@ -59,8 +59,6 @@ class _Together:
     refit: Refit
     verbose: int
 
-    _fit_is = 2  # how far above `fit` the user's code is, for warnings
-
     def __init__(
         self,
         *args: Any,
@@ -92,24 +90,32 @@ class _Together:
 
         Raises:
             ParameterError: A parameter of the search has an impossible value, or a name of the grid reaches nothing;
-                the message has the full name to write.
+                the message has the full name to write; or an Optuna study is of another search.
             JournalError: The journal cannot be read or written.
+            SavedFileError: The file of an Optuna study is damaged, or of another program; it is left unchanged.
+            MissingPackageError: `OptunaSearchCV` is used, and Optuna is not installed.
         """
-        check_timeout(self.timeout)
-        given = self.estimator
-        self.estimator, notes = take_over(given)
-        for note in notes:
-            warnings.warn(note, KerasToolkitWarning, stacklevel=self._fit_is)
-        try:
-            grid = "param_grid" if hasattr(self, "param_grid") else "param_distributions"
-            check_grid(self.estimator, getattr(self, grid))
-            run = self._fit_together(X, y, params)
-        finally:
-            self.estimator = given
-        self.left_out_ = run.left_out
-        if run.is_over:
-            warnings.warn(self._words_on_time(run), KerasToolkitWarning, stacklevel=self._fit_is)
+        with self._prepared(X, y):
+            check_timeout(self.timeout)
+            given = self.estimator
+            self.estimator, notes = take_over(given)
+            for note in notes:
+                warnings.warn(note, KerasToolkitWarning, stacklevel=2)
+            try:
+                grid = "param_grid" if hasattr(self, "param_grid") else "param_distributions"
+                check_grid(self.estimator, getattr(self, grid))
+                run = self._fit_together(X, y, params)
+            finally:
+                self.estimator = given
+            self.left_out_ = run.left_out
+            if run.is_over:
+                warnings.warn(self._words_on_time(run), KerasToolkitWarning, stacklevel=2)
         return self
+
+    @contextlib.contextmanager
+    def _prepared(self, X: Rows, y: Target) -> Iterator[None]:
+        """What a search needs while it fits, and keeps when it is over."""
+        yield
 
     def _fit_together(self, X: Rows, y: Target, params: Mapping[str, Any]) -> SearchRun:
         """scikit-learn's own `fit`, under the backend that trains fits together."""
