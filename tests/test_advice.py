@@ -718,7 +718,7 @@ def test_images_of_another_range_than_in_fit_are_told_of(tmp_path: Any) -> None:
 def test_a_range_that_a_file_makes_up_is_refused(forged: Any, tmp_path: Any) -> None:
     ends = (layers.Flatten(), layers.BatchNormalization(), layers.Dense(10, "softmax"))
     fitted = own(ending(*ends, shape=(8, 8))).initialize(IMAGES / 16, load_digits().target)
-    fitted._keep(reader=dataclasses.replace(fitted.reader_, value_range=forged))
+    fitted._update_fitted(reader=dataclasses.replace(fitted.reader_, value_range=forged))
     if forged is None:  # as estimators without images have it
         assert load(fitted.save(tmp_path / "one.zip")).reader_.value_range is None
         return

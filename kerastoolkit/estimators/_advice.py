@@ -94,7 +94,7 @@ def _on_tabular(estimator: BaseEstimator, what: str) -> str:
 
 def may_be_tabular(estimator: BaseEstimator) -> bool:
     """Whether an estimator can use the builder for tables."""
-    is_of_rows = getattr(estimator, "_default_model", "") == "mlp" and "model" in estimator.get_params(deep=False)
+    is_of_rows = getattr(estimator, "default_model", "") == "mlp" and "model" in estimator.get_params(deep=False)
     return is_of_rows and estimator._task in ("classification", "regression")
 
 

@@ -4,16 +4,14 @@ The order of a fit: read the data and refuse what cannot be learned from; find t
 model and match it with the head; train; keep what came of it. All of it happens on generators and names of its own
 (`training.isolated`), and an estimator whose fit fails is what it was before: what it learned is one record, `Fitted`.
 
-What each step needs stands beside: `_readers` reads rows, `_recipe` makes and compiles models, `_fit_arguments` says
-what `Model.fit` is called with, `_output` predicts, `saving` writes a record to a file.
+What each step needs stands beside: `_readers` reads rows, `_recipe` makes and compiles models, `_checks` looks at them
+before they train, `_fit_arguments` says what `Model.fit` is called with, `_output` predicts, `saving` writes a record
+to a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import inspect
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +30,6 @@ from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.readers import Reader, get_reader
 from kerastoolkit.distribution import Strategy
-from kerastoolkit.distribution import strategy as find_strategy
 from kerastoolkit.estimators import (
     _checks,
     _constructors,
@@ -44,6 +41,7 @@ from kerastoolkit.estimators import (
     _registry,
     saving,
 )
+from kerastoolkit.estimators._arrays import refusing
 from kerastoolkit.estimators._divergence import (
     ADVICE,
     find_divergence,
@@ -51,29 +49,29 @@ from kerastoolkit.estimators._divergence import (
     words_of_warning,
 )
 from kerastoolkit.estimators._encoders import EncoderHead, metadata, own_encoder
+from kerastoolkit.estimators._fit_arguments import Call
 from kerastoolkit.estimators._readers import ArrayReader, Data, EncodedReader
 from kerastoolkit.estimators._recipe import (
-    ModelMaker,
+    EstimatorRecipe,
     Parameters,
     copied_model,
     copying_models,
     is_built,
     meta,
-    one_row,
+    strategy_of,
 )
 from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.exceptions import (
     DataError,
     DivergedError,
     KerasToolkitWarning,
-    ModelMismatchError,
     ParameterError,
     SavedFileError,
 )
-from kerastoolkit.training import Fit, isolated
+from kerastoolkit.training import isolated
 from kerastoolkit.training.fit import is_scored
 from kerastoolkit.training.fit import train as train_model
-from kerastoolkit.training.network import Network
+from kerastoolkit.training.network import Network, Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +92,22 @@ _EPOCHS, _STEPS, _FEWEST_EPOCHS = 100, 20_000, 10
 
 class KerasEstimator(BaseEstimator):
     """What the estimators share. Not to be used directly: use `KerasClassifier` or `KerasRegressor`.
+
+    To make an estimator of your own, for data that none of these reads, derive it from `KerasClassifier` or
+    `KerasRegressor` and set or override what differs; all else comes with them. `docs/extending.md` has an example.
+
+    - `default_model`: name of the builder that is used where `model` is not set. Defaults to `"mlp"`.
+    - `reader_names`: names under which the readers that it learns were registered; `list_parameters` leaves out what
+      they fill in. Defaults to `("array", "table")`.
+    - `learn_reader(X, n_rows)`: learns the reader from the rows of `fit`.
+    - `check_parameters()`: checks the values of its parameters before there is data.
+    - `unused_parameters`: names of the parameters below that it has no use for, beside those of its parents. Defaults
+      to `()`.
+    - `scorer(y_true, y_pred)`: what `score` computes; a static method.
+    - `feature_encoder`, `target_encoder`: properties that return transformers, as in scikeras, between what was read
+      and the model, and in the place of the head.
+
+    Parameters of its own are those of its constructor, which passes the others on by `**params`.
 
     Args:
         model: Name of a builder (`builders.list_builders()`); a function (or `keras.Model` class) that returns a
@@ -141,15 +155,14 @@ class KerasEstimator(BaseEstimator):
         callbacks_: The callbacks of the last fit; not pickled.
     """
 
-    _task = ""
-    _readers: tuple[str, ...] = ("array", "table")  # what fitted ones may read their input by, as files name it
-    _heads: Mapping[str, Any] = {"Head": Head, "HeadGroup": HeadGroup}  # by the name that their configs have for them
-    _default_model = "mlp"  # where `model` is not set
-    _left_out: tuple[str, ...] = ()  # shared parameters that a subclass has no use for
-
-    # scikeras' way of subclassing: properties that return transformers. None: no encoder of one's own.
+    default_model: str = "mlp"
+    reader_names: tuple[str, ...] = ("array", "table")
+    unused_parameters: tuple[str, ...] = ()
     feature_encoder: Any = None
     target_encoder: Any = None
+
+    _task = ""
+    _heads: Mapping[str, Any] = {"Head": Head, "HeadGroup": HeadGroup}  # by the name that their configs have for them
 
     # What `fit` learned: the attributes with a trailing underscore are read from there. Not there before `fit`.
     _fitted: Fitted
@@ -203,7 +216,7 @@ class KerasEstimator(BaseEstimator):
         self.verbose = verbose
         self.distribution = distribution
         self.precision = precision
-        for name in _constructors.left_out(type(self)):  # type: ignore[arg-type]
+        for name in _constructors.unused_parameters(type(self)):  # type: ignore[arg-type]
             value = self.__dict__.pop(name)
             if value is not None:  # kept with those that no constructor declares, which `fit` checks
                 params[name] = value
@@ -310,7 +323,7 @@ class KerasEstimator(BaseEstimator):
         model = model if model is not None else build_fn
         if model is None:
             own: Callable[..., Any] | None = getattr(self, "_keras_build_fn", None)  # scikeras' way of subclassing
-            return own if own is not None else builders.get(self._default_model)
+            return own if own is not None else builders.get(self.default_model)
         if isinstance(model, str):
             return builders.get(model)
         if callable(model) and not is_built(model):
@@ -322,8 +335,14 @@ class KerasEstimator(BaseEstimator):
             f"{model!r}."
         )
 
-    def _check_values(self) -> None:
-        """Checks every parameter that can be checked before there is data."""
+    def check_parameters(self) -> None:
+        """Checks the values of all parameters that can be checked before there is data; `fit` does so first.
+
+        An estimator with parameters of its own overrides it, and calls `super().check_parameters()`.
+
+        Raises:
+            ParameterError: A value is impossible; the message has a line for each.
+        """
         taken = _parameters.build_arguments(self._build_function(self.model, self.build_fn)) or set()
         bare = (_parameters.keras_arguments("fit") | _parameters.keras_arguments("compile")) - taken
         problems = [
@@ -336,28 +355,6 @@ class KerasEstimator(BaseEstimator):
         if problems:
             raise ParameterError("\n".join(problems))
         _parameters.check_random_state(self.random_state)
-
-    def _find_strategy(self) -> Strategy | None:
-        """The strategy that the parameters ask for; None to leave all to Keras."""
-        options = _parameters.below(self._params, "distribution")
-        if self.distribution is None and options:
-            raise ParameterError(
-                f"`distribution__{next(iter(options))}` is an option of a strategy, and `distribution` names none."
-            )
-        if self.distribution is None and self.precision is None:
-            return None
-        if not isinstance(self.distribution, (str, type(None))):
-            raise ParameterError(
-                f"`distribution` must be the name of a strategy, such as 'auto', or None; got {self.distribution!r}. "
-                "Its options are parameters of their own: distribution__devices, ..."
-            )
-        with _parameters.named_below("distribution"):
-            found = find_strategy(self.distribution or "none", precision=self.precision, **options)
-        if found.n_processes > 1 and self.random_state is None:
-            raise ParameterError(
-                f"{found.n_processes} processes train one model, and have to begin alike: give `random_state`."
-            )
-        return None if found.changes_nothing else found
 
     # -- fitting --------------------------------------------------------------------------------------------------
 
@@ -405,7 +402,7 @@ class KerasEstimator(BaseEstimator):
         """
         _parameters.check_values(fit_params)
         continuing = self.warm_start and self.__sklearn_is_fitted__()
-        return self._fit(X, y, sample_weight, validation_data, fit_params, continuing=continuing)
+        return self._fit(X, y, sample_weight, Call(fit_params, continuing, validation_data))
 
     def partial_fit(
         self: Self, X: Rows, y: Target = None, sample_weight: ArrayLike | None = None, **fit_params: Any
@@ -428,8 +425,7 @@ class KerasEstimator(BaseEstimator):
         # Epochs count on, so that schedules and checkpoints by epoch do.
         first, more = self.current_epoch, fit_params.get("epochs")
         fit_params = {"initial_epoch": first, **fit_params, "epochs": first + (1 if more is None else int(more))}
-        continuing = self.__sklearn_is_fitted__()
-        return self._fit(X, y, sample_weight, None, fit_params, continuing=continuing)
+        return self._fit(X, y, sample_weight, Call(fit_params, self.__sklearn_is_fitted__()))
 
     def initialize(self: Self, X: Rows, y: Target) -> Self:
         """Builds the model and learns the form of the data, without training: for a model that is trained already.
@@ -444,7 +440,7 @@ class KerasEstimator(BaseEstimator):
         Raises:
             The same as `fit`.
         """
-        return self._fit(X, y, None, None, {}, continuing=False, train=False)
+        return self._fit(X, y, None, Call({}, continuing=False, train=False))
 
     @property
     def initialized_(self) -> bool:
@@ -456,54 +452,42 @@ class KerasEstimator(BaseEstimator):
         """Epochs trained so far, 0 before `fit`."""
         return self._fitted.n_iter if "_fitted" in self.__dict__ else 0
 
-    def _fit(
-        self: Self,
-        X: Rows,
-        y: Target,
-        sample_weight: ArrayLike | None,
-        validation_data: Validation,
-        fit_params: dict[str, Any],
-        *,
-        continuing: bool,
-        train: bool = True,
-        classes: ArrayLike | None = None,
-    ) -> Self:
+    def _fit(self: Self, X: Rows, y: Target, sample_weight: ArrayLike | None, call: Call) -> Self:
         build = self._build_function(self.model, self.build_fn)
         self._check_names(self._params, build)
-        self._check_values()
+        self.check_parameters()
         class_weight = _parameters.below(self._params, "fit").get("class_weight", getattr(self, "class_weight", None))
-        call = _fit_arguments.Call.of(fit_params, classes=classes, class_weight=class_weight)
-        strategy = self._find_strategy()
-        had_diverged = continuing and self._fitted.has_diverged
-        if continuing:
+        call = call.told_apart(class_weight)
+        strategy = strategy_of(self._current_parameters())
+        had_diverged = call.continuing and self._fitted.has_diverged
+        if call.continuing:
             saving.compile_loaded(self)
         history: dict[str, list[Any]] = {}
         with self._unchanged_by_errors():
-            if continuing:
+            if call.continuing:
                 self._move_to(strategy)
-            data = self._read_all(X, y, sample_weight, call, reset=not continuing)
-            head = self._fitted.head if continuing else self._head_for(X, data, build, call.classes)
-            seed = self._next_seed(reset=not continuing)
-            self._keep(strategy=strategy)
+            data = self._read_all(X, y, sample_weight, call)
+            head = self._fitted.head if call.continuing else self._head_for(X, data, build, call.classes)
+            seed = self._next_seed(reset=not call.continuing)
+            self._update_fitted(strategy=strategy)
             with isolated(None):
-                if not continuing:
+                if not call.continuing:
                     self._build(build, data, head, seed)
-                arguments = self._fit_arguments(build, data, validation_data, call.class_weight, call.fit_params, seed)
+                arguments = self._fit_arguments(build, data, call, seed)
             network = self._fitted.network
             # What is infinite since it diverged is no constant.
             sums_at_first = list if had_diverged else network.sums_at_first()
-            if train:
-                self._check_before_training(build, data, arguments, continuing=continuing)
+            if call.train:
+                self._check_before_training(build, data, arguments, continuing=call.continuing)
                 history = self._train(arguments, seed, sums_at_first)
             else:
-                self._keep(divergence=find_divergence(network, (), sums_at_first))
-        self._tell_of_divergence(history, had_diverged)
+                self._update_fitted(divergence=find_divergence(network, (), sums_at_first))
+        self._warn_of_divergence(history, had_diverged)
         return self
 
-    def _read_all(
-        self, X: Rows, y: Target, sample_weight: ArrayLike | None, call: _fit_arguments.Call, *, reset: bool
-    ) -> Data:
+    def _read_all(self, X: Rows, y: Target, sample_weight: ArrayLike | None, call: Call) -> Data:
         """Reads what `fit` got: rows and targets, or a data set that brings both."""
+        reset = not call.continuing
         if _inputs.kind_of(X) == "dataset":
             if call.belonging:
                 name = min(call.belonging)
@@ -520,24 +504,24 @@ class KerasEstimator(BaseEstimator):
     def _next_seed(self, *, reset: bool) -> int | None:
         """The seed of this fit: the next of a generator that lives as long as the network."""
         if reset:
-            self._keep(generator=None if self.random_state is None else check_random_state(self.random_state))
+            self._update_fitted(generator=None if self.random_state is None else check_random_state(self.random_state))
         generator = self._fitted.generator
         return None if generator is None else int(generator.randint(2**31 - 1))
 
     def _build(self, build: Callable[..., Any] | None, data: Data, head: AnyHead, seed: int | None) -> None:
         """Builds the network, and holds head and network against each other."""
-        self._keep(head=head, known={**self._fitted.known, **self._known_of(data, head)})
-        self._keep(network=Network(self._model_maker(build, data, head).recipe(), seed))
+        self._update_fitted(head=head, known={**self._fitted.known, **self._data_attributes(data, head)})
+        self._update_fitted(network=Network(self._recipe(build, data, head), seed))
         head = self._matched(head, data)
-        self._keep(head=head, known={**self._fitted.known, **self._attributes_of(head)})
+        self._update_fitted(head=head, known={**self._fitted.known, **self._head_attributes(head)})
 
-    def _keep(self, **fields: object) -> None:
-        """Puts something else into the record of what was learned."""
+    def _update_fitted(self, **fields: object) -> None:
+        """Puts other values into the record of what was learned."""
         self._fitted = self._fitted.with_fields(**fields)
 
-    def _take(self, fitted: Fitted) -> None:
+    def _set_fitted(self, fitted: Fitted) -> None:
         """Takes over a record from elsewhere, such as a file."""
-        self._fitted = fitted.with_fields(known={**self._attributes_of(fitted.head), **fitted.known})
+        self._fitted = fitted.with_fields(known={**self._head_attributes(fitted.head), **fitted.known})
 
     def _matched(self, head: AnyHead, data: Data) -> AnyHead:
         """The head, fitted to the model; what a data set brings must have the form that the model takes."""
@@ -547,7 +531,7 @@ class KerasEstimator(BaseEstimator):
             _inputs.check_text(model, data.X)
         if isinstance(head, EncoderHead):
             return head.bind(model)
-        shapes = _output_shapes(model, data)
+        shapes = _output.row_shapes(model, data)
         bound = head.bind(model) if shapes is None else head.bind(model, shapes)
         if data.y is None and isinstance(bound, Head):
             bound.check_encoded(data.sample_target)
@@ -568,7 +552,7 @@ class KerasEstimator(BaseEstimator):
             _checks.check_monitors(callbacks, self._fitted.network.example, validates=validates, is_dataset=of_batches)
         if continuing:
             return
-        told = _checks.on_unscaled_rows(self._fitted.network.example, data.rows, self, ours=self._is_of_ours(build))
+        told = _checks.on_unscaled_rows(self._fitted.network.example, data.rows, self, ours=builders.is_ours(build))
         if told is not None:
             _checks.warn_once(self.__dict__.get("_family"), "scale", told, stacklevel=4)
 
@@ -576,14 +560,9 @@ class KerasEstimator(BaseEstimator):
         self, arguments: dict[str, Any], seed: int | None, sums_at_first: Callable[[], list[float]]
     ) -> dict[str, list[Any]]:
         """Trains, and returns the history of this training alone."""
-        history = None
-        own = {name: arguments.pop(name) for name in _FIT_FIELDS if name in arguments}
-        own = {name: value for name, value in own.items() if value is not None}
-        arguments = {name: value for name, value in arguments.items() if not _is_default_of_fit(name, value)}
-        network = self._fitted.network
+        history, network = None, self._fitted.network
         try:
-            fit = Fit(network, **own, seed=seed, strategy=self._fitted.strategy, options=arguments)
-            history = train_model(fit).history
+            history = train_model(_fit_arguments.as_fit(arguments, self._fitted, seed)).history
         except KeyboardInterrupt:
             # The user stopped it: what was trained so far is theirs, in a fitted estimator.
             history = getattr(network.history, "history", {})
@@ -596,12 +575,13 @@ class KerasEstimator(BaseEstimator):
             raise DivergedError(f"The network diverged: {found}. {ADVICE}") from error
         finally:
             if history is not None:
-                self._remember(history, own["callbacks"])
-                losses = losses_of_weights(history.get("loss", ()), own["callbacks"], own.get("initial_epoch", 0))
-                self._keep(divergence=find_divergence(network, losses, sums_at_first))
+                callbacks = arguments["callbacks"]
+                self._fitted = self._fitted.with_training(history, callbacks)
+                losses = losses_of_weights(history.get("loss", ()), callbacks, arguments.get("initial_epoch") or 0)
+                self._update_fitted(divergence=find_divergence(network, losses, sums_at_first))
         return dict(history)
 
-    def _tell_of_divergence(self, history: dict[str, list[Any]], had_diverged: bool) -> None:
+    def _warn_of_divergence(self, history: dict[str, list[Any]], had_diverged: bool) -> None:
         """Warns of it once a fit is over and kept; in a search the fit has failed."""
         found = self._fitted.divergence
         if not is_scored():
@@ -611,10 +591,10 @@ class KerasEstimator(BaseEstimator):
         elif found is not None:
             raise DivergedError(f"The network diverged: {found.words}. {ADVICE}")
 
-    def _output(self, X: Rows, **predict_params: object) -> Any:
-        """The same as `_raw`, of a network that did not diverge."""
+    def _checked_output(self, X: Rows, **predict_params: object) -> Any:
+        """The same as `_raw_output`, of a network that did not diverge."""
         self._refuse_diverged()
-        return self._raw(X, **predict_params)
+        return self._raw_output(X, **predict_params)
 
     def _refuse_diverged(self) -> None:
         check_is_fitted(self)
@@ -662,17 +642,6 @@ class KerasEstimator(BaseEstimator):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute 'best_epoch_'")
         return self._fitted.best_epoch
 
-    def _remember(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> None:
-        fitted = self._fitted
-        restored = _restored_epoch(fitted.network, callbacks)
-        kept = dict(fitted.history)
-        for name, values in history.items():
-            kept[name] = [*kept.get(name, []), *map(_number, values)]
-        self._keep(
-            history=kept, n_iter=len(kept.get("loss", [])), callbacks=callbacks,
-            best_epoch=None if restored is None else fitted.n_iter + restored,
-        )  # fmt: skip
-
     @contextlib.contextmanager
     def _unchanged_by_errors(self) -> Iterator[None]:
         before = dict(self.__dict__)
@@ -695,7 +664,7 @@ class KerasEstimator(BaseEstimator):
         if y is None:
             raise DataError(f"{type(self).__name__}.fit requires y to be passed, but the target y is None.")
         if reset:
-            reader, X = self._learn_reader(X, _inputs.length_of(y))
+            reader, X = self.learn_reader(X, _inputs.length_of(y))
             known = {"X_shape_": getattr(X, "shape", None), "X_dtype_": getattr(X, "dtype", None)}
             self._fitted = Fitted(reader, known=known)
         else:
@@ -712,9 +681,9 @@ class KerasEstimator(BaseEstimator):
         if encoder is not None:
             encoder = encoder.fit(X)
             known = {**self._fitted.known, **metadata(encoder)}
-            self._keep(reader=EncodedReader(self._fitted.reader, encoder), known=known)
+            self._update_fitted(reader=EncodedReader(self._fitted.reader, encoder), known=known)
 
-    def _learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Reader, Any]:
+    def learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Reader, Any]:
         """Learns what reads rows like these; an estimator of another kind of data overrides it.
 
         Args:
@@ -722,12 +691,15 @@ class KerasEstimator(BaseEstimator):
             n_rows: Rows of the target; None if it is not known.
 
         Returns:
-            The reader, and what it makes of the rows.
+            The reader, and what it makes of the rows: most often `SomeReader.learn_and_encode(X)`.
+
+        Raises:
+            DataError: The rows cannot be learned from; the message says why.
         """
         if self._takes_columns():
             with _parameters.named_below("columns"):
                 return _readers.learn_table(X, self, **_parameters.below(self._params, "columns"))
-        ours = self._is_of_ours(self._build_function(self.model, self.build_fn))
+        ours = builders.is_ours(self._build_function(self.model, self.build_fn))
         # A model of the user's may take text, and says so only once it is built.
         return ArrayReader.learn_and_encode(X, n_rows=n_rows, text=not ours, owner=self)
 
@@ -761,23 +733,21 @@ class KerasEstimator(BaseEstimator):
             raise ParameterError(
                 "`validation_split` cannot divide a data set; give fit(dataset, validation_data=another_dataset)."
             )
-        first = next(iter(_inputs.batches(X)), None)
-        if first is None or first[1] is None:
-            raise DataError("The data set holds no batches of (x, y).")
+        sample, target = _inputs.first_batch(X)
         if reset:
-            self._fitted = Fitted(ArrayReader.of_batch(first[0]))
-        return Data(X, None, None, sample=first[0], sample_target=first[1])
+            self._fitted = Fitted(ArrayReader.of_batch(sample))
+        return Data(X, None, None, sample=sample, sample_target=target)
 
     def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: Any) -> AnyHead:
         # A target in unusual units trains badly, but only with a builder of ours may we train on other units than
         # those the user's loss and history speak of.
-        ours = self._is_of_ours(build)
+        ours = builders.is_ours(build)
         if type(self).target_encoder is not None or self.target_encoder is not None:
             # What scikeras knows when it asks.
             kind = "unknown" if isinstance(data.y, Mapping) else type_of_target(data.y)
             told = {"target_type_": kind, "classes_": classes}
             told |= {f"y_{name}_": getattr(data.y, name, None) for name in ("dtype", "ndim")}
-            self._keep(known={**self._fitted.known, **told})
+            self._update_fitted(known={**self._fitted.known, **told})
         encoder = own_encoder(self, "target_encoder")
         if encoder is not None:
             return EncoderHead(encoder.fit(data.y), self._task)
@@ -805,38 +775,38 @@ class KerasEstimator(BaseEstimator):
     def _dataset_head(self, dataset: Dataset, classes: ArrayLike | None) -> Head | HeadGroup:
         raise NotImplementedError  # abstract
 
-    def _known_of(self, data: Data, head: AnyHead) -> dict[str, Any]:
+    def _data_attributes(self, data: Data, head: AnyHead) -> dict[str, Any]:
         """What is known of the data before there is a model: under scikeras' names, for a build function."""
         told = meta(self._task, self._fitted.reader, self._fitted.known, data, head)
         known = {name: value for name, value in told.items() if not name.endswith("_encoder_")}
         return {name: value for name, value in known.items() if value is not None}
 
-    def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
+    def _head_attributes(self, head: AnyHead) -> dict[str, Any]:
         """Further attributes that are known with the head, by name."""
         return {}
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _model_maker(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> ModelMaker:
-        """What makes the models of this fit, maybe long after: with the parameters of now, and without the rows."""
-        called, offered = self._called(build)
-        parameters, fitted = self._parameters_of_now(), self._fitted
-        return ModelMaker(
-            build, parameters, data.form(), head, fitted, self._task, called=called, offered=offered
-        )  # fmt: skip
+    def _recipe(self, build: Callable[..., Any] | None, data: Data, head: AnyHead) -> Recipe:
+        """How the models of this fit are made, maybe long after: with the parameters of now, and without the rows."""
+        wrapped, offered = self._wrap_build(build)
+        return EstimatorRecipe(
+            build, self._current_parameters(), data.form(), head, self._fitted, self._task,
+            wrapped=wrapped, offered=offered,
+        ).for_network()  # fmt: skip
 
-    def _called(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
-        """What is called to build the model, and what it is offered beside what the reader knows."""
+    def _wrap_build(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+        """What is called in the place of the build function, and what it is offered beside what the reader knows."""
         return build, {}
 
-    def _parameters_of_now(self) -> Parameters:
+    def _current_parameters(self) -> Parameters:
         names = self._get_param_names()
         values = {name: getattr(self, name, None) for name in {*names, *_constructors.declared_names(KerasEstimator)}}
         return Parameters(values, tuple(names), self._params)
 
-    def _known_by_itself(self) -> set[str]:
+    def _filled_in_arguments(self) -> set[str]:
         """Arguments of the build function that the reader or a subclass fills in, and a user need not."""
-        return {argument for name in self._readers for argument in get_reader(name).offers}
+        return {argument for name in self.reader_names for argument in get_reader(name).offers}
 
     # -- arguments of Model.fit -----------------------------------------------------------------------------------
 
@@ -846,29 +816,23 @@ class KerasEstimator(BaseEstimator):
         return given.get("validation_split", self.validation_split)
 
     def _fit_arguments(
-        self,
-        build: Callable[..., Any] | None,
-        data: Data,
-        validation_data: Validation,
-        class_weight: ClassWeight,
-        fit_params: dict[str, Any],
-        seed: int | None,
+        self, build: Callable[..., Any] | None, data: Data, call: Call, seed: int | None
     ) -> dict[str, Any]:
         """Arguments of `Model.fit`."""
         fitted = self._fitted
-        arguments = _fit_arguments.from_parameters(self._parameters_of_now(), build, fit_params)
-        n_rows = None
+        arguments = _fit_arguments.from_parameters(self._current_parameters(), build, call.fit_params)
+        n_rows, watched = None, call.validation_data
         if data.y is None:
-            watched = None if validation_data is None else self._validation(validation_data)
-            _fit_arguments.with_dataset(arguments, data, watched, self._numbered(class_weight))
+            watched = None if watched is None else self._validation(watched)
+            _fit_arguments.with_dataset(arguments, data, watched, self._class_weight_by_index(call.class_weight))
         else:
-            weights = self._with_class_weight(class_weight, data.y, data.weights)
-            fraction = self._validation_split(fit_params) if validation_data is None else 0
+            weights = self._with_class_weight(call.class_weight, data.y, data.weights)
+            fraction = self._validation_split(call.fit_params) if watched is None else 0
             train, held_out = _fit_arguments.split_off(data, weights, fraction, fitted.head, seed)
             if held_out is not None:
                 watched = _fit_arguments.as_validation(held_out, fitted.head, fitted.network.example)
-            else:
-                watched = None if validation_data is None else self._validation(validation_data)
+            elif watched is not None:
+                watched = self._validation(watched)
             n_rows = _fit_arguments.with_arrays(arguments, train, watched, fitted)
         if arguments["epochs"] is None:
             arguments["epochs"] = self._default_epochs(build, n_rows, arguments.get("batch_size"))
@@ -884,10 +848,10 @@ class KerasEstimator(BaseEstimator):
         return _fit_arguments.as_validation(data, self._fitted.head, self._fitted.network.example)
 
     def _with_class_weight(self, class_weight: ClassWeight, y: TargetArrays, weights: NDArray[Any] | None) -> Any:
-        self._numbered(class_weight)
+        self._class_weight_by_index(class_weight)
         return weights
 
-    def _numbered(self, class_weight: ClassWeight) -> Any:
+    def _class_weight_by_index(self, class_weight: ClassWeight) -> Any:
         if class_weight is not None:
             raise ParameterError(
                 f"`class_weight` is for classifiers, and {type(self).__name__} knows no classes. Weigh the rows: "
@@ -896,17 +860,12 @@ class KerasEstimator(BaseEstimator):
 
     def _default_epochs(self, build: Callable[..., Any] | None, n_rows: int | None, batch_size: int | None) -> int:
         """What `epochs=None` means: see the class docstring."""
-        if not self._is_of_ours(build):
+        if not builders.is_ours(build):
             return 1
         if n_rows is None:
             return _FEWEST_EPOCHS
         steps = -(-n_rows // (batch_size or 32))
         return int(np.clip(_STEPS // steps, _FEWEST_EPOCHS, _EPOCHS))
-
-    @staticmethod
-    def _is_of_ours(build: Callable[..., Any] | None) -> bool:
-        """Whether a function is one of kerastoolkit's builders."""
-        return builders.is_ours(build)
 
     # -- predicting -----------------------------------------------------------------------------------------------
 
@@ -926,13 +885,13 @@ class KerasEstimator(BaseEstimator):
             DataError: `X` has other features or shapes than in `fit`.
             DivergedError: The network diverged in `fit`, or its output for a row is NaN or infinite.
         """
-        raw = self._output(X, **predict_params)
+        raw = self._checked_output(X, **predict_params)
         return self.head_.decode(raw)
 
-    def _raw(self, X: Rows, **predict_params: object) -> Any:
+    def _raw_output(self, X: Rows, **predict_params: object) -> Any:
         """Output of the model as numpy: an array, or a list or dict of arrays."""
         check_is_fitted(self)
-        arguments = _fit_arguments.predict_arguments(self._parameters_of_now(), predict_params)
+        arguments = _fit_arguments.predict_arguments(self._current_parameters(), predict_params)
         if _inputs.kind_of(X) == "dataset":
             return _output.of_dataset(self._fitted, X, arguments)
         X = self._encode_further(self._encode(X))
@@ -942,19 +901,15 @@ class KerasEstimator(BaseEstimator):
     def _with_true_target(self, X: Rows, y: Target) -> tuple[Any, Any]:
         """Rows, and what their predictions are compared with; a data set brings both."""
         if _inputs.kind_of(X) == "dataset":
-            X, y = self._gathered(X)
+            check_is_fitted(self)
+            X, y = _inputs.gathered(X)
         return X, _inputs.true_target(y, numeric=self._task == "regression", owner=type(self).__name__)
 
-    def _gathered(self, dataset: Dataset) -> tuple[Any, Any]:
-        """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
-        import keras
-
-        check_is_fitted(self)
-        parts = [(x, y) for x, y in _inputs.batches(dataset)]
-        rows = keras.tree.map_structure(
-            lambda *batch: np.concatenate([keras.ops.convert_to_numpy(part) for part in batch]), *[x for x, _ in parts]
-        )
-        return rows, np.concatenate([y for _, y in parts])
+    def _scored(self, y: Any, predicted: Any, sample_weight: Any, *, ours: Callable[..., float]) -> float:
+        """What `scorer` says of predictions; scikit-learn's refusals are ours, unless a subclass has its own scorer."""
+        options, scorer = _parameters.below(self._params, "score"), self.scorer
+        with refusing() if type(self).scorer is ours else contextlib.nullcontext():
+            return float(scorer(y, predicted, sample_weight=sample_weight, **options))
 
     # -- the estimator as an object -------------------------------------------------------------------------------
 
@@ -1014,76 +969,3 @@ class KerasEstimator(BaseEstimator):
             SavedFileError: Something was learned that no file can hold; the message names it.
         """
         return saving.save(self, path)
-
-
-# Arguments of `Model.fit` that a `Fit` names; the others go to Keras.
-_FIT_FIELDS = tuple(
-    field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "strategy", "options")
-)
-
-
-def _is_default_of_fit(name: str, value: object) -> bool:
-    # Another Keras, or whoever wraps `Model.fit`, may not name it; our own default is that of Keras.
-    default = _defaults_of_fit().get(name, 0.0 if name == "validation_split" else None)
-    return value is default or value == default or value is None
-
-
-@functools.cache
-def _defaults_of_fit() -> dict[str, Any]:
-    import keras
-
-    return {name: parameter.default for name, parameter in inspect.signature(keras.Model.fit).parameters.items()}
-
-
-def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
-    """The epoch of the last training, from 1, whose weights Keras put back; None if it is not known that it did.
-
-    That a callback keeps weights does not say that the network has them: the training may have been interrupted, or
-    another callback have changed them after. So they are compared.
-    """
-    import keras
-
-    keeping, hooks = keras.callbacks.EarlyStopping, ("on_epoch_end", "on_train_end")
-    epochs = getattr(network.history, "epoch", [])  # a callback may have let the training begin later than it was told
-    weights = None
-    for callback in callbacks:
-        # What a subclass counts as its best epoch is not known.
-        kind = type(callback)
-        if not issubclass(kind, keeping) or any(getattr(kind, hook) is not getattr(keeping, hook) for hook in hooks):
-            continue
-        if callback.best_weights is None or callback.best_epoch not in epochs:
-            continue
-        weights = network.weights() if weights is None else weights
-        if len(weights) == len(callback.best_weights) and all(map(np.array_equal, weights, callback.best_weights)):
-            return int(epochs.index(callback.best_epoch)) + 1
-    return None
-
-
-def _output_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | None:
-    """Shapes of a row of each output of a subclassed model, which does not tell them itself; None for any other.
-
-    Raises:
-        ModelMismatchError: The output has not a row for each row of the input.
-    """
-    import keras
-
-    try:
-        if keras.tree.flatten(model.outputs):
-            return None
-    except (AttributeError, ValueError):
-        pass
-    row = one_row(data)
-    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), row)
-    outputs = keras.tree.flatten(model(two, training=False))
-    for output in outputs:
-        if len(output.shape) < 2 or output.shape[0] != 2:
-            raise ModelMismatchError(
-                f"The model puts out the shape {tuple(output.shape)} for 2 rows, where (2, units) was expected. Let it "
-                "return one prediction for each row, without taking sums or means over the batch."
-            )
-    return [tuple(output.shape)[1:] for output in outputs]
-
-
-def _number(value: ArrayLike) -> Any:
-    array = np.asarray(value)
-    return float(array) if array.ndim == 0 else array.tolist()

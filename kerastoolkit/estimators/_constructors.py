@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kerastoolkit.estimators import _docstrings
+from kerastoolkit.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from kerastoolkit.estimators._base import KerasEstimator
@@ -32,7 +33,11 @@ def complete(kind: type[KerasEstimator]) -> None:
 
     Args:
         kind: The class. Its constructor is wrapped; if it has none of its own, it gets one that passes on everything.
+
+    Raises:
+        ParameterError: `reader_names` or `unused_parameters` of the class is no tuple of names.
     """
+    _check_tuples(kind)
     own: Callable[..., None] | None = vars(kind).get("__init__")
     init = _forwarding(kind) if own is None else _keeping_routed(own)
     init._written = own  # type: ignore[attr-defined]
@@ -44,18 +49,18 @@ def complete(kind: type[KerasEstimator]) -> None:
 def signature_of(kind: type) -> inspect.Signature:
     """The signature of a constructor with the parameters of its parents, as long as each passes `**kwargs` on."""
     found: dict[str, inspect.Parameter] = {}
-    left_out: set[str] = set()
+    unused: set[str] = set()
     takes_positional, rest = True, None
     for one in kind.__mro__[:-1]:  # without `object`
         own = _own_signature(one)
         parameters = list(own.parameters.values()) if own is not None else []
         for parameter in parameters:
             name, by_place = parameter.name, parameter.kind in _POSITIONAL
-            if name in found or name in left_out or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            if name in found or name in unused or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
             only_named = by_place and not takes_positional
             found[name] = parameter.replace(kind=parameter.KEYWORD_ONLY) if only_named else parameter
-        left_out |= set(vars(one).get("_left_out", ()))
+        unused |= set(vars(one).get("unused_parameters", ()))
         if own is None:
             continue
         kinds = {parameter.kind: parameter for parameter in parameters}
@@ -78,10 +83,17 @@ def declared_names(kind: type) -> tuple[str, ...]:
 
 
 @functools.cache
-def left_out(kind: type) -> tuple[str, ...]:
+def unused_parameters(kind: type) -> tuple[str, ...]:
     """Names of shared parameters that a class has no use for, and does not declare itself."""
-    names = {name for one in kind.__mro__ for name in vars(one).get("_left_out", ())}
+    names = {name for one in kind.__mro__ for name in vars(one).get("unused_parameters", ())}
     return tuple(sorted(names - set(declared_names(kind))))
+
+
+def _check_tuples(kind: type) -> None:
+    for name in ("reader_names", "unused_parameters"):
+        value = vars(kind).get(name, ())
+        if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+            raise ParameterError(f"`{name}` of {kind.__name__} must be a tuple of names, ('...',); got {value!r}.")
 
 
 def as_written(init: Callable[..., None]) -> Callable[..., None] | None:

@@ -5,14 +5,18 @@ What the call says counts before what is routed (`fit__epochs`), and that before
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from kerastoolkit import _keras
-from kerastoolkit._types import ClassWeight, Dataset, TargetArrays
+from kerastoolkit._types import ClassWeight, Dataset, TargetArrays, Validation
 from kerastoolkit.builders import Head
 from kerastoolkit.data.splits import holdout_indices
 from kerastoolkit.estimators import _inputs, _objects, _parameters, _spellings
@@ -20,6 +24,7 @@ from kerastoolkit.estimators._readers import Data
 from kerastoolkit.estimators._recipe import Parameters
 from kerastoolkit.estimators.fitted import AnyHead, Fitted
 from kerastoolkit.exceptions import DataError, ParameterError
+from kerastoolkit.training import Fit
 
 if TYPE_CHECKING:
     import keras
@@ -31,34 +36,37 @@ _OF_CONSTRUCTOR = ("epochs", "batch_size", "validation_batch_size", "shuffle", "
 
 
 class Call(NamedTuple):
-    """What a call of `fit` says beside its rows.
+    """What a call of `fit`, `partial_fit` or `initialize` says beside its rows.
 
     Args:
-        fit_params: Arguments of `keras.Model.fit`.
-        classes: All labels there will be; None for those in `y`.
-        class_weight: Weights by class; None for equal ones.
-        belonging: `groups` and `time` of the rows, where they are given.
+        fit_params: Arguments of `keras.Model.fit`; before `told_apart`, all keywords of the call.
+        continuing: Whether the network that there is trains further.
+        validation_data: Rows to watch. Defaults to `None`.
+        train: Whether it trains at all. Defaults to `True`.
+        classes: All labels there will be. Defaults to `None`: those in `y`.
+        class_weight: Weights by label. Defaults to `None`: equal ones.
+        belonging: `groups` and `time` of the rows, where they are given. Defaults to nothing.
     """
 
-    fit_params: dict[str, Any]
-    classes: Any
-    class_weight: Any
-    belonging: dict[str, Any]
+    fit_params: Mapping[str, Any]
+    continuing: bool
+    validation_data: Validation = None
+    train: bool = True
+    classes: Any = None
+    class_weight: Any = None
+    belonging: Mapping[str, Any] = types.MappingProxyType({})
 
-    @classmethod
-    def of(cls, fit_params: Mapping[str, Any], *, classes: ArrayLike | None, class_weight: ClassWeight) -> Call:
-        """Sorts what a call says.
+    def told_apart(self, class_weight: ClassWeight) -> Call:
+        """The same with the keywords told apart that are not for Keras.
 
         Args:
-            fit_params: All keywords of the call.
-            classes: What counts where the call names none.
             class_weight: What counts where the call names none.
 
         Raises:
             ParameterError: There is a keyword that nobody takes; the message names the near miss.
         """
-        left = dict(fit_params)
-        classes = left.pop("classes", classes)
+        left = dict(self.fit_params)
+        classes = left.pop("classes", None)
         class_weight = left.pop("class_weight", class_weight)
         belonging = {name: left.pop(name, None) for name in ("groups", "time")}
         accepted = _parameters.keras_arguments("fit")
@@ -70,7 +78,7 @@ class Call(NamedTuple):
                     "Parameters of the estimator are set in the constructor or by set_params."
                 )
         given = {name: values for name, values in belonging.items() if values is not None}
-        return cls(left, classes, class_weight, given)
+        return self._replace(fit_params=left, classes=classes, class_weight=class_weight, belonging=given)
 
 
 def by_rows(belonging: Mapping[str, Any], n_rows: int) -> dict[str, np.ndarray]:
@@ -242,6 +250,39 @@ def with_arrays(
         validation_data = (_inputs.for_keras(validation_data[0]), *validation_data[1:])
     arguments["validation_data"] = validation_data
     return n_rows
+
+
+def as_fit(arguments: Mapping[str, Any], fitted: Fitted, seed: int | None) -> Fit:
+    """The fit that arguments of `Model.fit` ask for.
+
+    Args:
+        arguments: Of `Model.fit`; what is None, or Keras' default, is left out.
+        fitted: What was learned so far: the network, and its strategy.
+        seed: Seed of this fit; None to draw one.
+    """
+    own = {name: value for name, value in arguments.items() if name in _FIT_FIELDS and value is not None}
+    others = {name: value for name, value in arguments.items() if name not in _FIT_FIELDS}
+    options = {name: value for name, value in others.items() if not _is_default_of_fit(name, value)}
+    return Fit(fitted.network, **own, seed=seed, strategy=fitted.strategy, options=options)
+
+
+# Arguments of `Model.fit` that a `Fit` names; the others go to Keras.
+_FIT_FIELDS = tuple(
+    field.name for field in dataclasses.fields(Fit) if field.name not in ("model", "seed", "strategy", "options")
+)
+
+
+def _is_default_of_fit(name: str, value: object) -> bool:
+    # Another Keras, or whoever wraps `Model.fit`, may not name it; our own default is that of Keras.
+    default = _defaults_of_fit().get(name, 0.0 if name == "validation_split" else None)
+    return value is default or value == default or value is None
+
+
+@functools.cache
+def _defaults_of_fit() -> dict[str, Any]:
+    import keras
+
+    return {name: parameter.default for name, parameter in inspect.signature(keras.Model.fit).parameters.items()}
 
 
 def for_keras(y: Any, head: AnyHead, model: keras.Model) -> Any:

@@ -85,7 +85,7 @@ def _reader_of(
 ) -> dict[str, Any]:
     """The reader, as the second format has it; `base` is None for a file that will be refused."""
     config: Any
-    names: tuple[str, ...] = () if base is None else base._readers
+    names: tuple[str, ...] = () if base is None else base.reader_names
     if "text" in names and old.get("words") is None:
         raise SavedFileError(f"{what} has no 'words', without which it cannot read what it predicts from.")
     if "image" in names:

@@ -501,6 +501,29 @@ def batches(dataset: Any) -> Iterator[tuple[Any, Any]]:
         yield x, None if y is None else keras.tree.map_structure(keras.ops.convert_to_numpy, y)
 
 
+def first_batch(dataset: Dataset) -> tuple[Any, Any]:
+    """`(x, y)` of the first batch.
+
+    Raises:
+        DataError: There is none, or it has no targets.
+    """
+    first = next(iter(batches(dataset)), None)
+    if first is None or first[1] is None:
+        raise DataError("The data set holds no batches of (x, y).")
+    return first
+
+
+def gathered(dataset: Dataset) -> tuple[Any, Any]:
+    """All rows and targets of a data set in one pass, so that a shuffling one keeps them together."""
+    import keras
+
+    parts = list(batches(dataset))
+    rows = keras.tree.map_structure(
+        lambda *batch: np.concatenate([keras.ops.convert_to_numpy(part) for part in batch]), *[x for x, _ in parts]
+    )
+    return rows, np.concatenate([y for _, y in parts])
+
+
 def refuse_endless(dataset: Dataset) -> None:
     """Refuses a `tf.data.Dataset` that repeats for ever, where all of it must be read.
 

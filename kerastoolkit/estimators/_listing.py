@@ -216,8 +216,8 @@ class _Gathered:
         estimator, build = self._estimator, self._build
         found: dict[str, Any] = {}
         if "model" in estimator._get_param_names() and not hasattr(estimator, "_keras_build_fn"):
-            found["model"] = None if estimator.build_fn is not None else estimator._default_model
-        if estimator._is_of_ours(build):
+            found["model"] = None if estimator.build_fn is not None else estimator.default_model
+        if builders.is_ours(build):
             found["optimizer"] = "adam"
         else:
             found["epochs"] = estimator._default_epochs(build, None, None)
@@ -230,7 +230,7 @@ class _Gathered:
         """Arguments of the build function."""
         if self._build is None:
             return
-        left_out = _FILLED_IN | self._estimator._known_by_itself() | set(self.rows)
+        left_out = _FILLED_IN | self._estimator._filled_in_arguments() | set(self.rows)
         names = [name for name in _parameters.arguments_of(self._build) if name not in left_out]
         meanings = documented(self._build)
         for name in names:
@@ -252,7 +252,7 @@ class _Gathered:
         fitted = vars(self._estimator).get("_fitted")
         model = fitted.network.example if fitted is not None and fitted.is_complete else self._model()
         spec = getattr(model, "optimizer", None) if spec is None else spec
-        if spec is None and self._estimator._is_of_ours(self._build):
+        if spec is None and builders.is_ours(self._build):
             spec = "adam"
         self.titles["optimizer"] = "The optimizer, as the function that builds the model compiles it"
         if spec is None:

@@ -1,10 +1,10 @@
-"""The output of a fitted network for rows, as NumPy: each row's the same, whatever rows stand around it."""
+"""What a network puts out: its shapes, and the output for rows, each row's the same whatever rows stand around it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike
 from kerastoolkit import _keras
 from kerastoolkit._types import Dataset, InputArrays
 from kerastoolkit.estimators import _inputs
+from kerastoolkit.estimators._readers import Data
+from kerastoolkit.estimators._recipe import one_row
 from kerastoolkit.estimators.fitted import Fitted
+from kerastoolkit.exceptions import ModelMismatchError
+
+if TYPE_CHECKING:
+    import keras
 
 
 def of_dataset(fitted: Fitted, dataset: Dataset, arguments: Mapping[str, Any]) -> Any:
@@ -115,3 +121,28 @@ def _batch_rows(X: InputArrays) -> int:
     first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
     size = int(np.prod(first.shape[1:])) or 1
     return int(np.clip(2**18 // size, 32, 4096))
+
+
+def row_shapes(model: keras.Model, data: Data) -> list[tuple[int, ...]] | None:
+    """Shapes of a row of each output of a subclassed model, which does not tell them itself; None for any other.
+
+    Raises:
+        ModelMismatchError: The output has not a row for each row of the input.
+    """
+    import keras
+
+    try:
+        if keras.tree.flatten(model.outputs):
+            return None
+    except (AttributeError, ValueError):
+        pass
+    row = one_row(data)
+    two = keras.tree.map_structure(lambda part: np.repeat(keras.ops.convert_to_numpy(part), 2, axis=0), row)
+    outputs = keras.tree.flatten(model(two, training=False))
+    for output in outputs:
+        if len(output.shape) < 2 or output.shape[0] != 2:
+            raise ModelMismatchError(
+                f"The model puts out the shape {tuple(output.shape)} for 2 rows, where (2, units) was expected. Let it "
+                "return one prediction for each row, without taking sums or means over the batch."
+            )
+    return [tuple(output.shape)[1:] for output in outputs]

@@ -1,7 +1,7 @@
 """How the model of one fit is made and compiled: from the parameters as they were then, long after, if need be.
 
 A search makes hundreds of fits of whose models nobody ever asks for most. So nothing here holds on to the estimator or
-to its rows: a `ModelMaker` has the parameters, what was learned of the data, and a single row.
+to its rows: an `EstimatorRecipe` has the parameters, what was learned of the data, and a single row.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kerastoolkit import _copies, _keras, builders
 from kerastoolkit._values import is_whole
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.data.readers import Reader
+from kerastoolkit.distribution import Strategy, strategy
 from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._encoders import EncoderHead, FeatureEncoder, TargetEncoder, metadata
 from kerastoolkit.estimators._readers import Data, EncodedReader
@@ -74,6 +75,34 @@ class Parameters:
             if hasattr(value, "get_params") and not isinstance(value, type):
                 found |= {f"{name}__{inner}": one for inner, one in value.get_params().items()}
         return {**found, **self.others}
+
+
+def strategy_of(parameters: Parameters) -> Strategy | None:
+    """The strategy that the parameters of an estimator ask for; None to leave all to Keras.
+
+    Raises:
+        ParameterError: They name none that there is, or one that these processes and devices cannot have.
+    """
+    name, precision = parameters.values["distribution"], parameters.values["precision"]
+    options = parameters.below("distribution")
+    if name is None and options:
+        raise ParameterError(
+            f"`distribution__{next(iter(options))}` is an option of a strategy, and `distribution` names none."
+        )
+    if name is None and precision is None:
+        return None
+    if not isinstance(name, (str, type(None))):
+        raise ParameterError(
+            f"`distribution` must be the name of a strategy, such as 'auto', or None; got {name!r}. "
+            "Its options are parameters of their own: distribution__devices, ..."
+        )
+    with _parameters.named_below("distribution"):
+        found = strategy(name or "none", precision=precision, **options)
+    if found.n_processes > 1 and parameters.values["random_state"] is None:
+        raise ParameterError(
+            f"{found.n_processes} processes train one model, and have to begin alike: give `random_state`."
+        )
+    return None if found.changes_nothing else found
 
 
 # -- compiling ------------------------------------------------------------------------------------------------------
@@ -148,8 +177,8 @@ def _keep_loss_scaling(model: keras.Model) -> None:
 # -- making ---------------------------------------------------------------------------------------------------------
 
 
-class ModelMaker:
-    """Makes and compiles models for one fit.
+class EstimatorRecipe:
+    """How the parameters of an estimator make the models of one fit: what is behind the `Recipe` of its `Network`.
 
     Args:
         build: The function that builds the model; None for copies of a model that is a parameter.
@@ -158,7 +187,7 @@ class ModelMaker:
         head: Encodes the target, and knows its loss.
         fitted: What was learned so far.
         task: `"classification"`, `"regression"` or `"reconstruction"`.
-        called: What is called in the place of `build`, with its arguments. Defaults to `None`: `build` itself.
+        wrapped: What is called in the place of `build`, with its arguments. Defaults to `None`: `build` itself.
         offered: What an estimator hands to every build function that names it. Defaults to nothing.
     """
 
@@ -171,37 +200,37 @@ class ModelMaker:
         fitted: Fitted,
         task: str,
         *,
-        called: Callable[..., Any] | None = None,
+        wrapped: Callable[..., Any] | None = None,
         offered: Mapping[str, Callable[[], Any]] | None = None,
     ) -> None:
-        self._build, self._called = build, build if called is None else called
+        self._build, self._wrapped = build, build if wrapped is None else wrapped
         self._parameters, self._data, self._head, self._task = parameters, data, head, task
         self._reader, self._known, self._strategy = fitted.reader, fitted.known, fitted.strategy
         self._offered = {} if offered is None else offered
         self._handed_over: dict[str, Any] = {}  # arguments of `compile` that the build function took
         self._consumed: set[str] = set()  # all arguments that it took
 
-    def recipe(self) -> Recipe:
-        """The recipe by which a `Network` makes its model."""
+    def for_network(self) -> Recipe:
+        """The same as a `Network` takes it."""
         # No structure is shared between models under a strategy and others.
         function = None
-        if self._called is not None and self._strategy is None:
-            function = (self._called, self._build_arguments())
-            if isinstance(self._head, Head) and builders.is_ours(self._called):
+        if self._wrapped is not None and self._strategy is None:
+            function = (self._wrapped, self._build_arguments())
+            if isinstance(self._head, Head) and builders.is_ours(self._wrapped):
                 # The unit of a target differs from fold to fold, and no builder of ours looks at it.
                 function[1]["head"] = dataclasses.replace(self._head, offset=(), scale=())
-        return Recipe(self.make, self.compile, function=function, compile_arguments=self.compile_arguments)
+        return Recipe(self.build, self.compile, function=function, compile_arguments=self.compile_arguments)
 
-    def make(self) -> keras.Model:
+    def build(self) -> keras.Model:
         """A new model, compiled if its function does that."""
         with self._scope():
-            if self._called is None:
+            if self._wrapped is None:
                 values = self._parameters.values
                 return copied_model(values["model"] if values["model"] is not None else values["build_fn"])
-            model = self._called(**self._build_arguments())
+            model = self._wrapped(**self._build_arguments())
             if not is_built(model):
                 raise ParameterError(
-                    f"{_parameters.describe(self._called)} returned {model!r}, not a keras.Model. "
+                    f"{_parameters.describe(self._wrapped)} returned {model!r}, not a keras.Model. "
                     "Does it end in `return model`?"
                 )
             if not model.built:

@@ -146,7 +146,7 @@ def _take_over(ours: KerasEstimator, theirs: BaseEstimator) -> None:
         n_iter=len(history.get("loss", [])),
         generator=None if theirs.random_state is None else np.random.RandomState(_seed(theirs.random_state)),
     )
-    ours._take(fitted)
+    ours._set_fitted(fitted)
 
 
 def _head(theirs: BaseEstimator) -> Head | HeadGroup:

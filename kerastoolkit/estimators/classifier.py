@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,8 +17,7 @@ from kerastoolkit._types import ClassWeight, Dataset, Rows, Target, TargetArrays
 from kerastoolkit._values import shown
 from kerastoolkit.builders import Head, HeadGroup
 from kerastoolkit.builders.targets import weights_of_labels
-from kerastoolkit.estimators import _inputs, _parameters
-from kerastoolkit.estimators._arrays import refusing
+from kerastoolkit.estimators import _inputs
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.estimators.fitted import AnyHead
 from kerastoolkit.exceptions import DataError, ParameterError
@@ -129,7 +127,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             NotFittedError: `fit` was not called.
             DivergedError: As for `predict`.
         """
-        raw = self._output(X, **predict_params)
+        raw = self._checked_output(X, **predict_params)
         return self.head_.probabilities(raw)
 
     def predict_log_proba(self, X: Rows, **predict_params: object) -> Any:
@@ -155,7 +153,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             NotFittedError: `fit` was not called.
             DivergedError: As for `predict`.
         """
-        raw = self._output(X, **predict_params)
+        raw = self._checked_output(X, **predict_params)
         return self.head_.scores(raw)
 
     predict_proba = available_if(_has_probabilities)(predict_proba)
@@ -180,7 +178,6 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             Fraction of 1.
         """
         X, y = self._with_true_target(X, y)
-        options = _parameters.below(self._params, "score")
         if isinstance(getattr(self, "head_", None), HeadGroup) and type(self).scorer is KerasClassifier.scorer:
             predicted, true = self.predict(X), y
             if isinstance(predicted, Mapping):
@@ -189,9 +186,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
             else:
                 pairs = list((np.asarray(true) == predicted).T)
             return float(np.average(np.all(pairs, axis=0), weights=sample_weight))
-        predicted = self.predict(X)
-        with refusing() if type(self).scorer is KerasClassifier.scorer else contextlib.nullcontext():
-            return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
+        return self._scored(y, self.predict(X), sample_weight, ours=KerasClassifier.scorer)
 
     @staticmethod
     def scorer(y_true: ArrayLike, y_pred: ArrayLike, **options: object) -> float:
@@ -207,7 +202,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         """
         return float(accuracy_score(y_true, y_pred, **options))
 
-    def _attributes_of(self, head: AnyHead) -> dict[str, Any]:
+    def _head_attributes(self, head: AnyHead) -> dict[str, Any]:
         return {"classes_": head.classes, "n_classes_": head.n_classes}
 
     def _dataset_head(self, dataset: Dataset, classes: ArrayLike | None) -> Head | HeadGroup:
@@ -273,7 +268,7 @@ class KerasClassifier(ClassifierMixin, KerasEstimator):
         found = [_of_one_target(one, *some) for one, some in zip(each, labels, strict=True) if some and one is not None]
         return np.prod(found, axis=0) if found else None
 
-    def _numbered(self, class_weight: ClassWeight) -> Any:
+    def _class_weight_by_index(self, class_weight: ClassWeight) -> Any:
         if class_weight is None:
             return None
         if _is_balanced(class_weight):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from kerastoolkit import _files
 from kerastoolkit.builders import Head, HeadGroup
@@ -94,6 +95,21 @@ class Fitted:
         made = object.__new__(type(self))
         made.__dict__.update(self.__dict__, **fields)
         return made
+
+    def with_training(self, history: Mapping[str, list[Any]], callbacks: list[Any]) -> Fitted:
+        """The same after a further training.
+
+        Args:
+            history: That of this training alone.
+            callbacks: Those that watched it.
+        """
+        restored, kept = _restored_epoch(self.network, callbacks), dict(self.history)
+        for name, values in history.items():
+            kept[name] = [*kept.get(name, []), *map(_as_numbers, values)]
+        return self.with_fields(
+            history=kept, n_iter=len(kept.get("loss", [])), callbacks=callbacks,
+            best_epoch=None if restored is None else self.n_iter + restored,
+        )  # fmt: skip
 
     def with_model(self, model: keras.Model) -> Fitted:
         """The same with another whole network."""
@@ -182,6 +198,35 @@ class Fitted:
             state["reader"], end = state["reader"].divided(model)
             state["network"] = Network(end)
         self.__dict__.update(state)
+
+
+def _as_numbers(value: ArrayLike) -> Any:
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 else array.tolist()
+
+
+def _restored_epoch(network: Network, callbacks: list[Any]) -> int | None:
+    """The epoch of the last training, from 1, whose weights Keras put back; None if it is not known that it did.
+
+    That a callback keeps weights does not say that the network has them: the training may have been interrupted, or
+    another callback have changed them after. So they are compared.
+    """
+    import keras
+
+    keeping, hooks = keras.callbacks.EarlyStopping, ("on_epoch_end", "on_train_end")
+    epochs = getattr(network.history, "epoch", [])  # a callback may have let the training begin later than it was told
+    weights = None
+    for callback in callbacks:
+        # What a subclass counts as its best epoch is not known.
+        kind = type(callback)
+        if not issubclass(kind, keeping) or any(getattr(kind, hook) is not getattr(keeping, hook) for hook in hooks):
+            continue
+        if callback.best_weights is None or callback.best_epoch not in epochs:
+            continue
+        weights = network.weights() if weights is None else weights
+        if len(weights) == len(callback.best_weights) and all(map(np.array_equal, weights, callback.best_weights)):
+            return int(epochs.index(callback.best_epoch)) + 1
+    return None
 
 
 def _feature_encoder(fitted: Fitted) -> Any:

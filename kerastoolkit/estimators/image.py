@@ -24,10 +24,11 @@ from sklearn.base import clone
 from sklearn.utils import Tags
 
 from kerastoolkit import builders, transfer
-from kerastoolkit._types import Rows, Target, Validation
+from kerastoolkit._types import Rows, Target
 from kerastoolkit.data import images
 from kerastoolkit.estimators import _inputs, _objects, _parameters
 from kerastoolkit.estimators._base import KerasEstimator
+from kerastoolkit.estimators._fit_arguments import Call
 from kerastoolkit.estimators._image_readers import EXTRACTORS, BackboneFeatures, ImageFeatures, ImageReader
 from kerastoolkit.estimators._readers import first_of
 from kerastoolkit.estimators.classifier import KerasClassifier
@@ -95,10 +96,10 @@ class _ImageEstimator(KerasEstimator):
         head_history_: With "fine_tune", the history of the head, which was trained first.
     """
 
-    _left_out: tuple[str, ...] = ("model", "build_fn")
+    unused_parameters: tuple[str, ...] = ("model", "build_fn")
     model = build_fn = None  # there is `backbone` instead
 
-    _readers = ("image", "image_features")
+    reader_names = ("image", "image_features")
 
     def __init__(
         self,
@@ -140,8 +141,8 @@ class _ImageEstimator(KerasEstimator):
     def _build_function(self, model: object, build_fn: object) -> Callable[..., Any] | None:
         return self._whole if self.training == "fine_tune" else builders.get("mlp")
 
-    def _check_values(self) -> None:
-        super()._check_values()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         if self.training not in ("features", "fine_tune"):
             raise ParameterError(f"`training` must be 'features' or 'fine_tune'; got {self.training!r}.")
         if self.batch_norm not in ("inference", "training", None):
@@ -179,47 +180,34 @@ class _ImageEstimator(KerasEstimator):
 
     # -- fitting --------------------------------------------------------------------------------------------------
 
-    def _fit(
-        self: Self,
-        X: Rows,
-        y: Target,
-        sample_weight: ArrayLike | None,
-        validation_data: Validation,
-        fit_params: dict[str, Any],
-        *,
-        continuing: bool,
-        train: bool = True,
-        classes: ArrayLike | None = None,
-    ) -> Self:
-        self._check_values()
-        if continuing and self._is_whole != (self.training == "fine_tune"):
+    def _fit(self: Self, X: Rows, y: Target, sample_weight: ArrayLike | None, call: Call) -> Self:
+        self.check_parameters()
+        if call.continuing and self._is_whole != (self.training == "fine_tune"):
             raise ParameterError(
                 "`training` was changed since the last fit; set warm_start=False to start from scratch."
             )
         X, y = _with_labels(X, y, self._task)
-        if images.is_path(validation_data):
-            validation_data = _with_labels(validation_data, None, self._task)
+        if images.is_path(call.validation_data):
+            call = call._replace(validation_data=_with_labels(call.validation_data, None, self._task))
         if _inputs.kind_of(X) == "dataset":
             raise DataError(
                 f"{type(self).__name__} takes arrays, files or a folder, and got a data set of batches. Give the "
                 "folder that the data set was made from."
             )
         first = None
-        if not continuing:
+        if not call.continuing:
             self._check_names(self._params, self._build_function(None, None))
             X = self._prepared(X)
             if self.training == "fine_tune" and self.weights is not None:
-                first = self._head_first(X, y, sample_weight, classes, train=train)
+                first = self._head_first(X, y, sample_weight, call)
         # For the time of the fit. The few images of a `partial_fit` say less than the running averages of all so far.
-        self._first, self._is_all = first, not continuing or self.warm_start
+        self._first, self._is_all = first, not call.continuing or self.warm_start
         try:
-            super()._fit(
-                X, y, sample_weight, validation_data, fit_params, continuing=continuing, train=train, classes=classes
-            )
+            super()._fit(X, y, sample_weight, call)
         finally:
             del self._first, self._is_all
-        if not continuing:
-            self._keep(head_history={} if first is None else first.history_)
+        if not call.continuing:
+            self._update_fitted(head_history={} if first is None else first.history_)
         return self
 
     def _train(
@@ -246,9 +234,7 @@ class _ImageEstimator(KerasEstimator):
     def _bottom_rate(self) -> float:
         return self.bottom_rate if self.weights is not None else 1.0  # random weights are all as new as the head
 
-    def _head_first(
-        self, X: Rows, y: Target, sample_weight: ArrayLike | None, classes: ArrayLike | None, *, train: bool
-    ) -> Any:
+    def _head_first(self, X: Rows, y: Target, sample_weight: ArrayLike | None, call: Call) -> Any:
         """The same with training="features": the head that fine-tuning starts from."""
         first = clone(self).set_params(
             training="features", augment=None, epochs=self.head_epochs, callbacks=None, validation_split=0.0,
@@ -260,7 +246,8 @@ class _ImageEstimator(KerasEstimator):
             for name, value in first._params.items()
             if name.split("__")[0] not in for_fit or name == "fit__class_weight"
         }
-        return first._fit(X, y, sample_weight, None, {}, continuing=False, train=train, classes=classes)
+        classes = {"classes": call.fit_params.get("classes")}
+        return first._fit(X, y, sample_weight, Call(classes, continuing=False, train=call.train))
 
     def _extractor_arguments(self) -> dict[str, Any]:
         weights = str(self.weights) if isinstance(self.weights, Path) else self.weights
@@ -278,7 +265,7 @@ class _ImageEstimator(KerasEstimator):
         """Where the head alone is trained, its rows are features of images."""
         if self.training == "features":
             encoder = BackboneFeatures(self._extractor_arguments(), self.cache).fit(X)
-            self._keep(reader=ImageFeatures(self._fitted.reader, encoder))  # type: ignore[arg-type]
+            self._update_fitted(reader=ImageFeatures(self._fitted.reader, encoder))  # type: ignore[arg-type]
 
     def _make_head(self, data: Data, build: Callable[..., Any] | None, classes: ArrayLike | None) -> AnyHead:
         # That of `mlp`, also where it ends a larger network: the numbers of a regression are trained on in its units.
@@ -335,7 +322,7 @@ class _ImageEstimator(KerasEstimator):
 
     # -- data -----------------------------------------------------------------------------------------------------
 
-    def _learn_reader(self, X: Any, n_rows: int | None) -> tuple[ImageReader, Any]:
+    def learn_reader(self, X: Any, n_rows: int | None) -> tuple[ImageReader, Any]:
         return ImageReader.learn_and_encode(X, size=self._size)
 
     def _encode(self, X: Rows, n_rows: int | None = None) -> Any:
@@ -367,22 +354,22 @@ class _ImageEstimator(KerasEstimator):
         """Whether what was trained takes images, not features."""
         return not isinstance(self._fitted.reader, ImageFeatures)
 
-    def _take(self, fitted: Fitted) -> None:
-        super()._take(fitted)
+    def _set_fitted(self, fitted: Fitted) -> None:
+        super()._set_fitted(fitted)
         if isinstance(fitted.reader, ImageFeatures):  # where its parameters say, not where somebody else's did
-            self._keep(reader=fitted.reader.cached_in(self.cache))
+            self._update_fitted(reader=fitted.reader.cached_in(self.cache))
 
-    def _raw(self, X: Rows, **predict_params: object) -> Any:
+    def _raw_output(self, X: Rows, **predict_params: object) -> Any:
         plain = not (predict_params or _parameters.below(self._params, "predict"))
         if not self.__sklearn_is_fitted__() or self._is_whole or plain:
-            return super()._raw(X, **predict_params)
+            return super()._raw_output(X, **predict_params)
         # Arguments of Model.predict are for the whole, and so are images.
         return self.model_.predict(self._encode(X), **{"verbose": 0, **predict_params})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.__sklearn_is_fitted__():
-            self._take(self._fitted)
+            self._set_fitted(self._fitted)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import Any
 
@@ -13,8 +12,7 @@ from sklearn.metrics import r2_score
 
 from kerastoolkit._types import Dataset, Rows
 from kerastoolkit.builders import Head, HeadGroup
-from kerastoolkit.estimators import _inputs, _parameters
-from kerastoolkit.estimators._arrays import refusing
+from kerastoolkit.estimators import _inputs
 from kerastoolkit.estimators._base import KerasEstimator
 
 
@@ -47,7 +45,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
     """
 
     _task = "regression"
-    _left_out: tuple[str, ...] = ("class_weight",)
+    unused_parameters: tuple[str, ...] = ("class_weight",)
 
     def score(self, X: Rows, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Coefficient of determination, R2.
@@ -66,9 +64,7 @@ class KerasRegressor(RegressorMixin, KerasEstimator):
             y, predicted = np.column_stack([y[name] for name in predicted]), np.column_stack(list(predicted.values()))
         if np.ndim(predicted) > 2:  # R2 of each number of a row, as of columns
             y, predicted = np.reshape(y, (len(predicted), -1)), predicted.reshape(len(predicted), -1)
-        options = _parameters.below(self._params, "score")
-        with refusing() if type(self).scorer is KerasRegressor.scorer else contextlib.nullcontext():
-            return float(self.scorer(y, predicted, sample_weight=sample_weight, **options))
+        return self._scored(y, predicted, sample_weight, ours=KerasRegressor.scorer)
 
     @staticmethod
     def scorer(y_true: ArrayLike, y_pred: ArrayLike, **options: object) -> float:

@@ -253,11 +253,11 @@ def _base_of(description: Mapping[str, Any], what: str) -> Any:
 def _check_reader(config: object, base: type[KerasEstimator], what: str) -> None:
     """Refuses a reader of another estimator of ours; a subclass may have one that a user registered."""
     name = config.get("name") if isinstance(config, dict) else None
-    others = {one for kind in ESTIMATORS.values() for one in kind._readers} - set(base._readers)
+    others = {one for kind in ESTIMATORS.values() for one in kind.reader_names} - set(base.reader_names)
     if not isinstance(name, str) or name in others or name not in list_readers():
         raise SavedFileError(
             f"{what} is read by {_files.shown(name)}, which is no reader of {base.__name__} and none that is "
-            f"registered: that has {' or '.join(map(repr, base._readers))}."
+            f"registered: that has {' or '.join(map(repr, base.reader_names))}."
         )
 
 
@@ -300,13 +300,13 @@ def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
     compiled, fitted = description.get("compiled"), description["fitted"]
     model = reading.model(_MODEL, compile=compiled is None)
     _check_shapes(fitted, model, reading.path)
-    estimator._take(fitted.with_model(model))
+    estimator._set_fitted(fitted.with_model(model))
     if compiled is not None:
         arguments = reading.compile_arguments(compiled)
         state = description.get("optimizer")
         state = reading.optimizer_state(_MODEL) if state is None else reading.decode(state)
         to_compile = ToCompile(arguments, _checked_state(state, reading.path))
-        estimator._take(estimator._fitted.with_fields(to_compile=to_compile))
+        estimator._set_fitted(estimator._fitted.with_fields(to_compile=to_compile))
         if _not_loaded(arguments) is None:
             with _files.refusing(reading.path, _WRITER):
                 compile_loaded(estimator)
@@ -327,13 +327,13 @@ def compile_loaded(estimator: KerasEstimator) -> None:
     arguments = waiting.arguments
     missing = {name: found for name, value in arguments.items() if (found := _not_loaded(value)) is not None}
     if missing:
-        now = compile_arguments(estimator._parameters_of_now(), estimator.head_, defaults=False)
+        now = compile_arguments(estimator._current_parameters(), estimator.head_, defaults=False)
         for name, found in missing.items():
             if name not in now:
                 found()
         arguments = {**arguments, **{name: now[name] for name in missing}}
     compile_model(estimator.model_, dict(arguments), waiting.state)
-    estimator._take(estimator._fitted.with_fields(to_compile=None))
+    estimator._set_fitted(estimator._fitted.with_fields(to_compile=None))
 
 
 def _checked_state(state: object, path: str) -> list[Any]:

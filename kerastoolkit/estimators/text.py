@@ -93,8 +93,8 @@ class TextClassifier(KerasClassifier):
         classes_: Labels, shape `(n_classes,)`.
     """
 
-    _readers = ("text",)
-    _default_model = "bag"
+    reader_names = ("text",)
+    default_model = "bag"
 
     words_: Vocabulary
 
@@ -137,7 +137,7 @@ class TextClassifier(KerasClassifier):
                 f"{', '.join(map(repr, _MODELS))}; or pass a function that returns a keras.Model."
             )
         if model is None and build_fn is None:
-            return _MODELS[self._default_model]
+            return _MODELS[self.default_model]
         build = super()._build_function(model, build_fn)
         if build is None:
             raise ParameterError(
@@ -158,8 +158,8 @@ class TextClassifier(KerasClassifier):
     def _takes_vectors(self) -> bool:
         return self.embedding is not None and not (isinstance(self.embedding, str) and self.embedding == "learned")
 
-    def _check_values(self) -> None:
-        super()._check_values()
+    def check_parameters(self) -> None:
+        super().check_parameters()
         problems = self._problems_of_words()
         given = {name.removeprefix("model__") for name in self._params}
         build, ordered = self._build_function(self.model, self.build_fn), self._takes_token_ids()
@@ -212,7 +212,7 @@ class TextClassifier(KerasClassifier):
 
     # -- texts ----------------------------------------------------------------------------------------------------
 
-    def _learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Vocabulary, Any]:
+    def learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Vocabulary, Any]:
         texts = _read_texts(X, type(self).__name__)
         options = {name: _parameters.plain(getattr(self, name)) for name in ("max_features", "min_df")}
         options["ngram_range"] = tuple(map(_parameters.plain, self.ngram_range))
@@ -227,15 +227,15 @@ class TextClassifier(KerasClassifier):
     ) -> Data:
         raise DataError(_NO_DATA_SET)
 
-    def _raw(self, X: Rows, **predict_params: object) -> Any:
+    def _raw_output(self, X: Rows, **predict_params: object) -> Any:
         check_is_fitted(self)
         if _inputs.kind_of(X) == "dataset":
             raise DataError(_NO_DATA_SET)
-        return super()._raw(X, **predict_params)
+        return super()._raw_output(X, **predict_params)
 
     # -- the model ------------------------------------------------------------------------------------------------
 
-    def _called(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
+    def _wrap_build(self, build: Callable[..., Any] | None) -> tuple[Callable[..., Any] | None, dict[str, Any]]:
         if build is None or not self._takes_vectors():
             return build, {}
         vectors = self._vectors()
@@ -243,9 +243,9 @@ class TextClassifier(KerasClassifier):
         called = functools.partial(_with_vectors, build, vectors, bool(self.train_embedding))
         return called, {"embedding_dim": lambda: size}
 
-    def _known_by_itself(self) -> set[str]:
+    def _filled_in_arguments(self) -> set[str]:
         of_vectors = set() if self.embedding == "learned" or self._takes_token_ids() else {"embedding_dim"}
-        return super()._known_by_itself() | of_vectors
+        return super()._filled_in_arguments() | of_vectors
 
     def _vectors(self) -> np.ndarray:
         """Initial values of the embedding, shape `(words_.size, embedding_dim)`."""

@@ -58,9 +58,9 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
     """
 
     _task = "reconstruction"
-    _default_model = "autoencoder"
-    _left_out: tuple[str, ...] = ("class_weight",)
-    _readers = ("array",)
+    default_model = "autoencoder"
+    unused_parameters: tuple[str, ...] = ("class_weight",)
+    reader_names = ("array",)
     _heads: Mapping[str, Any] = {"Head": Reconstruction}
 
     def __init__(
@@ -190,9 +190,9 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
     # -- what is other than in a prediction of y -------------------------------------------------------------------
 
-    def _learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Reader, Any]:
+    def learn_reader(self, X: Rows, n_rows: int | None) -> tuple[Reader, Any]:
         _refuse_sparse(X)
-        return super()._learn_reader(X, n_rows)
+        return super().learn_reader(X, n_rows)
 
     def _encode(self, X: Rows, n_rows: int | None = None) -> Any:
         _refuse_sparse(X)
@@ -200,7 +200,7 @@ class KerasTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, KerasE
 
     def _read(self, X: Rows, y: object, sample_weight: ArrayLike | None, *, reset: bool) -> Data:
         if reset:
-            reader, X = self._learn_reader(X, None)
+            reader, X = self.learn_reader(X, None)
             known = {"X_shape_": getattr(X, "shape", None), "X_dtype_": getattr(X, "dtype", None)}
             self._fitted = Fitted(reader, known=known)
         else:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from kerastoolkit import builders
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.estimators import _parameters, _spellings
 from kerastoolkit.estimators._base import KerasEstimator
@@ -144,7 +145,7 @@ def _is_one_network(part: KerasEstimator, name: str, values: object) -> bool:
     """Whether a tuple of numbers seems to be the layers of one network, while a search tries each number by itself."""
     plain = name.removeprefix("model__")
     is_tuple = isinstance(values, tuple) and len(values) > 1 and not isinstance(values[0], (tuple, list))
-    return is_tuple and plain in _PER_LAYER and part._is_of_ours(_build(part))
+    return is_tuple and plain in _PER_LAYER and builders.is_ours(_build(part))
 
 
 def _words_on_layers(name: str, values: tuple[Any, ...]) -> str:

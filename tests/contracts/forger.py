@@ -160,7 +160,7 @@ def damage_member(draw: random.Random, path: Path) -> bool:
 
 CANARY = "canary"  # a file that is made by whatever is executed
 _EVIL_NAMES = [
-    "", "__class__", "__init__", "_attributes_of", "_fitted", "_take", "classes_", "feature_encoder_",
+    "", "__class__", "__init__", "_head_attributes", "_fitted", "_set_fitted", "classes_", "feature_encoder_",
     "get_params", "head_", "model_", "predict", "score__x", "self", "x y",
 ]  # fmt: skip
 

@@ -135,7 +135,7 @@ SYSTEM = {"module": "os", "class_name": "system", "config": {}}
     "change",
     [
         # `load` set whatever attribute the file named, and called `_after_build` with the head, which it named too.
-        lambda file: file["fitted"].update(_attributes_of=COMMAND, head_="touch x"),
+        lambda file: file["fitted"].update(_head_attributes=COMMAND, head_="touch x"),
         lambda file: file["fitted"].update(n_iter=COMMAND),
         lambda file: file["parameters"].update(predict=COMMAND),
         lambda file: file["parameters"].update(_params={"dict": []}),

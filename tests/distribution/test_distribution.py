@@ -418,7 +418,7 @@ def test_mixed_precision_predicts_in_single_precision(precision: str) -> None:
     mixed, single = (KerasClassifier(precision=one, **SMALL).fit(X, y) for one in (precision, "float32"))
     assert mixed.model_.layers[0].dtype_policy.name == precision
     assert keras.config.dtype_policy().name == "float32"
-    assert mixed._raw(X[:3]).dtype == mixed._raw(X[:3], batch_size=2).dtype == "float32"
+    assert mixed._raw_output(X[:3]).dtype == mixed._raw_output(X[:3], batch_size=2).dtype == "float32"
     np.testing.assert_allclose(mixed.predict_proba(X), single.predict_proba(X), atol=0.03)
     again = pickle.loads(pickle.dumps(mixed))
     np.testing.assert_allclose(again.predict_proba(X), mixed.predict_proba(X), atol=1e-6)

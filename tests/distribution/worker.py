@@ -230,7 +230,7 @@ def precision() -> dict[str, Any]:
         **found,
         "policy after": keras.config.dtype_policy().name,
         "policy of layers": estimator.model_.layers[0].dtype_policy.name,
-        "raw": str(estimator._raw(X[:3]).dtype),
+        "raw": str(estimator._raw_output(X[:3]).dtype),
         "loss scaled by": type(estimator.model_.optimizer).__name__,
         "score": estimator.score(X, y[:, 0]),
     }

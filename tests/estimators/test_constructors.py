@@ -12,8 +12,10 @@ import pytest
 from sklearn.base import clone
 
 from kerastoolkit import ImageClassifier, ImageRegressor, KerasClassifier, KerasRegressor, KerasTransformer, estimators
+from kerastoolkit.builders import get, list_builders
 from kerastoolkit.estimators._base import KerasEstimator
 from kerastoolkit.estimators._constructors import as_written
+from kerastoolkit.estimators._parameters import keras_arguments
 from kerastoolkit.exceptions import ParameterError
 
 KINDS = [kind for kind in map(vars(estimators).get, estimators.__all__) if inspect.isclass(kind)]
@@ -136,3 +138,34 @@ def test_a_shared_parameter_that_a_class_has_no_use_for_is_refused(kind: Any, na
     assert made.get_params()[name] == "mlp" and clone(made).get_params() == made.get_params()
     with pytest.raises(ParameterError, match=f"Invalid parameter '{name}' for estimator {kind.__name__}"):
         made.fit(X, np.array([0, 1, 0, 1]))
+
+
+def test_what_a_subclass_may_set_is_the_name_of_no_parameter() -> None:
+    """As an attribute of the class, it would hide the value of an argument of the build function."""
+    builds = [get(name) for name in list_builders()]
+    arguments = {name for build in builds for name in inspect.signature(build).parameters} - {"X", "y"}
+    arguments |= {name for method in ("fit", "compile") for name in keras_arguments(method)} | {
+        "task",
+        "readers",
+        "heads",
+    }
+    for kind in KINDS:
+        public = {name for name in dir(kind) if not name.startswith("_")} - set(inspect.signature(kind).parameters)
+        assert public & arguments <= {"model", "build_fn"}, kind
+    made = KerasClassifier(lambda input_shape, task, readers: None, task=3, readers=4)
+    assert (made.task, made.readers) == (3, 4)
+
+
+@pytest.mark.parametrize("name", ["reader_names", "unused_parameters"])
+def test_one_name_where_several_may_stand_is_refused_as_the_class_is_made(name: str) -> None:
+    with pytest.raises(ParameterError, match=rf"`{name}` of Mine must be a tuple of names, .*; got 'class_weight'"):
+        type("Mine", (KerasClassifier,), {name: "class_weight"})
+    assert (
+        "class_weight" not in type("Mine", (KerasClassifier,), {"unused_parameters": ("class_weight",)})().get_params()
+    )
+
+
+def test_values_can_be_checked_before_there_is_data() -> None:
+    KerasClassifier(epochs=3).check_parameters()
+    with pytest.raises(ParameterError, match="`epochs` must be a whole number.*got 0"):
+        KerasClassifier(epochs=0).check_parameters()

@@ -142,14 +142,14 @@ def event_bag(events: EventReader, head: Any, width: int = 4) -> Any:
 class EventClassifier(KerasClassifier):
     """A classifier of rows that are lists of events."""
 
-    _readers = ("events",)
-    _default_model = "event_bag"
+    reader_names = ("events",)
+    default_model = "event_bag"
 
     def __init__(self, model: Any = None, *, length: int = 6, **params: Any) -> None:
         super().__init__(model, **params)
         self.length = length
 
-    def _learn_reader(self, X: Any, n_rows: int | None) -> Any:
+    def learn_reader(self, X: Any, n_rows: int | None) -> Any:
         return EventReader.learn_and_encode(X, length=self.length)
 
 

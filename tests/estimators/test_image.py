@@ -281,6 +281,16 @@ def test_a_number_is_fine_tuned_in_its_own_units(digits: Any, weights: Path) -> 
     assert model.partial_fit(X, y).n_iter_ == 3
 
 
+@needs_rates
+def test_classes_that_are_named_before_they_come_are_known_to_the_head_that_is_trained_first(
+    digits: Any, weights: Path
+) -> None:
+    some = digits[1] < 3
+    model = ImageClassifier(**{**FINE, "weights": weights, "head_epochs": 1})
+    model.partial_fit(digits[0][some][:32], digits[1][some][:32], classes=np.arange(10))
+    assert model.predict_proba(digits[0][:2]).shape == (2, 10)
+
+
 # -- what is refused ------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import cross_val_score
 import kerastoolkit
 from kerastoolkit import KerasClassifier, _keras
 from kerastoolkit._cache import Cache
-from kerastoolkit.estimators import _base
+from kerastoolkit.estimators import _fit_arguments, _parameters
 from kerastoolkit.exceptions import KerasToolkitWarning
 from kerastoolkit.search import GridSearchCV
 from kerastoolkit.training import Fit, explain, fit_many, fused, isolated, network
@@ -155,12 +155,13 @@ def test_a_look_waits_for_what_is_around_it(newer: None) -> None:
 def test_whoever_wraps_fit_without_its_signature_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fit = keras.Model.fit
     monkeypatch.setattr(keras.Model, "fit", lambda self, **keywords: fit(self, **keywords))
-    _base._defaults_of_fit.cache_clear()
+    _fit_arguments._defaults_of_fit.cache_clear()
     try:
         with kerastoolkit.fused() as report:
             cross_val_score(KerasClassifier(build, epochs=1), X, Y, cv=2)
     finally:
-        _base._defaults_of_fit.cache_clear()
+        _fit_arguments._defaults_of_fit.cache_clear()
+        _parameters.keras_arguments.cache_clear()
     assert [one.how for one in report.trained] == ["fused", "fused"]
 
 
