@@ -313,10 +313,14 @@ def filled(X: InputArrays, more: int) -> Any:
     return np.concatenate([X, np.repeat(X[:1], more, axis=0)]) if more else X
 
 
+def first_part(X: InputArrays) -> Any:
+    """An array as it is, or the first of a structure."""
+    return next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
+
+
 def n_rows(X: InputArrays) -> int:
     """Number of rows of an array or structure."""
-    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
-    return int(first.shape[0])
+    return int(first_part(X).shape[0])
 
 
 # -- y and weights --------------------------------------------------------------------------------------------------
@@ -365,9 +369,8 @@ def read_target(y: Any, X: InputArrays, *, numeric: bool, owner: str, name: str 
 
 
 def _check_length(X: InputArrays, y: NDArray[Any]) -> None:
-    first = list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
     with refusing():
-        check_consistent_length(first, y)
+        check_consistent_length(first_part(X), y)
 
 
 def read_weights(sample_weight: ArrayLike, X: InputArrays) -> Any:
@@ -376,10 +379,9 @@ def read_weights(sample_weight: ArrayLike, X: InputArrays) -> Any:
     Raises:
         ValueError: A wrong shape, a negative weight, or nothing but zeros.
     """
-    first = list(X.values())[0] if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
     weights = sample_weight if np.isscalar(sample_weight) else _array_of_weights(sample_weight)
     with refusing():
-        weights = _check_sample_weight(weights, first, dtype=np.float64)
+        weights = _check_sample_weight(weights, first_part(X), dtype=np.float64)
     if np.any(weights < 0):
         raise DataError(f"`sample_weight` must not be negative; the smallest is {weights.min()}.")
     if not np.any(weights > 0):

@@ -118,8 +118,7 @@ def _in_single_precision(part: ArrayLike) -> Any:
 
 def _batch_rows(X: InputArrays) -> int:
     """Rows a batch when predicting: about a megabyte of floats, from 32 to 4096 rows."""
-    first = next(iter(X.values())) if isinstance(X, Mapping) else X[0] if isinstance(X, list) else X
-    size = int(np.prod(first.shape[1:])) or 1
+    size = int(np.prod(_inputs.first_part(X).shape[1:])) or 1
     return int(np.clip(2**18 // size, 32, 4096))
 
 
