@@ -261,7 +261,7 @@ class TextClassifier(KerasClassifier):
                 f"Only {known.sum()} of {len(known)} words of the texts have a vector in `embedding`; the others begin "
                 "at zero.",
                 KerasToolkitWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         vectors = np.zeros((self.words_.size, found.shape[1]), dtype="float32")
         vectors[FIRST : FIRST + len(found)][known] = found[known]

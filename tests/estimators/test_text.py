@@ -239,8 +239,9 @@ def test_vectors_of_another_language_are_refused_and_of_few_words_warned_of(tmp_
     with pytest.raises(DataError, match="None of the .* words of the texts has a vector .* Is it of another language"):
         model.fit(TEXTS, LABELS)
     path.write_text("the 1 2\nof 3 4\n", encoding="utf-8")
-    with pytest.warns(KerasToolkitWarning, match="Only 2 of .* words of the texts have a vector"):
+    with pytest.warns(KerasToolkitWarning, match="Only 2 of .* words of the texts have a vector") as told:
         model.fit(TEXTS, LABELS)
+    assert [one.filename for one in told if "have a vector" in str(one.message)] == [__file__]
 
 
 def no_words(input_shape: tuple[int, ...], head: Any, vocabulary_size: int) -> Any:
