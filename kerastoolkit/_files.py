@@ -114,6 +114,7 @@ def archive(
         names = {member.filename for member in members}
         if not names >= set(needed):
             hint = " A model saved by Keras is read by keras.saving.load_model." if "config.json" in names else ""
+            hint = " It is read by kerastoolkit.load." if "object.json" in names else hint
             missing = next(name for name in needed if name not in names)
             raise SavedFileError(f"{str(path)!r} was not written by {writer}: it has no {missing}.{hint}")
         size = Path(path).stat().st_size

@@ -69,6 +69,7 @@ UNCHECKED = {
     "GradientBoostingClassifier", "GradientBoostingRegressor", "HistGradientBoostingClassifier",
     "HistGradientBoostingRegressor", "NuSVC", "NuSVR", "OneClassSVM", "SVC", "SVR",
 }  # fmt: skip
+_OF_PYTHON = {kind.__name__: kind for kind in (bool, dict, float, int, list, object, set, str, tuple)}
 # Functions of NumPy from an array to an array, beside its ufuncs.
 _OF_NUMPY = (
     "abs", "around", "cumsum", "max", "mean", "median", "min", "nan_to_num", "nanmax", "nanmean", "nanmedian", "nanmin",
@@ -118,7 +119,7 @@ def function_named(reference: str) -> Any:
         found = getattr(scipy.special, name, None)
         return found if isinstance(found, np.ufunc) else None
     if module == "builtins":
-        return {"bool": bool, "float": float, "int": int, "object": object, "str": str}.get(name)
+        return _OF_PYTHON.get(name)
     found = _public(module, name, _OF_FUNCTIONS)
     return found if inspect.isfunction(found) else class_named(reference)
 
@@ -155,6 +156,24 @@ def distribution_named(name: str) -> Callable[..., Any] | None:
     return found if isinstance(found, (stats.rv_continuous, stats.rv_discrete)) else None
 
 
-def is_search(kind: type) -> bool:
-    """Whether a class is a search: what it tried may be lost, while what it found may not."""
-    return hasattr(kind, "_run_search")
+# What belongs to this machine and this process; a file has the default in its place.
+_NOT_KEPT = ("journal", "memory", "on_progress", "pruner", "sampler", "storage", "study", "study_")
+_OF_LIBRARIES = ("sklearn.", "kerastoolkit.")
+
+
+def may_be_kept(kind: type, name: str, value: object) -> bool:
+    """Whether a file may hold an attribute of a class: it belongs to this machine only where it was set."""
+    if name not in _NOT_KEPT or not kind.__module__.startswith(_OF_LIBRARIES):
+        return True
+    return value is None or (isinstance(value, str) and value == default_of(kind, name))
+
+
+def default_of(kind: type, name: str) -> Any:
+    """The default of a parameter of a class; None where it has none."""
+    parameter = inspect.signature(kind).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def is_tried(kind: type, name: str) -> bool:
+    """Whether an attribute of a class tells what a search tried, which may be lost, and not what it found."""
+    return hasattr(kind, "_run_search") and name not in ("best_estimator_", "estimator")

@@ -29,9 +29,9 @@ from kerastoolkit.saving._known import (
     class_to_call,
     distribution_named,
     function_named,
-    is_search,
+    is_tried,
+    may_be_kept,
 )
-from kerastoolkit.saving._writing import _NEEDED_OF_A_SEARCH, _NOT_KEPT
 
 _is_dtype = _files.matching(r"[<>|=]([biufc]\d{1,2}|[SU]\d{1,9}|[mM]8\[\d{0,6}\w{1,2}\])|[mM]8|object")
 _is_shape = _files.list_of(lambda length: _files.is_whole(length) and 0 <= length < 2**62)
@@ -129,7 +129,10 @@ class Reader:
     def _same(self, written: dict[str, Any]) -> Any:
         if written["same"] not in self._shared:
             raise SavedFileError(f"{self.reading.path} refers to what it has not: {_files.shown(written)}.")
-        return self._shared[written["same"]]
+        found = self._shared[written["same"]]
+        if isinstance(found, NotLoaded) and not self._may_be_lost:
+            raise SavedFileError(f"{self.reading.path} needs {found.name}, which was not handed over.")
+        return found
 
     def _dict(self, written: dict[str, Any]) -> Any:
         from sklearn.utils import Bunch
@@ -145,11 +148,7 @@ class Reader:
         default = self.decode(written["default"])
         if default not in (None, bool, dict, float, int, list, set, str):
             raise SavedFileError(f"{self.reading.path} has {_files.shown(default)} make the values of a dict.")
-        pairs = self._dict({"dict": written["dict"], "kind": "dict"})
-        return collections.defaultdict(default, pairs)
-
-    def _any_dict(self, written: dict[str, Any]) -> Any:
-        return self._default_dict(written) if written["kind"] == "default" else self._dict(written)
+        return collections.defaultdict(default, self._dict({"dict": written["default_dict"], "kind": "dict"}))
 
     def _lost(self, written: dict[str, Any]) -> NotLoaded:
         return NotLoaded(str(written["lost"])[:200])
@@ -308,7 +307,7 @@ class Reader:
         is_method = callable(hidden) or isinstance(hidden, (classmethod, staticmethod))
         if not name.isidentifier() or name.startswith("__") or is_method:
             raise SavedFileError(f"{self.reading.path} has an attribute {name[:100]!r}, which no object can have.")
-        if name in _NOT_KEPT and written is not None and kind is not None and kind.__module__.startswith(_OURS):
+        if kind is not None and not may_be_kept(kind, name, written):
             raise SavedFileError(f"{self.reading.path} has a {name!r} of its own, which no file of ours has.")
         reads_files = name == "input" and kind is not None and kind.__module__ == "sklearn.feature_extraction.text"
         if reads_files and written != "content" and self.reading.safe_mode:
@@ -317,7 +316,7 @@ class Reader:
                 "trust the file, load it with safe_mode=False."
             )
         before = self._may_be_lost
-        self._may_be_lost = before or (kind is not None and is_search(kind) and name not in _NEEDED_OF_A_SEARCH)
+        self._may_be_lost = before or (kind is not None and is_tried(kind, name))
         try:
             return self.decode(written)
         finally:
@@ -367,9 +366,6 @@ class _Neighbors:
         )
 
 
-_OURS = ("sklearn.", "kerastoolkit.")
-
-
 def _is_of_sklearn(kind: type) -> bool:
     from sklearn.base import BaseEstimator
 
@@ -410,8 +406,7 @@ def _needed(written: Any, *, may_be_lost: bool) -> Iterator[dict[str, Any]]:
         state, name = part.get("state"), part.get("object")
         if isinstance(state, dict) and isinstance(name, str):
             kind = class_named(name)
-            of_search = kind is not None and is_search(kind)
-            left += [(item, lost or (of_search and key not in _NEEDED_OF_A_SEARCH)) for key, item in state.items()]
+            left += [(item, lost or (kind is not None and is_tried(kind, key))) for key, item in state.items()]
         else:
             left += [(item, lost) for key, item in part.items() if key != "keras"]
 
@@ -427,7 +422,8 @@ _ReadAs = Callable[[Reader, dict[str, Any]], Any]
 _KINDS: dict[str, tuple[tuple[str, ...], _ReadAs]] = {
     "array": (("dtype", "shape", "order"), Reader._array),
     "bytes": ((), lambda reader, written: written["bytes"].encode("latin-1")),
-    "dict": (("kind",), Reader._any_dict),
+    "default_dict": (("default",), Reader._default_dict),
+    "dict": (("kind",), Reader._dict),
     "distribution": (("arguments",), Reader._distribution),
     "dtype": ((), Reader._dtype),
     "estimator": ((), Reader._estimator),

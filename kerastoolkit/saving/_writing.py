@@ -21,17 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerastoolkit import _files
+from kerastoolkit._keras import is_layer
 from kerastoolkit.estimators import saving as estimator_files
 from kerastoolkit.estimators._objects import NotLoaded
 from kerastoolkit.exceptions import SavedFileError
-from kerastoolkit.saving._known import class_named, class_to_call, is_search, reference_to
+from kerastoolkit.saving._known import class_to_call, default_of, is_tried, may_be_kept, reference_to
 
-# What belongs to this machine and this process; a file has None in its place.
-_NOT_KEPT = ("journal", "memory", "on_progress", "pruner", "sampler", "storage", "study", "study_")
-# What a search has beside what it tried, and needs.
-_NEEDED_OF_A_SEARCH = ("best_estimator_", "estimator")
 _CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
-_DICTS: dict[type, str] = {dict: "dict", collections.OrderedDict: "ordered", collections.defaultdict: "default"}
+_DICTS: dict[type, str] = {dict: "dict", collections.OrderedDict: "ordered"}
 
 
 class Writer:
@@ -84,7 +81,8 @@ class Writer:
             written = {"lost": repr(value)[:200]}
         finally:
             self._open.discard(id(value))
-        self._written[id(value)] = value, written
+        if "reference" not in written:  # which may be lost in one place and not in another
+            self._written[id(value)] = value, written
         return written
 
     def _again(self, identity: int) -> dict[str, Any]:
@@ -98,6 +96,8 @@ class Writer:
         for is_one, written_as in _KINDS:
             if is_one(value):
                 return written_as(self, value, place, may_be_lost)
+        if is_layer(value) and (hasattr(value, "summary") or value.weights):
+            raise self.refuse(value, place, "Weights are kept inside an estimator: KerasClassifier(model).")
         described = estimator_files.object_as_json(value)
         return self._object(value, place, may_be_lost) if described is None else described
 
@@ -122,10 +122,11 @@ class Writer:
             ]
             for key, item in value.items()
         ]
-        written: dict[str, Any] = {"dict": pairs, "kind": _DICTS.get(type(value), "bunch")}
         if isinstance(value, collections.defaultdict):
-            written["default"] = self.encode(value.default_factory, f"{place}.default_factory")
-        return written
+            return {
+                "default_dict": pairs, "default": self.encode(value.default_factory, f"{place}.default_factory")
+            }  # fmt: skip
+        return {"dict": pairs, "kind": _DICTS.get(type(value), "bunch")}
 
     def _slice(self, value: slice, place: str, may_be_lost: bool) -> dict[str, Any]:
         return {"slice": [self.encode(part, place) for part in (value.start, value.stop, value.step)]}
@@ -236,25 +237,26 @@ class Writer:
 
     def _object(self, value: Any, place: str, may_be_lost: bool) -> dict[str, Any]:
         kind = type(value)
-        if kind.__module__.startswith("keras."):
-            advice = "A Keras model is kept inside an estimator: KerasClassifier(model)."
-            raise self.refuse(value, place, advice if hasattr(value, "summary") else "")
         own_way = any(getattr(kind, name) is not getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
-        state = None if own_way else value.__getstate__()
-        if own_way or not isinstance(state, (dict, type(None))) or "<locals>" in kind.__qualname__:
-            advice = "Its class is made inside a function: define it in a module." if not own_way and state else ""
-            raise self.refuse(value, place, advice)
+        if own_way or not hasattr(value, "__dict__") or isinstance(state := value.__getstate__(), tuple):
+            raise self.refuse(value, place)
+        if "<locals>" in kind.__qualname__:
+            raise self.refuse(value, place, "Its class is made inside a function: define it in a module.")
+        return {"object": reference_to(kind), "state": self._state(kind, state or {}, place, may_be_lost)}
+
+    def _state(self, kind: type, state: Mapping[str, Any], place: str, may_be_lost: bool) -> dict[str, Any]:
+        """The attributes of an object; of a search those first that it predicts with, and what it tried after."""
         kept = {}
-        for name, item in (state or {}).items():
-            if name in _NOT_KEPT and item is not None and class_named(reference_to(kind)) is not None:
+        for name in sorted(state, key=lambda name: is_tried(kind, name)):
+            item = state[name]
+            if not may_be_kept(kind, name, item):
                 self.not_kept.append(_below(place, name))
-                item = None
                 if name.endswith("_"):
                     continue
+                item = default_of(kind, name)
             if name != "_sklearn_version":
-                lost = may_be_lost or (is_search(kind) and name not in _NEEDED_OF_A_SEARCH)
-                kept[name] = self.encode(item, _below(place, name), may_be_lost=lost)
-        return {"object": reference_to(kind), "state": kept}
+                kept[name] = self.encode(item, _below(place, name), may_be_lost=may_be_lost or is_tried(kind, name))
+        return kept
 
 
 def _below(place: str, name: str) -> str:
@@ -302,7 +304,7 @@ _KINDS: tuple[tuple[Callable[[Any], bool], _WrittenAs], ...] = (
     (lambda value: type(value) in (np.ndarray, np.memmap) and value.dtype.names is not None, Writer._records),
     (_is(np.ndarray, np.memmap), Writer._array),
     (_is(*_CONTAINERS), Writer._container),
-    (lambda value: type(value) in _DICTS or _is_bunch(value), Writer._dict),
+    (lambda value: type(value) in (*_DICTS, collections.defaultdict) or _is_bunch(value), Writer._dict),
     (_is(slice), Writer._slice),
     (_is(bytes), lambda writer, value, place, _: {"bytes": value.decode("latin-1")}),
     (lambda value: isinstance(value, np.dtype), Writer._dtype),
