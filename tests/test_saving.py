@@ -507,7 +507,7 @@ def test_what_compiled_code_would_follow_unchecked_asks_for_trust(tmp_path: Path
     for other in (HistGradientBoostingClassifier(max_iter=2), SVC()):
         first = VotingClassifier([("net", network()), ("other", other)]).fit(rows, labels)
         path = save(first, tmp_path / "one.zip")
-        with pytest.raises(SavedFileError, match=f"holds .*{type(other).__name__}. scikit-learn's compiled code"):
+        with pytest.raises(SavedFileError, match=f"holds .*{type(other).__name__}.* scikit-learn's compiled code"):
             load(path)
         assert_the_same(load(path, safe_mode=False), first, rows)
 

@@ -1,6 +1,6 @@
 """What a file may name: classes and functions of scikit-learn and NumPy, and what takes part in a search of ours.
 
-A name in a file is looked up in these lists; no module is imported because a file says so.
+A name in a file is looked up in these lists, and no module is imported but those in them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _MADE = {
 # Compiled code follows the numbers in them from place to place, and does not check them.
 UNCHECKED = {
     "GradientBoostingClassifier", "GradientBoostingRegressor", "HistGradientBoostingClassifier",
-    "HistGradientBoostingRegressor", "NuSVC", "NuSVR", "OneClassSVM", "SVC", "SVR",
+    "HistGradientBoostingRegressor", "IsolationForest", "NuSVC", "NuSVR", "OneClassSVM", "SVC", "SVR", "TreePredictor",
 }  # fmt: skip
 _OF_PYTHON = {kind.__name__: kind for kind in (bool, dict, float, int, list, object, set, str, tuple)}
 # Functions of NumPy from an array to an array, beside its ufuncs.

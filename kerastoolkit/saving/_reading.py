@@ -53,6 +53,7 @@ class Reader:
         self.reading, self.arrays, self.estimator = reading, arrays, estimator
         self._shared: dict[int, Any] = {}
         self._used: set[int] = set()
+        self._is_of_a_tree = False  # while the attribute is read that holds the nodes of a decision tree
         self._may_be_lost = False  # while something is read without which an object predicts
 
     # -- names ------------------------------------------------------------------------------------------------------
@@ -130,6 +131,7 @@ class Reader:
         if written["same"] not in self._shared:
             raise SavedFileError(f"{self.reading.path} refers to what it has not: {_files.shown(written)}.")
         found = self._shared[written["same"]]
+        self._check_place_of_tree(type(found).__name__ == "Tree")
         if isinstance(found, NotLoaded) and not self._may_be_lost:
             raise SavedFileError(f"{self.reading.path} needs {found.name}, which was not handed over.")
         return found
@@ -315,12 +317,13 @@ class Reader:
                 f"{self.reading.path} holds a {kind.__name__} that opens the files which rows of text name. If you "
                 "trust the file, load it with safe_mode=False."
             )
-        before = self._may_be_lost
+        before, of_a_tree = self._may_be_lost, self._is_of_a_tree
+        self._is_of_a_tree = name == "tree_" and kind is not None and kind.__module__ == "sklearn.tree._classes"
         self._may_be_lost = before or (kind is not None and is_tried(kind, name))
         try:
             return self.decode(written)
         finally:
-            self._may_be_lost = before
+            self._may_be_lost, self._is_of_a_tree = before, of_a_tree
 
     def _neighbors(self, written: dict[str, Any]) -> _Neighbors:
         kind, leaf_size = written["neighbors"], written["leaf_size"]
@@ -336,6 +339,7 @@ class Reader:
     def _tree(self, written: dict[str, Any]) -> Any:
         from sklearn.tree._tree import Tree
 
+        self._check_place_of_tree(True)
         n_features, n_outputs, max_depth = written["tree"]
         nodes, values = self._records(written["nodes"]), self._array(written["values"])
         n_classes = self._array(written["n_classes"])
@@ -347,6 +351,11 @@ class Reader:
         made = Tree(n_features, n_classes.astype(np.intp), n_outputs)
         made.__setstate__({"max_depth": max_depth, "node_count": len(nodes), "nodes": nodes, "values": values})
         return made
+
+    def _check_place_of_tree(self, is_tree: bool) -> None:
+        """Refuses nodes outside of a `DecisionTreeClassifier` or the like, which looks at rows before they do."""
+        if is_tree and not self._is_of_a_tree:
+            raise SavedFileError(f"{self.reading.path} has the nodes of a tree where no decision tree is.")
 
 
 @dataclasses.dataclass
@@ -384,7 +393,7 @@ def _nodes_lead_down(nodes: NDArray[Any], n_features: int) -> bool:
 def _check_trees(made: Any, path: str) -> None:
     """Refuses trees that would look for features which the rows of their estimator do not have."""
     held = [made] if hasattr(made, "tree_") else []
-    if type(made).__module__ == "sklearn.ensemble._forest":
+    if any(kind.__module__ == "sklearn.ensemble._forest" for kind in type(made).__mro__):
         held = list(np.ravel(np.asarray(vars(made).get("estimators_", []), dtype=object)))
     for one in held:
         tree = vars(one).get("tree_")

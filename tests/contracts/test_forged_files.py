@@ -443,6 +443,12 @@ def column(file: Any, name: str) -> Any:
     return next(one for one in tree(file)["nodes"]["records"] if one[0] == name)[2]
 
 
+def shared(part: Any) -> Any:
+    """A reference to a part of a description."""
+    part["id"] = 10**6
+    return {"same": 10**6}
+
+
 BIG = {"array": 0, "dtype": "<f8", "shape": [10**12], "order": "C"}
 NAME_ONLY = "by name only"
 NO_PLACE = "which cannot stand there"
@@ -516,6 +522,8 @@ NO_PLACE = "which cannot stand there"
         (lambda file: tree(file).update(tree=[2**40, 1, 2]), "a tree of"),
         (lambda file: column(file, "left_child").update(array=column(file, "feature")["array"]), "do not lead to"),
         (lambda file: column(file, "feature").update(array=column(file, "n_node_samples")["array"]), "do not lead to"),
+        (lambda file: scaler(file).update(mean_=dict(tree(file))), "where no decision tree is"),
+        (lambda file: scaler(file).update(mean_=shared(tree(file))), "refers to what it has not|where no decision"),
         (lambda file: column(file, "right_child").update(shape=[1]), "different lengths"),
         (lambda file: state_of(file, "RandomForestClassifier").pop("n_features_in_"), "a tree for other features"),
         (lambda file: state_of(file, "RandomForestClassifier").update(n_features_in_=9), "a tree for other features"),
