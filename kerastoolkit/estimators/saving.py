@@ -575,7 +575,7 @@ def _in_modules_of_the_user(reference: str) -> Any:
 
 def _is_of_the_user(module: types.ModuleType) -> bool:
     name, path = module.__name__.partition(".")[0], getattr(module, "__file__", None)
-    if name in sys.stdlib_module_names and name != "__main__":
+    if name == "kerastoolkit" or (name in sys.stdlib_module_names and name != "__main__"):
         return False
     installed = {sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     installed |= {*site.getsitepackages(), site.getusersitepackages()}

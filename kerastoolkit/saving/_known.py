@@ -30,6 +30,7 @@ _PARTS = {
     "sklearn.calibration": ("_CalibratedClassifier", "_SigmoidCalibration", "_TemperatureScaling"),
     "sklearn.compose._column_transformer": ("_RemainderColsList",),
     "sklearn.gaussian_process._gpc": ("_BinaryGaussianProcessClassifierLaplace",),
+    "sklearn.impute._iterative": ("_ImputerTriplet",),
     "sklearn.metrics._scorer": ("_CurveScorer", "_MultimetricScorer", "_PassthroughScorer", "_Scorer"),
     "sklearn.model_selection._split": ("_CVIterableWrapper",),
     "sklearn.multiclass": ("_ConstantPredictor",),
@@ -103,6 +104,15 @@ def class_to_call(reference: str) -> Any:
     """A class that is called with numbers, by its name; None for one that is not in the lists."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name, None) if name in _MADE.get(module, ()) else None
+
+
+def reference_to_called(kind: type) -> str | None:
+    """The name of a class that `class_to_call` finds; None for any other."""
+    for module, names in _MADE.items():
+        # scikit-learn 1.6 calls the module of these classes otherwise.
+        if kind.__name__ in names and class_to_call(f"{module}:{kind.__name__}") is kind:
+            return f"{module}:{kind.__name__}"
+    return None
 
 
 @functools.cache

@@ -66,10 +66,11 @@ class Reader:
         """
         missing, unchecked = [], []
         for part in _needed(written, may_be_lost=False):
-            name = part["object"] if "object" in part else part["reference"]
+            kind = next(one for one in _NAMING if one in part)
+            name = part[kind]
             if not isinstance(name, str):
                 raise SavedFileError(f"{self.reading.path} names {_files.shown(name)}, which is no name.")
-            found = self._class(name) if "object" in part else self._function(name)
+            found = self._function(name) if kind == "reference" else self._class(name)
             if found is None:
                 missing.append(name)
             elif name.partition(":")[2] in UNCHECKED and name.startswith("sklearn."):
@@ -127,6 +128,15 @@ class Reader:
             raise SavedFileError(f"{self.reading.path} holds {_files.shown(written)}, which is no number.")
         return float(written["float"])
 
+    def _named_tuple(self, written: dict[str, Any]) -> Any:
+        name, items = written["named_tuple"], self._list(written["items"])
+        kind = self._class(name) if isinstance(name, str) else None
+        if kind is None and self._may_be_lost:
+            return NotLoaded(str(name)[:200])
+        if kind is None or not issubclass(kind, tuple) or not hasattr(kind, "_make"):
+            raise SavedFileError(f"{self.reading.path} has {_files.shown(name)}, which is no named tuple.")
+        return kind._make(items)
+
     def _same(self, written: dict[str, Any]) -> Any:
         if written["same"] not in self._shared:
             raise SavedFileError(f"{self.reading.path} refers to what it has not: {_files.shown(written)}.")
@@ -169,7 +179,8 @@ class Reader:
         end = at + math.prod(checked["shape"]) * dtype.itemsize
         if end > len(self.arrays):
             raise SavedFileError(f"{self.reading.path} has {len(self.arrays)} bytes of arrays, and speaks of {end}.")
-        flat = np.frombuffer(self.arrays[at:end], dtype) if end > at else np.empty(0, dtype)
+        count = (end - at) // dtype.itemsize if end > at else 0
+        flat = np.frombuffer(self.arrays, dtype, count, at) if count else np.empty(0, dtype)
         if math.prod(checked["shape"]) != flat.size:  # of values that take no bytes
             raise SavedFileError(f"{self.reading.path} has an array of {_files.shown(checked['shape'])} empty values.")
         return flat.reshape(checked["shape"], order=checked["order"]).copy(order=checked["order"])
@@ -401,6 +412,9 @@ def _check_trees(made: Any, path: str) -> None:
             raise SavedFileError(f"{path} has a tree for other features than the {type(made).__name__} around it.")
 
 
+_NAMING = ("named_tuple", "object", "reference")  # the kinds that name a class or a function
+
+
 def _needed(written: Any, *, may_be_lost: bool) -> Iterator[dict[str, Any]]:
     """The parts of a file that name a class or a function, without which it does not predict."""
     left = [(written, may_be_lost)]
@@ -410,7 +424,7 @@ def _needed(written: Any, *, may_be_lost: bool) -> Iterator[dict[str, Any]]:
             left += [(item, lost) for item in part]
         if not isinstance(part, dict):
             continue
-        if not lost and (set(part) - {"id"} in ({"object", "state"}, {"reference"})):
+        if not lost and any(set(part) - {"id"} == {kind, *_KINDS[kind][0]} for kind in _NAMING):
             yield part
         state, name = part.get("state"), part.get("object")
         if isinstance(state, dict) and isinstance(name, str):
@@ -444,6 +458,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], _ReadAs]] = {
     "lost": ((), Reader._lost),
     "made": (("arguments",), Reader._made),
     "masked": (("mask",), Reader._masked),
+    "named_tuple": (("items",), Reader._named_tuple),
     "neighbors": (("leaf_size",), Reader._neighbors),
     "object": (("state",), Reader._object),
     "objects": (("shape",), Reader._objects),

@@ -25,7 +25,13 @@ from kerastoolkit._keras import is_layer
 from kerastoolkit.estimators import saving as estimator_files
 from kerastoolkit.estimators._objects import NotLoaded
 from kerastoolkit.exceptions import SavedFileError
-from kerastoolkit.saving._known import class_to_call, default_of, is_tried, may_be_kept, reference_to
+from kerastoolkit.saving._known import (
+    default_of,
+    is_tried,
+    may_be_kept,
+    reference_to,
+    reference_to_called,
+)
 
 _CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", set: "set", frozenset: "frozenset"}
 _DICTS: dict[type, str] = {dict: "dict", collections.OrderedDict: "ordered"}
@@ -97,7 +103,8 @@ class Writer:
             if is_one(value):
                 return written_as(self, value, place, may_be_lost)
         if is_layer(value) and (hasattr(value, "summary") or value.weights):
-            raise self.refuse(value, place, "Weights are kept inside an estimator: KerasClassifier(model).")
+            advice = "Weights are kept in an estimator of kerastoolkit: KerasClassifier(model), or from_scikeras(...)."
+            raise self.refuse(value, place, advice)
         described = estimator_files.object_as_json(value)
         return self._object(value, place, may_be_lost) if described is None else described
 
@@ -113,6 +120,10 @@ class Writer:
         items = value if isinstance(value, (list, tuple)) else sorted(value, key=repr)
         found = [self.encode(item, f"{place}[{at}]", may_be_lost=may_be_lost) for at, item in enumerate(items)]
         return {_CONTAINERS[type(value)]: found}
+
+    def _named_tuple(self, value: Any, place: str, may_be_lost: bool) -> dict[str, Any]:
+        items = [self.encode(item, f"{place}[{at}]", may_be_lost=may_be_lost) for at, item in enumerate(value)]
+        return {"named_tuple": reference_to(type(value)), "items": items}
 
     def _dict(self, value: Mapping[Any, Any], place: str, may_be_lost: bool) -> dict[str, Any]:
         pairs = [
@@ -199,7 +210,7 @@ class Writer:
         kind, arguments, *_ = value.__reduce__()
         if kind is not type(value):  # what Cython made: the class, a checksum, and what the class is called with
             arguments = arguments[2] or ()
-        return {"made": reference_to(type(value)), "arguments": self.encode(list(arguments), place)}
+        return {"made": reference_to_called(type(value)), "arguments": self.encode(list(arguments), place)}
 
     # -- objects ----------------------------------------------------------------------------------------------------
 
@@ -304,6 +315,7 @@ _KINDS: tuple[tuple[Callable[[Any], bool], _WrittenAs], ...] = (
     (lambda value: type(value) in (np.ndarray, np.memmap) and value.dtype.names is not None, Writer._records),
     (_is(np.ndarray, np.memmap), Writer._array),
     (_is(*_CONTAINERS), Writer._container),
+    (lambda value: isinstance(value, tuple) and hasattr(value, "_fields"), Writer._named_tuple),
     (lambda value: type(value) in (*_DICTS, collections.defaultdict) or _is_bunch(value), Writer._dict),
     (_is(slice), Writer._slice),
     (_is(bytes), lambda writer, value, place, _: {"bytes": value.decode("latin-1")}),
@@ -317,7 +329,7 @@ _KINDS: tuple[tuple[Callable[[Any], bool], _WrittenAs], ...] = (
     (_is_called("sklearn.tree._tree.Tree"), Writer._tree),
     (_is_called("sklearn.neighbors._kd_tree.KDTree", "sklearn.neighbors._ball_tree.BallTree"), Writer._neighbors),
     (_is_called("scipy.interpolate._bsplines.BSpline"), Writer._spline),
-    (lambda value: class_to_call(reference_to(type(value))) is not None, Writer._made),
+    (lambda value: reference_to_called(type(value)) is not None, Writer._made),
     (_is(types.ModuleType), lambda writer, value, place, _: _raise(writer.refuse(value, place))),
 )
 
