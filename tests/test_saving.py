@@ -253,6 +253,27 @@ def test_a_search_keeps_what_it_tried_and_what_it_found(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.scorer_(again.best_estimator_, X, Y), first.score(X, Y))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the test scores")
+def test_a_search_tells_of_failed_fits_as_before(tmp_path: Path) -> None:
+    first = GridSearchCV(network(callbacks=Breaking), {"callbacks__by": [0, 1]}, cv=2).fit(X, Y)
+    assert "failed: ZeroDivisionError" in first.explain()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KerasToolkitWarning)
+        again = load(save(first, tmp_path / "one.zip"))
+    assert again.explain() == first.explain()
+
+
+class Breaking(keras.callbacks.Callback):
+    """Divides by a number before each epoch."""
+
+    def __init__(self, by: int = 1) -> None:
+        super().__init__()
+        self.by = by
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        _ = 1 / self.by
+
+
 def test_what_optuna_found_comes_back_without_its_study(tmp_path: Path) -> None:
     optuna = pytest.importorskip("optuna", reason='pip install "kerastoolkit[optuna]"')
     from kerastoolkit.search import OptunaSearchCV

@@ -5,6 +5,7 @@ A name in a file is looked up in these lists, and no module is imported but thos
 
 from __future__ import annotations
 
+import builtins
 import functools
 import importlib
 import inspect
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from kerastoolkit import exceptions
 
 # Packages of scikit-learn whose public classes are estimators, splitters or kernels. Not among them are those that read
 # files or talk to a network (`datasets`), and those that only draw (`inspection`).
@@ -113,6 +116,19 @@ def reference_to_called(kind: type) -> str | None:
         if kind.__name__ in names and class_to_call(f"{module}:{kind.__name__}") is kind:
             return f"{module}:{kind.__name__}"
     return None
+
+
+@functools.cache
+def error_named(name: str) -> Any:
+    """A class of errors of Python's or of kerastoolkit that is called with a text; None for any other name."""
+    found = getattr(exceptions, name, getattr(builtins, name, None))
+    if not inspect.isclass(found) or not issubclass(found, Exception) or issubclass(found, Warning):
+        return None
+    try:
+        found("text")
+    except TypeError:
+        return None
+    return found
 
 
 @functools.cache

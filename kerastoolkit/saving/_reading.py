@@ -28,6 +28,7 @@ from kerastoolkit.saving._known import (
     class_named,
     class_to_call,
     distribution_named,
+    error_named,
     function_named,
     is_tried,
     may_be_kept,
@@ -161,6 +162,13 @@ class Reader:
         if default not in (None, bool, dict, float, int, list, set, str):
             raise SavedFileError(f"{self.reading.path} has {_files.shown(default)} make the values of a dict.")
         return collections.defaultdict(default, self._dict({"dict": written["default_dict"], "kind": "dict"}))
+
+    def _error(self, written: dict[str, Any]) -> Exception:
+        kind = error_named(written["error"]) if isinstance(written["error"], str) else None
+        if kind is None or not isinstance(written["text"], str):
+            raise SavedFileError(f"{self.reading.path} has {_files.shown(written)}, which is no error.")
+        made: Exception = kind(written["text"])
+        return made
 
     def _lost(self, written: dict[str, Any]) -> NotLoaded:
         return NotLoaded(str(written["lost"])[:200])
@@ -449,6 +457,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], _ReadAs]] = {
     "dict": (("kind",), Reader._dict),
     "distribution": (("arguments",), Reader._distribution),
     "dtype": ((), Reader._dtype),
+    "error": (("text",), Reader._error),
     "estimator": ((), Reader._estimator),
     "float": ((), Reader._float),
     "frozenset": ((), lambda reader, written: frozenset(reader._list(written["frozenset"]))),

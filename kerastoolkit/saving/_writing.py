@@ -27,6 +27,7 @@ from kerastoolkit.estimators._objects import NotLoaded
 from kerastoolkit.exceptions import SavedFileError
 from kerastoolkit.saving._known import (
     default_of,
+    error_named,
     is_tried,
     may_be_kept,
     reference_to,
@@ -124,6 +125,10 @@ class Writer:
     def _named_tuple(self, value: Any, place: str, may_be_lost: bool) -> dict[str, Any]:
         items = [self.encode(item, f"{place}[{at}]", may_be_lost=may_be_lost) for at, item in enumerate(value)]
         return {"named_tuple": reference_to(type(value)), "items": items}
+
+    def _error(self, value: Exception, place: str, may_be_lost: bool) -> dict[str, Any]:
+        known = next(kind for kind in type(value).__mro__ if error_named(kind.__name__) is kind)
+        return {"error": known.__name__, "text": str(value)}
 
     def _dict(self, value: Mapping[Any, Any], place: str, may_be_lost: bool) -> dict[str, Any]:
         pairs = [
@@ -318,6 +323,7 @@ _KINDS: tuple[tuple[Callable[[Any], bool], _WrittenAs], ...] = (
     (lambda value: isinstance(value, tuple) and hasattr(value, "_fields"), Writer._named_tuple),
     (lambda value: type(value) in (*_DICTS, collections.defaultdict) or _is_bunch(value), Writer._dict),
     (_is(slice), Writer._slice),
+    (lambda value: isinstance(value, Exception), Writer._error),
     (_is(bytes), lambda writer, value, place, _: {"bytes": value.decode("latin-1")}),
     (lambda value: isinstance(value, np.dtype), Writer._dtype),
     (_is(np.random.RandomState, np.random.Generator), Writer._generator),
