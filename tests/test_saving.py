@@ -325,7 +325,8 @@ def test_a_single_estimator_has_the_file_that_its_own_save_writes(tmp_path: Path
 
 def test_values_of_every_kind_come_back(tmp_path: Path) -> None:
     values = {
-        "numbers": [1, -(2**70), 1.5, math.inf, True, None, np.float32(0.1), np.datetime64("2026-01-02"), np.True_],
+        "numbers": [1, -(2**70), 1.5, math.inf, True, None, np.float32(0.1), np.datetime64("2026-01-02"), np.True_,
+                    np.float64("nan"), np.int64(2**62), np.uint8(3), np.complex64(1j), np.longdouble(0.1)],
         "texts": ("é", b"\x00\xff", "", np.str_("x")),
         "more": {(1, "a"): {2, 3}, "point": Point(1, (2,)), None: frozenset({"b"}), 3: slice(1, None, 2)},
         "dicts": [collections.OrderedDict(b=1, a=2), collections.defaultdict(list, {"x": [1]})],

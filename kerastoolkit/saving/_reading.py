@@ -203,7 +203,12 @@ class Reader:
         return made.reshape(written["shape"])
 
     def _scalar(self, written: dict[str, Any]) -> Any:
-        return self._array(written["scalar"]).reshape(())[()]
+        item, dtype = written["scalar"], written["dtype"]
+        if isinstance(item, dict):
+            return self._array(item).reshape(())[()]
+        if not isinstance(item, (bool, int, float)) or not _is_dtype(dtype) or dtype[1] not in "biuf":
+            raise SavedFileError(f"{self.reading.path} has a number {_files.shown(item)} of {_files.shown(dtype)}.")
+        return np.array([item], dtype)[0]
 
     def _masked(self, written: dict[str, Any]) -> Any:
         return np.ma.MaskedArray(self.decode(written["masked"]), self._array(written["mask"]))
@@ -476,7 +481,7 @@ _KINDS: dict[str, tuple[tuple[str, ...], _ReadAs]] = {
     "records": (("itemsize",), Reader._records),
     "reference": ((), Reader._reference),
     "same": ((), Reader._same),
-    "scalar": ((), Reader._scalar),
+    "scalar": (("dtype",), Reader._scalar),
     "set": ((), lambda reader, written: set(reader._list(written["set"]))),
     "slice": ((), lambda reader, written: slice(*reader._list(written["slice"]))),
     "sparse": (("shape", "data", "indices", "indptr"), Reader._sparse),

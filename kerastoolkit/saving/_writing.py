@@ -163,7 +163,10 @@ class Writer:
         return {"array": at, "dtype": value.dtype.str, "shape": list(value.shape), "order": order}
 
     def _scalar(self, value: np.generic, place: str, may_be_lost: bool) -> dict[str, Any]:
-        return {"scalar": self._array(np.asarray(value), place)}
+        item = value.item() if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8 else None
+        if item is None or not math.isfinite(item):
+            return {"scalar": self._array(np.asarray(value), place), "dtype": value.dtype.str}
+        return {"scalar": item, "dtype": value.dtype.str}  # a vocabulary has hundreds of thousands
 
     def _masked(self, value: Any, place: str, may_be_lost: bool) -> dict[str, Any]:
         data, mask = np.asarray(value.data), np.ma.getmaskarray(value)
