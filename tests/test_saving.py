@@ -280,12 +280,16 @@ def test_what_optuna_found_comes_back_without_its_study(tmp_path: Path) -> None:
 
     space = {"optimizer__learning_rate": loguniform(1e-3, 1)}
     sampler = optuna.samplers.RandomSampler(0)
-    first = OptunaSearchCV(network(), space, n_trials=2, cv=2, sampler=sampler).fit(X, Y)
-    with pytest.warns(KerasToolkitWarning, match="does not hold `sampler`, `study_`: it belongs to this machine"):
+    options = {"n_trials": 2, "cv": 2, "sampler": sampler, "storage": tmp_path / "study.db", "study_name": "one"}
+    first = OptunaSearchCV(network(), space, **options).fit(X, Y)
+    with pytest.warns(
+        KerasToolkitWarning, match="does not hold `storage`, `sampler`, `study_`: it belongs to this machine"
+    ):
         again = load(save(first, tmp_path / "one.zip"))
     assert_the_same(again, first, X)
     assert again.best_params_ == first.best_params_
     assert again.sampler is None and not hasattr(again, "study_")
+    assert again.storage == OptunaSearchCV(network(), space).storage  # the default
 
 
 def test_one_object_in_two_places_is_one_object_again(tmp_path: Path) -> None:
@@ -603,6 +607,16 @@ def test_what_compiled_code_would_follow_unchecked_asks_for_trust(tmp_path: Path
         with pytest.raises(SavedFileError, match=f"holds .*{type(other).__name__}.* scikit-learn's compiled code"):
             load(path)
         assert_the_same(load(path, safe_mode=False), first, rows)
+    pipeline = Pipeline([("last", network())])
+    search = SklearnGridSearchCV(pipeline, {"last": [network(), SVC()]}, cv=2, scoring=of_networks).fit(rows, labels)
+    again = load(save(search, tmp_path / "one.zip"))
+    assert_the_same(again, search, rows)
+    assert repr(again.param_grid["last"][1]) == "<not loaded: sklearn.svm._classes:SVC>"
+    assert isinstance(load(tmp_path / "one.zip", safe_mode=False).param_grid["last"][1], SVC)
+
+
+def of_networks(estimator: Any, rows: Any, y: Any = None) -> float:
+    return float(isinstance(estimator[-1], KerasClassifier))
 
 
 def test_scaled_data_of_a_search_over_scikit_learn_alone_comes_back(tmp_path: Path) -> None:

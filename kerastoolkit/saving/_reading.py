@@ -74,9 +74,9 @@ class Reader:
             found = self._function(name) if kind == "reference" else self._class(name)
             if found is None:
                 missing.append(name)
-            elif name.partition(":")[2] in UNCHECKED and name.startswith("sklearn."):
+            elif self._is_unchecked(name):
                 unchecked.append(name)
-        if unchecked and self.reading.safe_mode:
+        if unchecked:
             raise SavedFileError(
                 f"{self.reading.path} holds {_listed(unchecked)}. scikit-learn's compiled code does not check the "
                 "numbers inside, so that a forged file could make it read other memory. If you trust the file, load it "
@@ -89,6 +89,9 @@ class Reader:
                 f"kerastoolkit.load(..., custom_objects={{{handed}}}). What your own imported modules define is also "
                 "found with safe_mode=False."
             )
+
+    def _is_unchecked(self, name: str) -> bool:
+        return self.reading.safe_mode and name.startswith("sklearn.") and name.partition(":")[2] in UNCHECKED
 
     def _class(self, name: str) -> Any:
         found = class_named(name)
@@ -315,7 +318,7 @@ class Reader:
         if not isinstance(state, dict):
             raise SavedFileError(f"{self.reading.path} has no attributes of {_files.shown(name)}.")
         found = {key: self._attribute(kind, key, value) for key, value in state.items()}
-        if kind is None:
+        if kind is None or (self._may_be_lost and self._is_unchecked(name)):
             return NotLoaded(str(name)[:200])
         made = kind.__new__(kind)
         if hasattr(kind, "__setstate__"):

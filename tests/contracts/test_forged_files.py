@@ -21,8 +21,11 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV as SklearnGridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
 from kerastoolkit import ImageClassifier, KerasClassifier, KerasRegressor, TextClassifier, load, save
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
@@ -541,6 +544,21 @@ def test_an_object_is_made_of_nothing_but_what_is_known(
 ) -> None:
     for safe_mode in (True, False):
         refused(with_object(saved_vote, change), message, tmp_path, safe_mode=safe_mode)
+
+
+def test_what_a_search_tried_is_no_way_around_what_it_predicts_with(tmp_path: Path) -> None:
+    pipeline = Pipeline([("last", GaussianNB())])
+    search = SklearnGridSearchCV(pipeline, {"last": [SVC()]}, cv=3).fit(X, Y)
+    path = save(search, tmp_path / "one.zip")
+
+    def hide(file: Any) -> None:
+        state = file["object"]["state"]
+        tried = {**state.pop("best_estimator_"), "id": 10**6}
+        given = {"estimator": state.pop("estimator"), "cv": tried}
+        file["object"]["state"] = {**given, **state, "cv": tried, "best_estimator_": {"same": 10**6}}
+
+    path.write_bytes(with_object(path.read_bytes(), hide))
+    assert repr(load(path).best_estimator_[-1]) == "<not loaded: sklearn.svm._classes:SVC>"
 
 
 def test_a_function_of_the_users_is_not_followed_in_safe_mode(saved_vote: bytes, tmp_path: Path) -> None:
