@@ -10,6 +10,7 @@ The package reads as one story, a room for each step, and a room knows only the 
     estimators    `KerasClassifier`, `KerasRegressor` and `KerasTransformer`, for every search and pipeline;
                   `ImageClassifier` and `ImageRegressor` for images, `TextClassifier` for texts
     search        scikit-learn's searches, trained as one program; `fused()` for everything else that fits many times
+    saving        a pipeline, search or ensemble with its networks in one file: `save`, `load`
     evaluation    scores with their spread, beside those of simple baselines
     plotting      figures of the results
     experiment    the whole story in one call, from a table to a report: `run_experiment`
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the names as type checkers and editors see them
         exceptions,
         experiment,
         plotting,
+        saving,
         search,
         training,
         transfer,
@@ -57,9 +59,9 @@ if TYPE_CHECKING:  # the names as type checkers and editors see them
         KerasTransformer,
         TextClassifier,
         from_scikeras,
-        load,
     )
     from kerastoolkit.experiment import Experiment, load_experiment, run_experiment
+    from kerastoolkit.saving import load, save
     from kerastoolkit.search import fused
 
 __all__ = [
@@ -84,6 +86,8 @@ __all__ = [
     "load_experiment",
     "plotting",
     "run_experiment",
+    "save",
+    "saving",
     "search",
     "training",
     "transfer",
@@ -99,9 +103,10 @@ _ROOM_OF = {
     "TextClassifier": "estimators",
     "from_scikeras": "estimators",
     "fused": "search",
-    "load": "estimators",
+    "load": "saving",
     "load_experiment": "experiment",
     "run_experiment": "experiment",
+    "save": "saving",
 }
 
 _ROOMS = set(__all__) - _ROOM_OF.keys() - {"__version__"}

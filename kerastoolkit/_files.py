@@ -114,8 +114,12 @@ def archive(
         names = {member.filename for member in members}
         if not names >= set(needed):
             hint = " A model saved by Keras is read by keras.saving.load_model." if "config.json" in names else ""
+            hint = " It is read by kerastoolkit.load." if "object.json" in names else hint
             missing = next(name for name in needed if name not in names)
             raise SavedFileError(f"{str(path)!r} was not written by {writer}: it has no {missing}.{hint}")
+        if members and min(member.header_offset for member in members) > 0:
+            # An archive inside of another that was cut short: Python takes what is before it for a program.
+            raise SavedFileError(f"{str(path)!r} is damaged: it does not begin as {writer} begins a file.")
         size = Path(path).stat().st_size
         if len(members) > _MAX_MEMBERS:
             raise SavedFileError(f"{str(path)!r} holds {len(members)} members, and {writer} writes a few.")

@@ -2,7 +2,8 @@
 
 The file is a zip archive of `estimator.json` (class, parameters, versions, and the config of what `fit` learned, see
 `Fitted`), `model.keras` (the trained model in Keras' own format) and, where the parameter `model` is itself a
-`keras.Model`, `parameter.keras`. Files of the first format are read as well (`_format_1`).
+`keras.Model`, `parameter.keras`. Files of the first format are read as well (`_format_1`). An estimator that is not
+fitted, such as the one that a search clones, has a file without `model.keras`.
 
 A file may come from anybody, so that nothing in it decides what is done with it: which entries there are, of which type
 each is and where it goes stands here and in the classes that learn from data. Functions and classes are kept by name.
@@ -68,7 +69,7 @@ _FIELDS: dict[str, Callable[[Any], object]] = {
     "base": _files.is_text,
     "task": _files.one_of("classification", "reconstruction", "regression"),
     "parameters": lambda value: isinstance(value, dict),
-    "fitted": lambda value: isinstance(value, dict),
+    "fitted": lambda value: value is None or isinstance(value, dict),
     "compiled": lambda value: value is None or isinstance(value, dict),
     "optimizer": lambda value: isinstance(value, list),
 }
@@ -92,13 +93,22 @@ def save(estimator: KerasEstimator, path: str | Path) -> Path:
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(estimator)
-    path = Path(path)
+    models: dict[str, Any] = {}
+    description = _describe(estimator, models)
+    return _write(Path(path), description, {**models, _MODEL: estimator.model_})
+
+
+def save_unfitted(estimator: KerasEstimator, path: str | Path) -> Path:
+    """Writes the class and the parameters of an estimator to `path`, and nothing that `fit` learned."""
+    models: dict[str, Any] = {}
+    return _write(Path(path), {**_describe_parameters(estimator, models), "fitted": None}, models)
+
+
+def _write(path: Path, description: dict[str, Any], models: Mapping[str, Any]) -> Path:
     with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
-        models: dict[str, Any] = {}
-        content = json.dumps(_describe(estimator, models), indent=1, allow_nan=False)
+        content = json.dumps(description, indent=1, allow_nan=False)
         # What could not be read again is refused now, while everything is there.
         _checked(_files.read_json(content.encode(), _DESCRIPTION), f"The file {path.name!r} to be")
-        models[_MODEL] = estimator.model_
         archive = Path(folder) / "archive"
         with zipfile.ZipFile(archive, "w") as file:
             file.writestr(_DESCRIPTION, content)
@@ -123,30 +133,50 @@ def _without_backend(path: Path) -> None:
 
 
 def _describe(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
-    import keras
-    import sklearn
-
     fitted = estimator._fitted
-    parameters = {name: _encode(value, models, None) for name, value in estimator.get_params(deep=False).items()}
     return {
-        "format": _FORMAT,
-        "versions": {
-            "kerastoolkit": __version__,
-            "keras": keras.__version__,
-            "scikit-learn": sklearn.__version__,
-            "numpy": np.__version__,
-            "python": sys.version.split()[0],
-            "backend": keras.config.backend(),
-        },
-        "class": reference_to(type(estimator)),
-        "base": reference_to(next(kind for kind in type(estimator).__mro__ if reference_to(kind) in ESTIMATORS)),
-        "task": estimator._task,
-        "parameters": parameters,
+        **_describe_parameters(estimator, models),
         "fitted": {
             name: _encode(value, models, _attribute_of(name, fitted)) for name, value in fitted.get_config().items()
         },
         **_describe_compiled(estimator, models),
     }
+
+
+def _describe_parameters(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "versions": versions(),
+        "class": reference_to(type(estimator)),
+        "base": reference_to(next(kind for kind in type(estimator).__mro__ if reference_to(kind) in ESTIMATORS)),
+        "task": estimator._task,
+        "parameters": {name: _encode(value, models, None) for name, value in estimator.get_params(deep=False).items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that a file is written with, by package."""
+    import keras
+    import sklearn
+
+    return {
+        "kerastoolkit": __version__,
+        "keras": keras.__version__,
+        "scikit-learn": sklearn.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "backend": keras.config.backend(),
+    }
+
+
+def object_as_json(value: object) -> dict[str, Any] | None:
+    """A loss, optimizer, layer or the like as an entry of a file, which `Reading.decode` reads; None for anything else.
+
+    Args:
+        value: Any value.
+    """
+    described = _described(value) if _has_config(value) and not inspect.isclass(value) else None
+    return None if described is None else {"keras": described}
 
 
 def _describe_compiled(estimator: KerasEstimator, models: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +219,7 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, s
             trust, names are looked up in your own modules that are imported already.
 
     Returns:
-        The fitted estimator, such as a `KerasClassifier`.
+        The estimator, such as a `KerasClassifier`: fitted, or not where it was written so.
 
     Warns:
         KerasToolkitWarning: The file is of a subclass that was not found, or names a folder for its cache, which is not
@@ -203,13 +233,13 @@ def load(path: str | Path, *, custom_objects: Mapping[str, Any] | None = None, s
     path = _files.regular_file(path)
     with _files.refusing(path, _WRITER), tempfile.TemporaryDirectory() as folder:
         members = (_DESCRIPTION, _MODEL, _PARAMETER)
-        with _files.archive(path, members.__contains__, _WRITER, needed=(_DESCRIPTION, _MODEL)) as file:
+        with _files.archive(path, members.__contains__, _WRITER, needed=(_DESCRIPTION,)) as file:
             content = _files.read_json(file.read(_DESCRIPTION), f"{_DESCRIPTION} of {str(path)!r}")
             for name in (_MODEL, _PARAMETER):
                 if name in file.namelist():
                     _files.copy_member(file, name, Path(folder) / name)
         description = _checked(content, repr(str(path)))
-        return _restore(description, _Reading(str(path), Path(folder), custom_objects, safe_mode))
+        return _restore(description, Reading(str(path), Path(folder), custom_objects, safe_mode))
 
 
 def _checked(description: Any, what: str) -> dict[str, Any]:
@@ -230,12 +260,16 @@ def _checked(description: Any, what: str) -> dict[str, Any]:
         description = _format_1.brought_up_to_date(description, ESTIMATORS, what)
     checked = _files.checked_fields(description, _FIELDS, what, optional=_OPTIONAL)
     checked["base"] = base = _base_of(checked, what)
-    plain = _Reading(what)
+    for name, value in checked["parameters"].items():
+        _check_parameter(name, value, base, what)
+    if checked["fitted"] is None:
+        if any(name in checked for name in _OPTIONAL):
+            raise SavedFileError(f"{what} was not fitted, and yet was compiled, which cannot be.")
+        return checked
+    plain = Reading(what)
     config = {name: plain.decode(value) for name, value in checked["fitted"].items()}
     _check_reader(config.get("reader"), base, what)
     checked["fitted"] = Fitted.from_config(config, base._heads, what=what)
-    for name, value in checked["parameters"].items():
-        _check_parameter(name, value, base, what)
     return checked
 
 
@@ -275,7 +309,7 @@ def _check_parameter(name: str, value: object, base: type[KerasEstimator], what:
         raise SavedFileError(f"{what} has {str(value)[:100]!r} as parameter {name!r}, which must be a number.")
 
 
-def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
+def _restore(description: Mapping[str, Any], reading: Reading) -> Any:
     base = description["base"]
     kind = base if description["class"] in ESTIMATORS else reading.find(description["class"])
     parameters = {
@@ -298,6 +332,8 @@ def _restore(description: Mapping[str, Any], reading: _Reading) -> Any:
         parameters["cache"] = True
     estimator = kind(**parameters)
     compiled, fitted = description.get("compiled"), description["fitted"]
+    if fitted is None:
+        return estimator
     model = reading.model(_MODEL, compile=compiled is None)
     _check_shapes(fitted, model, reading.path)
     estimator._set_fitted(fitted.with_model(model))
@@ -377,7 +413,7 @@ def _check_shapes(fitted: Fitted, model: keras.Model, path: str) -> None:
         raise SavedFileError(f"The model in {path!r} and what is said of its inputs and outputs do not go together.")
 
 
-class _Reading:
+class Reading:
     """The reading of one file.
 
     Args:
@@ -539,7 +575,7 @@ def _in_modules_of_the_user(reference: str) -> Any:
 
 def _is_of_the_user(module: types.ModuleType) -> bool:
     name, path = module.__name__.partition(".")[0], getattr(module, "__file__", None)
-    if name in sys.stdlib_module_names and name != "__main__":
+    if name == "kerastoolkit" or (name in sys.stdlib_module_names and name != "__main__"):
         return False
     installed = {sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     installed |= {*site.getsitepackages(), site.getusersitepackages()}

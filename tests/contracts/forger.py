@@ -31,10 +31,16 @@ import h5py
 import keras
 import numpy as np
 import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, load, load_experiment, run_experiment
+from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, load, load_experiment, run_experiment, save
 from kerastoolkit.estimators import ImageClassifier, KerasTransformer
 from kerastoolkit.exceptions import KerasToolkitError, KerasToolkitWarning
+from kerastoolkit.search import GridSearchCV
 
 Members = dict[str, bytes]
 Forge = Callable[[random.Random, Path], bool]
@@ -66,17 +72,42 @@ def write_files(folder: Path) -> dict[str, tuple[Path, Any]]:
         "images": (ImageClassifier("MobileNet", epochs=1, **small), IMAGES, np.arange(12) % 2),
     }
     files = {name: (one.fit(X, y).save(folder / f"{name}.zip"), X) for name, (one, X, y) in made.items()}
+    for name, (one, X, y) in objects().items():
+        files[name] = (save(one.fit(X, y), folder / f"{name}.zip"), X)
     frame = pd.concat([TABLE] * 3, ignore_index=True).assign(x=np.arange(36.0), y=np.tile(["p", "q"], 18))
     experiment = folder / "experiment"
     run_experiment(frame, "y", cv=2, param_grid={"hidden": [[2]], "epochs": [1]}, out=experiment)
     return {**files, "experiment": (experiment, TO_PREDICT)}
 
 
+def objects() -> dict[str, tuple[Any, Any, Any]]:
+    """What scikit-learn builds of estimators."""
+    network = KerasClassifier(hidden=(2,), random_state=0, epochs=1)
+    columns = make_column_transformer((StandardScaler(), ["age"]), (OneHotEncoder(), ["town"]), sparse_threshold=0)
+    others = [("forest", RandomForestClassifier(3, random_state=0)), ("nearest", KNeighborsClassifier(2))]
+    search = GridSearchCV(make_pipeline(StandardScaler(), network), {"kerasclassifier__hidden": [(2,)]}, cv=2)
+    return {
+        "pipeline": (make_pipeline(columns, network), TABLE, LABELS),
+        "search": (search, ROWS, LABELS),
+        "voting": (VotingClassifier([("network", network), *others], voting="soft"), ROWS, LABELS),
+    }
+
+
+class PredictError(KerasToolkitError):
+    """Of an object of scikit-learn, whose attributes may be anything: reading it, nothing happened."""
+
+
 def predictions(path: Path, X: Any) -> Any:
     """What a file predicts."""
     if path.is_dir():
         return load_experiment(path).predict(X).to_numpy()
-    return np.asarray(load(path).predict(X))
+    loaded = load(path)
+    try:
+        return np.asarray(loaded.predict(X))
+    except Exception as error:
+        if path.stem not in objects():
+            raise
+        raise PredictError(str(error)) from error
 
 
 # -- archives -------------------------------------------------------------------------------------------------------
@@ -103,7 +134,7 @@ def in_archive(path: Path, names: tuple[str, ...], change: Callable[[bytes], byt
     if len(names) == 1:
         members[names[0]] = change(members[names[0]])
     else:
-        inner = path.with_name("inner")
+        inner = path.with_name(f"inner-{len(names)}")
         inner.write_bytes(members[names[0]])
         if not in_archive(inner, names[1:], change):
             return False
@@ -197,6 +228,17 @@ def evil_values(draw: random.Random, folder: Path) -> Any:
         {"class_name": "TFSMLayer", "module": "keras.layers", "config": {"filepath": "/tmp"}, "registered_name": None},
         {"class_name": "StringLookup", "module": "keras.layers", "config": {"vocabulary": "/etc/passwd"},
          "registered_name": None},
+        {"object": "os:_wrap_close", "state": {}}, {"object": "sklearn.pipeline:Pipeline", "state": {"steps": touch}},
+        {"object": "kerastoolkit.search.journal:Journal", "state": {"path": "/etc/passwd"}},
+        {"made": "os:system", "arguments": {"list": [touch]}}, {"reference": "sklearn.datasets:fetch_openml"},
+        {"partial": [{"reference": "numpy:log1p"}, {"list": [touch]}, {"dict": [], "kind": "dict"}]},
+        {"array": 0, "dtype": "<f8", "shape": [10**9], "order": "C"}, {"objects": [], "shape": [10**9, 0]},
+        {"array": 0, "dtype": "<f8", "shape": [3], "order": "C"}, {"scalar": {}}, {"lost": touch}, {"slice": [1, 2, 3]},
+        {"records": [["a", 0, {"array": 0, "dtype": "|u1", "shape": [9], "order": "C"}]], "itemsize": 2**31},
+        {"same": 1}, {"same": [1]}, {"estimator": 0}, {"estimator": 10**9}, {"default_dict": [], "default": touch},
+        {"distribution": "rv_continuous", "arguments": [[], {}]}, {"dtype": "V999999999"}, {"set": [[]]},
+        {"generator": {"dict": [["bit_generator", "seed"]], "kind": "dict"}}, {"random_state": {"dict": []}},
+        {"neighbors": "KDTree", "leaf_size": 0}, {"neighbors": "os", "leaf_size": 1}, {"spline": [1, 2, 3, 4, 5]},
         {"__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "__id__": 1},
         {"__class__": "FunctionTransformer", "__module__": "sklearn.preprocessing._function_transformer",
          "__loader__": "ObjectNode", "content": {}, "__id__": 1},
@@ -255,6 +297,15 @@ def forge_config(draw: random.Random, path: Path) -> bool:
     return in_archive(path, names, lambda content: forged_json(content, draw, path.parent))
 
 
+def forge_object(draw: random.Random, path: Path) -> bool:
+    return in_archive(path, ("object.json",), lambda content: forged_json(content, draw, path.parent))
+
+
+def forge_part_of_object(draw: random.Random, path: Path) -> bool:
+    names = ("estimators/0.zip", draw.choice([("estimator.json",), ("model.keras", "config.json")]))
+    return in_archive(path, (names[0], *names[1]), lambda content: forged_json(content, draw, path.parent))
+
+
 def forge_sizes(draw: random.Random, path: Path) -> bool:
     """All whole numbers of one name become large."""
 
@@ -267,7 +318,8 @@ def forge_sizes(draw: random.Random, path: Path) -> bool:
                 part[key] = size
         return json.dumps(tree).encode()
 
-    return in_archive(path, draw.choice([("model.keras", "config.json"), ("estimator.json",)]), larger)
+    names = draw.choice([("model.keras", "config.json"), ("estimator.json",), ("object.json",)])
+    return in_archive(path, names, larger)
 
 
 def forge_weights(draw: random.Random, path: Path) -> bool:
@@ -363,7 +415,7 @@ def forge_experiment(draw: random.Random, path: Path) -> bool:
 DAMAGES: list[Forge] = [damage, damage_member]
 FORGERIES: list[Forge] = [
     forge_description, forge_description, forge_config, forge_config, forge_sizes, forge_weights, forge_members,
-    forge_experiment,
+    forge_object, forge_object, forge_part_of_object, forge_experiment,
 ]  # fmt: skip
 
 
@@ -423,13 +475,12 @@ def main(folder: Path, n_forgeries: int, n_damages: int, seed: int) -> dict[str,
     for forge, what in plan:
         draw = random.Random(f"{seed} {what}")  # the same in each run, though no two files are of one length
         names = ["experiment"] if forge is forge_experiment else sorted(files)
-        name = draw.choice(
-            names if forge in (*DAMAGES, forge_experiment) else [one for one in names if one != "experiment"]
-        )
-        source, X = files[name]
-        copied = scratch / source.name
+        names = names if forge in (*DAMAGES, forge_experiment) else [one for one in names if one != "experiment"]
         changed = False
-        while not changed:  # a file of the experiment may have nothing to forge in that way
+        while not changed:  # a file may have nothing to forge in that way
+            name = draw.choice(names)
+            source, X = files[name]
+            copied = scratch / source.name
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             shutil.copytree(source, copied) if source.is_dir() else shutil.copy(source, copied)

@@ -19,8 +19,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV as SklearnGridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from kerastoolkit import ImageClassifier, KerasClassifier, KerasRegressor, TextClassifier, load
+from kerastoolkit import ImageClassifier, KerasClassifier, KerasRegressor, TextClassifier, load, save
 from kerastoolkit.exceptions import KerasToolkitWarning, SavedFileError
 
 X = np.random.RandomState(0).rand(9, 3).astype("float32")
@@ -391,6 +398,207 @@ def test_what_is_no_file_is_refused_and_what_is_not_there_is_not_found(tmp_path:
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(SavedFileError, match="is a device or a pipe"):
             load(tmp_path / "pipe")
+
+
+# -- what scikit-learn builds of estimators --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved_vote(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    network = make_pipeline(StandardScaler(), KerasClassifier(hidden=(2,), epochs=1, random_state=0))
+    both = VotingClassifier([("network", network), ("forest", RandomForestClassifier(2, random_state=0))])
+    return save(both.fit(X, Y), tmp_path_factory.mktemp("vote") / "one.zip").read_bytes()
+
+
+def with_object(content: bytes, change: Callable[[Any], object]) -> bytes:
+    members = members_of(content)
+    description = json.loads(members["object.json"])
+    change(description)
+    return archive_of(members | {"object.json": json.dumps(description).encode()})
+
+
+def parts_of(value: Any, key: str) -> list[Any]:
+    """The dicts of a description that have a key, the last ones first: of what was fitted."""
+    found, left = [], [value]
+    while left:
+        part = left.pop()
+        found += [part] if isinstance(part, dict) and key in part else []
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return found
+
+
+def state_of(file: Any, name: str) -> Any:
+    """The attributes of the fitted object of a class."""
+    states = [part["state"] for part in parts_of(file, "state") if part["object"].endswith(f":{name}")]
+    return next((state for state in states if any(one.endswith("_") for one in state)), states[0])
+
+
+def scaler(file: Any) -> Any:
+    return state_of(file, "StandardScaler")
+
+
+def tree(file: Any) -> Any:
+    return parts_of(file, "tree")[0]
+
+
+def column(file: Any, name: str) -> Any:
+    """The place in the arrays of a column of the nodes of a tree."""
+    return next(one for one in tree(file)["nodes"]["records"] if one[0] == name)[2]
+
+
+def shared(part: Any) -> Any:
+    """A reference to a part of a description."""
+    part["id"] = 10**6
+    return {"same": 10**6}
+
+
+BIG = {"array": 0, "dtype": "<f8", "shape": [10**12], "order": "C"}
+NAME_ONLY = "by name only"
+NO_PLACE = "which cannot stand there"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file["object"].update(object="os:system"), NAME_ONLY),
+        (lambda file: file["object"].update(object="subprocess:Popen"), NAME_ONLY),
+        (lambda file: file["object"].update(object="sklearn.datasets._base:load_files"), NAME_ONLY),
+        (lambda file: file["object"].update(object="sklearn.utils._bunch:Bunch"), NAME_ONLY),
+        (lambda file: file["object"].update(object="kerastoolkit.search.journal:Journal"), NAME_ONLY),
+        (lambda file: file["object"].update(object=3), "which is no name"),
+        (lambda file: file["object"].update(state=[]), "no attributes"),
+        (lambda file: file["object"].update(more=1), NO_PLACE),
+        (lambda file: file.update(object=[]), "has \\[\\] as 'object'"),
+        (lambda file: file.pop("versions"), "no field 'versions'"),
+        (lambda file: scaler(file).update(mean_={"reference": "os:system"}), NAME_ONLY),
+        (lambda file: scaler(file).update(mean_={"reference": "numpy:load"}), NAME_ONLY),
+        (lambda file: scaler(file).update(mean_={"reference": "numpy:savetxt"}), NAME_ONLY),
+        (lambda file: scaler(file).update(mean_={"reference": "builtins:eval"}), NAME_ONLY),
+        (lambda file: scaler(file).update(mean_={"reference": "sklearn.datasets:fetch_openml"}), NAME_ONLY),
+        (lambda file: scaler(file).update(mean_={"reference": 3}), "which is no name"),
+        (lambda file: scaler(file).update(mean_={"partial": [{"reference": "os:system"}, [], {}]}), NAME_ONLY),
+        (
+            lambda file: scaler(file).update(mean_={"partial": ["os", {"list": []}, {"dict": [], "kind": "dict"}]}),
+            "call",
+        ),
+        (lambda file: scaler(file).update(mean_={"made": "os:system", "arguments": {"list": []}}), "would call"),
+        (
+            lambda file: scaler(file).update(
+                mean_={"made": "sklearn._loss._loss:CyHuberLoss", "arguments": {"list": ["x"]}}
+            ),
+            "where numbers stand",
+        ),
+        (lambda file: scaler(file).update(transform={"reference": "numpy:log1p"}), "'transform', which no object can"),
+        (lambda file: scaler(file).update(__class__=1), "'__class__', which no object can have"),
+        (lambda file: scaler(file).update({"x y": 1}), "'x y', which no object can have"),
+        (lambda file: scaler(file).update(mean_={}), NO_PLACE),
+        (lambda file: scaler(file).update(mean_=[1]), NO_PLACE),
+        (lambda file: scaler(file).update(mean_={"pickle": "gASV"}), NO_PLACE),
+        (lambda file: scaler(file).update(mean_=BIG), "bytes of arrays, and speaks of"),
+        (lambda file: scaler(file).update(mean_={**BIG, "dtype": "|O"}), "as 'dtype'"),
+        (lambda file: scaler(file).update(mean_={**BIG, "dtype": "<U0"}), "empty values|bytes of arrays"),
+        (lambda file: scaler(file).update(mean_={**BIG, "shape": [-3]}), "as 'shape'"),
+        (lambda file: scaler(file).update(mean_={**BIG, "array": -8, "shape": [1]}), "as 'array'"),
+        (lambda file: scaler(file).update(mean_={"objects": [], "shape": [10**9]}), "0 objects in"),
+        (
+            lambda file: scaler(file).update(mean_={"records": [["a", 0, {**BIG, "shape": [3]}]], "itemsize": 2**30}),
+            "records of",
+        ),
+        (lambda file: scaler(file).update(mean_={"scalar": "x", "dtype": "<f8"}), "has a number 'x'"),
+        (lambda file: scaler(file).update(mean_={"scalar": 1, "dtype": "<U99999999"}), "has a number 1 of"),
+        (lambda file: scaler(file).update(mean_={"scalar": 2**70, "dtype": "<i8"}), "OverflowError"),
+        (lambda file: scaler(file).update(mean_={"error": "BaseException", "text": "x"}), "which is no error"),
+        (lambda file: scaler(file).update(mean_={"error": "open", "text": "/etc/passwd"}), "which is no error"),
+        (lambda file: scaler(file).update(mean_={"named_tuple": "os:stat_result", "items": []}), NAME_ONLY),
+        (lambda file: scaler(file).update(mean_={"named_tuple": "sklearn.pipeline:Pipeline", "items": []}), "no named"),
+        (lambda file: scaler(file).update(mean_={"same": 10**6}), "refers to what it has not"),
+        (lambda file: scaler(file).update(mean_={"estimator": 99}), "has no estimators/99.zip"),
+        (lambda file: scaler(file).update(mean_={"estimator": "0"}), "has no estimator '0'"),
+        (lambda file: scaler(file).update(mean_={"list": [{"estimator": 0}, {"estimator": 0}]}), "or has it twice"),
+        (
+            lambda file: scaler(file).update(mean_={"distribution": "rv_continuous", "arguments": []}),
+            "damaged|no distri",
+        ),
+        (
+            lambda file: scaler(file).update(
+                mean_={"generator": {"dict": [["bit_generator", "seed"]], "kind": "dict"}}
+            ),
+            "a generator 'seed'",
+        ),
+        (lambda file: scaler(file).update(mean_={"dtype": "<f8,<f8"}), "a type '<f8,<f8'"),
+        (lambda file: state_of(file, "Pipeline").update(memory="/tmp/elsewhere"), "a 'memory' of its own"),
+        (lambda file: tree(file).update(tree=[4, 1, 2]), "nodes do not lead|other features"),
+        (lambda file: tree(file).update(tree=[3, 5, 2]), "a tree of"),
+        (lambda file: tree(file).update(tree=[2**40, 1, 2]), "a tree of"),
+        (lambda file: column(file, "left_child").update(array=column(file, "feature")["array"]), "do not lead to"),
+        (lambda file: column(file, "feature").update(array=column(file, "n_node_samples")["array"]), "do not lead to"),
+        (lambda file: scaler(file).update(mean_=dict(tree(file))), "where no decision tree is"),
+        (lambda file: scaler(file).update(mean_=shared(tree(file))), "refers to what it has not|where no decision"),
+        (lambda file: column(file, "right_child").update(shape=[1]), "different lengths"),
+        (lambda file: state_of(file, "RandomForestClassifier").pop("n_features_in_"), "a tree for other features"),
+        (lambda file: state_of(file, "RandomForestClassifier").update(n_features_in_=9), "a tree for other features"),
+    ],
+)
+def test_an_object_is_made_of_nothing_but_what_is_known(
+    change: Any, message: str, saved_vote: bytes, tmp_path: Path
+) -> None:
+    for safe_mode in (True, False):
+        refused(with_object(saved_vote, change), message, tmp_path, safe_mode=safe_mode)
+
+
+def test_what_a_search_tried_is_no_way_around_what_it_predicts_with(tmp_path: Path) -> None:
+    pipeline = Pipeline([("last", GaussianNB())])
+    search = SklearnGridSearchCV(pipeline, {"last": [SVC()]}, cv=3).fit(X, Y)
+    path = save(search, tmp_path / "one.zip")
+
+    def hide(file: Any) -> None:
+        state = file["object"]["state"]
+        tried = {**state.pop("best_estimator_"), "id": 10**6}
+        given = {"estimator": state.pop("estimator"), "cv": tried}
+        file["object"]["state"] = {**given, **state, "cv": tried, "best_estimator_": {"same": 10**6}}
+
+    path.write_bytes(with_object(path.read_bytes(), hide))
+    assert repr(load(path).best_estimator_[-1]) == "<not loaded: sklearn.svm._classes:SVC>"
+
+
+def test_a_function_of_the_users_is_not_followed_in_safe_mode(saved_vote: bytes, tmp_path: Path) -> None:
+    for name in ("mark", "json.loads"):
+        reference = {"reference": f"{__name__}:{name}"}
+        content = with_object(saved_vote, lambda file, value=reference: scaler(file).update(mean_=value))
+        refused(content, NAME_ONLY, tmp_path)
+    refused(content, NAME_ONLY, tmp_path, safe_mode=False)  # what a module of the user's has imported
+
+
+def test_texts_are_not_taken_for_names_of_files_in_safe_mode(tmp_path: Path) -> None:
+    (tmp_path / "red.txt").write_text("red wine")
+    words = make_pipeline(TfidfVectorizer(input="filename"), KerasClassifier(hidden=(2,), epochs=1))
+    path = save(words.fit([str(tmp_path / "red.txt")] * 4, [0, 1, 0, 1]), tmp_path / "one.zip")
+    refused(path.read_bytes(), "opens the files which rows of text name", tmp_path)
+    assert load(path, safe_mode=False)[0].input == "filename"
+
+
+@pytest.mark.parametrize(
+    ("forge", "message"),
+    [
+        (
+            lambda content: with_members(content, {"estimators/../../x.zip": b""}),
+            "which kerastoolkit.save never writes",
+        ),
+        (lambda content: with_members(content, {"x.pkl": b""}), "which kerastoolkit.save never writes"),
+        (lambda content: archive_of(members_of(content), zipfile.ZIP_DEFLATED), "is compressed"),
+        (lambda content: archive_of({**members_of(content), "arrays.bin": b""}), "bytes of arrays, and speaks of"),
+        (lambda content: archive_of({"object.json": members_of(content)["object.json"]}), "it has no arrays.bin"),
+        (lambda content: with_members(content, {"object.json": b"[" * 10**6}), "levels deep"),
+        (lambda content: with_members(content, {"object.json": b"[1]"}), "is not a table of fields"),
+        (lambda content: with_members(content, {"estimators/0.zip": content}), "estimators/0.zip' .*estimator.json"),
+        (lambda content: with_members(content, {"estimators/0.zip": b""}), "estimators/0.zip' is damaged"),
+        (lambda content: content[:-2000], "is damaged"),
+    ],
+)
+def test_an_archive_of_an_object_has_its_members_as_save_wrote_them(
+    forge: Any, message: str, saved_vote: bytes, tmp_path: Path
+) -> None:
+    refused(forge(saved_vote), message, tmp_path)
 
 
 # -- what honest files hold -----------------------------------------------------------------------------------------

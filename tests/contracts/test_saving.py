@@ -18,11 +18,15 @@ import pandas as pd
 import pytest
 import sklearn.linear_model
 import sklearn.metrics
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
-from sklearn.preprocessing import FunctionTransformer, scale
+from sklearn.ensemble import RandomForestRegressor, VotingRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler, scale
 
-from kerastoolkit import KerasClassifier, KerasRegressor, TextClassifier, estimators, load
+from kerastoolkit import KerasClassifier, KerasRegressor, KerasTransformer, TextClassifier, estimators, load, save
 from kerastoolkit.exceptions import KerasToolkitWarning, ParameterError, SavedFileError
+from kerastoolkit.search import GridSearchCV
 
 ESTIMATORS = [kind for _, kind in inspect.getmembers(estimators, inspect.isclass)]
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # by the module it needs
@@ -60,7 +64,21 @@ def fitted(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def all_fitted() -> dict[str, Any]:
-    return {kind.__name__: _fitted(kind) for kind in ESTIMATORS}
+    built = {"Pipeline": _pipeline(), "GridSearchCV": _search()}
+    return {**{kind.__name__: _fitted(kind) for kind in ESTIMATORS}, **built}
+
+
+def _pipeline() -> Any:
+    X, y = _data(KerasClassifier)
+    network = CalibratedClassifierCV(KerasClassifier(hidden=(8,), epochs=2, random_state=0), cv=2)
+    return make_pipeline(StandardScaler(), KerasTransformer(hidden=(4,), epochs=2), network).fit(X, y), X, y
+
+
+def _search() -> Any:
+    X, y = _data(KerasRegressor)
+    members = [("net", KerasRegressor(hidden=(8,), epochs=2, random_state=0)), ("forest", RandomForestRegressor(5))]
+    grid = {"net__optimizer__learning_rate": [0.01, 0.1]}
+    return GridSearchCV(VotingRegressor(members), grid, cv=2).fit(X, y), X, y
 
 
 def test_a_file_predicts_the_same_and_goes_on_training(fitted: Any, tmp_path: Path) -> None:
@@ -91,7 +109,7 @@ def test_files_predict_the_same_under_another_backend(all_fitted: Any, tmp_path:
     if importlib.util.find_spec(BACKENDS[other]) is None:
         pytest.skip(f"needs {other}: pip install {other}")
     for name, (estimator, X, _) in all_fitted.items():
-        estimator.save(tmp_path / f"{name}.zip")
+        save(estimator, tmp_path / f"{name}.zip")
         np.save(tmp_path / f"{name}-X.npy", X)
     program = (  # one for all files, since it takes longest to begin
         "import sys, numpy as np, keras, kerastoolkit\n"
