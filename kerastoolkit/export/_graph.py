@@ -1,0 +1,615 @@
+"""What a fitted estimator computes, from raw input to labels, as a graph of few and simple operations.
+
+Every export begins with this graph and ends with a writer that says each operation in the words of its target: nodes
+of ONNX, functions of TensorFlow, entries of a JSON file for JavaScript. An operation computes with NumPy itself, which
+defines what it means; the graph is therefore held against the estimator before anything is written.
+
+Values have rows as their first axis. The type and the shape of a row of each value are found by computing with no rows
+at all, so that they are not stated twice. A missing number is NaN; a missing text is `""`.
+"""
+
+# mypy: disable-error-code="no-any-return"
+# since NumPy has no types for what it makes of arrays of any type
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int | None, ...]
+
+
+class Value(NamedTuple):
+    """A value in a graph.
+
+    Attributes:
+        name: Unique in its graph.
+        dtype: `"float32"`, `"float64"`, `"int32"`, `"int64"`, `"uint8"`, `"bool"` or `"string"`.
+        shape: Of a row; None for a size that differs between calls.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+class Operation(abc.ABC):
+    """One step from values to a value. What it needs to know are its fields; the arrays it gets have rows first."""
+
+    @abc.abstractmethod
+    def compute(self, *arrays: Array) -> Array:
+        """Computes with NumPy; text is an array of `str` objects."""
+
+
+class Node(NamedTuple):
+    """An operation at work: what goes in and what comes out."""
+
+    operation: Operation
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+
+class Graph:
+    """Operations in an order in which they can be computed.
+
+    Attributes:
+        inputs: Raw inputs.
+        nodes: What is computed, in order.
+        outputs: Answers by name, such as `"label"` and `"probabilities"`.
+    """
+
+    def __init__(self) -> None:
+        self.inputs: list[Value] = []
+        self.nodes: list[Node] = []
+        self.outputs: dict[str, Value] = {}
+        self._n_values = 0
+
+    def input(self, name: str, dtype: str, shape: Shape = ()) -> Value:
+        """Adds a raw input."""
+        value = Value(name, dtype, shape)
+        self.inputs.append(value)
+        return value
+
+    def add(self, operation: Operation, *inputs: Value) -> Value:
+        """Adds an operation of one output, and returns the output."""
+        with np.errstate(all="ignore"):
+            made = operation.compute(*(_no_rows(value) for value in inputs))
+        shape = tuple(made.shape[1:])
+        if isinstance(operation, SHAPE_OF_INPUT):
+            shape = inputs[0].shape
+        output = Value(self._new_name(), _dtype_of(made), shape)
+        self.nodes.append(Node(operation, inputs, (output,)))
+        return output
+
+    def add_network(self, network: Network, *inputs: Value) -> tuple[Value, ...]:
+        """Adds a network, and returns its outputs."""
+        outputs = tuple(Value(self._new_name(), str(one.dtype), tuple(one.shape[1:])) for one in network.model.outputs)
+        self.nodes.append(Node(network, inputs, outputs))
+        return outputs
+
+    def compute(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Computes the outputs with NumPy, and the networks with Keras.
+
+        Args:
+            arrays: Raw inputs by name, `n` rows each.
+        """
+        known: dict[str, Array] = {value.name: np.asarray(arrays[value.name]) for value in self.inputs}
+        with np.errstate(all="ignore"):
+            for node in self.nodes:
+                given = [known[value.name] for value in node.inputs]
+                if isinstance(node.operation, Network):
+                    made = node.operation.compute_all(*given)
+                    known.update({value.name: array for value, array in zip(node.outputs, made, strict=True)})
+                else:
+                    known[node.outputs[0].name] = node.operation.compute(*given)
+        return {name: known[value.name] for name, value in self.outputs.items()}
+
+    @property
+    def networks(self) -> list[keras.Model]:
+        """The networks in it, in order."""
+        return [node.operation.model for node in self.nodes if isinstance(node.operation, Network)]
+
+    def _new_name(self) -> str:
+        self._n_values += 1
+        return f"value_{self._n_values}"
+
+
+def _no_rows(value: Value) -> Array:
+    return np.empty((0, *(1 if size is None else size for size in value.shape)), as_numpy(value.dtype))
+
+
+def as_numpy(dtype: str) -> np.dtype[Any]:
+    """NumPy's type for the type of a value: that of objects for text."""
+    return np.dtype(object if dtype == "string" else dtype)
+
+
+def _dtype_of(array: Array) -> str:
+    return "string" if array.dtype.kind in "OU" else array.dtype.name
+
+
+# -- shapes and types -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cast(Operation):
+    """Numbers in another type. A float becomes an integer by truncation."""
+
+    dtype: str
+
+    def compute(self, *arrays: Array) -> Array:
+        return arrays[0].astype(self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reshape(Operation):
+    """Rows in another shape, which is that of a row and has no unknown size."""
+
+    shape: tuple[int, ...]
+
+    def compute(self, *arrays: Array) -> Array:
+        return arrays[0].reshape(len(arrays[0]), *self.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Concatenate(Operation):
+    """Values of one type side by side, along the last axis."""
+
+    def compute(self, *arrays: Array) -> Array:
+        return np.concatenate(arrays, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Take(Operation):
+    """Some places of the last axis, in the order given."""
+
+    places: tuple[int, ...]
+
+    def compute(self, *arrays: Array) -> Array:
+        return arrays[0][..., list(self.places)]
+
+
+# -- missing values and categories ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IsMissing(Operation):
+    """1.0 (float32) where a number is NaN, or a text is `""`, and 0.0 elsewhere."""
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        return (x == "" if x.dtype.kind == "O" else np.isnan(x)).astype("float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FillMissing(Operation):
+    """Puts a value where a number is NaN or a text is `""`.
+
+    Args:
+        values: One value for each place of the last axis, or a single one for all, of shape `()`.
+    """
+
+    values: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        return np.where(x == "" if x.dtype.kind == "O" else np.isnan(x), self.values.astype(x.dtype), x)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CategoryIndex(Operation):
+    """The number of a category, int64: `first` for the first one, and so on.
+
+    Args:
+        categories: Texts, or numbers (float64), each of them once; none is missing.
+        first: Number of the first category. Defaults to `0`.
+        unseen: Number of a value that is none of the categories. Defaults to `-1`.
+        missing: Number of NaN, or of `""`. Defaults to `-1`.
+    """
+
+    categories: tuple[str, ...] | tuple[float, ...]
+    first: int = 0
+    unseen: int = -1
+    missing: int = -1
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        index: dict[Any, int] = {value: place for place, value in enumerate(self.categories, self.first)}
+        found = [
+            self.missing if (value == "" or value != value) else index.get(value, self.unseen) for value in x.ravel()
+        ]
+        return np.array(found, "int64").reshape(x.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lookup(Operation):
+    """Replaces an index, 0 or more, by a row of a table: numbers of a category, a vector, or a label.
+
+    Args:
+        table: Shape `(n, ...)`, numbers or texts. The output has the axes of the input, and those of a row behind.
+    """
+
+    table: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        return self.table[arrays[0]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bin(Operation):
+    """The number of the interval that a number falls into, int64: how many edges are not above it.
+
+    Args:
+        edges: For each place of the last axis, the edges in ascending order.
+        right: Whether a number on an edge counts to the interval below it. Defaults to `False`.
+    """
+
+    edges: tuple[Array, ...]
+    right: bool = False
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        side: Literal["left", "right"] = "left" if self.right else "right"
+        columns = [np.searchsorted(edges, x[..., place], side) for place, edges in enumerate(self.edges)]
+        return np.stack(columns, axis=-1).astype("int64")
+
+
+# -- arithmetic -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Standardize(Operation):
+    """`(x - mean) / scale`, in the type of x.
+
+    Args:
+        mean: One number for each place of the last axis.
+        scale: One number for each place of the last axis.
+    """
+
+    mean: Array
+    scale: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        return (x - self.mean.astype(x.dtype)) / self.scale.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Affine(Operation):
+    """`x * scale + offset`, in the type of x.
+
+    Args:
+        scale: One number for each place of the last axis, or one for all, of shape `()`.
+        offset: One number for each place of the last axis, or one for all, of shape `()`.
+    """
+
+    scale: Array
+    offset: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        return x * self.scale.astype(x.dtype) + self.offset.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip(Operation):
+    """No number below `low` or above `high`; arrays of one number for each place of the last axis, or of shape `()`."""
+
+    low: Array
+    high: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        return np.minimum(np.maximum(x, self.low.astype(x.dtype)), self.high.astype(x.dtype))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function(Operation):
+    """A function of each number.
+
+    Args:
+        name: `"abs"`, `"exp"`, `"expm1"`, `"log"`, `"log1p"`, `"negative"`, `"reciprocal"`, `"sigmoid"`, `"sign"`,
+            `"sqrt"`, `"square"`, `"tanh"`.
+    """
+
+    name: str
+
+    def compute(self, *arrays: Array) -> Array:
+        return FUNCTIONS[self.name](arrays[0])
+
+
+def _sigmoid(x: Array) -> Array:
+    made: Array = 1 / (1 + np.exp(-x))
+    return made
+
+
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    **{
+        name: getattr(np, name)
+        for name in (
+            "abs", "exp", "expm1", "log", "log1p", "negative", "reciprocal", "sign", "sqrt", "square", "tanh"
+        )
+    },
+    "sigmoid": _sigmoid,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Add(Operation):
+    """The sum of values of one shape."""
+
+    def compute(self, *arrays: Array) -> Array:
+        return sum(arrays[1:], arrays[0])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Multiply(Operation):
+    """The product of two values: of one shape, or the second with a last axis of 1."""
+
+    def compute(self, *arrays: Array) -> Array:
+        return arrays[0] * arrays[1]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MatMul(Operation):
+    """`x @ matrix + bias`, in the type of x.
+
+    Args:
+        matrix: Shape `(features, outputs)`.
+        bias: Shape `(outputs,)`.
+    """
+
+    matrix: Array
+    bias: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        return x @ self.matrix.astype(x.dtype) + self.bias.astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Polynomial(Operation):
+    """Products of powers: output `j` is the product over `i` of `x[i] ** powers[j, i]`.
+
+    Args:
+        powers: Whole numbers of 0 or more, shape `(outputs, features)`.
+    """
+
+    powers: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        return np.prod(arrays[0][..., None, :] ** self.powers.astype(arrays[0].dtype), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interpolate(Operation):
+    """Piecewise linear between knots, and constant outside of them; for each place of the last axis its own.
+
+    Args:
+        x: Knots in ascending order, one array for each place.
+        y: Values at the knots.
+    """
+
+    x: tuple[Array, ...]
+    y: tuple[Array, ...]
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        columns = [np.interp(x[..., place], *knots) for place, knots in enumerate(zip(self.x, self.y, strict=True))]
+        return np.stack(columns, axis=-1).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class YeoJohnson(Operation):
+    """Yeo and Johnson's power transform, as scikit-learn's `PowerTransformer` computes it before it scales.
+
+    Args:
+        lambdas: One number for each place of the last axis.
+    """
+
+    lambdas: Array
+
+    def compute(self, *arrays: Array) -> Array:
+        x, power = arrays[0], self.lambdas.astype(arrays[0].dtype)
+        up, down = np.maximum(x, 0), np.maximum(-x, 0)
+        above = np.where(power == 0, np.log1p(up), ((up + 1) ** power - 1) / np.where(power == 0, 1, power))
+        two = 2 - power
+        below = np.where(two == 0, -np.log1p(down), -((down + 1) ** two - 1) / np.where(two == 0, 1, two))
+        return np.where(x >= 0, above, below).astype(x.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalize(Operation):
+    """Rows divided by their norm, along the last axis; a row of norm 0 stays as it is.
+
+    Args:
+        norm: `"l1"`, `"l2"` or `"max"` (of absolute values).
+    """
+
+    norm: str
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        if not x.size:
+            return x
+        of = {"l1": lambda v: v.sum(-1, keepdims=True), "max": lambda v: v.max(-1, keepdims=True)}
+        norm = np.sqrt(np.square(x).sum(-1, keepdims=True)) if self.norm == "l2" else of[self.norm](np.abs(x))
+        return x / np.where(norm == 0, np.ones_like(norm), norm)
+
+
+# -- text and images ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenIds(Operation):
+    """Token ids of texts, int32, shape `(n, max_length)`: 0 is padding, 1 an unknown word, words begin at 2.
+
+    Words are found as scikit-learn's `CountVectorizer` finds them: two or more letters or digits, in lower case. A text
+    without words gets one unknown word.
+
+    Args:
+        words: The words.
+        max_length: Words of a text that are read.
+    """
+
+    words: tuple[str, ...]
+    max_length: int
+
+    def compute(self, *arrays: Array) -> Array:
+        from kerastoolkit.data.text import Vocabulary
+
+        return np.asarray(Vocabulary(self.words, max_length=self.max_length).encode(arrays[0].tolist()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WordCounts(Operation):
+    """How often each word or n-gram occurs in a text, float32, shape `(n, n_words)`.
+
+    Words are found as scikit-learn's `CountVectorizer` finds them with its default `token_pattern`.
+
+    Args:
+        words: Words, and n-grams with a blank between their words.
+        ngram_range: The smallest and the largest number of adjacent words that count as one.
+        lowercase: Whether texts are turned to lower case first. Defaults to `True`.
+    """
+
+    words: tuple[str, ...]
+    ngram_range: tuple[int, int]
+    lowercase: bool = True
+
+    def compute(self, *arrays: Array) -> Array:
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        counter = CountVectorizer(ngram_range=self.ngram_range, lowercase=self.lowercase, vocabulary=self.words)
+        if not len(arrays[0]):
+            return np.empty((0, len(self.words)), "float32")
+        made: Array = counter.transform(arrays[0].tolist()).toarray().astype("float32")
+        return made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResizeImages(Operation):
+    """Images of any size, uint8 or float32 of shape `(n, height, width, channels)`, resized to one: float32.
+
+    Bilinear with a triangle that grows with the factor by which an image shrinks, as Pillow's `BILINEAR` and
+    `keras.ops.image.resize(antialias=True)` compute it: a product with a matrix of weights on each side.
+
+    Args:
+        height: In pixels.
+        width: In pixels.
+    """
+
+    height: int
+    width: int
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0].astype("float32")
+        rows, columns = triangle_weights(x.shape[1], self.height), triangle_weights(x.shape[2], self.width)
+        return np.einsum("hy,nyxc,wx->nhwc", rows, x, columns, optimize=True).astype("float32")
+
+
+def triangle_weights(old: int, new: int) -> Array:
+    """Weights of a bilinear resize with antialias along one axis, float32, shape `(new, old)`; rows add up to 1."""
+    factor = old / new
+    support = max(factor, 1.0)
+    centers = (np.arange(new) + 0.5) * factor - 0.5
+    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old)[None] - centers[:, None]) / support)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RepeatChannels(Operation):
+    """Grey images, whose last axis is 1, with that channel `n` times."""
+
+    n: int
+
+    def compute(self, *arrays: Array) -> Array:
+        return np.repeat(arrays[0], self.n, axis=-1)
+
+
+# -- networks and what their output means ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network(Operation):
+    """A network, which may have several outputs; inputs come in the order of `model.inputs`."""
+
+    model: keras.Model
+
+    def compute(self, *arrays: Array) -> Array:
+        return self.compute_all(*arrays)[0]
+
+    def compute_all(self, *arrays: Array) -> list[Array]:
+        """All outputs, in the order of `model.outputs`, of one batch, as when predicting."""
+        import keras
+
+        given = [array.astype(str(one.dtype)) for array, one in zip(arrays, self.model.inputs, strict=True)]
+        packed = keras.tree.pack_sequence_as(self.model._inputs_struct, given)
+        made = keras.tree.flatten(self.model(packed, training=False))
+        return [keras.ops.convert_to_numpy(one) for one in made]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Softmax(Operation):
+    """Softmax along the last axis."""
+
+    def compute(self, *arrays: Array) -> Array:
+        x = arrays[0]
+        if not x.size:
+            return x
+        powers = np.exp(x - x.max(-1, keepdims=True))
+        made: Array = powers / powers.sum(-1, keepdims=True)
+        return made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CumulativeMin(Operation):
+    """The smallest number so far, along the last axis."""
+
+    def compute(self, *arrays: Array) -> Array:
+        return np.minimum.accumulate(arrays[0], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Above(Operation):
+    """1 where a number is larger than the threshold, else 0; int64."""
+
+    threshold: float
+
+    def compute(self, *arrays: Array) -> Array:
+        return (arrays[0] > self.threshold).astype("int64")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sum(Operation):
+    """The sum along the last axis, which goes away."""
+
+    def compute(self, *arrays: Array) -> Array:
+        made: Array = arrays[0].sum(axis=-1)
+        return made
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArgMax(Operation):
+    """The place of the largest number along the last axis, which goes away; the first of equals; int64."""
+
+    def compute(self, *arrays: Array) -> Array:
+        return arrays[0].argmax(axis=-1).astype("int64")
+
+
+# What leaves the shape of a row as it is, sizes that are not known included.
+SHAPE_OF_INPUT = (Cast, IsMissing, FillMissing, CategoryIndex, Affine, Clip, Function, Above)
+
+
+def size_of(shape: Sequence[int | None]) -> int:
+    """Numbers in a row of a known shape."""
+    return math.prod(1 if size is None else size for size in shape)
