@@ -537,12 +537,17 @@ class ResizeImages(Operation):
 
 
 def triangle_weights(old: int, new: int) -> Array:
-    """Weights of a bilinear resize with antialias along one axis, float32, shape `(new, old)`; rows add up to 1."""
-    factor = old / new
-    support = max(factor, 1.0)
-    centers = (np.arange(new) + 0.5) * factor - 0.5
-    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old)[None] - centers[:, None]) / support)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+    """Weights of a bilinear resize with antialias along one axis, float32, shape `(new, old)`; rows add up to 1.
+
+    Each step is rounded to float32, as TensorFlow does it: the centers of pixels of large images depend on that.
+    """
+    one, half = np.float32(1), np.float32(0.5)
+    factor = one / (np.float32(new) / np.float32(old))
+    centers = (np.arange(new, dtype="float32") + half) * factor
+    distances = (np.arange(old, dtype="float32") + half)[None] - centers[:, None]
+    weights = np.maximum(np.float32(0), one - np.abs(distances * (one / np.maximum(factor, one))))
+    made: Array = weights / weights.sum(axis=1, keepdims=True)
+    return made
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
