@@ -382,7 +382,10 @@ def _oddities(one: InputSpec, values: NDArray[Any]) -> Iterator[tuple[str, Any]]
         for category in one.categories[:_MAX_CATEGORIES]:
             yield f"the category {category!r}", category
         if one.kind == "text":
-            yield "letters of other languages", "\u0130STANBUL ÜBER Straße ΟΔΟΣ café naïve été don't film_film 3D"
+            yield (
+                "letters of other languages",
+                "ÜBER Straße ΟΔΟΙ Дом café e\u0301te\u0301 don't film_film 3D 東京",
+            )
             yield "a long text", " ".join([UNSEEN] * 400)
         return
     floats = one.dtype.startswith("float")

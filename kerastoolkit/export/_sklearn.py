@@ -426,6 +426,8 @@ def _tell_encoder(columns: Columns, column: Column, known: Array, present: Seque
         raw.missing = None
     if known.dtype.kind in "bi":
         raw.dtype = known.dtype.name
+    elif present and all(isinstance(value, bool) for value in present):
+        raw.dtype = "bool"
 
 
 def _asked_of_categories(step: Any, place: int, values: Sequence[Any]) -> Array:

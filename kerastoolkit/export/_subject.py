@@ -80,11 +80,11 @@ def subject_of(source: Any) -> Subject:
     """
     import keras
 
-    from kerastoolkit.estimators import load
+    import kerastoolkit
     from kerastoolkit.experiment import Experiment, load_experiment
 
     if isinstance(source, (str, Path)):
-        source = load_experiment(source) if Path(source).is_dir() else load(source)
+        source = load_experiment(source) if Path(source).is_dir() else kerastoolkit.load(source)
     if isinstance(source, Experiment):
         return _of_experiment(source)
     if isinstance(source, keras.Model):

@@ -175,6 +175,7 @@ def test_texts_are_read_as_the_estimator_reads_them(options):
     assert (one.kind, one.dtype) == ("text", "string")
 
 
+@pytest.mark.backend("tensorflow", "torch")  # JAX compiles each of a hundred layers for each size
 @pytest.mark.parametrize("training", ["features", "fine_tune"])
 def test_images_of_any_size_are_taken_as_they_are(training):
     images = np.random.default_rng(0).integers(0, 256, (8, 40, 50, 1)).astype("uint8")
