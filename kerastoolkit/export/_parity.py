@@ -130,8 +130,8 @@ def _compared(subject: Subject, run: Run, arrays: Arrays, sample: str, tolerance
     )
 
 
-# What a model raises that has no answer to rows; scikit-learn and NumPy raise ValueErrors.
-_REFUSALS = (KerasToolkitError, ValueError, OverflowError)
+# What a model raises that has no answer to rows, scikit-learn and NumPy included.
+_REFUSALS = (KerasToolkitError, ValueError, TypeError, OverflowError)
 
 
 def _typical_and_accepted(subject: Subject) -> Arrays:
@@ -396,7 +396,8 @@ def _oddities(one: InputSpec, values: NDArray[Any]) -> Iterator[tuple[str, Any]]
             with_gap.reshape(-1)[-1] = np.nan
             yield "a gap in its last place", with_gap
     if one.kind == "category":
-        yield "a number that was never seen", -987_654
+        if not all(isinstance(category, bool) for category in one.categories):
+            yield "a number that was never seen", -987_654
         for category in one.categories[:_MAX_CATEGORIES]:
             yield f"the category {category!r}", category
         return
