@@ -264,6 +264,30 @@ def test_numbers_are_compared_by_their_size_and_their_spread():
         compare(subject, run, np.arange(4.0)[:, None])
 
 
+def test_answers_may_differ_by_the_rounding_of_the_model_itself_and_no_more():
+    years = np.array([[1999.0], [2004.0], [2008.0], [2017.0]])
+    base = subject_of(make_pipeline(StandardScaler(), Ridge()).fit(years, years[:, 0]))
+    inputs = tuple(dataclasses.replace(one, dtype="float32") for one in base.spec.inputs)
+    spec = dataclasses.replace(base.spec, inputs=inputs)
+    scale, offset = np.float32(1.2), np.float32(-1.2 * 2008)
+
+    def predict(rows):  # as a network computes that scales its input in single precision
+        return {"prediction": rows[:, 0].astype("float32") * scale + offset}
+
+    subject = dataclasses.replace(base, spec=spec, predict=predict, rows=lambda arrays: arrays["X"])
+
+    def exact(arrays):
+        return {"prediction": arrays["X"][:, 0].astype("float64") * 1.2 - 1.2 * 2008}
+
+    assert compare(subject, exact, years, tolerance=Tolerance(numbers=1e-6)).differences["prediction"] > 1e-6
+
+    def wrong(arrays):
+        return {"prediction": exact(arrays)["prediction"] + 2e-3}
+
+    with pytest.raises(ExportError, match="as 'prediction' in row 1 of the sample"):
+        compare(subject, wrong, years, tolerance=Tolerance(numbers=1e-6))
+
+
 def test_rows_that_the_model_refuses_are_no_question_to_the_file():
     table = pd.DataFrame({"town": ["Ulm", "Bonn"] * 10, "age": np.arange(20.0)})
     columns = ColumnTransformer([("c", OneHotEncoder(), ["town"]), ("n", StandardScaler(), ["age"])])
