@@ -513,6 +513,8 @@ def reference(estimator: Any, outputs: Sequence[OutputSpec], X: Any) -> Arrays:
             values = np.asarray(predicted[one.target])
         else:
             values = np.asarray(predicted) if len(targets) == 1 else np.asarray(predicted)[:, place]
+        if one.dtype == "bool" and values.dtype.kind == "U":  # beside a column of texts
+            values = values == "True"
         found[one.name] = values.astype(one.dtype if one.dtype != "string" else object)
     of_classes = [one for one in outputs if one.kind == "probabilities"]
     if of_classes:

@@ -26,6 +26,7 @@ from kerastoolkit import (
     KerasTransformer,
     TextClassifier,
 )
+from kerastoolkit.cli import _DEMOS, _demo
 from kerastoolkit.data import Reader, register_reader
 from kerastoolkit.data.tables import as_features, describe_columns
 from kerastoolkit.exceptions import DataError, ExportError
@@ -333,6 +334,12 @@ def test_an_experiment_takes_the_columns_of_its_table(target):
         assert answers["label"].tolist() == predicted.tolist()
     else:
         np.testing.assert_allclose(answers["prediction"], predicted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", _DEMOS)
+def test_an_experiment_on_each_demonstration(name):
+    table, target, _ = _demo(name)
+    compared(experiment_on(table.sample(150, random_state=0), target), table.iloc[:200])
 
 
 @pytest.mark.parametrize("name", ["iris", "diabetes"])
