@@ -343,7 +343,9 @@ class _Rows:
         want = self.expected[one.name].astype("float64")
         changes = [_apart(want, answers[one.name].astype("float64")) for answers in self._nearby]
         found = np.max([np.zeros(want.shape), *changes], axis=0).reshape(len(want), -1).max(axis=1)
-        largest = _MOST_ROUNDING * (1.0 if one.kind == "probabilities" else max(float(np.nan_to_num(np.abs(want)).max()), 1e-30))
+        largest = _MOST_ROUNDING * (
+            1.0 if one.kind == "probabilities" else max(float(np.nan_to_num(np.abs(want)).max()), 1e-30)
+        )
         return np.asarray(np.minimum(_TIMES_ROUNDING * found, largest))
 
 
