@@ -379,6 +379,36 @@ def test_models_of_keras_answer_by_the_names_of_their_outputs():
         subject.spec.arrays({**rows, "b": rows["b"] + 0.5})
 
 
+def test_a_model_of_python_code_is_followed_where_its_rows_are_known():
+    import keras
+
+    @keras.saving.register_keras_serializable("tests of export")
+    class Mine(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.last = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, x):
+            return self.last(keras.ops.square(x))
+
+    def build():
+        model = Mine()
+        model.compile(loss="sparse_categorical_crossentropy")
+        return model
+
+    estimator = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
+    compared(estimator, X)
+
+    class Counting(Mine):
+        def call(self, x):
+            return super().call(x) if len(np.asarray(x)) else x
+
+    counting = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
+    counting._fitted.network.model.__class__ = Counting
+    with pytest.raises(ExportError, match="Counting is a model whose layers are called by Python code, which cannot"):
+        subject_of(counting)
+
+
 def test_a_model_of_python_code_is_refused():
     import keras
 
