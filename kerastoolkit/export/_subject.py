@@ -390,6 +390,9 @@ def _arrays_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inp
     ]
     specs, values = tuple(spec for spec, _ in made), [value for _, value in made]
     if isinstance(shapes, tuple):
+        if fitted.reader.value_range is not None:
+            low, high = fitted.reader.value_range
+            specs = (dataclasses.replace(specs[0], minimum=low, maximum=high),)
         return specs, values[0], lambda arrays: arrays["X"].reshape(-1, *parts[0])
     return specs, values, lambda arrays: [arrays[name] for name in names]
 

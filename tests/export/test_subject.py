@@ -195,6 +195,12 @@ def test_images_of_any_size_are_taken_as_they_are(training):
         np.testing.assert_allclose(made["probabilities"], estimator.predict_proba(rows), atol=2e-3)
 
 
+def test_images_as_arrays_have_the_range_that_was_learned_from():
+    images = DIGITS.images[:150, ..., None]
+    (one,) = subject_of(initialized(KerasClassifier("cnn"), images, NAMES)).spec.inputs
+    assert (one.kind, one.shape, one.minimum, one.maximum) == ("image", (8, 8, 1), 0.0, 16.0)
+
+
 def test_codes_of_an_autoencoder():
     transformer = KerasTransformer(n_components=2, random_state=0).initialize(X, None)
     subject = compared(transformer, X)
