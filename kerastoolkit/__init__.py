@@ -14,6 +14,7 @@ The package reads as one story, a room for each step, and a room knows only the 
     evaluation    scores with their spread, beside those of simple baselines
     plotting      figures of the results
     experiment    the whole story in one call, from a table to a report: `run_experiment`
+    export        a model in one file for other runtimes, compared with the model: ONNX, LiteRT, TensorFlow.js, ...
 
 Rooms and names load when they are first used, so importing is quick and loads neither Keras nor TensorFlow.
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the names as type checkers and editors see them
         evaluation,
         exceptions,
         experiment,
+        export,
         plotting,
         saving,
         search,
@@ -80,6 +82,7 @@ __all__ = [
     "evaluation",
     "exceptions",
     "experiment",
+    "export",
     "from_scikeras",
     "fused",
     "load",

@@ -20,9 +20,16 @@ class _Optional(NamedTuple):
 
 # package -> the extra that installs it, and what it is for
 _OPTIONAL = {
+    "ai_edge_litert": _Optional(extra="litert", feature="Running a LiteRT file"),
+    "fastapi": _Optional(extra="serve", feature="Serving a model"),
+    "onnx": _Optional(extra="onnx", feature="Writing an ONNX file"),
+    "onnxruntime": _Optional(extra="onnx", feature="Running an ONNX file"),
+    "openvino": _Optional(extra="openvino", feature="OpenVINO"),
     "optuna": _Optional(extra="optuna", feature="OptunaSearchCV"),
     "polars": _Optional(extra="polars", feature="Working with polars data frames"),
+    "prometheus_client": _Optional(extra="serve", feature="Counting requests"),
     "pyarrow": _Optional(extra="parquet", feature="Reading and writing Parquet files"),
+    "uvicorn": _Optional(extra="serve", feature="Serving a model"),
 }
 
 

@@ -7,6 +7,7 @@ KerasToolkitError
 ├── DivergedError (ValueError)         a network whose weights, loss or output are no numbers any more
 ├── SavedFileError (ValueError)        a saved file that is damaged, foreign or too new
 ├── DistributionError (RuntimeError)   a way to distribute a model that cannot be had here, or that Keras gets wrong
+├── ExportError (ValueError)           a model that a format cannot hold, or a file that answers unlike its model
 ├── JournalError (OSError)             a journal that cannot be read or written: locked, full, read-only
 └── MissingPackageError (ImportError)  an optional package that is not installed
 
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "DistributionError",
     "DivergedError",
+    "ExportError",
     "JournalError",
     "KerasToolkitError",
     "KerasToolkitWarning",
@@ -64,6 +66,10 @@ class SavedFileError(KerasToolkitError, ValueError):
 
 class DistributionError(KerasToolkitError, RuntimeError):
     """A way to distribute a model that cannot be had on these devices or this backend, or that Keras gets wrong."""
+
+
+class ExportError(KerasToolkitError, ValueError):
+    """A model that a format cannot hold, or a file that does not answer as its model does; nothing was written."""
 
 
 class JournalError(KerasToolkitError, OSError):
