@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +34,7 @@ class OnnxModel:
 
     Attributes:
         spec: What it takes and answers, and how it was compared when it was made.
+        digest: SHA-256 of the file, in hexadecimal digits.
 
     Raises:
         SavedFileError: It is no file that `kerastoolkit.export.onnx` wrote.
@@ -40,6 +42,7 @@ class OnnxModel:
 
     def __init__(self, content: bytes, path: str | Path = "", n_threads: int = 1) -> None:
         ort = require("onnxruntime")
+        self.digest = hashlib.sha256(content).hexdigest()
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
         options.log_severity_level = 3
