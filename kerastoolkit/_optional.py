@@ -29,6 +29,7 @@ _OPTIONAL = {
     "polars": _Optional(extra="polars", feature="Working with polars data frames"),
     "prometheus_client": _Optional(extra="serve", feature="Counting requests"),
     "pyarrow": _Optional(extra="parquet", feature="Reading and writing Parquet files"),
+    "pydantic": _Optional(extra="serve", feature="Checking requests"),
     "uvicorn": _Optional(extra="serve", feature="Serving a model"),
 }
 
