@@ -120,7 +120,7 @@ async function begin() {
     const spec = await ask("spec");
     document.title = spec.name;
     show("title").textContent = spec.name;
-    show("about").textContent = `A model of ${spec.task}. Fill in one row; the values below are an example.`;
+    show("about").textContent = `Task: ${spec.task}. Fill in one row; the values below are an example.`;
     const form = show("form");
     readers = [];
     form.replaceChildren();
