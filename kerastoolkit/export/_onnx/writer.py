@@ -106,6 +106,15 @@ class Writer:
             return int(self._onnx.TensorProto.STRING)
         return int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
+    @property
+    def n_nodes(self) -> int:
+        """Nodes so far."""
+        return len(self._nodes)
+
+    def forget_after(self, n_nodes: int) -> None:
+        """Forgets the nodes that were added after the first `n_nodes`."""
+        del self._nodes[n_nodes:]
+
     # -- inputs, outputs, the whole -------------------------------------------------------------------------------
 
     def input(self, name: str, dtype: str, shape: Shape = ()) -> str:
