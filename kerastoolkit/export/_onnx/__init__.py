@@ -87,7 +87,10 @@ def _model_of(subject: Subject) -> tuple[onnx_package.ModelProto, tuple[str, ...
     n_bytes = model.ByteSize()
     if n_bytes > _MOST_BYTES:
         raise ExportError(f"The ONNX file would have {n_bytes:,} bytes, where the format ends at 2 GB.")
-    onnx_module.checker.check_model(model, full_check=True)
+    try:
+        onnx_module.checker.check_model(model, full_check=True)
+    except (onnx_module.checker.ValidationError, onnx_module.shape_inference.InferenceError) as error:
+        raise ExportError(f"The ONNX file would not be valid: {error}. Nothing was written.") from error
     return model, tuple(notes), _half_precision(subject.graph)
 
 
@@ -144,7 +147,7 @@ def write_network(writer: Writer, network: Network, inputs: Sequence[str]) -> tu
     Returns:
         What the outputs are called in the ONNX graph, in the order of `model.outputs`, and notes.
     """
-    walk = Walk(writer, layers.writers(), _OPERATIONS, converted.by_tf2onnx)
+    walk = Walk(writer, layers.writers(), _OPERATIONS, layers.functions(), converted.by_tf2onnx)
     model = network.model
     tensors = [
         Tensor(name, known_dtype(like.dtype), tuple(like.shape))

@@ -7,14 +7,15 @@ of its own.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from kerastoolkit.export._onnx import spatial
 from kerastoolkit.export._onnx.network import Call, Made, Tensor, Write, array_of
-from kerastoolkit.export._onnx.ops import moments, reshape, softmax
+from kerastoolkit.export._onnx.ops import ACTIVATIONS, moments, reshape, softmax
 from kerastoolkit.export._onnx.recurrent import bidirectional, recurrent, time_distributed
-from kerastoolkit.export._onnx.spatial import resize
 
 _ONLY_TRAINING = (
     "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout", "GaussianNoise",
@@ -32,13 +33,95 @@ def writers() -> Mapping[type, Write]:
     import keras
 
     named: dict[str, Write] = {
-        "Bidirectional": bidirectional, "CenterCrop": _center_crop, "Flatten": _flatten, "GRU": recurrent,
+        "Activation": _activation, "BatchNormalization": _batch_normalization, "Bidirectional": bidirectional,
+        "Dense": _dense, "CenterCrop": _center_crop, "Flatten": _flatten, "GRU": recurrent,
         "GroupNormalization": _group_normalization, "LSTM": recurrent, "Normalization": _normalization,
         "RNN": recurrent, "RepeatVector": _repeat_vector, "Rescaling": _rescaling, "Reshape": _reshape,
         "Resizing": _resizing, "SimpleRNN": recurrent, "Softmax": _softmax, "TimeDistributed": time_distributed,
     }  # fmt: skip
     named |= dict.fromkeys(_ONLY_TRAINING, _left_out)
+    named |= dict.fromkeys(_MERGES, _merge)
+    named |= {name: _as_operation(*words) for name, words in _LIKE_OPERATIONS.items()}
     return {getattr(keras.layers, name): write for name, write in named.items() if hasattr(keras.layers, name)}
+
+
+# Layers with the attributes of an operation: the operation, and its arguments by the layer's attributes.
+_CONV, _DEPTHWISE = ("nn.Conv", {"kernel": "kernel"}), ("nn.DepthwiseConv", {"kernel": "kernel"})
+_TRANSPOSED = ("nn.ConvTranspose", {"kernel": "kernel"})
+_SEPARABLE = ("nn.SeparableConv", {"depthwise_kernel": "depthwise_kernel", "pointwise_kernel": "pointwise_kernel"})
+_LIKE_OPERATIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "Conv1D": _CONV, "Conv2D": _CONV, "Conv3D": _CONV, "DepthwiseConv1D": _DEPTHWISE, "DepthwiseConv2D": _DEPTHWISE,
+    "SeparableConv1D": _SEPARABLE, "SeparableConv2D": _SEPARABLE, "Conv1DTranspose": _TRANSPOSED,
+    "Conv2DTranspose": _TRANSPOSED, "Conv3DTranspose": _TRANSPOSED,
+}  # fmt: skip
+
+
+@functools.cache
+def functions() -> Mapping[Any, Callable[[Call, str], str]]:
+    """What writes an activation, by function."""
+    import keras
+
+    return {getattr(keras.activations, name): write for name, write in ACTIVATIONS.items()}
+
+
+def _as_operation(name: str, weights: Mapping[str, str]) -> Write:
+    """What writes a layer as an operation, then adds its bias and applies its activation."""
+
+    def write(call: Call) -> Made:
+        layer, x = call.of, call.first
+        given = {"inputs": x, **{one: getattr(layer, of) for one, of in weights.items()}}
+        made = spatial.WRITERS[name](Call(call.walk, layer, given, call.outputs))
+        y = made if isinstance(made, str) else call.node("Identity", x.name)
+        if layer.use_bias:
+            n = len(call.shape) - 2
+            shape = (-1,) if layer.data_format == "channels_last" else (-1, *[1] * n)
+            y = call.node("Add", y, call.name(array_of(layer.bias).reshape(shape), call.dtype))
+        return call.walk.function(layer.activation, call.tensor(y)) if layer.activation is not None else y
+
+    return write
+
+
+def _dense(call: Call) -> Made:
+    layer, x = call.of, call.name(call.first, call.dtype)
+    y = call.node("MatMul", x, call.name(layer.kernel, call.dtype))
+    if layer.use_bias:
+        y = call.node("Add", y, call.name(layer.bias, call.dtype))
+    return call.walk.function(layer.activation, call.tensor(y)) if layer.activation is not None else y
+
+
+# Layers that merge values, and the node that merges two.
+_MERGES = {
+    "Add": "Add", "Average": "Add", "Maximum": "Max", "Minimum": "Min", "Multiply": "Mul", "Subtract": "Sub"
+}  # fmt: skip
+
+
+def _merge(call: Call) -> Made:
+    import keras
+
+    name = next(one for one in _MERGES if isinstance(call.of, getattr(keras.layers, one)))
+    rank = max(len(one.shape) for one in call.first)
+    values = []
+    for one in call.first:
+        missing = rank - len(one.shape)
+        x = call.name(one, call.dtype)
+        values.append(call.node("Unsqueeze", x, call.ints(*range(1, 1 + missing))) if missing else x)
+    made = values[0]
+    for other in values[1:]:
+        made = call.node(_MERGES[name], made, other)
+    return call.node("Div", made, call.number(float(len(values)))) if name == "Average" else made
+
+
+def _activation(call: Call) -> Made:
+    return call.walk.function(call.of.activation, call.first)
+
+
+def _batch_normalization(call: Call) -> Made:
+    layer = call.of
+    given = {
+        "x": call.first, "mean": layer.moving_mean, "variance": layer.moving_variance,
+        "scale": layer.gamma if layer.scale else None, "offset": layer.beta if layer.center else None,
+    }  # fmt: skip
+    return spatial.WRITERS["nn.BatchNorm"](Call(call.walk, layer, given, call.outputs))
 
 
 def _left_out(call: Call) -> Made:
@@ -105,7 +188,7 @@ def _resizing(call: Call) -> Made:
         raise call.refused("resizing with `pad_to_aspect_ratio` is not among what can be written.")
     if len(x.shape) != 4:
         raise call.refused("resizing of a single image is not among what can be written.")
-    return resize(call, x, layer, layer.data_format == "channels_last")
+    return spatial.resize(call, x, layer, layer.data_format == "channels_last")
 
 
 def _center_crop(call: Call) -> Made:
@@ -125,7 +208,6 @@ def _group_normalization(call: Call) -> Made:
     layer, x = call.of, call.first
     axis, groups, rank = layer.axis % len(x.shape), layer.groups, len(x.shape)
     channels = x.shape[axis]
-    grouped = (*x.shape[:axis], groups, channels // groups, *x.shape[axis + 1 :])
     sizes = [0] * axis + [groups, channels // groups] + [-1 if size is None else size for size in x.shape[axis + 1 :]]
     name = call.node("Reshape", call.name(x, call.dtype), call.ints(*sizes)) if sizes.count(-1) <= 1 else ""
     if not name:
@@ -140,5 +222,4 @@ def _group_normalization(call: Call) -> Made:
     if layer.center:
         made = call.node("Add", made, call.name(array_of(layer.beta).reshape(shape), call.dtype))
     back = [0] * axis + [channels] + [-1 if size is None else size for size in x.shape[axis + 1 :]]
-    del grouped
     return call.node("Reshape", made, call.ints(*back))

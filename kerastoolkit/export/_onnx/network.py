@@ -10,8 +10,10 @@ Masks go the way they go when Keras predicts: with the value that they are for, 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -150,6 +152,7 @@ class Walk:
         writer: What nodes and constants are added to.
         layers: What writes a layer, by class.
         operations: What writes an operation of `keras.ops`, by the last part of its module and its name.
+        functions: What writes an activation, by function.
         otherwise: What writes a layer that could not be followed; returns None if it cannot, either.
 
     Attributes:
@@ -161,10 +164,11 @@ class Walk:
         writer: Writer,
         layers: Mapping[type, Write],
         operations: Mapping[str, Write],
+        functions: Mapping[Any, Callable[[Call, str], str]],
         otherwise: Callable[[Call], list[Tensor] | None],
     ) -> None:
         self.writer = writer
-        self._layers, self._ops, self._otherwise = layers, operations, otherwise
+        self._layers, self._ops, self._functions, self._otherwise = layers, operations, functions, otherwise
         self._only_training: list[str] = []
         self._followed: list[str] = []
         self._converted: list[str] = []
@@ -190,7 +194,8 @@ class Walk:
         """The error of what ONNX cannot hold."""
         where = next((one for one in reversed([*self._path, of]) if hasattr(one, "weights")), of)
         kind, inside = type(where).__name__, "" if where is of else f", in {type(of).__name__}"
-        return ExportError(f"An ONNX file cannot hold the layer {where.name!r} ({kind}{inside}): {reason}")
+        name = getattr(where, "name", getattr(where, "__name__", kind))
+        return ExportError(f"An ONNX file cannot hold the layer {name!r} ({kind}{inside}): {reason}")
 
     def note_only_training(self, layer: keras.layers.Layer) -> None:
         """Says that a layer was left out."""
@@ -208,7 +213,7 @@ class Walk:
         """
         if not is_plain_graph(model) or not known:
             packed = list(inputs) if len(inputs) > 1 else inputs[0]
-            return self.follow(model, {next(iter(_parameters(model))): packed})
+            return self.follow(model, {next(iter(parameters(model))): packed})
         scope = _Scope(self)
         for symbolic, tensor in zip(model.inputs, inputs, strict=True):
             scope.know(symbolic, tensor)
@@ -238,11 +243,17 @@ class Walk:
                 return self._inner_model(layer, given)
             write = self._writer_of(layer)
             call = Call(self, layer, given, outputs)
-            if write is not None:
-                return as_tensors(call, write(call))
-            return self._followed_or_converted(call)
+            return self._followed_or_converted(call) if write is None else self._guarded(call, write)
         finally:
             self._path.pop()
+
+    def _guarded(self, call: Call, write: Write) -> list[Tensor]:
+        try:
+            return as_tensors(call, write(call))
+        except ExportError:
+            raise
+        except Exception as error:  # arguments of a kind that nobody thought of
+            raise self.refused(call.of, f"it could not be written ({_first_line(error)}).") from error
 
     def _writer_of(self, layer: keras.layers.Layer) -> Write | None:
         for kind in type(layer).__mro__:
@@ -268,13 +279,11 @@ class Walk:
 
         first = next(iter(arguments.values()))
         given = keras.tree.flatten(first)
-        masks = [one.mask for one in given] + [value for name, value in arguments.items() if name == "mask" and value]
-        if not is_plain_graph(model) or any(masks):
+        masks = [one.mask for one in given] + keras.tree.flatten(arguments.get("mask"))
+        if not is_plain_graph(model) or any(one is not None for one in masks):
             return self.follow(model, arguments)
         if isinstance(first, dict):
-            given = (
-                model._flatten_to_reference_inputs(first) if hasattr(model, "_flatten_to_reference_inputs") else given
-            )
+            given = model._flatten_to_reference_inputs(first)
         return self.model(model, [self._fitting(one, like) for one, like in zip(given, model.inputs, strict=True)])
 
     def _fitting(self, one: Tensor, like: Any) -> Tensor:
@@ -322,15 +331,15 @@ class Walk:
         function = getattr(of, "call", of)
         if hasattr(of, "call"):
             self._add_context(of, arguments, symbolic)
-        with _nodes_removed(of):
+        with _NodesRemoved(of), _variables_give_way(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said before, when the user called it
             try:
                 with keras.StatelessScope() as state:
                     outputs = keras.tree.flatten(function(**symbolic))
             except ExportError:
                 raise
             except Exception as error:  # whatever a layer raises that cannot be called with symbolic tensors
-                first = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                raise self.refused(of, f"what it computes could not be followed ({first}).") from error
+                raise self.refused(of, f"what it computes could not be followed ({_first_line(error)}).") from error
             if state.state_mapping:
                 raise self.refused(of, "it changes its own state when it is called.")
             if not all(isinstance(one, keras.KerasTensor) for one in outputs):
@@ -340,7 +349,7 @@ class Walk:
     def _add_context(self, layer: Any, arguments: Mapping[str, Any], symbolic: dict[str, Any]) -> None:
         import keras
 
-        names = _parameters(layer)
+        names = parameters(layer)
         first = next(iter(symbolic))
         if "training" in names:
             symbolic["training"] = False
@@ -354,6 +363,11 @@ class Walk:
 
     def function(self, function: Any, x: Tensor) -> Tensor:
         """Writes a function of one value, such as an activation."""
+        if isinstance(function, Hashable) and function in self._functions:
+            made = self._functions[function](Call(self, function, {"x": x}, [x]), x.name)
+            return Tensor(made, x.dtype, x.shape)
+        if hasattr(function, "weights"):  # a layer
+            return self.layer(function, {parameters(function)[0]: x}, [x])[0]
         return self.follow(function, {next(iter(inspect.signature(function).parameters)): x})[0]
 
     # -- operations -----------------------------------------------------------------------------------------------
@@ -365,7 +379,7 @@ class Walk:
         if not kind.__module__.startswith("keras.src.") or key not in self._ops:
             raise self.refused(operation, f"the operation {kind.__name__} is not among those that can be written.")
         call = Call(self, operation, arguments, outputs)
-        return as_tensors(call, self._ops[key](call))
+        return self._guarded(call, self._ops[key])
 
 
 def as_tensors(call: Call, made: Made) -> list[Tensor]:
@@ -463,12 +477,14 @@ def is_plain_graph(model: keras.Model) -> bool:
     )
 
 
-def _parameters(layer: Any) -> list[str]:
+def parameters(layer: Any) -> list[str]:
+    """Names of what a layer is called with."""
     return list(inspect.signature(layer.call).parameters)
 
 
 def _by_name(of: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     signature = inspect.signature(of.call)
+    kwargs = {name: value for name, value in kwargs.items() if name != "training"}
     bound = signature.bind(*args, **kwargs)
     named: dict[str, Any] = {}
     for name, value in bound.arguments.items():
@@ -476,11 +492,11 @@ def _by_name(of: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[st
             named.update(value)
         else:
             named[name] = value
-    named.pop("training", None)
+    named.pop("training", None)  # where it stands by its place
     return named
 
 
-class _nodes_removed:
+class _NodesRemoved:
     """A block after which the layers inside a layer have no more nodes than before."""
 
     def __init__(self, of: Any) -> None:
@@ -493,6 +509,34 @@ class _nodes_removed:
     def __exit__(self, *_: object) -> None:
         for nodes, length in self._lengths:
             del nodes[length:]
+
+
+_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lt", "le", "gt", "ge", "eq", "ne")
+
+
+@contextlib.contextmanager
+def _variables_give_way() -> Iterator[None]:
+    """A block in which `variable * symbolic` is what `symbolic * variable` is; Keras gives the first to the backend."""
+    import keras
+
+    owner: Any = next(kind for kind in keras.Variable.__mro__ if "__mul__" in vars(kind))
+    names = [f"__{name}__" for name in _ARITHMETIC if f"__{name}__" in vars(owner)]
+    before = {name: vars(owner)[name] for name in names}
+
+    def giving_way(method: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        return lambda one, other: NotImplemented if isinstance(other, keras.KerasTensor) else method(one, other)
+
+    for name in names:
+        setattr(owner, name, giving_way(before[name]))
+    try:
+        yield
+    finally:
+        for name in names:
+            setattr(owner, name, before[name])
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _listed(names: Sequence[str]) -> str:

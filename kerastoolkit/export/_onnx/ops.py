@@ -13,14 +13,20 @@ from kerastoolkit.export._onnx.network import Call, Made, Shape, Tensor, Write, 
 WRITERS: dict[str, Write] = {}
 
 
-def writes(*names: str) -> Callable[[Write], Write]:
-    """Makes a function the writer of these operations."""
+def writer_into(table: dict[str, Write]) -> Callable[..., Callable[[Write], Write]]:
+    """A decorator that puts a function into a table, as the writer of operations of these names."""
 
-    def keep(write: Write) -> Write:
-        WRITERS.update(dict.fromkeys(names, write))
-        return write
+    def writes(*names: str) -> Callable[[Write], Write]:
+        def keep(write: Write) -> Write:
+            table.update(dict.fromkeys(names, write))
+            return write
 
-    return keep
+        return keep
+
+    return writes
+
+
+writes = writer_into(WRITERS)
 
 
 # -- one value ------------------------------------------------------------------------------------------------------
@@ -145,6 +151,25 @@ for _name, _write in {
     _one(_name, _write)
 
 
+# Activations by their name in `keras.activations`, as they are with no other arguments.
+ACTIVATIONS: dict[str, Callable[[Call, str], str]] = {
+    "exponential": lambda call, x: call.node("Exp", x),
+    "hard_sigmoid": hard_sigmoid,
+    "hard_silu": lambda call, x: _mul(call, x, hard_sigmoid(call, x)),
+    "linear": lambda call, x: x,
+    "mish": lambda call, x: _mul(call, x, call.node("Tanh", call.node("Softplus", x))),
+    "relu": lambda call, x: call.node("Relu", x),
+    "relu6": lambda call, x: _clip(call, x, 0.0, 6.0),
+    "selu": lambda call, x: call.node("Selu", x),
+    "sigmoid": lambda call, x: call.node("Sigmoid", x),
+    "silu": lambda call, x: _mul(call, x, call.node("Sigmoid", x)),
+    "softmax": lambda call, x: call.node("Softmax", x, axis=-1),
+    "softplus": lambda call, x: call.node("Softplus", x),
+    "softsign": lambda call, x: call.node("Softsign", x),
+    "tanh": lambda call, x: call.node("Tanh", x),
+}
+
+
 @writes("numpy.Round")
 def _round(call: Call) -> Made:
     if call.of.decimals:
@@ -154,8 +179,7 @@ def _round(call: Call) -> Made:
 
 @writes("nn.Softmax", "nn.LogSoftmax")
 def _softmax(call: Call) -> Made:
-    op_type = type(call.of).__name__.replace("max", "max")
-    return softmax(call, call.name(call.first, call.dtype), call.of.axis, len(call.shape), op_type)
+    return softmax(call, call.name(call.first, call.dtype), call.of.axis, len(call.shape), type(call.of).__name__)
 
 
 def softmax(call: Call, x: str, axis: Any, rank: int, op_type: str = "Softmax") -> str:
@@ -442,10 +466,12 @@ def _swapaxes(call: Call) -> Made:
 
 @writes("numpy.Moveaxis")
 def _moveaxis(call: Call) -> Made:
-    perm = list(
-        np.moveaxis(np.empty([1] * 0 + list(range(2, 2 + len(call.shape)))), call.of.source, call.of.destination).shape
-    )
-    return call.node("Transpose", call.first.name, perm=[size - 2 for size in perm])
+    rank = len(call.shape)
+    source, destination = axes_of(call.of.source, rank), axes_of(call.of.destination, rank)
+    perm = [axis for axis in range(rank) if axis not in source]
+    for place, axis in sorted(zip(destination, source, strict=True)):
+        perm.insert(place, axis)
+    return call.node("Transpose", call.first.name, perm=perm)
 
 
 @writes("numpy.ExpandDims")
@@ -677,9 +703,8 @@ def _one_hot(call: Call) -> Made:
 @writes("nn.MultiHot")
 def _multi_hot(call: Call) -> Made:
     x, n = call.first, int(call.of.num_classes)
-    is_class = call.node(
-        "Equal", call.node("Unsqueeze", call.name(x, "int64"), call.ints(-1)), call.writer.constant(np.arange(n))
-    )
+    longer = call.node("Unsqueeze", call.name(x, "int64"), call.ints(-1))
+    is_class = call.node("Equal", longer, call.writer.constant(np.arange(n)))
     axis = len(x.shape) - 1 if len(x.shape) > 1 else 0
     hot = call.node("ReduceMax", call.writer.cast(is_class, "int32"), call.ints(axis), keepdims=0)
     return call.writer.cast(hot, call.dtype)
@@ -741,7 +766,7 @@ def einsum(call: Call, subscripts: str, operands: Sequence[Any]) -> str:
         outer = [one for one in b if one not in a]
         free = a[: len(a) - len(inner)]
         if a == free + "".join(inner) and b == "".join(inner + outer) and out == free + "".join(outer) and outer:
-            name, shape = call.name(x, call.dtype), x.shape
+            name = call.name(x, call.dtype)
             split = math.prod(kernel.shape[: len(inner)])
             if len(inner) > 1:
                 name = call.node("Reshape", name, call.ints(*[0] * len(free), split))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kerastoolkit.export._onnx.network import Call, Made, Mask, Tensor, array_of, as_tensors, known_dtype
+from kerastoolkit.export._onnx.network import Call, Made, Mask, Tensor, array_of, as_tensors, known_dtype, parameters
 from kerastoolkit.export._onnx.ops import flip
 
 _MOST_STEPS = 256  # of a layer that is written step by step
@@ -73,9 +73,7 @@ def _layer(call: Call, layer: Any, x: Tensor, given: Mask | None, states: Sequen
     if mask is not None and len(mask.shape) != 2:
         raise call.refused(f"its mask has the shape {mask.shape}; one truth value a step can be written.")
     if mask is not None and layer.zero_output_for_mask and not layer.return_sequences:
-        raise call.refused(
-            "with `zero_output_for_mask=True`, `return_sequences=False` and a mask it cannot be written."
-        )
+        raise call.refused("it has `zero_output_for_mask=True`, a mask, and no `return_sequences=True`.")
     if type(layer) not in (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN):
         return _step_by_step(call, layer, x, mask, states)
     activations = _activations(layer)
@@ -216,14 +214,14 @@ def _step_by_step(call: Call, layer: Any, x: Tensor, mask: Tensor | None, states
     steps = x.shape[1]
     if steps is None or steps > _MOST_STEPS or not hasattr(layer, "cell"):
         raise call.refused(f"a cell of this kind needs sequences of known length, of {_MOST_STEPS} steps at most.")
-    structure = layer.cell.state_size
+    structure, names = layer.cell.state_size, parameters(layer.cell)
     now = [Tensor(call.name(one), one.dtype, one.shape) for one in states] if states else _zeros(call, layer, x)
     outputs: list[str] = [""] * steps
     before: Tensor | None = None
     for step in range(steps)[:: -1 if layer.go_backwards else 1]:
         at = call.node("Gather", x.name, call.writer.constant(np.array(step)), axis=1)
         packed = keras.tree.pack_sequence_as(structure, now) if keras.tree.is_nested(structure) else [now[0]]
-        inner = {"inputs": Tensor(at, x.dtype, (x.shape[0], *x.shape[2:])), "states": packed}
+        inner = {names[0]: Tensor(at, x.dtype, (x.shape[0], *x.shape[2:])), names[1]: packed}
         output, *new = call.walk.follow(layer.cell, inner)
         if mask is not None:
             counts = call.node("Slice", mask.name, call.ints(step), call.ints(step + 1), call.ints(1))
@@ -265,7 +263,7 @@ def time_distributed(call: Call) -> Made:
     if None in rest:
         raise call.refused("the layer inside needs inputs of known size.")
     as_rows = Tensor(call.node("Reshape", x.name, call.ints(-1, *rest)), x.dtype, (None, *rest))
-    arguments: dict[str, Any] = {_first_parameter(layer): as_rows}
+    arguments: dict[str, Any] = {parameters(layer)[0]: as_rows}
     if given is not None and getattr(layer, "_call_has_mask_arg", False) and len(given.shape) > 2:
         mask = given.tensor()
         arguments["mask"] = Tensor(
@@ -278,9 +276,3 @@ def time_distributed(call: Call) -> Made:
     if len(made.shape) == 1:
         sizes = front
     return as_tensors(call, call.node("Reshape", made.name, sizes))
-
-
-def _first_parameter(layer: Any) -> str:
-    import inspect
-
-    return next(iter(inspect.signature(layer.call).parameters))

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from kerastoolkit.export._graph import triangle_weights
-from kerastoolkit.export._onnx.network import Call, Made, Shape, Tensor, array_of
-from kerastoolkit.export._onnx.ops import WRITERS, axes_of, moments, writes
+from kerastoolkit.export._onnx.network import Call, Made, Shape, Tensor, Write, array_of
+from kerastoolkit.export._onnx.ops import axes_of, moments, writer_into
+
+WRITERS: dict[str, Write] = {}
+writes = writer_into(WRITERS)
 
 
 def _channels_last(call: Call) -> bool:
@@ -44,6 +47,8 @@ def _padding(
     """Attributes of a node for Keras' padding, which for "same" has the smaller half in front."""
     if call.of.padding == "valid":
         return {"pads": [0] * 2 * len(sizes)}
+    if call.of.padding == "causal":
+        return {"pads": [(kernel[0] - 1) * dilations[0], 0]}
     if all(stride == 1 for stride in strides):  # the same for all sizes
         total = [(one - 1) * wide for one, wide in zip(kernel, dilations, strict=True)]
     elif None in sizes:
@@ -64,7 +69,8 @@ def _convolution(call: Call, x: Tensor, kernel: Any, group: int, strides: list[i
     dilations = [1] * n if plain else _each(call.of.dilation_rate, n)
     pads = {} if plain else _padding(call, _sizes(call, x.shape), kernel.shape[:n], strides, dilations)
     made = call.node(
-        "Conv", _to_first(call, call.name(x, call.dtype), rank), call.writer.constant(np.moveaxis(kernel, [-1, -2], [0, 1])),
+        "Conv", _to_first(call, call.name(x, call.dtype), rank),
+        call.writer.constant(np.moveaxis(kernel, [-1, -2], [0, 1])),
         kernel_shape=list(kernel.shape[:n]), strides=strides, dilations=dilations, group=group, **pads,
     )  # fmt: skip
     return _to_last(call, made, rank)
@@ -105,31 +111,31 @@ def _separable(call: Call) -> Made:
 
 @writes("nn.ConvTranspose")
 def _conv_transpose(call: Call) -> Made:
-    import keras
-
     x, kernel = call["inputs"], _kernel(call, "kernel")
-    n, rank = len(x.shape) - 2, len(x.shape)
+    n, rank, extra = len(x.shape) - 2, len(x.shape), call.of.output_padding
     strides, dilations = _each(call.of.strides, n), _each(call.of.dilation_rate, n)
-    known = tuple(64 if size is None else size for size in _sizes(call, x.shape))
-    channels = x.shape[-1 if _channels_last(call) else 1]
-    like = (1, *known, channels) if _channels_last(call) else (1, channels, *known)
-    made = _sizes(
-        call, tuple(call.of.compute_output_spec(keras.KerasTensor(like), keras.KerasTensor(kernel.shape)).shape)
-    )
-    begin, end, extra = [], [], []
-    for size, after, one, stride, wide in zip(known, made, kernel.shape[:n], strides, dilations, strict=True):
-        total = (size - 1) * stride + (one - 1) * wide + 1 - int(after or 0)
-        begin.append(max(total, 0) // 2)
-        end.append(max(total, 0) - max(total, 0) // 2)
-        extra.append(max(-total, 0))
+    begin, end, missing = [], [], []
+    extras = [None] * n if extra is None else _each(extra, n)
+    for one, stride, wide, more in zip(kernel.shape[:n], strides, dilations, extras, strict=True):
+        excess = _excess((one - 1) * wide + 1, stride, call.of.padding, more)
+        begin.append(max(excess, 0) // 2)
+        end.append(max(excess, 0) - max(excess, 0) // 2)
+        missing.append(max(-excess, 0))
     out = call.node(
         "ConvTranspose", _to_first(call, call.name(x, call.dtype), rank),
         call.writer.constant(np.moveaxis(kernel, [-1, -2], [0, 1])), kernel_shape=list(kernel.shape[:n]),
         strides=strides, dilations=dilations, pads=[*begin, *end],
     )  # fmt: skip
-    if any(extra):
-        out = call.node("Pad", out, call.ints(*[0] * (rank + 2), *extra))
+    if any(missing):
+        out = call.node("Pad", out, call.ints(*[0] * (rank + 2), *missing))
     return _to_last(call, out, rank)
+
+
+def _excess(kernel: int, stride: int, padding: str, extra: int | None) -> int:
+    """By how much a transposed convolution is larger than what Keras keeps of it, along an axis."""
+    if padding == "valid":
+        return -(max(stride - kernel, 0) if extra is None else extra)
+    return kernel - (stride if extra is None else kernel % 2 + extra)
 
 
 @writes("nn.MaxPool", "nn.AveragePool")
@@ -288,9 +294,8 @@ def _by_node(call: Call, x: str, interpolation: str, target: tuple[int, int], ch
 def _by_triangles(call: Call, x: str, sizes: list[int], target: tuple[int, int], channels_last: bool) -> str:
     name = call.node("Transpose", x, perm=[0, 3, 1, 2]) if channels_last else x
     rows, columns = (triangle_weights(old, new) for old, new in zip(sizes, target, strict=True))
-    made = call.node(
-        "MatMul", call.node("MatMul", call.writer.constant(rows), name), call.writer.constant(columns.T.copy())
-    )
+    shorter = call.node("MatMul", call.writer.constant(rows), name)
+    made = call.node("MatMul", shorter, call.writer.constant(columns.T.copy()))
     return call.node("Transpose", made, perm=[0, 2, 3, 1]) if channels_last else made
 
 
@@ -298,6 +303,3 @@ def _by_triangles(call: Call, x: str, sizes: list[int], target: tuple[int, int],
 def _depth_to_space(call: Call) -> Made:
     name = _to_first(call, call.first.name, 4)
     return _to_last(call, call.node(type(call.of).__name__, name, blocksize=int(call.of.block_size)), 4)
-
-
-__all__ = ["WRITERS", "resize"]
