@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -52,13 +51,15 @@ class Answers:
             return [dict(zip(classes, map(bool, row), strict=True)) for row in values]
         return [dict(zip(classes, row, strict=True)) for row in values]
 
-    def labels(self, made: dict[str, NDArray[Any]]) -> Counter[tuple[str, str]]:
+    def labels(self, made: dict[str, NDArray[Any]]) -> dict[tuple[str, str], int]:
         """How often each label was answered, by the name of the output and the label."""
-        counts: Counter[tuple[str, str]] = Counter()
+        counts: dict[tuple[str, str], int] = {}
         for one in self.outputs:
             array = made[one.name]
             if one.kind == "label":
-                counts.update((one.name, key_of(label)) for label in array.ravel().tolist())
+                for label in array.ravel().tolist():
+                    key = (one.name, key_of(label))
+                    counts[key] = counts.get(key, 0) + 1
             elif one.kind == "labels" and array.ndim == 2:
                 classes = self._classes[one.name] or [str(place) for place in range(array.shape[1])]
                 sums = array.astype("int64").sum(axis=0).tolist()

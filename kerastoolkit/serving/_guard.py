@@ -37,6 +37,11 @@ class Passage:
         self.error: str | None = None
 
 
+def path_of(scope: Message) -> str:
+    """The path of a request, below where the application is mounted."""
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+
+
 class _TooLargeError(Exception):
     pass
 
@@ -106,7 +111,7 @@ class Guard:
         read = _Reading(receive, self.max_body)
         try:
             async with asyncio.timeout(self.timeout):
-                self._check_token(scope["path"], headers)
+                self._check_token(path_of(scope), headers)
                 length = headers.get(b"content-length", b"0")
                 if not length.isdigit() or int(length[:20]) > self.max_body:
                     raise _TooLargeError
@@ -187,5 +192,5 @@ async def _refuse(
 
 def say(entry: dict[str, Any]) -> None:
     """Writes one line of JSON to the standard error stream."""
-    sys.stderr.write(json.dumps(entry) + "\n")
+    sys.stderr.write(f"{json.dumps(entry)}\n")
     sys.stderr.flush()

@@ -44,6 +44,8 @@ class Metrics:
         self._labels = self._counter(
             "labels", "Labels answered; the share of one is its rate by that of all.", "output", "label"
         )
+        self._of_path: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._of_label: dict[tuple[str, str], Any] = {}
         self.lost = self._counter("log_lost", "Rows that could not be written to the request log.")
         info = self._prometheus.Gauge(
             "kerastoolkit_model_info",
@@ -59,16 +61,21 @@ class Metrics:
 
     def request(self, path: str, status: int, seconds: float) -> None:
         """Counts a request that was answered."""
-        self._requests.labels(path, str(status)).inc()
-        self._seconds.labels(path).observe(seconds)
+        if (path, status) not in self._of_path:  # finding one by its labels takes longer than to count
+            self._of_path[path, status] = (self._requests.labels(path, str(status)), self._seconds.labels(path))
+        counter, histogram = self._of_path[path, status]
+        counter.inc()
+        histogram.observe(seconds)
 
     def answered(self, n_rows: int, unseen: dict[str, int], labels: dict[tuple[str, str], int]) -> None:
         """Counts rows that were answered."""
         self.rows.inc(n_rows)
         for column, n in unseen.items():
             self._unseen.labels(column).inc(n)
-        for (output, label), n in labels.items():
-            self._labels.labels(output, label).inc(n)
+        for label, n in labels.items():
+            if label not in self._of_label:
+                self._of_label[label] = self._labels.labels(*label)
+            self._of_label[label].inc(n)
 
     def text(self) -> bytes:
         """All of it, for all workers."""

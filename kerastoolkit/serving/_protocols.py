@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +18,52 @@ from kerastoolkit._optional import require
 from kerastoolkit._version import __version__
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.export._spec import InputSpec
-from kerastoolkit.serving._guard import KEY
+from kerastoolkit.serving._guard import Message, Passage, Receive, Send
 from kerastoolkit.serving._rows import Reader, RequestError, Row, strict_object
 from kerastoolkit.serving._service import Service
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-
-Endpoint: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+Endpoint: TypeAlias = "Callable[[Asked], Awaitable[Reply]]"
+_ENCODER = json.JSONEncoder(allow_nan=False)
 VERSION = "1"  # of the model: there is one at a time
 
 
-def as_json(content: object, status: int = 200) -> Response:
-    """Answers with JSON."""
-    from starlette.responses import Response
+class Reply(NamedTuple):
+    """An answer, as little as ASGI needs of one."""
 
-    return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
+    body: bytes
+    status: int = 200
+    kind: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        headers = [(b"content-type", self.kind.encode()), (b"content-length", str(len(self.body)).encode())]
+        headers += [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Asked(NamedTuple):
+    """A request to one of our paths."""
+
+    receive: Receive
+    passage: Passage
+
+    async def body(self) -> bytes:
+        """All of its body."""
+        parts = []
+        while True:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ConnectionAbortedError("whoever asked went away")
+            parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+def as_json(content: object, status: int = 200) -> Reply:
+    """Answers with JSON."""
+    return Reply(_ENCODER.encode(content).encode(), status)
 
 
 def own_endpoints(service: Service) -> dict[str, tuple[str, Endpoint]]:
@@ -42,17 +71,17 @@ def own_endpoints(service: Service) -> dict[str, tuple[str, Endpoint]]:
     reader = service.rows.reader(lambda rows: strict_object("Rows", {"rows": rows}))
     spec = json.loads(service.model.spec.to_json())
 
-    async def predict(request: Request) -> Response:
+    async def predict(request: Asked) -> Reply:
         body = await request.body()
         if body.lstrip()[:1] == b"[":
             rows = service.rows.read_list(body)
         else:
             rows = service.rows.as_objects(reader.read(body)["rows"])
-        passage = request.scope[KEY]
+        passage = request.passage
         made = await service.answer(rows, passage)
         return as_json({"id": passage.id, "predictions": service.answers.rows(made)})
 
-    async def describe(request: Request) -> Response:
+    async def describe(request: Asked) -> Reply:
         model = service.model
         return as_json({"runtime": model.runtime, "digest": model.digest, "example": service.rows.example(), **spec})
 
@@ -69,13 +98,13 @@ def tensorflow_serving_endpoints(service: Service, name: str) -> dict[str, tuple
     more = {"inputs": NotRequired[Any], "signature_name": NotRequired[Literal["serving_default"]]}
     reader = service.rows.reader(lambda rows: strict_object("Instances", {"instances": NotRequired[rows], **more}))
 
-    async def predict(request: Request) -> Response:
+    async def predict(request: Asked) -> Reply:
         body = reader.read(await request.body())
         if ("instances" in body) == ("inputs" in body):
             raise RequestError('The body must have either "instances", a list of rows, or "inputs", lists by column.')
         is_by_row = "instances" in body
         rows = service.rows.as_objects(body["instances"]) if is_by_row else _rows_of_inputs(service, body["inputs"])
-        made = await service.answer(rows, request.scope[KEY])
+        made = await service.answer(rows, request.passage)
         lists = {output: array.tolist() for output, array in made.items()}
         if len(lists) == 1:
             (values,) = lists.values()
@@ -86,7 +115,7 @@ def tensorflow_serving_endpoints(service: Service, name: str) -> dict[str, tuple
             {"predictions": [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]}
         )
 
-    async def state(request: Request) -> Response:
+    async def state(request: Asked) -> Reply:
         status = {"error_code": "OK", "error_message": ""}
         return as_json({"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": status}]})
 
@@ -133,20 +162,20 @@ def open_inference_endpoints(service: Service, name: str) -> dict[str, tuple[str
         "outputs": [_tensor(one) for one in spec.outputs],
     }
 
-    async def infer(request: Request) -> Response:
+    async def infer(request: Asked) -> Reply:
         body = reader.read(await request.body())
         wanted = _wanted(service, body.get("outputs"))
         rows = service.rows.of_columns(_columns(service, body["inputs"]))
-        passage = request.scope[KEY]
+        passage = request.passage
         made = await service.answer(rows, passage)
         answer: dict[str, Any] = {"model_name": name, "model_version": VERSION, "id": body.get("id", passage.id)}
         answer["outputs"] = [_output(one.name, one.dtype, made[one.name]) for one in spec.outputs if one.name in wanted]
         return as_json(answer)
 
-    async def describe(request: Request) -> Response:
+    async def describe(request: Asked) -> Reply:
         return as_json(metadata)
 
-    async def server(request: Request) -> Response:
+    async def server(request: Asked) -> Reply:
         return as_json({"name": "kerastoolkit", "version": __version__, "extensions": []})
 
     made: dict[str, tuple[str, Endpoint]] = {"/v2": ("GET", server)}

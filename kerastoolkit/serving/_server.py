@@ -215,7 +215,8 @@ def _run(application: Any, listener: socket.socket, timeout: float, when_ready: 
             await super().shutdown(sockets)
 
         def _protocol(self) -> asyncio.Protocol:
-            made: asyncio.Protocol = self.config.http_protocol_class(
+            kind: Any = self.config.http_protocol_class
+            made: asyncio.Protocol = kind(
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )
             return made

@@ -52,6 +52,8 @@ class Load:
                     connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
                     connection.connect()
             except ConnectionError:
+                if connection is not None:
+                    connection.close()
                 return
             try:
                 connection.request("POST", "/predict", body)
@@ -62,6 +64,7 @@ class Load:
                     connection = None
             except (OSError, http.client.HTTPException) as error:
                 self.lost.append(repr(error))
+                connection.close()
                 connection = None
             if len(self.answered) > 200:
                 self.many.set()
