@@ -10,7 +10,8 @@ One table, one line for each row of a request:
     answer  TEXT     JSON: the answer as `/predict` gives it
 
 It is written by a thread, in transactions of what has come together, so that no request waits for the disk. Whatever
-was written is whole; a process that is killed loses what it had not written yet. Several processes may write at once.
+was written is whole; a process that is killed loses what it had not written yet, a twentieth of a second or so. Several
+processes may write at once.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _TABLE = (
 )
 _MAX_WAITING, _MAX_BATCH = 10_000, 500  # requests
 _BUSY_SECONDS = 10.0
+_GATHERING_SECONDS = 0.05  # a transaction costs as much as many rows
 _MAX_BYTES = 2**28
 
 
@@ -80,9 +82,9 @@ class RequestLog:
                 f"`log_exclude` names {unknown[0]!r}, which is no column.{did_you_mean(unknown[0], columns)}"
             )
         self.path, self.sample, self._exclude = Path(path), sample, frozenset(exclude)
-        self._waiting: queue.Queue[_Entry | threading.Event] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[_Entry | None] = queue.Queue(_MAX_WAITING)
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock, self._closing = threading.Lock(), threading.Event()
         self._answers: Answers | None = None
         self._model = ""
         self._on_loss: Callable[[int, str], None] = lambda n_rows, why: None
@@ -115,13 +117,14 @@ class RequestLog:
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
-            done = threading.Event()
-            self._waiting.put(done)
+            self._closing.set()
+            self._waiting.put(None)
             thread.join()
 
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
+                self._closing.clear()
                 self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
@@ -148,8 +151,9 @@ class RequestLog:
         """What is waiting, at least one; and whether there is more to come."""
         entries: list[_Entry] = []
         one = self._waiting.get()
+        self._closing.wait(_GATHERING_SECONDS)
         while True:
-            if not isinstance(one, _Entry):
+            if one is None:
                 return entries, False
             entries.append(one)
             if len(entries) == _MAX_BATCH:
