@@ -142,7 +142,7 @@ def _application(service: Service, name: str, *, has_token: bool) -> fastapi.Fas
         title=service.model.spec.name, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
     )
     made.state.draining = False
-    made.state.log = service.log
+    made.state.model, made.state.log = service.model, service.log
     endpoints = {
         **own_endpoints(service),
         **tensorflow_serving_endpoints(service, name),

@@ -18,8 +18,7 @@ from kerastoolkit.export._runtime import OnnxModel
 from kerastoolkit.export._spec import Spec
 
 if TYPE_CHECKING:
-    import keras
-
+    from kerastoolkit.export._graph import Network
     from kerastoolkit.export._subject import Subject
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
@@ -99,7 +98,7 @@ def _traced(subject: Subject) -> Callable[[Arrays], dict[str, NDArray[Any]]]:
     from kerastoolkit.export._graph import Network
 
     graph = subject.graph
-    functions = [_compiled(model) for model in graph.networks]
+    functions = [_compiled(node.operation) for node in graph.nodes if isinstance(node.operation, Network)]
 
     def run(arrays: Arrays) -> dict[str, NDArray[Any]]:
         n_rows = len(next(iter(arrays.values())))
@@ -120,33 +119,39 @@ def _traced(subject: Subject) -> Callable[[Arrays], dict[str, NDArray[Any]]]:
     return run
 
 
-def _compiled(model: keras.Model) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:
+def _compiled(network: Network) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:
     """One network as a function of arrays, compiled where the backend compiles."""
     import keras
 
-    def call(*given: Any) -> Any:
-        packed = keras.tree.pack_sequence_as(model._inputs_struct, list(given))
-        return keras.tree.flatten(model(packed, training=False))
+    from kerastoolkit.export._graph import single_precision
+
+    def call(*tensors: Any) -> list[Any]:
+        return network.call(tensors)
 
     backend = keras.config.backend()
+    compiled: Callable[..., list[Any]] = call
     if backend == "tensorflow":
         import tensorflow as tf
 
-        call = tf.function(call, reduce_retracing=True)
+        compiled = tf.function(call, reduce_retracing=True)
     elif backend == "jax":
         import jax
 
-        call = jax.jit(call)
+        compiled = jax.jit(call)
+    takes = [str(one.dtype) for one in network.model.inputs]
+    gives = [single_precision(str(one.dtype)) for one in network.model.outputs]
 
     def run(given: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        tensors = [
-            keras.ops.convert_to_tensor(array, str(one.dtype)) for array, one in zip(given, model.inputs, strict=True)
-        ]
+        tensors = [keras.ops.convert_to_tensor(array, dtype) for array, dtype in zip(given, takes, strict=True)]
         if backend == "torch":
             import torch
 
             with torch.inference_mode():
-                return [keras.ops.convert_to_numpy(one) for one in call(*tensors)]
-        return [keras.ops.convert_to_numpy(one) for one in call(*tensors)]
+                made = compiled(*tensors)
+        else:
+            made = compiled(*tensors)
+        return [
+            np.asarray(keras.ops.convert_to_numpy(one)).astype(dtype) for one, dtype in zip(made, gives, strict=True)
+        ]
 
     return run
