@@ -64,7 +64,7 @@ def served_model(source: Any) -> ServedModel:
         return _of_onnx(OnnxModel(content, source), content)
     try:
         content = _exported(source)
-    except (ExportError, MissingPackageError) as error:
+    except ExportError as error:
         return _with_keras(source, error)
     return _of_onnx(OnnxModel(content), content)
 
@@ -76,9 +76,19 @@ def _of_onnx(model: OnnxModel, content: bytes | None) -> ServedModel:
 def _exported(source: Any) -> bytes:
     from kerastoolkit import export
 
+    try:
+        write = export.onnx
+    except ModuleNotFoundError as error:
+        if isinstance(error, MissingPackageError):
+            raise
+        raise MissingPackageError(
+            f"To serve what is no ONNX file needs the package {error.name}, which is not installed. Export it where it "
+            "was trained (kerastoolkit export MODEL model.onnx), and serve that file.",
+            name=error.name,
+        ) from error
     with tempfile.TemporaryDirectory(prefix="kerastoolkit-") as folder:
         path = Path(folder) / "model.onnx"
-        export.onnx(source, path)
+        write(source, path)
         return path.read_bytes()
 
 

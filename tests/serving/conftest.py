@@ -18,20 +18,16 @@ import pytest
 
 from kerastoolkit.export._spec import InputSpec, OutputSpec, Spec
 
-onnx = pytest.importorskip("onnx", reason='pip install "kerastoolkit[onnx]"')
-for needed in ("fastapi", "onnxruntime", "prometheus_client", "uvicorn"):
-    pytest.importorskip(needed, reason='pip install "kerastoolkit[serve]"')
-helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
-
 # -- models ---------------------------------------------------------------------------------------------------------
-
-TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "string": TensorProto.STRING}
 
 
 def onnx_file(spec: Spec, nodes: list[Any], constants: dict[str, np.ndarray]) -> bytes:
     """A file as `export.onnx` writes them: the spec is in its metadata."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "string": TensorProto.STRING}
     inputs, outputs = (
-        [helper.make_tensor_value_info(one.name, TYPES[one.dtype], ["n", *one.shape]) for one in part]
+        [helper.make_tensor_value_info(one.name, types[one.dtype], ["n", *one.shape]) for one in part]
         for part in (spec.inputs, spec.outputs)
     )
     held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
@@ -45,6 +41,8 @@ def onnx_file(spec: Spec, nodes: list[Any], constants: dict[str, np.ndarray]) ->
 
 def churn() -> bytes:
     """Stays or leaves, by a logistic function of age, gaps in income, and plan; raw values in, labels out."""
+    from onnx import helper
+
     spec = Spec(
         "KerasClassifier",
         "classification",
@@ -89,6 +87,8 @@ W = np.array([[1.5], [-2.0], [0.5]], "float32")
 
 def numbers() -> bytes:
     """A regression on an array of three named columns, without gaps."""
+    from onnx import helper
+
     spec = Spec(
         "KerasRegressor",
         "regression",
@@ -104,6 +104,8 @@ def numbers() -> bytes:
 
 def image() -> bytes:
     """The mean colour of an image of any size, and a label by it."""
+    from onnx import helper
+
     spec = Spec(
         "ImageClassifier",
         "classification",
@@ -119,6 +121,8 @@ def image() -> bytes:
 
 def text() -> bytes:
     """Says whether a text is a greeting, for two labels at once."""
+    from onnx import TensorProto, helper
+
     spec = Spec(
         "TextClassifier",
         "classification",
@@ -202,6 +206,8 @@ MODELS: dict[str, Callable[[], bytes]] = {"churn": churn, "image": image, "numbe
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The models as files, by name."""
+    for needed in ("onnx", "fastapi", "onnxruntime", "prometheus_client", "uvicorn"):
+        pytest.importorskip(needed, reason='pip install "kerastoolkit[serve]"')
     folder = tmp_path_factory.mktemp("models")
     for name, make in MODELS.items():
         (folder / f"{name}.onnx").write_bytes(make())

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
 import threading
 import time
 import urllib.parse
@@ -271,17 +270,3 @@ def test_export_refuses_before_any_work(
     for words, said in cases.items():
         assert main(["export", *words]) == 2
         assert said in capsys.readouterr().err
-
-
-def test_the_command_needs_no_tensorflow(files: dict[str, Path], run_python: Callable[..., Any]) -> None:
-    program = f"""
-import sys
-for heavy in ("tensorflow", "keras", "sklearn", "pandas", "scipy", "onnx"):
-    sys.modules[heavy] = None  # Python's own way to say: not to be found
-import kerastoolkit.cli
-from kerastoolkit import export, serving
-application = serving.app({str(files["churn"])!r})
-print(export.load({str(files["churn"])!r}).predict([{GOOD!r}]).tolist())
-"""
-    finished: subprocess.CompletedProcess[str] = run_python(program)
-    assert finished.stdout.strip() == "['stays']"
