@@ -371,7 +371,17 @@ def test_attention_answers_as_in_keras(masked: bool, causal: bool) -> None:
     single = layers.Attention(use_scale=True)([y, y], use_causal_mask=causal)
     summed = layers.AdditiveAttention()([y, y])
     kept = 2 if masked else 3  # in Keras, too, a row without words has no answer that all backends share
-    check(keras.Model(x, [heads, scores, shared, single, summed]), words(6)[:kept])
+    for output in (heads, scores, shared, single, summed):
+        check(keras.Model(x, output), words(6)[:kept])
+
+
+def test_attention_takes_the_mask_from_its_input_as_in_keras() -> None:
+    x = keras.Input((6,), dtype="int32")
+    y = layers.Embedding(9, 4, mask_zero=True)(x)
+    before = layers.GlobalAveragePooling1D()(y)
+    z = layers.Add()([y, layers.MultiHeadAttention(2, 3)(y, y)])
+    after = [layers.GlobalAveragePooling1D()(layers.LayerNormalization()(z)), layers.GRU(3)(layers.ReLU()(y))]
+    check(keras.Model(x, [before, *after]), words(6)[:2])
 
 
 # -- graphs ---------------------------------------------------------------------------------------------------------
