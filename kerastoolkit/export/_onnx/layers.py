@@ -36,8 +36,9 @@ def writers() -> Mapping[type, Write]:
         "Activation": _activation, "BatchNormalization": _batch_normalization, "Bidirectional": bidirectional,
         "Dense": _dense, "CenterCrop": _center_crop, "Flatten": _flatten, "GRU": recurrent,
         "GroupNormalization": _group_normalization, "LSTM": recurrent, "Normalization": _normalization,
-        "GroupQueryAttention": _attention, "MultiHeadAttention": _attention, "RNN": recurrent, "RepeatVector": _repeat_vector, "Rescaling": _rescaling, "Reshape": _reshape,
-        "Resizing": _resizing, "SimpleRNN": recurrent, "Softmax": _softmax, "TimeDistributed": time_distributed,
+        "GroupQueryAttention": _attention, "MultiHeadAttention": _attention, "PReLU": _prelu, "RNN": recurrent,
+        "RepeatVector": _repeat_vector, "Rescaling": _rescaling, "Reshape": _reshape, "Resizing": _resizing,
+        "SimpleRNN": recurrent, "Softmax": _softmax, "TimeDistributed": time_distributed,
     }  # fmt: skip
     named |= dict.fromkeys(_ONLY_TRAINING, _left_out)
     named |= dict.fromkeys(_MERGES, _merge)
@@ -133,7 +134,7 @@ def _attention(call: Call) -> Made:
         steps = [given[name].shape[1] for name in ("query", "value")]
         if None in steps or len(given["query"].shape) != 3:
             raise call.refused("a causal mask needs sequences of known length.")
-        before, causal = given.get("attention_mask"), call.writer.constant(np.tri(*steps, dtype=bool)[None])
+        before, causal = given.get("attention_mask"), call.writer.constant(np.tri(*steps)[None].astype(bool))
         if before is not None:
             causal = call.node("And", call.name(before, "bool"), causal)
         given["attention_mask"] = Tensor(causal, "bool", (1 if before is None else None, *steps))
@@ -161,6 +162,10 @@ def _reshape(call: Call) -> Made:
 def _repeat_vector(call: Call) -> Made:
     x = call.node("Unsqueeze", call.first.name, call.ints(1))
     return call.node("Tile", x, call.ints(1, call.of.n, 1))
+
+
+def _prelu(call: Call) -> Made:
+    return call.node("PRelu", call.name(call.first, call.dtype), call.name(call.of.alpha, call.dtype))
 
 
 def _softmax(call: Call) -> Made:

@@ -12,6 +12,7 @@ they are for, from call to call in the same order, and they are computed only wh
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -112,7 +113,7 @@ class Call:
         if isinstance(value, Tensor):
             wanted = dtype or value.dtype
             return value.name if value.dtype == wanted else self.writer.cast(value.name, wanted)
-        return self.writer.constant(array_of(value, dtype))
+        return str(self.writer.constant(array_of(value, dtype)))
 
     def number(self, value: float, dtype: str | None = None) -> str:
         """A constant of the type of the first output, if no other is given."""
@@ -256,7 +257,7 @@ class Walk:
         for name in names:
             is_mask = name == "mask" or (name.endswith("_mask") and name.removesuffix("_mask") in names)
             if is_mask and isinstance(value := given.get(name), Tensor):
-                given[name] = Mask(value.shape, lambda value=value: value)
+                given[name] = Mask(value.shape, functools.partial(_same, value))
         tensors = {
             name: value
             for name, value in given.items()
@@ -302,9 +303,10 @@ class Walk:
             raise self.refused(call.of, f"it could not be written ({_first_line(error)}).") from error
 
     def _writer_of(self, layer: keras.layers.Layer) -> Write | None:
-        for kind in type(layer).__mro__:
+        own: Any = type(layer)
+        for kind in own.__mro__:
             if kind in self._layers:
-                return self._layers[kind] if type(layer).call is kind.call else None
+                return self._layers[kind] if own.call is kind.call else None
         return None
 
     def _autocast(self, layer: keras.layers.Layer, value: Any) -> Any:
@@ -512,11 +514,11 @@ class _Scope:
         return self._known[id(symbolic)]
 
     def _node_of(self, symbolic: Any) -> Any:
-        history = getattr(symbolic, "_keras_history", None)
-        node = None if history is None or history.operation is None else history.operation._inbound_nodes
-        if not node or node[history.node_index].is_input:
+        history: Any = getattr(symbolic, "_keras_history", None)
+        nodes = [] if history is None or history.operation is None else history.operation._inbound_nodes
+        if not nodes or nodes[history.node_index].is_input:
             raise ExportError(f"The model depends on {symbolic.name!r}, which is none of its inputs.")
-        return node[history.node_index]
+        return nodes[history.node_index]
 
     def _write(self, node: Any) -> None:
         import keras
@@ -547,6 +549,10 @@ def is_plain_graph(model: keras.Model) -> bool:
     return type(model).call.__qualname__ in ("Functional.call", "Sequential.call") and bool(
         getattr(model, "outputs", None)
     )
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _mask_of(value: Any) -> Mask | None:
