@@ -110,10 +110,10 @@ class Call:
 
     def name(self, value: Any, dtype: str | None = None) -> str:
         """The name of a tensor or constant, cast to a type where it is of another."""
-        if isinstance(value, Tensor):
-            wanted = dtype or value.dtype
-            return value.name if value.dtype == wanted else self.writer.cast(value.name, wanted)
-        return str(self.writer.constant(array_of(value, dtype)))
+        if not isinstance(value, Tensor):
+            return self.writer.constant(array_of(value, dtype))
+        wanted = dtype or value.dtype
+        return value.name if value.dtype == wanted else self.writer.cast(value.name, wanted)
 
     def number(self, value: float, dtype: str | None = None) -> str:
         """A constant of the type of the first output, if no other is given."""
