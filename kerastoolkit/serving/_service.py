@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from kerastoolkit.exceptions import ModelMismatchError
+from kerastoolkit.exceptions import DataError, ModelMismatchError
 from kerastoolkit.serving._answers import Answers
 from kerastoolkit.serving._guard import Passage
 from kerastoolkit.serving._log import RequestLog
@@ -73,6 +73,6 @@ class Service:
         try:
             return self.model.run(arrays)
         except Exception as error:
-            if not self.has_unknown_sizes:
+            if not (self.has_unknown_sizes or isinstance(error, DataError)):
                 raise
-            raise RequestError(f"The model cannot take rows of this shape ({type(error).__name__}).") from error
+            raise RequestError("The model cannot compute these rows: is their shape one that it takes?") from error

@@ -371,7 +371,17 @@ def test_attention_answers_as_in_keras(masked: bool, causal: bool) -> None:
     single = layers.Attention(use_scale=True)([y, y], use_causal_mask=causal)
     summed = layers.AdditiveAttention()([y, y])
     kept = 2 if masked else 3  # in Keras, too, a row without words has no answer that all backends share
-    check(keras.Model(x, [heads, scores, shared, single, summed]), words(6)[:kept])
+    for output in (heads, scores, shared, single, summed):
+        check(keras.Model(x, output), words(6)[:kept])
+
+
+def test_attention_takes_the_mask_from_its_input_as_in_keras() -> None:
+    x = keras.Input((6,), dtype="int32")
+    y = layers.Embedding(9, 4, mask_zero=True)(x)
+    before = layers.GlobalAveragePooling1D()(y)
+    z = layers.Add()([y, layers.MultiHeadAttention(2, 3)(y, y)])
+    after = [layers.GlobalAveragePooling1D()(layers.LayerNormalization()(z)), layers.GRU(3)(layers.ReLU()(y))]
+    check(keras.Model(x, [before, *after]), words(6)[:2])
 
 
 # -- graphs ---------------------------------------------------------------------------------------------------------
@@ -393,7 +403,8 @@ def test_operations_in_a_functional_graph_answer_as_in_keras() -> None:
         ops.prod(x, axis=2), ops.std(x, axis=1), ops.var(x, axis=-1), ops.logsumexp(x, axis=1),
         ops.argmax(x, axis=1), ops.argmin(x, axis=-1), ops.cumsum(x, axis=1), ops.any(x > 0, axis=1),
         ops.all(x > -1, axis=2), ops.count_nonzero(x > 0, axis=1), ops.reshape(x, (-1, 12)),
-        ops.transpose(x, (0, 2, 1)), ops.swapaxes(x, 1, 2), ops.moveaxis(x, 1, 2), ops.expand_dims(x, 1), ops.squeeze(x[:, :1], 1),
+        ops.transpose(x, (0, 2, 1)), ops.swapaxes(x, 1, 2), ops.moveaxis(x, 1, 2), ops.expand_dims(x, 1),
+        ops.squeeze(x[:, :1], 1),
         ops.concatenate([x, x], axis=2), ops.stack([x, x], axis=1), ops.repeat(x, 2, axis=1), ops.tile(x, (1, 2, 1)),
         ops.flip(x, axis=1), ops.roll(x, 1, axis=1), ops.pad(x, ((0, 0), (1, 2), (0, 0))),
         ops.pad(x, ((0, 0), (1, 1), (0, 0)), mode="reflect"), *ops.split(x, 2, axis=1), *ops.unstack(x, axis=2),

@@ -36,8 +36,9 @@ def writers() -> Mapping[type, Write]:
         "Activation": _activation, "BatchNormalization": _batch_normalization, "Bidirectional": bidirectional,
         "Dense": _dense, "CenterCrop": _center_crop, "Flatten": _flatten, "GRU": recurrent,
         "GroupNormalization": _group_normalization, "LSTM": recurrent, "Normalization": _normalization,
-        "RNN": recurrent, "RepeatVector": _repeat_vector, "Rescaling": _rescaling, "Reshape": _reshape,
-        "Resizing": _resizing, "SimpleRNN": recurrent, "Softmax": _softmax, "TimeDistributed": time_distributed,
+        "GroupQueryAttention": _attention, "MultiHeadAttention": _attention, "PReLU": _prelu, "RNN": recurrent,
+        "RepeatVector": _repeat_vector, "Rescaling": _rescaling, "Reshape": _reshape, "Resizing": _resizing,
+        "SimpleRNN": recurrent, "Softmax": _softmax, "TimeDistributed": time_distributed,
     }  # fmt: skip
     named |= dict.fromkeys(_ONLY_TRAINING, _left_out)
     named |= dict.fromkeys(_MERGES, _merge)
@@ -98,6 +99,8 @@ _MERGES = {
 def _merge(call: Call) -> Made:
     import keras
 
+    if any(one.mask is not None for one in call.first):  # of which some of these layers take account
+        return call.walk.follow(call.of, call.arguments)
     name = next(one for one in _MERGES if isinstance(call.of, getattr(keras.layers, one)))
     rank = max(len(one.shape) for one in call.first)
     values = []
@@ -124,10 +127,25 @@ def _batch_normalization(call: Call) -> Made:
     return spatial.WRITERS["nn.BatchNorm"](Call(call.walk, layer, given, call.outputs))
 
 
+def _attention(call: Call) -> Made:
+    """Followed, but for the causal mask: inside, Keras does not know how many steps there are."""
+    given = dict(call.arguments)
+    if given.get("use_causal_mask"):
+        steps = [given[name].shape[1] for name in ("query", "value")]
+        if None in steps or len(given["query"].shape) != 3:
+            raise call.refused("a causal mask needs sequences of known length.")
+        before, causal = given.get("attention_mask"), call.writer.constant(np.tri(*steps)[None].astype(bool))
+        if before is not None:
+            causal = call.node("And", call.name(before, "bool"), causal)
+        given["attention_mask"] = Tensor(causal, "bool", (1 if before is None else None, *steps))
+        given["use_causal_mask"] = False
+    return call.walk.follow(call.of, given)
+
+
 def _left_out(call: Call) -> Made:
     call.walk.note_only_training(call.of)
     x = call.first
-    return Tensor(call.name(x, call.dtype), call.dtype, x.shape, x.mask)
+    return x if x.dtype == call.dtype else Tensor(call.name(x, call.dtype), call.dtype, x.shape)
 
 
 def _flatten(call: Call) -> Made:
@@ -144,6 +162,10 @@ def _reshape(call: Call) -> Made:
 def _repeat_vector(call: Call) -> Made:
     x = call.node("Unsqueeze", call.first.name, call.ints(1))
     return call.node("Tile", x, call.ints(1, call.of.n, 1))
+
+
+def _prelu(call: Call) -> Made:
+    return call.node("PRelu", call.name(call.first, call.dtype), call.name(call.of.alpha, call.dtype))
 
 
 def _softmax(call: Call) -> Made:

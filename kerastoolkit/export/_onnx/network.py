@@ -5,12 +5,14 @@ What has a node or two of its own in ONNX (recurrent layers, batch normalization
 leave a trace, and that trace is written operation by operation by the functions in `ops`. So a layer of the user's own
 is written like one of Keras', as long as it computes by layers and `keras.ops`.
 
-Masks go the way they go when Keras predicts: with the value that they are for, and computed only where a layer asks.
+Masks go the way they go when Keras predicts, which is not always the way of its symbolic tensors: with the value that
+they are for, from call to call in the same order, and they are computed only where a layer asks for one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -108,10 +110,10 @@ class Call:
 
     def name(self, value: Any, dtype: str | None = None) -> str:
         """The name of a tensor or constant, cast to a type where it is of another."""
-        if isinstance(value, Tensor):
-            wanted = dtype or value.dtype
-            return value.name if value.dtype == wanted else self.writer.cast(value.name, wanted)
-        return self.writer.constant(array_of(value, dtype))
+        if not isinstance(value, Tensor):
+            return self.writer.constant(array_of(value, dtype))
+        wanted = dtype or value.dtype
+        return value.name if value.dtype == wanted else self.writer.cast(value.name, wanted)
 
     def number(self, value: float, dtype: str | None = None) -> str:
         """A constant of the type of the first output, if no other is given."""
@@ -126,11 +128,11 @@ class Call:
         return self.writer.node(op_type, inputs, **attributes)
 
     def mask(self) -> Mask | None:
-        """The mask that a layer is called with: one that is given, else that of the first argument."""
-        given = self.arguments.get("mask")
-        if isinstance(given, Tensor):
-            return Mask(given.shape, lambda: given)
-        return self.first.mask if isinstance(self.first, Tensor) else None
+        """The mask that a layer is called with."""
+        import keras
+
+        given = [one for one in keras.tree.flatten(self.arguments.get("mask")) if one is not None]
+        return given[0] if given else None
 
     def refused(self, reason: str) -> ExportError:
         """The error of what ONNX cannot hold; to be raised."""
@@ -203,20 +205,19 @@ class Walk:
 
     # -- models ---------------------------------------------------------------------------------------------------
 
-    def model(self, model: keras.Model, inputs: Sequence[Tensor], known: bool = True) -> list[Tensor]:
+    def model(self, model: keras.Model, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Writes a model.
 
         Args:
             model: The model.
             inputs: In the order of `model.inputs`.
-            known: Whether its masks are those of its symbolic tensors, which is so unless an input has a mask.
         """
-        if not is_plain_graph(model) or not known:
-            packed = list(inputs) if len(inputs) > 1 else inputs[0]
-            return self.follow(model, {next(iter(parameters(model))): packed})
+        if not is_plain_graph(model):
+            return self.follow(model, {parameters(model)[0]: list(inputs) if len(inputs) > 1 else inputs[0]})
         scope = _Scope(self)
         for symbolic, tensor in zip(model.inputs, inputs, strict=True):
             scope.know(symbolic, tensor)
+        scope.run(getattr(model, "_functional", None) or model)
         return [scope.value(one) for one in model.outputs]
 
     # -- layers ---------------------------------------------------------------------------------------------------
@@ -239,13 +240,59 @@ class Walk:
         given = {name: self._autocast(layer, value) for name, value in arguments.items()}
         self._path.append(layer)
         try:
-            if isinstance(layer, keras.Model):
-                return self._inner_model(layer, given)
-            write = self._writer_of(layer)
+            self._add_masks(layer, given)
             call = Call(self, layer, given, outputs)
-            return self._followed_or_converted(call) if write is None else self._guarded(call, write)
+            write = self._inner_model if isinstance(layer, keras.Model) else self._writer_of(layer)
+            made = self._followed_or_converted(call) if write is None else self._guarded(call, write)
+            self._masks_after(call, made)
+            return made
         finally:
             self._path.pop()
+
+    def _add_masks(self, layer: keras.layers.Layer, given: dict[str, Any]) -> None:
+        """Adds the masks that Keras gives to a layer that is called without."""
+        import keras
+
+        names = parameters(layer)
+        for name in names:
+            is_mask = name == "mask" or (name.endswith("_mask") and name.removesuffix("_mask") in names)
+            if is_mask and isinstance(value := given.get(name), Tensor):
+                given[name] = Mask(value.shape, functools.partial(_same, value))
+        tensors = {
+            name: value
+            for name, value in given.items()
+            if any(isinstance(one, (Tensor, Mask)) for one in keras.tree.flatten(value))
+        }
+        mask_of = {name: keras.tree.map_structure(_mask_of, value) for name, value in tensors.items()}
+        if len(tensors) == 1 and "mask" in names and given.get("mask") is None:
+            given["mask"] = next(iter(mask_of.values()))
+        elif len(tensors) > 1:
+            for name, mask in mask_of.items():
+                if f"{name}_mask" in names and given.get(f"{name}_mask") is None:
+                    given[f"{name}_mask"] = mask
+
+    def _masks_after(self, call: Call, made: Sequence[Tensor]) -> None:
+        """Gives outputs the masks that Keras gives them."""
+        import keras
+
+        layer = call.of
+        if _takes_masks_away(layer):  # Keras' attention does, with which whoever reads its input later has none
+            query_mask = _mask_of(call["query"])
+            for name in ("query", "value", "key"):
+                if isinstance(call.arguments.get(name), Tensor):
+                    call[name].mask = None
+            made[0].mask = query_mask
+        if not layer.supports_masking or all(one.mask is not None for one in made):
+            return
+        given = call.arguments.get("mask")
+        previous = keras.tree.map_structure(_mask_of, call.first) if given is None else given
+        if getattr(layer.compute_mask, "_is_default", False):
+            masks = keras.tree.flatten(previous)
+        else:
+            masks = _Scope(self).masks(layer, call.first, previous)
+        for one, mask in zip(made, masks, strict=False):
+            if one.mask is None:
+                one.mask = mask
 
     def _guarded(self, call: Call, write: Write) -> list[Tensor]:
         try:
@@ -256,9 +303,10 @@ class Walk:
             raise self.refused(call.of, f"it could not be written ({_first_line(error)}).") from error
 
     def _writer_of(self, layer: keras.layers.Layer) -> Write | None:
-        for kind in type(layer).__mro__:
+        own: Any = type(layer)
+        for kind in own.__mro__:
             if kind in self._layers:
-                return self._layers[kind] if type(layer).call is kind.call else None
+                return self._layers[kind] if own.call is kind.call else None
         return None
 
     def _autocast(self, layer: keras.layers.Layer, value: Any) -> Any:
@@ -274,17 +322,22 @@ class Walk:
 
         return keras.tree.map_structure(cast, value)
 
-    def _inner_model(self, model: keras.Model, arguments: Mapping[str, Any]) -> list[Tensor]:
+    def _inner_model(self, call: Call) -> Made:
         import keras
 
-        first = next(iter(arguments.values()))
+        model, first = call.of, call.first
+        if not is_plain_graph(model):
+            return self.follow(model, call.arguments)
         given = keras.tree.flatten(first)
-        masks = [one.mask for one in given] + keras.tree.flatten(arguments.get("mask"))
-        if not is_plain_graph(model) or any(one is not None for one in masks):
-            return self.follow(model, arguments)
-        if isinstance(first, dict):
-            given = model._flatten_to_reference_inputs(first)
-        return self.model(model, [self._fitting(one, like) for one, like in zip(given, model.inputs, strict=True)])
+        if isinstance(first, dict) and not isinstance(model._inputs_struct, dict):
+            given = [first[one.name] for one in model.inputs]
+        masks = keras.tree.flatten(call.arguments.get("mask") or [None] * len(given))
+        tensors = []
+        for one, mask, like in zip(given, masks, model.inputs, strict=True):
+            made = self._fitting(one, like)
+            made.mask = mask or made.mask
+            tensors.append(made)
+        return self.model(model, tensors)
 
     def _fitting(self, one: Tensor, like: Any) -> Tensor:
         dtype, name = known_dtype(like.dtype), one.name
@@ -295,8 +348,8 @@ class Walk:
         elif len(like.shape) == len(one.shape) - 1 and one.shape[-1] == 1:
             name = self.writer.node("Squeeze", [name, self.writer.constant(np.array([-1]))])
         elif len(like.shape) == len(one.shape):
-            return Tensor(name, dtype, one.shape, one.mask)
-        return Tensor(name, dtype, tuple(like.shape), one.mask)
+            return one if name == one.name else Tensor(name, dtype, one.shape, one.mask)
+        return Tensor(name, dtype, tuple(like.shape))
 
     # -- what has no writer of its own ----------------------------------------------------------------------------
 
@@ -329,8 +382,8 @@ class Walk:
         scope = _Scope(self)
         symbolic = {name: keras.tree.map_structure(scope.symbolic, value) for name, value in arguments.items()}
         function = getattr(of, "call", of)
-        if hasattr(of, "call"):
-            self._add_context(of, arguments, symbolic)
+        if hasattr(of, "call") and "training" in parameters(of):
+            symbolic["training"] = False
         with _NodesRemoved(of), _variables_give_way(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said before, when the user called it
             try:
@@ -344,22 +397,7 @@ class Walk:
                 raise self.refused(of, "it changes its own state when it is called.")
             if not all(isinstance(one, keras.KerasTensor) for one in outputs):
                 raise self.refused(of, "it returns something else than tensors of its input.")
-            return [scope.value(one) for one in outputs]
-
-    def _add_context(self, layer: Any, arguments: Mapping[str, Any], symbolic: dict[str, Any]) -> None:
-        import keras
-
-        names = parameters(layer)
-        first = next(iter(symbolic))
-        if "training" in names:
-            symbolic["training"] = False
-        if "mask" in names and symbolic.get("mask") is None and names[0] == first:
-            masks = keras.tree.map_structure(lambda one: getattr(one, "_keras_mask", None), symbolic[first])
-            if any(one is not None for one in keras.tree.flatten(masks)):
-                symbolic["mask"] = masks
-        for name in list(symbolic):
-            if f"{name}_mask" in names and symbolic.get(f"{name}_mask") is None:
-                symbolic[f"{name}_mask"] = getattr(symbolic[name], "_keras_mask", None)
+            return [scope.with_own_mask(one) for one in outputs]
 
     def function(self, function: Any, x: Tensor) -> Tensor:
         """Writes a function of one value, such as an activation."""
@@ -409,15 +447,53 @@ class _Scope:
         """A new symbolic tensor for a tensor; anything else as it is."""
         import keras
 
+        if isinstance(value, Mask):
+            return self._symbolic_mask(value)
         if not isinstance(value, Tensor):
             return value
         made = keras.KerasTensor(value.shape, dtype=value.dtype)
         self.know(made, value)
         if value.mask is not None:
-            made._keras_mask = keras.KerasTensor(value.mask.shape, dtype="bool")
-            self._alive.append(made._keras_mask)
-            self._masks[id(made._keras_mask)] = value.mask
+            made._keras_mask = self._symbolic_mask(value.mask)
         return made
+
+    def _symbolic_mask(self, mask: Mask) -> Any:
+        import keras
+
+        for place, known in self._masks.items():
+            if known is mask:
+                return next(one for one in self._alive if id(one) == place)
+        made = keras.KerasTensor(mask.shape, dtype="bool")
+        self._alive.append(made)
+        self._masks[id(made)] = mask
+        return made
+
+    def masks(self, layer: Any, first: Any, previous: Any) -> list[Mask | None]:
+        """The masks that a layer computes for its outputs."""
+        import keras
+
+        inputs, masks = (keras.tree.map_structure(self.symbolic, value) for value in (first, previous))
+        try:
+            made = keras.tree.flatten(layer.compute_mask(inputs, masks))
+        except Exception as error:
+            raise self._walk.refused(layer, f"its mask could not be followed ({_first_line(error)}).") from error
+        return [None if one is None else self._mask(one) for one in made]
+
+    def with_own_mask(self, symbolic: Any) -> Tensor:
+        """Like `value`, with the mask that a layer itself has put on it."""
+        tensor, mask = self.value(symbolic), getattr(symbolic, "_keras_mask", None)
+        history = getattr(symbolic, "_keras_history", None)
+        if mask is not None and tensor.mask is None and not hasattr(getattr(history, "operation", None), "weights"):
+            tensor.mask = self._mask(mask)
+        return tensor
+
+    def run(self, model: keras.Model) -> None:
+        """Writes a model in the order in which Keras computes it."""
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                known = all(id(one) in self._known for one in node.arguments.keras_tensors)
+                if known and not node.is_input and node.operation is not None:
+                    self._write(node)
 
     def value(self, symbolic: Any) -> Tensor:
         """Writes what a symbolic tensor depends on, as far as that has not been done."""
@@ -438,11 +514,11 @@ class _Scope:
         return self._known[id(symbolic)]
 
     def _node_of(self, symbolic: Any) -> Any:
-        history = getattr(symbolic, "_keras_history", None)
-        node = None if history is None or history.operation is None else history.operation._inbound_nodes
-        if not node or node[history.node_index].is_input:
+        history: Any = getattr(symbolic, "_keras_history", None)
+        nodes = [] if history is None or history.operation is None else history.operation._inbound_nodes
+        if not nodes or nodes[history.node_index].is_input:
             raise ExportError(f"The model depends on {symbolic.name!r}, which is none of its inputs.")
-        return node[history.node_index]
+        return nodes[history.node_index]
 
     def _write(self, node: Any) -> None:
         import keras
@@ -457,14 +533,12 @@ class _Scope:
         write = self._walk.layer if isinstance(node.operation, keras.layers.Layer) else self._walk.operation
         made = write(node.operation, arguments, node.outputs)
         for symbolic, tensor in zip(node.outputs, made, strict=True):
-            mask = getattr(symbolic, "_keras_mask", None)
-            if mask is not None and tensor.mask is None:
-                tensor = Tensor(tensor.name, tensor.dtype, tensor.shape, self._mask(mask))
             self.know(symbolic, tensor)
 
     def _mask(self, symbolic: Any) -> Mask:
         self._alive.append(symbolic)
-        return Mask(tuple(symbolic.shape), lambda: self.value(symbolic))
+        known = self._masks.get(id(symbolic))
+        return Mask(tuple(symbolic.shape), lambda: self.value(symbolic)) if known is None else known
 
 
 # -- what Keras knows of calls --------------------------------------------------------------------------------------
@@ -475,6 +549,18 @@ def is_plain_graph(model: keras.Model) -> bool:
     return type(model).call.__qualname__ in ("Functional.call", "Sequential.call") and bool(
         getattr(model, "outputs", None)
     )
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _mask_of(value: Any) -> Mask | None:
+    return value.mask if isinstance(value, Tensor) else None
+
+
+def _takes_masks_away(layer: Any) -> bool:
+    return bool(type(layer).call.__qualname__ == "MultiHeadAttention.call")
 
 
 def parameters(layer: Any) -> list[str]:

@@ -218,8 +218,8 @@ def _is(call: Call) -> Made:
 @writes("numpy.NanToNum")
 def _nan_to_num(call: Call) -> Made:
     info, x = np.finfo(call.dtype), call.name(call.first, call.dtype)
-    top = info.max if call.of.posinf is None else call.of.posinf
-    low = info.min if call.of.neginf is None else call.of.neginf
+    top = float(info.max) if call.of.posinf is None else call.of.posinf
+    low = float(info.min) if call.of.neginf is None else call.of.neginf
     x = call.node("Where", call.node("IsNaN", x), call.number(call.of.nan), x)
     for value, positive in ((top, 1), (low, 0)):
         is_inf = call.node("IsInf", x, detect_positive=positive, detect_negative=1 - positive)
@@ -233,13 +233,13 @@ def _float(dtype: str) -> str:
 
 @writes("core.SaturateCast")
 def _saturate_cast(call: Call) -> Made:
-    if call.dtype.startswith("float"):
-        return call.name(call.first, call.dtype)
-    x, info = call.first, np.iinfo(call.dtype)
-    clipped = call.node(
-        "Clip", x.name, call.number(info.min, x.dtype), call.number(np.nextafter(np.float32(info.max), 0), x.dtype)
-    )
-    return call.writer.cast(clipped if x.dtype.startswith("float") else x.name, call.dtype)
+    x = call.first
+    if not x.dtype.startswith("float") or call.dtype.startswith("float"):
+        return call.name(x, call.dtype)
+    info = np.iinfo(call.dtype)
+    top = float(np.nextafter(np.float32(info.max), np.float32(0)))
+    clipped = call.node("Clip", x.name, call.number(float(info.min), x.dtype), call.number(top, x.dtype))
+    return call.writer.cast(clipped, call.dtype)
 
 
 # -- two values -----------------------------------------------------------------------------------------------------
@@ -524,8 +524,9 @@ def repeat(call: Call, x: str, shape: Shape, axis: int, times: int) -> str:
     """Repeats each place of an axis."""
     if times == 1:
         return x
-    if shape[axis] is not None:
-        places = np.repeat(np.arange(shape[axis]), times)
+    size = shape[axis]
+    if size is not None:
+        places = np.repeat(np.arange(size), times)
         return call.node("Gather", x, call.writer.constant(places), axis=axis)
     longer = call.node("Unsqueeze", x, call.ints(axis + 1))
     repeats = [times if place == axis + 1 else 1 for place in range(len(shape) + 1)]
@@ -621,7 +622,9 @@ def _get_item(call: Call) -> Made:
     n_given = sum(part is not None and part is not Ellipsis for part in parts)
     place = parts.index(Ellipsis)
     parts[place : place + 1] = [slice(None)] * (len(x.shape) - n_given)
-    name, axis, squeezed, new = x.name, 0, [], []
+    name, axis = x.name, 0
+    squeezed: list[int] = []
+    new: list[int] = []
     slices: list[tuple[int, int, int, int]] = []
     for where, part in enumerate(part for part in parts):
         if part is None:

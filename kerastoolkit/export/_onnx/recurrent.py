@@ -260,15 +260,13 @@ def time_distributed(call: Call) -> Made:
 
     x, layer, given = call["inputs"], call.of.layer, call.mask()
     rest = x.shape[2:]
-    if None in rest:
+    if None in rest or (given is not None and None in given.shape[2:]):
         raise call.refused("the layer inside needs inputs of known size.")
-    as_rows = Tensor(call.node("Reshape", x.name, call.ints(-1, *rest)), x.dtype, (None, *rest))
+    as_rows = Tensor(_in_rows(call, x.name, rest), x.dtype, (None, *rest))
     arguments: dict[str, Any] = {parameters(layer)[0]: as_rows}
-    if given is not None and getattr(layer, "_call_has_mask_arg", False) and len(given.shape) > 2:
+    if given is not None and "mask" in parameters(layer) and len(given.shape) > 2:
         mask = given.tensor()
-        arguments["mask"] = Tensor(
-            call.node("Reshape", mask.name, call.ints(-1, *mask.shape[2:])), "bool", (None, *mask.shape[2:])
-        )
+        arguments["mask"] = Tensor(_in_rows(call, mask.name, mask.shape[2:]), "bool", (None, *mask.shape[2:]))
     like = keras.KerasTensor((None, *call.shape[2:]), dtype=str(call.outputs[0].dtype))
     (made,) = call.walk.layer(layer, arguments, [like])
     front = call.node("Slice", call.node("Shape", x.name), call.ints(0), call.ints(2))
@@ -276,3 +274,7 @@ def time_distributed(call: Call) -> Made:
     if len(made.shape) == 1:
         sizes = front
     return as_tensors(call, call.node("Reshape", made.name, sizes))
+
+
+def _in_rows(call: Call, x: str, rest: Sequence[int | None]) -> str:
+    return call.node("Reshape", x, call.ints(-1, *(int(size or -1) for size in rest)))

@@ -22,7 +22,7 @@ writes = writer_into(WRITERS)
 def _channels_last(call: Call) -> bool:
     import keras
 
-    return (call.of.data_format or keras.config.image_data_format()) == "channels_last"
+    return bool((call.of.data_format or keras.config.image_data_format()) == "channels_last")
 
 
 def _to_first(call: Call, x: str, rank: int) -> str:
@@ -57,7 +57,7 @@ def _padding(
         return {"auto_pad": "SAME_UPPER"}
     else:
         total = [
-            max((-(-size // stride) - 1) * stride + (one - 1) * wide + 1 - size, 0)
+            max((-(-int(size or 0) // stride) - 1) * stride + (one - 1) * wide + 1 - int(size or 0), 0)
             for size, one, stride, wide in zip(sizes, kernel, strides, dilations, strict=True)
         ]
     return {"pads": [*(one // 2 for one in total), *(one - one // 2 for one in total)]}
@@ -176,9 +176,10 @@ def _batch_norm(call: Call) -> Made:
     parts = {name: call.arguments.get(name) for name in ("mean", "variance", "scale", "offset")}
     if any(isinstance(one, Tensor) for one in parts.values()):
         raise call.refused("normalization by statistics that are computed is not among what can be written.")
-    mean, variance, scale, offset = (None if one is None else array_of(one, "float64") for one in parts.values())
-    factor = (1.0 if scale is None else scale) / np.sqrt(variance + float(call.of.epsilon))
-    shift = (0.0 if offset is None else offset) - mean * factor
+    otherwise = {"scale": 1.0, "offset": 0.0}
+    arrays = {name: array_of(otherwise[name] if one is None else one, "float64") for name, one in parts.items()}
+    factor = arrays["scale"] / np.sqrt(arrays["variance"] + float(call.of.epsilon))
+    shift = arrays["offset"] - arrays["mean"] * factor
     shape = [1] * len(call.shape)
     shape[call.of.axis] = -1
     x = call.node("Mul", call.name(call["x"], call.dtype), call.name(factor.reshape(shape), call.dtype))
@@ -253,7 +254,8 @@ def resize(call: Call, x: Tensor, how: Any, channels_last: bool) -> str:
     first = 1 if channels_last else 2
     axes = [first, first + 1]
     height, width = how.size if hasattr(how, "size") else (how.height, how.width)
-    name, sizes = call.name(x, "float32"), [x.shape[axis] for axis in axes]
+    name = call.name(x, "float32")
+    sizes: list[Any] = [x.shape[axis] for axis in axes]
     if how.crop_to_aspect_ratio:
         name, sizes = _cropped(call, name, sizes, axes, (height, width))
     if how.antialias:

@@ -147,11 +147,13 @@ class Writer:
         graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializer=constants)
         domains = sorted({node.domain for node in nodes if node.domain})
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(one, _DOMAINS[one]) for one in domains)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="kerastoolkit")
+        made: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return made
 
     def _value(self, name: str, dtype: str, shape: Shape, side: str) -> onnx.ValueInfoProto:
         sizes = ["rows", *(f"{side}_{name}_{axis}" if size is None else size for axis, size in enumerate(shape, 1))]
-        return self._onnx.helper.make_tensor_value_info(name, self.type_of(dtype), sizes)
+        made: onnx.ValueInfoProto = self._onnx.helper.make_tensor_value_info(name, self.type_of(dtype), sizes)
+        return made
 
     def _new_name(self, kind: str) -> str:
         while True:
