@@ -20,6 +20,16 @@ Answers: TypeAlias = "NDArray[Any] | list[NDArray[Any]] | dict[str, NDArray[Any]
 _MAX_BYTES = 2**30
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A token goes to no other address than the one it was given for."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 class Client:
     """Asks a server of kerastoolkit as if it were the estimator.
 
@@ -57,7 +67,12 @@ class Client:
     def spec(self) -> Mapping[str, Any]:
         """What the model takes and answers, as the server tells it."""
         if self._spec is None:
-            self._spec = self._ask("/spec")
+            found = self._ask("/spec")
+            if not isinstance(found, dict) or not all(
+                isinstance(found.get(one), list) for one in ("inputs", "outputs")
+            ):
+                raise ServerError(f"{self.url} is no server of kerastoolkit.")
+            self._spec = found
         return self._spec
 
     def predict(self, X: Any) -> Answers:
@@ -121,7 +136,7 @@ class Client:
             raise DataError(f"X holds what JSON cannot say: {error}.") from None
         request = urllib.request.Request(f"{self.url}{path}", body, self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            with _OPENER.open(request, timeout=self.timeout) as answer:
                 return json.loads(answer.read(_MAX_BYTES))
         except urllib.error.HTTPError as error:
             with error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import http.client
+import http.server
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -24,6 +27,7 @@ from kerastoolkit import export
 from kerastoolkit.cli import main
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError, ServerError
 from kerastoolkit.serving import Client
+from kerastoolkit.serving._dockerfile import PACKAGES
 
 GOOD = {"age": 40, "income (k)": 50.5, "plan": "basic"}
 Start = Callable[..., contextlib.AbstractContextManager[Any]]
@@ -194,6 +198,31 @@ def test_a_client_of_arrays_and_texts(start: Start, files: dict[str, Path], tmp_
         assert client.predict_proba(pd.Series(texts)).tolist() == [[1, 1], [0, 0]]
 
 
+def test_a_client_gives_its_token_to_nobody_else() -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            redirects = self.path == "/away/spec"
+            self.send_response(302 if redirects else 200)
+            self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    asked: list[str] = []
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        with pytest.raises(ServerError, match="status 302"):
+            Client(f"{url}/away", token="secret").predict([GOOD])
+        with pytest.raises(ServerError, match="is no server of kerastoolkit"):
+            Client(url).predict([GOOD])
+        other.shutdown()
+    assert asked == ["/away/spec", "/spec"]
+
+
 @pytest.mark.parametrize(("arguments", "said"), [({"url": "localhost:80"}, "`url`"), ({"timeout": 0}, "`timeout`")])
 def test_arguments_of_a_client(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ParameterError, match=said):
@@ -252,6 +281,13 @@ def test_a_dockerfile_beside_the_model(
     assert main(["serve", str(model), "--dockerfile"]) == 2
     assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "Dockerfile").read_text() == text
+
+
+def test_a_dockerfile_installs_what_serving_needs() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).parents[2] / "setup.cfg")
+    names = {re.split("[>=]", line)[0] for line in setup["options.extras_require"]["serve"].split() if line[0] != "#"}
+    assert names - {"kerastoolkit[onnx]"} | {"numpy", "onnxruntime"} == set(PACKAGES)
 
 
 def test_export_refuses_before_any_work(

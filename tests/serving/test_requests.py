@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import math
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import pytest
 
 from kerastoolkit import export, serving
 from kerastoolkit.exceptions import ParameterError, SavedFileError
+from kerastoolkit.serving._model import served_model
 
 GOOD = {"age": 40, "income (k)": 50.5, "plan": "basic"}
 Ask = Callable[..., Any]
@@ -250,8 +255,6 @@ def test_what_is_not_there(ask: Ask, churn: Any) -> None:
 
 
 def test_who_goes_away_or_is_slow(ask: Ask, files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    import asyncio
-
     application = serving.app(files["churn"], timeout=0.05)
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b""}
     sent: list[Any] = []
@@ -276,8 +279,6 @@ def test_who_goes_away_or_is_slow(ask: Ask, files: dict[str, Path], capsys: pyte
 def test_a_fault_is_told_in_the_log_and_not_to_whoever_asks(
     ask: Ask, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kerastoolkit.serving._model import served_model
-
     served = served_model(files["churn"])
     calls = iter([1, 2])
 
@@ -286,12 +287,61 @@ def test_a_fault_is_told_in_the_log_and_not_to_whoever_asks(
             raise RuntimeError("secret of the house")
         return served.run(arrays)
 
-    import dataclasses
-
     application = serving.app(dataclasses.replace(served, run=run))
     answer = ask(application, "/predict", [GOOD])
     assert answer.status == 500 and "secret" not in answer.error
     assert "secret of the house" in capsys.readouterr().err
+
+
+def test_a_slow_model_runs_beside_the_server_and_within_its_time(ask: Ask, files: dict[str, Path]) -> None:
+    served = served_model(files["churn"])
+    threads, goes_on = set(), threading.Event()
+
+    def slow(arrays: Any) -> Any:
+        threads.add(threading.current_thread() is threading.main_thread())
+        if len(arrays["age"]) == 3:
+            goes_on.wait()
+        else:
+            time.sleep(0.006)
+        return served.run(arrays)
+
+    application = serving.app(dataclasses.replace(served, run=slow), timeout=0.5)
+    threads.clear()
+    assert ask(application, "/predict", [GOOD, GOOD]).status == 200
+    assert threads == {False}
+    threading.Timer(1.0, goes_on.set).start()  # the answer that nobody waits for any more
+    late = ask(application, "/predict", [GOOD] * 3)
+    assert late.status == 503 and "There was no answer within 0.5 seconds" in late.error
+
+
+def test_a_server_that_stops_is_not_ready_and_ends_its_connections(ask: Ask, files: dict[str, Path]) -> None:
+    application = serving.app(files["churn"])
+    application.state.draining = True
+    for path in ("/ready", "/v2/health/ready", "/v2/models/model/ready"):
+        assert ask(application, path).status == 503
+    assert ask(application, "/health").status == 200
+    answer = ask(application, "/predict", [GOOD])
+    assert answer.status == 200 and answer.headers["connection"] == "close"
+
+
+def test_an_application_is_mounted_and_extended(ask: Ask, files: dict[str, Path]) -> None:
+    import fastapi
+
+    application = serving.app(files["churn"], token="secret")
+
+    @application.get("/more")
+    def more() -> dict[str, int]:
+        return {"more": 1}
+
+    whole = fastapi.FastAPI()
+    whole.mount("/models/churn", application)
+    right = {"Authorization": "Bearer secret"}
+    assert ask(whole, "/models/churn/health").status == 200
+    assert ask(whole, "/models/churn/predict", [GOOD]).status == 401
+    assert ask(whole, "/models/churn/predict", [GOOD], headers=right).json["predictions"][0]["label"] == "stays"
+    assert ask(whole, "/models/churn/more").status == 401
+    assert ask(whole, "/models/churn/more", headers=right).json == {"more": 1}
+    assert {"/more", "/predict"} <= set(ask(application, "/openapi.json", headers=right).json["paths"])
 
 
 # -- what is counted ------------------------------------------------------------------------------------------------
