@@ -123,10 +123,10 @@ class Client:
             except DataError as error:
                 raise DataError(f"{error} (of the rows from {start} on)") if start else error from None
         made = [_array(one, [part[one["name"]] for part in parts]) for one in wanted]
-        if len(made) == 1:
-            return made[0]
         if all(one["target"] is not None for one in wanted):
             return {str(one["target"]): array for one, array in zip(wanted, made, strict=True)}
+        if len(made) == 1:
+            return made[0]
         return np.column_stack(made) if all(one.ndim == 1 for one in made) else made
 
     def _ask(self, path: str, content: object = None) -> Any:
