@@ -84,7 +84,8 @@ def serve(
         model: As for `app`.
         host: Address to listen at. Defaults to `"127.0.0.1"`: for this machine alone.
         port: Port to listen at; 0 for any that is free. Defaults to `8000`.
-        workers: Processes that share the port and the log. Defaults to `1`.
+        workers: Processes that share the port and the log. With several, a script must call `serve` below
+            `if __name__ == "__main__":`, since each of them reads it. Defaults to `1`.
         name: As for `app`. Defaults to `"model"`.
         token: As for `app`. Defaults to `None`: that of the environment variable `KERASTOOLKIT_TOKEN`, if there is one.
         max_rows: As for `app`. Defaults to `1000`.
