@@ -37,6 +37,7 @@ class Writer:
         self._by_content: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._texts: list[onnx.ValueInfoProto] = []
         self._taken: set[str] = set()
         self._n_names = 0
         # Names of whole numbers, rows by steps, that are 0 after the end of a sequence and nowhere else.
@@ -94,6 +95,10 @@ class Writer:
         given = {name: value for name, value in attributes.items() if value is not None}
         made = self._onnx.helper.make_node(op_type, list(inputs), names, name=names[0], domain=domain, **given)
         self._nodes.append(made)
+        if op_type == "Tokenizer":  # not ONNX's own; where it is left open what comes out, onnx.checker crashes
+            self._texts += [
+                self._onnx.helper.make_tensor_value_info(one, self.type_of("string"), None) for one in names
+            ]
         return names[0] if n_outputs == 1 else names
 
     def cast(self, x: str, dtype: str) -> str:
@@ -144,7 +149,8 @@ class Writer:
                 needed.update(node.input)
         nodes.reverse()
         constants = [made for name, made in self._constants.items() if name in needed]
-        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializer=constants)
+        texts = [one for one in self._texts if one.name in needed]
+        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializer=constants, value_info=texts)
         domains = sorted({node.domain for node in nodes if node.domain})
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(one, _DOMAINS[one]) for one in domains)]
         made: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
