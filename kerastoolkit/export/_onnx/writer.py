@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -101,6 +102,25 @@ class Writer:
             ]
         return names[0] if n_outputs == 1 else names
 
+    def include(self, model: onnx.ModelProto, inputs: Sequence[str]) -> list[str]:
+        """Adds another model as nodes.
+
+        Args:
+            model: A model of the same operator set.
+            inputs: What its inputs are called in this graph, in their order.
+
+        Returns:
+            What its outputs are called in this graph.
+        """
+        graph = importlib.import_module("onnx.compose").add_prefix(model, self._new_name("part") + "_").graph
+        fixed = {one.name for one in graph.initializer}
+        free = [one.name for one in graph.input if one.name not in fixed]
+        for name, value in zip(free, inputs, strict=True):
+            self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
+        self._constants.update({one.name: one for one in graph.initializer})
+        self._nodes.extend(graph.node)
+        return [str(one.name) for one in graph.output]
+
     def cast(self, x: str, dtype: str) -> str:
         """Adds a cast to a type, such as `"float32"`, `"int64"`, `"bool"` or `"string"`."""
         return self.node("Cast", [x], to=self.type_of(dtype))
@@ -110,15 +130,6 @@ class Writer:
         if dtype == "string":
             return int(self._onnx.TensorProto.STRING)
         return int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-    @property
-    def n_nodes(self) -> int:
-        """Nodes so far."""
-        return len(self._nodes)
-
-    def forget_after(self, n_nodes: int) -> None:
-        """Forgets the nodes that were added after the first `n_nodes`."""
-        del self._nodes[n_nodes:]
 
     # -- inputs, outputs, the whole -------------------------------------------------------------------------------
 
@@ -146,7 +157,7 @@ class Writer:
         for node in reversed(self._nodes):
             if needed.intersection(node.output):
                 nodes.append(node)
-                needed.update(node.input)
+                needed.update(_names_in(node))
         nodes.reverse()
         constants = [made for name, made in self._constants.items() if name in needed]
         texts = [one for one in self._texts if one.name in needed]
@@ -168,3 +179,14 @@ class Writer:
             if name not in self._taken:
                 self._taken.add(name)
                 return name
+
+
+def _names_in(node: onnx.NodeProto) -> set[str]:
+    """The values that a node needs, those in the graphs inside of it included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                names |= _names_in(inner)
+            names |= {one.name for one in graph.output}
+    return names
