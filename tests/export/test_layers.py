@@ -477,6 +477,36 @@ def test_layers_and_models_of_a_users_own_are_followed() -> None:
     assert any("mine" in note and "written from what they compute" in note for note in notes)
 
 
+class OfTensorFlow(layers.Layer):
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.math.bessel_i0e(x)
+
+
+class OfTensorFlowAsWell(layers.Layer):
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.nn.crelu(tf.nn.l2_normalize(x, axis=-1))
+
+
+@pytest.mark.backend("tensorflow")
+def test_functions_of_tensorflow_are_converted_by_tf2onnx_and_it_is_said() -> None:
+    pytest.importorskip("tf2onnx", reason="pip install 'kerastoolkit[tf2onnx]'")
+    x = keras.Input((3, 4))
+    y = layers.Dense(4)(OfTensorFlowAsWell(name="theirs")(layers.Dense(4)(x)))
+    notes = check(keras.Model(x, y), drawn(3, 4))
+    assert any("theirs" in note and "tf2onnx" in note for note in notes)
+
+
+@pytest.mark.backend("tensorflow")
+def test_what_tf2onnx_cannot_convert_either_is_refused_with_the_ways_out() -> None:
+    x = keras.Input((3, 4))
+    with pytest.raises(ExportError, match=r"'foreign' \(OfTensorFlow\).*`saved_model` takes any layer"):
+        written(keras.Model(x, OfTensorFlow(name="foreign")(x)))
+
+
 class Counting(layers.Layer):
     def build(self, shape: Any) -> None:
         self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -490,10 +520,10 @@ def test_a_layer_that_changes_its_state_is_refused() -> None:
     x = keras.Input((5,))
     layer = Counting(name="counter")
     model = keras.Model(x, layer(x))
-    before = float(layer.calls.numpy() if hasattr(layer.calls, "numpy") else np.asarray(layer.calls))
+    before = float(keras.ops.convert_to_numpy(layer.calls))
     with pytest.raises(ExportError, match="'counter'.*state"):
         written(model)
-    assert float(np.asarray(keras.ops.convert_to_numpy(layer.calls))) == before
+    assert float(keras.ops.convert_to_numpy(layer.calls)) == before
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

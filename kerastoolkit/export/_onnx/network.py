@@ -74,6 +74,16 @@ def array_of(value: Any, dtype: str | None = None) -> NDArray[Any]:
     return array.astype(dtype or known_dtype(array.dtype))
 
 
+_WAYS_OUT = (
+    "What computes by layers of Keras and `keras.ops` can be written, and on TensorFlow more where tf2onnx is "
+    "installed; `saved_model` takes any layer."
+)
+
+
+class NotFollowedError(ExportError):
+    """What a layer computes could not be followed, or not be written."""
+
+
 class Call:
     """One call of a layer or of an operation, about to be written.
 
@@ -125,7 +135,8 @@ class Call:
 
     def node(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """A node of one output."""
-        return self.writer.node(op_type, inputs, **attributes)
+        made: str = self.writer.node(op_type, inputs, **attributes)
+        return made
 
     def mask(self) -> Mask | None:
         """The mask that a layer is called with."""
@@ -134,9 +145,9 @@ class Call:
         given = [one for one in keras.tree.flatten(self.arguments.get("mask")) if one is not None]
         return given[0] if given else None
 
-    def refused(self, reason: str) -> ExportError:
+    def refused(self, reason: str, final: bool = False) -> ExportError:
         """The error of what ONNX cannot hold; to be raised."""
-        return self.walk.refused(self.of, reason)
+        return self.walk.refused(self.of, reason, final)
 
     def tensor(self, name: str) -> Tensor:
         """What was written as the first output."""
@@ -189,15 +200,22 @@ class Walk:
         if self._followed:
             said.append(f"no layers of Keras, written from what they compute: {_listed(self._followed)}")
         if self._converted:
-            said.append(f"converted by tf2onnx: {_listed(self._converted)}")
+            said.append(f"converted by tf2onnx, since not written here: {_listed(self._converted)}")
         return said
 
-    def refused(self, of: Any, reason: str) -> ExportError:
-        """The error of what ONNX cannot hold."""
+    def refused(self, of: Any, reason: str, final: bool = False) -> ExportError:
+        """The error of what ONNX cannot hold; to be raised.
+
+        Args:
+            of: The layer or operation.
+            reason: A sentence.
+            final: Whether no other way may be tried.
+        """
         where = next((one for one in reversed([*self._path, of]) if hasattr(one, "weights")), of)
         kind, inside = type(where).__name__, "" if where is of else f", in {type(of).__name__}"
         name = getattr(where, "name", getattr(where, "__name__", kind))
-        return ExportError(f"An ONNX file cannot hold the layer {name!r} ({kind}{inside}): {reason}")
+        message = f"An ONNX file cannot hold the layer {name!r} ({kind}{inside}): {reason}"
+        return ExportError(message) if final else NotFollowedError(message)
 
     def note_only_training(self, layer: keras.layers.Layer) -> None:
         """Says that a layer was left out."""
@@ -233,7 +251,7 @@ class Walk:
         import keras
 
         if getattr(layer, "quantization_mode", None) is not None:
-            raise self.refused(layer, f"it is quantized ({layer.quantization_mode}). `saved_model` can.")
+            raise self.refused(layer, f"it is quantized ({layer.quantization_mode}). `saved_model` can.", final=True)
         policy = str(layer.compute_dtype)
         if policy in ("float16", "bfloat16"):
             self._half.add(policy)
@@ -243,7 +261,7 @@ class Walk:
             self._add_masks(layer, given)
             call = Call(self, layer, given, outputs)
             write = self._inner_model if isinstance(layer, keras.Model) else self._writer_of(layer)
-            made = self._followed_or_converted(call) if write is None else self._guarded(call, write)
+            made = self._in_some_way(call, write)
             self._masks_after(call, made)
             return made
         finally:
@@ -353,20 +371,17 @@ class Walk:
 
     # -- what has no writer of its own ----------------------------------------------------------------------------
 
-    def _followed_or_converted(self, call: Call) -> list[Tensor]:
+    def _in_some_way(self, call: Call, write: Write | None) -> list[Tensor]:
         layer = call.of
-        foreign = not type(layer).__module__.startswith("keras.")
-        n_nodes = self.writer.n_nodes
         try:
-            made = self.follow(layer, call.arguments)
-        except ExportError as error:
-            self.writer.forget_after(n_nodes)
-            made_otherwise = self._otherwise(call)
-            if made_otherwise is None:
-                raise
-            self._converted.append(f"{layer.name} ({error})" if foreign else str(layer.name))
-            return made_otherwise
-        if foreign and not type(layer).__module__.startswith("kerastoolkit."):
+            made = self.follow(layer, call.arguments) if write is None else self._guarded(call, write)
+        except NotFollowedError as error:
+            converted = self._otherwise(call)
+            if converted is None:
+                raise ExportError(f"{error} {_WAYS_OUT}") from error
+            self._converted.append(str(layer.name))
+            return converted
+        if write is None and not type(layer).__module__.startswith(("keras.", "kerastoolkit.")):
             self._followed.append(str(layer.name))
         return made
 
@@ -394,7 +409,7 @@ class Walk:
             except Exception as error:  # whatever a layer raises that cannot be called with symbolic tensors
                 raise self.refused(of, f"what it computes could not be followed ({_first_line(error)}).") from error
             if state.state_mapping:
-                raise self.refused(of, "it changes its own state when it is called.")
+                raise self.refused(of, "it changes its own state when it is called.", final=True)
             if not all(isinstance(one, keras.KerasTensor) for one in outputs):
                 raise self.refused(of, "it returns something else than tensors of its input.")
             return [scope.with_own_mask(one) for one in outputs]

@@ -68,7 +68,9 @@ def _layer(call: Call, layer: Any, x: Tensor, given: Mask | None, states: Sequen
     import keras
 
     if layer.stateful:
-        raise call.refused("it is stateful: it remembers from one call to the next. Build it with `stateful=False`.")
+        raise call.refused(
+            "it is stateful: it keeps its state for the next call. Build it with `stateful=False`.", True
+        )
     mask = None if given is None else given.tensor()
     if mask is not None and len(mask.shape) != 2:
         raise call.refused(f"its mask has the shape {mask.shape}; one truth value a step can be written.")
