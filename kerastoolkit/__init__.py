@@ -15,6 +15,7 @@ The package reads as one story, a room for each step, and a room knows only the 
     plotting      figures of the results
     experiment    the whole story in one call, from a table to a report: `run_experiment`
     export        a model in one file for other runtimes, compared with the model: ONNX, LiteRT, TensorFlow.js, ...
+    serving       a model behind a URL, and a client that asks it
 
 Rooms and names load when they are first used, so importing is quick and loads neither Keras nor TensorFlow.
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # the names as type checkers and editors see them
         plotting,
         saving,
         search,
+        serving,
         training,
         transfer,
     )
@@ -92,6 +94,7 @@ __all__ = [
     "save",
     "saving",
     "search",
+    "serving",
     "training",
     "transfer",
 ]

@@ -1,8 +1,8 @@
-"""The main job from a shell: `kerastoolkit search` and `kerastoolkit predict`.
+"""The main jobs from a shell: `kerastoolkit search`, `predict`, `export` and `serve`.
 
-A thin door: the work is done in `kerastoolkit.experiment`, which is imported only once a command runs, so that `--help`
-answers at once. Exit status: 0 done, 1 done but not all of it could be written, 2 something about the input is wrong
-(one message on stderr), 130 interrupted.
+A thin door: the work is done in `kerastoolkit.experiment`, `export` and `serving`, which are imported only once a
+command runs, so that `--help` answers at once. Exit status: 0 done, 1 done but not all of it could be written, 2
+something about the input is wrong (one message on stderr), 130 interrupted.
 
 Everything is printed by `_say`, since tables, files and folders may have any name: what a terminal would obey is
 spelt out, and so is what it cannot show.
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _DEMOS = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+# What `kerastoolkit export` writes, by the ending of its name.
+_ENDINGS = {".onnx": "onnx", ".tflite": "litert", ".xml": "openvino"}
+_FORMATS = ("litert", "onnx", "openvino", "saved_model", "tfjs")
 
 # What other tools call our options.
 _OTHER_NAMES = {
@@ -133,6 +137,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_search(commands)
     _add_predict(commands)
+    _add_export(commands)
+    _add_serve(commands)
     return parser
 
 
@@ -208,6 +214,55 @@ def _add_predict(commands: _Commands) -> None:
         "--out", metavar="FILE", help="a new .csv or .parquet file to write (default: NAME-predictions.csv)"
     )
     predict.set_defaults(command=_predict, known=_options_of(predict))
+
+
+def _add_export(commands: _Commands) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a model as one file for other runtimes, such as ONNX",
+        description="Write a model as one file, or a folder, for another runtime: raw input to label. What was written "
+        "is compared with the model first; nothing is written unless it answers alike.",
+    )
+    export.add_argument("model", metavar="MODEL", help="the folder of a search, or a saved estimator or pipeline")
+    export.add_argument("out", metavar="OUT", help="a new file or folder to write: model.onnx, model.tflite, ...")
+    export.add_argument(
+        "--format",
+        choices=sorted(_FORMATS),
+        metavar="NAME",
+        help=f"{', '.join(sorted(_FORMATS))} (default: by the ending of OUT: {', '.join(sorted(_ENDINGS))})",
+    )
+    export.add_argument(
+        "--quantize",
+        choices=("dynamic", "float16", "int8"),
+        help="fewer bits for each number (litert; float16 for tfjs, too)",
+    )
+    export.add_argument("--sample", metavar="TABLE", help="a CSV or Parquet file whose rows are compared")
+    export.set_defaults(command=_export, known=_options_of(export))
+
+
+def _add_serve(commands: _Commands) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer requests over HTTP with a model",
+        description="Answer requests over HTTP with a model, until it is interrupted: rows of JSON at /predict, a form "
+        "at /, all paths at /docs. The token may also be in the environment variable KERASTOOLKIT_TOKEN.",
+    )
+    serve.add_argument("model", metavar="MODEL", help="an ONNX file, the folder of a search, or a saved estimator")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 for any that is free (default: 8000)")
+    serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the port (default: 1)")
+    serve.add_argument("--name", default="model", help="of the model in /v1/models/NAME (default: model)")
+    serve.add_argument("--token", help="requests must bring it (default: none is needed)")
+    serve.add_argument("--max-rows", type=int, default=1000, metavar="N", help="of a request (default: 1000)")
+    serve.add_argument("--max-body", type=int, default=2**20, metavar="BYTES", help="of a request (default: 1048576)")
+    serve.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of a request (default: 30)")
+    serve.add_argument("--log", metavar="FILE", help="an SQLite file that keeps every row and answer (default: none)")
+    serve.add_argument("--sample", type=float, metavar="FRACTION", help="of the requests that --log keeps (default: 1)")
+    serve.add_argument("--log-exclude", nargs="+", metavar="COLUMN", help="columns that --log leaves out")
+    serve.add_argument(
+        "--dockerfile", action="store_true", help="write a Dockerfile beside the ONNX file instead of serving it"
+    )
+    serve.set_defaults(command=_serve, known=_options_of(serve))
 
 
 def _options_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -397,6 +452,63 @@ def _checked_output(options: argparse.Namespace) -> Path:
     if not out.absolute().parent.is_dir():
         raise ParameterError(f"There is no folder '{out.parent}' to write '{out.name}' into.")
     return out
+
+
+# ------------------------------------------------------------------------------------------------- export and serve
+
+
+def _export(options: argparse.Namespace) -> int:
+    for path in filter(None, (options.model, options.sample)):
+        if not Path(path).exists():
+            raise DataError(_no_such_file(path))
+    name = options.format or _ENDINGS.get(Path(options.out).suffix.lower())
+    if name is None:
+        raise ParameterError(f"--format is missing, since the ending of '{options.out}' does not tell it.")
+    if os.path.lexists(options.out):
+        raise ParameterError(f"'{options.out}' exists already, and nothing is overwritten. Give another name.")
+    more: dict[str, Any] = {}
+    if options.quantize is not None:
+        if name == "litert":
+            more["quantize"] = options.quantize
+        elif name == "tfjs" and options.quantize == "float16":
+            more["dtype"] = "float16"
+        else:
+            raise ParameterError(f"--quantize {options.quantize} cannot be had for {name}; litert has it.")
+
+    from kerastoolkit import export
+
+    if options.sample is not None:
+        from kerastoolkit.data.tables import read_table
+
+        more["sample"] = read_table(options.sample).frame
+    with _warnings_are_said():
+        report = getattr(export, name)(options.model, options.out, **more)
+    _say(str(report), sys.stdout)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    if not Path(options.model).exists():
+        raise DataError(_no_such_file(options.model))
+    if options.log is None and (options.sample is not None or options.log_exclude):
+        raise ParameterError("--sample and --log-exclude say what --log keeps: give --log FILE, too.")
+    if options.dockerfile:
+        from kerastoolkit.serving._dockerfile import write_dockerfile
+
+        _say(f"Written: {write_dockerfile(options.model)}", sys.stdout)
+        return 0
+
+    from kerastoolkit import serving
+
+    names = ("host", "port", "workers", "name", "token", "max_rows", "max_body", "timeout", "log")
+    with _warnings_are_said():
+        serving.serve(
+            options.model,
+            **{name: getattr(options, name) for name in names},
+            sample=1.0 if options.sample is None else options.sample,
+            log_exclude=options.log_exclude or (),
+        )
+    return 0
 
 
 def _no_such_file(table: str) -> str:

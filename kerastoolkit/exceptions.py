@@ -8,6 +8,7 @@ KerasToolkitError
 ├── SavedFileError (ValueError)        a saved file that is damaged, foreign or too new
 ├── DistributionError (RuntimeError)   a way to distribute a model that cannot be had here, or that Keras gets wrong
 ├── ExportError (ValueError)           a model that a format cannot hold, or a file that answers unlike its model
+├── ServerError (ConnectionError)      a server that cannot be reached, or refuses or fails to answer
 ├── JournalError (OSError)             a journal that cannot be read or written: locked, full, read-only
 └── MissingPackageError (ImportError)  an optional package that is not installed
 
@@ -34,6 +35,7 @@ __all__ = [
     "ModelMismatchError",
     "ParameterError",
     "SavedFileError",
+    "ServerError",
 ]
 
 
@@ -70,6 +72,10 @@ class DistributionError(KerasToolkitError, RuntimeError):
 
 class ExportError(KerasToolkitError, ValueError):
     """A model that a format cannot hold, or a file that does not answer as its model does; nothing was written."""
+
+
+class ServerError(KerasToolkitError, ConnectionError):
+    """A server of a model cannot be reached, or refuses or fails to answer."""
 
 
 class JournalError(KerasToolkitError, OSError):
