@@ -48,7 +48,14 @@
     square: (v) => v * v, tanh: Math.tanh,
   };
 
-  const words = (text) => text.match(/[\p{L}\p{N}_]{2,}/gu) || [];
+  // Two or more letters, digits or underscores; and adjacent words joined by a blank, shorter ones first.
+  function terms(text, [least, most], lowercase) {
+    const words = (lowercase ? text.toLowerCase() : text).match(/[\p{L}\p{N}_]{2,}/gu) || [];
+    const found = [];
+    for (let n = least; n <= Math.min(most, words.length); n++)
+      for (let i = 0; i + n <= words.length; i++) found.push(words.slice(i, i + n).join(" "));
+    return found;
+  }
 
   function interpolated(v, x, y) {
     if (v !== v) return v;
@@ -180,24 +187,20 @@
       same(x, (v, i) => r(v - r(at(mean, i, last(x)))) / r(at(scale, i, last(x)))),
     Sum: (_, [x]) => reduced(x, (row) => row.reduce((a, b) => a + b, 0)),
     Take: ({ places }, [x]) => behind(x, places.length, (row) => places.map((place) => row[place])),
-    TokenIds: ({ words: known, max_length }, [x]) => {
+    TokenIds: ({ words: known, max_length, ngram_range }, [x]) => {
       const index = new Map(known.map((word, i) => [word, i + 2]));
       const rows = Array.from(x.data, (text) => {
-        const ids = words(text.toLowerCase()).slice(0, max_length).map((word) => index.get(word) ?? 1);
+        const ids = terms(text, ngram_range, true).slice(0, max_length).map((term) => index.get(term) ?? 1);
         return [...(ids.length ? ids : [1]), ...Array(max_length).fill(0)].slice(0, max_length);
       });
       return { shape: [x.shape[0], max_length], data: rows.flat() };
     },
-    WordCounts: ({ words: known, ngram_range: [least, most], lowercase }, [x]) => {
+    WordCounts: ({ words: known, ngram_range, lowercase }, [x]) => {
       const index = new Map(known.map((word, i) => [word, i]));
       const data = new Float64Array(x.data.length * known.length);
       Array.from(x.data).forEach((text, row) => {
-        const found = words(lowercase ? text.toLowerCase() : text);
-        for (let n = least; n <= most; n++)
-          for (let i = 0; i + n <= found.length; i++) {
-            const place = index.get(found.slice(i, i + n).join(" "));
-            if (place !== undefined) data[row * known.length + place] += 1;
-          }
+        for (const term of terms(text, ngram_range, lowercase))
+          if (index.has(term)) data[row * known.length + index.get(term)] += 1;
       });
       return { shape: [x.shape[0], known.length], data };
     },
@@ -212,14 +215,14 @@
     if (known.has(tf)) return;
     known.add(tf);
     const one = (inputs) => (Array.isArray(inputs) ? inputs[0] : inputs);
-    const functions = {
+    const functions = { // TensorFlow.js turns hard_sigmoid in a file into hardSigmoid
       exponential: (x) => tf.exp(x),
-      hard_sigmoid: (x) => tf.clipByValue(tf.add(tf.div(x, 6), 0.5), 0, 1),
-      hard_silu: (x) => tf.mul(x, tf.clipByValue(tf.add(tf.div(x, 6), 0.5), 0, 1)),
-      hard_tanh: (x) => tf.clipByValue(x, -1, 1),
-      leaky_relu: (x) => tf.leakyRelu(x, 0.2),
-      log_sigmoid: (x) => tf.neg(tf.softplus(tf.neg(x))),
-      log_softmax: (x) => tf.logSoftmax(x),
+      hardSigmoid: (x) => tf.clipByValue(tf.add(tf.div(x, 6), 0.5), 0, 1),
+      hardSilu: (x) => tf.mul(x, tf.clipByValue(tf.add(tf.div(x, 6), 0.5), 0, 1)),
+      hardTanh: (x) => tf.clipByValue(x, -1, 1),
+      leakyRelu: (x) => tf.leakyRelu(x, 0.2),
+      logSigmoid: (x) => tf.neg(tf.softplus(tf.neg(x))),
+      logSoftmax: (x) => tf.logSoftmax(x),
     };
 
     class KerasToolkitFunction extends tf.layers.Layer {
@@ -360,13 +363,18 @@
       return this._answers(rows, (output) => output.kind === "probabilities");
     }
 
+    /** All outputs by name, an answer for each row. */
+    async answers(rows) {
+      const made = await Promise.all(this._groups(rows).map((arrays) => this.run(arrays)));
+      return Object.fromEntries(
+        this.spec.outputs.map((output) => [output.name, made.flatMap((one) => unpacked(output, one[output.name]))]));
+    }
+
     async _answers(rows, isWanted) {
       const wanted = this.spec.outputs.filter(isWanted);
-      const groups = this._groups(rows);
-      const made = await Promise.all(groups.map((arrays) => this.run(arrays)));
-      const answers = wanted.map((output) => made.flatMap((one) => unpacked(output, one[output.name])));
-      if (wanted.length === 1) return answers[0];
-      return Object.fromEntries(wanted.map((output, i) => [output.target ?? output.name, answers[i]]));
+      const made = await this.answers(rows);
+      if (wanted.length === 1) return made[wanted[0].name];
+      return Object.fromEntries(wanted.map((output) => [output.target ?? output.name, made[output.name]]));
     }
 
     // Rows as arrays by input. Rows whose images or series differ in size are computed one by one.
