@@ -171,7 +171,7 @@ def plain_labels(classes: Array) -> tuple[Any, ...]:
 
 def label_table(labels: tuple[Any, ...]) -> Array:
     """Labels as the table of a `Lookup`."""
-    kind = type(labels[0])
-    table = np.empty(len(labels), {str: object, int: "int64", float: "float64", bool: "bool"}[kind])
+    dtypes: dict[type, str] = {str: "object", int: "int64", float: "float64", bool: "bool"}
+    table: Array = np.empty(len(labels), dtypes[type(labels[0])])
     table[:] = labels
     return table

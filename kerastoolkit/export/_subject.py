@@ -32,7 +32,7 @@ from kerastoolkit.export._estimators import (
     read_texts,
     unknown_reader,
 )
-from kerastoolkit.export._graph import Graph, Reshape, Value, functional_of, single_precision
+from kerastoolkit.export._graph import Graph, Reshape, Value, functional_of, single_precision, size_of
 from kerastoolkit.export._heads import Answer
 from kerastoolkit.export._spec import InputSpec, OutputKind, OutputSpec, Spec
 
@@ -111,12 +111,13 @@ def _of_model(model: keras.Model) -> Subject:
             f"{type(model).__name__} is a model whose layers are called by Python code, and its inputs are not known. "
             "Build it of keras.Input and layers (functional or sequential), or fit it by an estimator of kerastoolkit."
         )
-    graph, notes = Graph(), []
+    graph = Graph()
+    notes: list[str] = []
     names = names_of_inputs(model)
     specs, values = [], []
     for name, one in zip(names, model.inputs, strict=True):
-        spec, value = _input(graph, name, tuple(one.shape[1:]), single_precision(str(one.dtype)))
-        specs.append(spec)
+        of_input, value = _input(graph, name, tuple(one.shape[1:]), single_precision(str(one.dtype)))
+        specs.append(of_input)
         values.append(value)
     outputs = add_model(graph, model, values, notes)
     names_out = _distinct(_names_of_outputs(model), names)
@@ -191,11 +192,12 @@ def _versions() -> dict[str, str]:
 def _of_estimator(estimator: Any, fitted: Fitted) -> Subject:
     from kerastoolkit.estimators._reconstruction import Reconstruction
 
-    graph, notes = Graph(), []
+    graph = Graph()
+    notes: list[str] = []
     specs, inputs, rows = _inputs_of(graph, fitted)
     if isinstance(fitted.head, Reconstruction):
         (code,) = add_model(graph, estimator.encoder_, inputs, notes)
-        flat = graph.add(Reshape((int(np.prod(code.shape)),)), code)
+        flat = graph.add(Reshape((size_of(code.shape),)), code)
         graph.outputs = {"code": flat}
         outputs = (OutputSpec("code", "number", flat.dtype, flat.shape),)
         spec = Spec(type(estimator).__name__, "transformation", specs, outputs, _versions())
