@@ -12,11 +12,10 @@ import keras
 import numpy as np
 import pytest
 
-from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export._graph import Graph, Network
 from kerastoolkit.export._tfjs import node, operations
-from kerastoolkit.export._tfjs.layers import _ACTIVATIONS, _ONLY_TRAIN, _OPERATIONS, _OWN_FUNCTIONS, _RULES
-from kerastoolkit.export._tfjs.networks import WrittenNetwork, read_weights
+from kerastoolkit.export._tfjs.layers import _ACTIVATIONS, _OPERATIONS, _OWN_FUNCTIONS, _RULES
+from kerastoolkit.export._tfjs.networks import WrittenNetwork
 
 L = keras.layers
 VECTOR, SERIES, IMAGE, IDS = (7,), (6, 5), (8, 9, 4), (6,)
@@ -116,7 +115,7 @@ CASES: dict[str, Callable[[], keras.Model]] = {
         for strides in (1, 2)
     },
     "DepthwiseConv2D with a multiplier": lambda: one(IMAGE, L.DepthwiseConv2D(3, depth_multiplier=2)),
-    "SeparableConv2D with a multiplier": lambda: one(IMAGE, L.SeparableConv2D(5, 3, depth_multiplier=2, use_bias=False)),
+    "SeparableConv2D, two of each": lambda: one(IMAGE, L.SeparableConv2D(5, 3, depth_multiplier=2, use_bias=False)),
     **{
         f"{kind.__name__} {padding} {strides}": lambda k=kind, r=shape, p=padding, s=strides: one(r, k(3, s, p))
         for kind, shape in (

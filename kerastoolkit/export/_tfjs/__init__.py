@@ -1,11 +1,11 @@
 """A folder for TensorFlow.js: the network, what stands before and behind it, and a page that predicts.
 
-    topology.py     a network as a "layers model"; layers.py has the rule for each layer
-    networks.py     model.json and the shards of weights, written and read back
-    operations.py   the graph around the networks as JSON
-    page/           what the folder gets: kerastoolkit.js computes the graph, index.html is a form made from the spec
-    node.py         the folder at work in Node, to compare it
-    ml5.py          three files for `ml5.neuralNetwork().load`
+topology.py     a network as a "layers model"; layers.py has the rule for each layer
+networks.py     model.json and the shards of weights, written and read back
+operations.py   the graph around the networks as JSON
+page/           what the folder gets: kerastoolkit.js computes the graph, index.html is a form made from the spec
+node.py         the folder at work in Node, to compare it
+ml5.py          three files for `ml5.neuralNetwork().load`
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from kerastoolkit._values import shown
 from kerastoolkit.exceptions import ExportError, ParameterError
-from kerastoolkit.export._graph import Network
 from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, compare, typical_rows
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._spec import Spec
 from kerastoolkit.export._subject import Subject, subject_of
+from kerastoolkit.export._tfjs import ml5 as ml5_files
 from kerastoolkit.export._tfjs import node, operations
-from kerastoolkit.export._tfjs.networks import Precision, WrittenNetwork
+from kerastoolkit.export._tfjs.networks import Precision, WrittenNetwork, put_together
 
 __all__ = ["tfjs"]
 
@@ -80,40 +80,60 @@ def tfjs(
     folder = Path(folder)
     _check_folder(folder)
     subject = subject_of(source)
-    if ml5:
-        from kerastoolkit.export._tfjs.ml5 import write_ml5
-
-        return write_ml5(subject, folder, sample, dtype)
-    return _write(subject, folder, sample, dtype)
+    return _write(ml5_files.subject_for_ml5(subject) if ml5 else subject, folder, sample, dtype, ml5)
 
 
-def _write(subject: Subject, folder: Path, sample: Any, dtype: Precision) -> Report:
+def _write(subject: Subject, folder: Path, sample: Any, dtype: Precision, ml5: bool) -> Report:
     operations.check(subject.graph)
     models = subject.graph.networks
     names = ["model.json", *(f"model_{number}.json" for number in range(2, len(models) + 1))]
-    networks = [WrittenNetwork(model, name) for model, name in zip(models, names, strict=False)]
-    graph = operations.to_json(subject.graph, [(one.name, one.dtypes) for one in networks])
+    written = [WrittenNetwork(model, name) for model, name in zip(models, names, strict=False)]
+    graph = operations.to_json(subject.graph, [(one.name, one.dtypes) for one in written])
+    if ml5 and any(one.has_own_layers for one in written):
+        ml5_files.refuse("its network has layers that only kerastoolkit.js knows")
     tolerance = FLOAT16 if dtype == "float16" else EXACT
     checked = _checked_rows(subject, tolerance)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
         made = Path(place, "made")
         shutil.copytree(_PAGE, made)
-        for one in networks:
+        for one in written:
             one.write(made, dtype)
         _write_content(made, graph, subject.spec, checked)
-        parity, notes = _compare(subject, made, networks, sample, tolerance)
+        parity, notes = _compare(subject, made, written, sample, tolerance)
         spec = dataclasses.replace(subject.spec, report={"parity": parity.to_dict()})
-        _write_content(made, graph, spec, checked)
+        if ml5:
+            made = _only_ml5(made, Path(place, "ml5"), spec)
+        else:
+            _write_content(made, graph, spec, checked)
         n_bytes = sum(path.stat().st_size for path in made.iterdir())
         replace_folder(made, folder)
-    if any(one.has_own_layers for one in networks):
+    notes += _notes(written, ml5)
+    return Report(folder, "tfjs", n_bytes, parity, spec, (*subject.notes, *notes))
+
+
+def _only_ml5(made: Path, folder: Path, spec: Spec) -> Path:
+    """The files of ml5 of an export, in a folder of their own."""
+    folder.mkdir()
+    put_together(made / "model.json", folder / "model.json", ml5_files.WEIGHTS)
+    ml5_files.write_meta(folder, spec)
+    return folder
+
+
+def _notes(written: list[WrittenNetwork], ml5: bool) -> list[str]:
+    if ml5:
+        return [
+            "In a page: nn = ml5.neuralNetwork({task}); await nn.load({model: 'model.json', metadata: "
+            "'model_meta.json', weights: 'model.weights.bin'}). No value may be missing."
+        ]
+    notes = []
+    if any(one.has_own_layers for one in written):
         notes.append("model.json has layers that kerastoolkit.js registers: load the folder by `kerastoolkit.load`.")
     notes.append(
         "Open the page through a web server, such as `python -m http.server`. It loads TensorFlow.js from "
         "cdn.jsdelivr.net, or from tf.es2017.min.js beside index.html if that file is there."
     )
-    return Report(folder, "tfjs", n_bytes, parity, spec, (*subject.notes, *notes))
+    return notes
 
 
 def _write_content(folder: Path, graph: Mapping[str, Any], spec: Spec, checked: Mapping[str, Any]) -> None:
@@ -126,7 +146,7 @@ def _write_content(folder: Path, graph: Mapping[str, Any], spec: Spec, checked: 
 
 
 def _compare(
-    subject: Subject, folder: Path, networks: list[WrittenNetwork], sample: Any, tolerance: Tolerance
+    subject: Subject, folder: Path, written: list[WrittenNetwork], sample: Any, tolerance: Tolerance
 ) -> tuple[Parity, list[str]]:
     program = node.find_node()
     if program is not None:
@@ -134,7 +154,7 @@ def _compare(
             parity = compare(subject, model.run, sample, tolerance=tolerance, what="The folder for TensorFlow.js")
             return parity, [f"Compared by TensorFlow.js {model.version} in Node."]
     content = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
-    graph = operations.from_json(content["graph"], {one.name: one.read(folder) for one in networks})
+    graph = operations.from_json(content["graph"], {one.name: one.read(folder) for one in written})
     parity = compare(subject, graph.compute, sample, tolerance=tolerance, what="The folder for TensorFlow.js")
     return parity, [
         "TensorFlow.js was not run: the files were read back and compared in Python, and the page compares itself when "

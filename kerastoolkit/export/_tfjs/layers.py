@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kerastoolkit.export._tfjs.topology import (
     OURS,
@@ -272,9 +273,7 @@ def _batch_normalization(step: Step) -> Ref:
     _require(step, config, renorm=False)
     # `axis` as a list breaks it there.
     made = {"axis": -1, **{name: config[name] for name in ("epsilon", "center", "scale")}}
-    moving = [
-        variable(name, getattr(step.layer, name), exact=True) for name in ("moving_mean", "moving_variance")
-    ]
+    moving = [variable(name, getattr(step.layer, name), exact=True) for name in ("moving_mean", "moving_variance")]
     return step.add("BatchNormalization", made, [*_weights(step, "gamma beta"), *moving])
 
 
@@ -293,7 +292,9 @@ def _normalization(step: Step) -> Ref:
     layer, config = step.layer, step.layer.get_config()
     _require(step, config, invert=False)
     size = step.shape[-1]
-    mean, variance = (np.ravel(keras.ops.convert_to_numpy(one)).astype("float32") for one in (layer.mean, layer.variance))
+    mean, variance = (
+        np.ravel(keras.ops.convert_to_numpy(one)).astype("float32") for one in (layer.mean, layer.variance)
+    )
     if size is None or {mean.size, variance.size} - {1, size}:
         refuse(f"{step.what}, has `axis={config['axis']!r}`")
     deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
@@ -393,10 +394,10 @@ def _constant_in(step: Step) -> tuple[Any, bool]:
     """The constant of an operation of a tensor and a constant, and whether it comes first."""
     import keras
 
-    first, second = step.call.arguments[:2]
+    first, second, *_ = step.call.arguments
     tensor_first = isinstance(first, keras.KerasTensor)
     other = second if tensor_first else first
-    value = keras.ops.convert_to_numpy(other).astype("float32") if hasattr(other, "shape") else np.float32(other)
+    value: NDArray[Any] = np.asarray(keras.ops.convert_to_numpy(other), "float32")
     return (value.reshape(-1) if value.ndim and value.size == value.shape[-1] else value), not tensor_first
 
 

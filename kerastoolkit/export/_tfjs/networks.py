@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerastoolkit import _files
+from kerastoolkit._copies import copied_model
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export._tfjs.layers import rule_for
 from kerastoolkit.export._tfjs.topology import OURS, Topology
@@ -68,14 +69,20 @@ class WrittenNetwork:
         (folder / self.name).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
     def read(self, folder: Path) -> keras.Model:
-        """The network with the weights of the files, to compare them with its own."""
-        import keras
+        """A copy of the network with the weights of the files.
 
+        Raises:
+            ExportError: The files hold other numbers than were to be written.
+        """
         arrays = read_weights(folder / self.name)
-        copy = keras.models.clone_model(self.model)
+        copy = copied_model(self.model)
         for weight in Topology(copy, rule_for).weights:
-            if weight.variable is not None:
+            if weight.variable is not None and not weight.exact:
                 weight.variable.assign(arrays[weight.name])
+            elif not np.array_equal(weight.read(), arrays[weight.name], equal_nan=True):
+                raise ExportError(
+                    f"The weights {weight.name!r} were read back with other numbers. Nothing was written."
+                )
         return copy
 
 
@@ -96,6 +103,21 @@ def _write_shards(folder: Path, name: str, content: bytes) -> list[str]:
     for number, path in enumerate(paths):
         (folder / path).write_bytes(content[number * _SHARD : (number + 1) * _SHARD])
     return paths
+
+
+def put_together(path: Path, target: Path, weights: str) -> None:
+    """Copies a network with its shards as one file.
+
+    Args:
+        path: The network.
+        target: The copy, in another folder.
+        weights: Name of the file of its weights, beside it.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (manifest,) = content["weightsManifest"]
+    (target.parent / weights).write_bytes(b"".join((path.parent / one).read_bytes() for one in manifest["paths"]))
+    manifest["paths"] = [weights]
+    target.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kerastoolkit.exceptions import ExportError
 
 INSTALL = "npm install @tensorflow/tfjs"
-_PACKAGE = Path("node_modules", "@tensorflow", "tfjs", "package.json")
+_PACKAGE = Path("@tensorflow", "tfjs", "package.json")
 _RUNNER = Path(__file__).with_name("in_node.js")
 _SECONDS = 120  # for one answer: a large network takes seconds for a batch of images in plain JavaScript
 _BATCH = 2**20  # numbers that are sent at once
@@ -27,13 +27,10 @@ _BATCH = 2**20  # numbers that are sent at once
 
 def find_node() -> str | None:
     """The program, if it and the package @tensorflow/tfjs are found as Node finds them; None otherwise."""
-    program = shutil.which("node")
     here = Path.cwd()
-    in_folders = any((folder / _PACKAGE).is_file() for folder in (here, *here.parents))
-    by_path = any(
-        Path(folder, *_PACKAGE.parts[1:]).is_file() for folder in os.environ.get("NODE_PATH", "").split(os.pathsep) if folder
-    )
-    return program if in_folders or by_path else None
+    folders = [folder / "node_modules" for folder in (here, *here.parents)]
+    folders += [Path(folder) for folder in os.environ.get("NODE_PATH", "").split(os.pathsep) if folder]
+    return shutil.which("node") if any((folder / _PACKAGE).is_file() for folder in folders) else None
 
 
 class NodeModel:

@@ -63,7 +63,8 @@ def to_json(graph: Graph, networks: Sequence[tuple[str, Sequence[str]]]) -> dict
             fields: dict[str, Any] = {"path": path, "dtypes": list(dtypes)}
         else:
             fields = {
-                one.name: _plain(getattr(node.operation, one.name)) for one in dataclasses.fields(node.operation)  # type: ignore[arg-type]
+                one.name: _plain(getattr(node.operation, one.name))
+                for one in dataclasses.fields(node.operation)  # type: ignore[arg-type]
             }
         nodes.append(
             {

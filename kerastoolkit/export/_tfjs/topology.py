@@ -173,7 +173,7 @@ class Topology:
 
     def to_dict(self) -> Config:
         """As the value of `modelTopology`."""
-        layers = [
+        layers: list[Config] = [
             {
                 "class_name": entry.kind,
                 "name": name,
@@ -182,10 +182,14 @@ class Topology:
             }
             for name, entry in self._entries.items()
         ]
-        ends = {"input_layers": [list(ref) for ref in self.inputs], "output_layers": [list(ref) for ref in self.outputs]}
-        model = {"class_name": "Model", "config": {"name": "network", "layers": layers, **ends}}
-        versions = {"keras_version": "2.15.0", "backend": "tensorflow"}
-        return {**versions, "model_config": {**model, **versions}}
+        config: Config = {
+            "name": "network",
+            "layers": layers,
+            "input_layers": [list(ref) for ref in self.inputs],
+            "output_layers": [list(ref) for ref in self.outputs],
+        }
+        versions: Config = {"keras_version": "2.15.0", "backend": "tensorflow"}
+        return versions | {"model_config": {"class_name": "Model", "config": config} | versions}
 
     # -- layers of TensorFlow.js --------------------------------------------------------------------------------------
 
@@ -262,7 +266,7 @@ class Topology:
         return [self._refs[id(one)] for one in outputs]
 
     def _write(self, call: Call) -> list[Ref]:
-        layer, mask = call.operation, call.keywords.get("mask")
+        layer, masks = call.operation, tensors_in(call.keywords.get("mask"))
         given = tensors_in(call.arguments)
         if any(id(one) not in self._refs for one in given):
             refuse(f"{layer.name!r} computes with a mask")
@@ -271,14 +275,14 @@ class Topology:
             return self._write_model(call, inputs)
         if call.keywords.get("training"):
             refuse(f"{layer.name!r} is called with training=True")
-        if mask is not None and id(mask) not in self._masks:
+        if len(masks) > 1 or any(id(one) not in self._masks for one in masks):
             refuse(f"{layer.name!r} gets a mask that was computed in another way than by a layer")
         rule = self._rule_for(layer)
-        return [rule(Step(self, layer, call, inputs, None if mask is None else self._masks[id(mask)]))]
+        return [rule(Step(self, layer, call, inputs, self._masks[id(masks[0])] if masks else None))]
 
     def _write_model(self, call: Call, inputs: Sequence[Ref]) -> list[Ref]:
         model = call.operation
-        if call.keywords.get("mask") is not None:
+        if tensors_in(call.keywords.get("mask")):
             refuse(f"the inner model {model.name!r} gets a mask")
         before = dict(self._refs)
         self._refs.update({id(one): ref for one, ref in zip(model.inputs, inputs, strict=True)})
@@ -289,10 +293,10 @@ class Topology:
     def _note_masks(self, calls: Sequence[Call]) -> None:
         """Finds the calls that compute the mask of `Embedding(mask_zero=True)` or `Masking`, and what reads them."""
         for call in calls:
-            name, given = type(call.operation).__name__, tensors_in(call.arguments)
+            name, arguments, given = type(call.operation).__name__, call.arguments, tensors_in(call.arguments)
             made = id(call.outputs[0])
-            if name == "NotEqual" and len(given) == 1 and given[0] is call.arguments[0] and np.ndim(call.arguments[1]) == 0:
-                self._masks[made] = Mask(id(given[0]), float(call.arguments[1]), of_vectors=False)
+            if name == "NotEqual" and len(given) == 1 and given[0] is arguments[0] and np.ndim(arguments[1]) == 0:
+                self._masks[made] = Mask(id(given[0]), float(arguments[1]), of_vectors=False)
             elif name == "Any" and len(given) == 1 and id(given[0]) in self._masks:
                 self._masks[made] = self._masks[id(given[0])]._replace(of_vectors=True)
         for call in calls:

@@ -78,15 +78,18 @@
     return best;
   }
 
-  // How much each old pixel counts for each new one along an axis: a triangle that grows as an image shrinks.
+  // How much each old pixel counts for each new one along an axis: a triangle that grows as an image shrinks. Every
+  // step is rounded as TensorFlow rounds it: the centers of pixels of large images depend on that.
   function triangles(size, wanted) {
-    const factor = size / wanted;
-    const support = Math.max(factor, 1);
+    const f = Math.fround;
+    const factor = f(1 / f(wanted / size));
+    const narrowing = f(1 / Math.max(factor, 1));
     return Array.from({ length: wanted }, (_, i) => {
-      const center = (i + 0.5) * factor - 0.5;
-      const weights = Array.from({ length: size }, (_, j) => Math.max(0, 1 - Math.abs(j - center) / support));
-      const sum = weights.reduce((a, b) => a + b, 0);
-      return weights.map((w, j) => [j, w / sum]).filter((pair) => pair[1] > 0);
+      const center = f((i + 0.5) * factor);
+      const weight = (j) => f(1 - f(Math.abs(f(j + 0.5 - center)) * narrowing));
+      const weights = Array.from({ length: size }, (_, j) => Math.max(0, weight(j)));
+      const sum = f(weights.reduce((a, b) => a + b, 0));
+      return weights.map((w, j) => [j, f(w / sum)]).filter((pair) => pair[1] > 0);
     });
   }
 
