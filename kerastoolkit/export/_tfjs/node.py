@@ -54,7 +54,7 @@ class NodeModel:
         step = max(_BATCH * n // max(sum(array.size for array in arrays.values()), 1), 1)
         parts = [
             self._run({name: array[start : start + step] for name, array in arrays.items()})
-            for start in range(0, n, step)
+            for start in range(0, max(n, 1), step)
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

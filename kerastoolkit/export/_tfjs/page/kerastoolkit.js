@@ -531,6 +531,6 @@
     return new Model(tf, content, new Map(paths.map((path, i) => [path, networks[i]])));
   }
 
-  globalThis.kerastoolkit = { load, operations: Object.keys(OPERATIONS) };
+  globalThis.kerastoolkit = { load, terms };
   if (typeof module === "object" && module.exports) module.exports = globalThis.kerastoolkit;
 })();
