@@ -24,8 +24,9 @@ POSITIVE = RNG.random((6, 3)).astype("float32") + 0.01
 INDEX = np.array([0, 2, 1, 1, 0, 2])
 COLUMN = np.array([-1.0, 0.0, 1.0, 2.0, NAN, 7.5], "float32")
 TEXTS = np.array([["b", ""], ["a", "a"], ["ü", "zz"], ["", ""], ["NaN", "b"], ["a", "null"]], object)
-SAID = np.array(["A good film, a GOOD film", "", "x y", "İSTANBUL ÜBER Straße ΟΔΟΣ", "don't film_film 3D ½ ⅷ", "ab " * 40],
-                object)  # fmt: skip
+SAID = np.array(
+    ["A good film, a GOOD film", "", "x y", "İSTANBUL ÜBER Straße ΟΔΟΣ", "don't film_film 3D ½ ⅷ", "ab " * 40], object
+)
 WORDS = ("film", "good", "ab", "straße", "οδος", "über", "film_film", "3d", "don")
 PAIRS = ("good film", "film", "ab ab", "film good")
 
@@ -83,7 +84,7 @@ CASES: dict[str, tuple[g.Operation, list[Any]]] = {
     "Above": (g.Above(0.5), [GAPS]),
     "Sum": (g.Sum(), [NUMBERS]),
     "Sum of whole numbers": (g.Sum(), [np.c_[INDEX, INDEX]]),
-    "ArgMax": (g.ArgMax(), [np.array([[1, 2, 2], [3, 1, 3], [0, 0, 0], [NAN, 1, 2], [1, NAN, 5], [-1, -2, -3]], "float32")]),
+    "ArgMax": (g.ArgMax(), [np.array([[1, 2, 2], [3, 1, 3], [0, 0, 0], [NAN, 1, 2], [1, NAN, 5], [-1, -2, -3]])]),
 }  # fmt: skip
 
 
