@@ -131,6 +131,17 @@ class Graph:
         """The networks in it, in order."""
         return [node.operation.model for node in self.nodes if isinstance(node.operation, Network)]
 
+    def prune(self) -> None:
+        """Drops operations and inputs that no output needs."""
+        needed = {value.name for value in self.outputs.values()}
+        kept = []
+        for node in reversed(self.nodes):
+            if any(value.name in needed for value in node.outputs):
+                kept.append(node)
+                needed.update(value.name for value in node.inputs)
+        self.nodes = kept[::-1]
+        self.inputs = [value for value in self.inputs if value.name in needed]
+
     def split(self, can: Callable[[Node], bool]) -> Parts:
         """Cuts off what a target cannot compute, at the raw inputs and at the answers.
 
