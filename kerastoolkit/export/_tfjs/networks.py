@@ -35,6 +35,7 @@ class WrittenNetwork:
         name: Of its file.
         dtypes: Of its inputs in TensorFlow.js.
         has_own_layers: Whether it needs the layers that `kerastoolkit.js` registers.
+        has_exponential: Whether one of its activations is the exponential function.
 
     Raises:
         ExportError: TensorFlow.js cannot hold it.
@@ -45,6 +46,7 @@ class WrittenNetwork:
         self._topology = Topology(model, rule_for)
         self.dtypes = self._topology.dtypes
         self.has_own_layers = any(kind.startswith(OURS) for kind in self._topology.kinds)
+        self.has_exponential = self._topology.has_function("exponential")
 
     def write(self, folder: Path, dtype: Precision) -> None:
         """Writes `model.json` and the shards."""

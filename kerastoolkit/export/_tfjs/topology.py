@@ -171,6 +171,10 @@ class Topology:
         """Classes of the layers."""
         return {entry.kind for entry in self._entries.values()}
 
+    def has_function(self, name: str) -> bool:
+        """Whether one of our own layers computes a function."""
+        return any(entry.config.get("function") == name for entry in self._entries.values())
+
     def to_dict(self) -> Config:
         """As the value of `modelTopology`."""
         layers: list[Config] = [

