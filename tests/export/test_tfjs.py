@@ -499,56 +499,140 @@ def test_a_page_warns_where_it_answers_otherwise(web: Any, browse: Browse, tmp_p
     assert 'class="bad">Warning: this browser computes other answers' in page
 
 
-def test_a_page_of_your_own_predicts_in_a_browser(web: Any, browse: Browse, node_packages: Path) -> None:
-    """On the processor, and on what takes the place of a graphics card; and by ml5."""
-    root = next(iter(web.values()))[2].parent
-    wine, X = of_wine()
-    export.tfjs(wine, root / "ml5", sample=X, ml5=True)
-    assert {path.name for path in (root / "ml5").iterdir()} == {"model.json", "model_meta.json", "model.weights.bin"}
-    shutil.copy(node_packages / "ml5" / "dist" / "ml5.min.js", root)
-    asked = {folder.name: rows_of(rows) for _, rows, folder in web.values()}
-    (root / "own.html").write_text(
-        f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><pre id="out"></pre>
-        <script src="0/tf.es2017.min.js"></script><script src="0/kerastoolkit.js"></script>
-        <script>
-        const escape = (text) => text.replace(/[&<>]/g, (letter) => `&#${{letter.charCodeAt(0)}};`);
-        (async () => {{
-            const answers = {{}};
-            for (const backend of ["cpu", "webgl"]) {{
-                if (!(await tf.setBackend(backend))) throw new Error(`no ${{backend}}`);
-                for (const [folder, rows] of Object.entries({json.dumps(asked)})) {{
-                    {ASK}
-                    answers[`${{folder}} ${{backend}}`] = made;
-                }}
-            }}
-            const script = document.createElement("script");
-            script.src = "ml5.min.js";
-            await new Promise((done) => {{ script.onload = done; document.head.append(script); }});
-            const nn = ml5.neuralNetwork({{ task: "classification" }});
-            await nn.ready;
-            const files = {{ model: "model.json", metadata: "model_meta.json", weights: "model.weights.bin" }};
-            await nn.load(Object.fromEntries(Object.entries(files).map(([name, file]) => [name, `ml5/${{file}}`])));
-            answers.ml5 = [];
-            for (const row of {json.dumps(rows_of(X))}) answers.ml5.push(await nn.classify(row));
-            return answers;
-        }})().catch((error) => ({{ error: String(error.stack) }}))
-            .then((value) => (document.getElementById("out").innerHTML = escape(JSON.stringify(value))));
+def own_page(folder: Path, scripts: list[str], program: str) -> None:
+    """Writes own.html, which shows as JSON what a program returns."""
+    tags = "".join(f'<script src="{script}"></script>' for script in scripts)
+    (folder / "own.html").write_text(
+        f"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><pre id="out"></pre>{tags}<script>
+        (async () => {{ {program} }})().catch((error) => ({{ error: String(error.stack) }}))
+            .then((value) => (document.getElementById("out").textContent = JSON.stringify(value)));
         </script>""",
         encoding="utf-8",
     )
-    with served(root) as (address, _):
+
+
+def answers_of_own_page(folder: Path, browse: Browse) -> Any:
+    with served(folder) as (address, _):
         page = browse(f"{address}/own.html", until="#out:not(:empty)")
     found = re.search(r'<pre id="out">(.*?)</pre>', page, re.DOTALL)
-    assert found and found[1], page[-3000:]
+    assert found
     answers = json.loads(html.unescape(found[1]))
     assert "error" not in answers, answers["error"]
+    return answers
+
+
+def test_a_page_of_your_own_predicts_in_a_browser(web: Any, browse: Browse) -> None:
+    """On the processor, and on what takes the place of a graphics card."""
+    root = next(iter(web.values()))[2].parent
+    asked = {folder.name: rows_of(rows) for _, rows, folder in web.values()}
+    program = f"""
+        const answers = {{}};
+        for (const backend of ["cpu", "webgl"]) {{
+            if (!(await tf.setBackend(backend))) throw new Error(`no ${{backend}}`);
+            for (const [folder, rows] of Object.entries({json.dumps(asked)})) {{
+                {ASK}
+                answers[`${{folder}} ${{backend}}`] = made;
+            }}
+        }}
+        return answers;
+    """
+    own_page(root, ["0/tf.es2017.min.js", "0/kerastoolkit.js"], program)
+    answers = answers_of_own_page(root, browse)
     for source, rows, folder in web.values():
         assert_answers(source, rows, answers[f"{folder.name} cpu"])
         assert answers[f"{folder.name} webgl"]["check"]["difference"] < 1e-4
-    for answer, label, shares in zip(answers["ml5"], wine.predict(X), wine.predict_proba(X), strict=False):
-        assert answer[0]["label"] == label
-        by_label = {one["label"]: one["confidence"] for one in answer}
-        np.testing.assert_allclose([by_label[one] for one in wine.classes_], shares, atol=1e-5)
+
+
+# -- ml5 ------------------------------------------------------------------------------------------------------------
+
+
+def of_numbered_labels() -> tuple[Any, Any]:
+    """Labels that JavaScript puts in another order than Python."""
+    X, y = load_digits(return_X_y=True)
+    return KerasClassifier("mlp", **QUICK).fit(X[:400], [str(number + 5) for number in y[:400]]), X[:400]
+
+
+FOR_ML5: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "a pipeline": of_wine,
+    "two classes": SOURCES["two classes"],
+    "numbered labels": of_numbered_labels,
+    "numbers": of_diabetes,
+    "two numbers": SOURCES["two numbers"],
+    "a table of numbers": lambda: (
+        KerasClassifier("tabular", **QUICK).fit(penguins()[0].drop(columns=["island", "sex"]), penguins()[1]),
+        penguins()[0].drop(columns=["island", "sex"]).dropna(),
+    ),
+}
+
+
+def test_ml5_predicts(tmp_path: Path, in_node: None, browse: Browse, node_packages: Path) -> None:
+    made, asked = {}, {}
+    for number, build in enumerate(FOR_ML5.values()):
+        source, X = build()
+        report = export.tfjs(source, tmp_path / str(number), sample=X, ml5=True)
+        assert {path.name for path in report.path.iterdir()} == {"model.json", "model_meta.json", "model.weights.bin"}
+        made[str(number)], rows = (source, X), rows_of(X)
+        asked[number] = {"task": report.spec.task, "rows": rows}
+    shutil.copy(node_packages / "ml5" / "dist" / "ml5.min.js", tmp_path)
+    program = f"""
+        const answers = {{}};
+        await ml5.setBackend("cpu");
+        for (const [folder, {{ task, rows }}] of Object.entries({json.dumps(asked)})) {{
+            const nn = ml5.neuralNetwork({{ task }});
+            await nn.ready;
+            await nn.load({{
+                model: `${{folder}}/model.json`,
+                metadata: `${{folder}}/model_meta.json`,
+                weights: `${{folder}}/model.weights.bin`,
+            }});
+            answers[folder] = [];
+            for (const row of rows)
+                answers[folder].push(await (task === "classification" ? nn.classify(row) : nn.predict(row)));
+        }}
+        return answers;
+    """
+    own_page(tmp_path, ["ml5.min.js"], program)
+    answers = answers_of_own_page(tmp_path, browse)
+    for number, (source, X) in made.items():
+        for row, answer in enumerate(answers[number]):
+            one = X[row : row + 1]
+            if hasattr(source, "predict_proba"):
+                shares = {part["label"]: part["confidence"] for part in answer}
+                assert answer[0]["label"] == str(source.predict(one)[0])
+                wanted = dict(zip(map(str, source.classes_), source.predict_proba(one)[0], strict=True))
+                assert shares == pytest.approx(wanted, abs=1e-5)
+            else:
+                found = [part["value"] for part in answer]
+                np.testing.assert_allclose(found, np.ravel(source.predict(one)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a table with categories and gaps", "it takes 'island', of kind 'category', and ml5 takes numbers"),
+        ("labels that are in order", "it computes 'CumulativeMin' beside its network"),
+        ("several labels", "neither the probabilities of one label nor numbers"),
+        ("images", "it takes 'X', of kind 'image'"),
+        ("counts", "only kerastoolkit.js knows"),
+    ],
+)
+def test_what_ml5_cannot_hold_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    source, _ = SOURCES[name]()
+    with pytest.raises(ExportError, match=rf"ml5 cannot hold this model: .*{message}.*Nothing was written"):
+        export.tfjs(source, tmp_path / "web", ml5=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_javascript_puts_in_another_order_are_refused(tmp_path: Path) -> None:
+    wine = load_wine(as_frame=True)
+    X = wine.data.set_axis([str(13 - place) for place in range(13)], axis=1)
+    X = (X - X.mean()) / X.std()
+    source = KerasClassifier("mlp", **QUICK).fit(X, wine.target)
+    with pytest.raises(ExportError, match="names that JavaScript puts in another order"):
+        export.tfjs(source, tmp_path / "web", sample=X, ml5=True)
+
+
+# -- the form -------------------------------------------------------------------------------------------------------
 
 
 def test_the_form_takes_other_input(web: Any, browse: Browse) -> None:

@@ -111,7 +111,7 @@ def _write(subject: Subject, folder: Path, sample: Any, dtype: Precision, ml5: b
             _write_content(made, graph, spec, checked)
         n_bytes = sum(path.stat().st_size for path in made.iterdir())
         replace_folder(made, folder)
-    notes += _notes(written, ml5)
+    notes += _notes(written, spec.task, ml5)
     return Report(folder, "tfjs", n_bytes, parity, spec, (*subject.notes, *notes))
 
 
@@ -123,11 +123,12 @@ def _only_ml5(made: Path, folder: Path, spec: Spec) -> Path:
     return folder
 
 
-def _notes(written: list[WrittenNetwork], ml5: bool) -> list[str]:
+def _notes(written: list[WrittenNetwork], task: str, ml5: bool) -> list[str]:
     if ml5:
         return [
-            "In a page: nn = ml5.neuralNetwork({task}); await nn.load({model: 'model.json', metadata: "
-            "'model_meta.json', weights: 'model.weights.bin'}). No value may be missing."
+            "In a page: ml5.setBackend('cpu'); const nn = ml5.neuralNetwork({task: '"
+            f"{task}'}}); await nn.load({{model: 'model.json', metadata: 'model_meta.json', weights: "
+            "'model.weights.bin'}). No value may be missing."
         ]
     notes = []
     if any(one.has_own_layers for one in written):
