@@ -646,3 +646,41 @@ def test_the_form_takes_other_input(web: Any, browse: Browse) -> None:
     assert dict(re.findall(r'<span>(\w+)</span><span class="value">([^<]*)</span>', page)) == shares
     assert f'<p class="answer">{source.predict(row)[0]}</p>' in page
     assert '<p class="answer">' in unknown
+
+
+# -- ONNX in a browser ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a table with categories and gaps", "a pipeline"])
+def test_an_onnx_file_predicts_in_a_browser(name: str, tmp_path: Path, browse: Browse, node_packages: Path) -> None:
+    """What messages advise where TensorFlow.js cannot hold a model, raw rows included."""
+    pytest.importorskip("onnx", reason="pip install 'kerastoolkit[onnx]'")
+    source, X = SOURCES[name]()
+    report = export.onnx(source, tmp_path / "model.onnx", sample=X)
+    rows = report.spec.arrays(X.head(20))
+    feeds = {
+        name: [
+            {"O": "string", "f": f"float{8 * array.itemsize}"}[array.dtype.kind],
+            [None if value != value else value for value in array.ravel().tolist()],
+            list(array.shape),
+        ]
+        for name, array in rows.items()
+    }
+    for path in (node_packages / "onnxruntime-web" / "dist").glob("ort*wasm*"):
+        if path.suffix in (".js", ".mjs", ".wasm"):
+            (tmp_path / path.name).symlink_to(path)
+    program = f"""
+        ort.env.wasm.wasmPaths = new URL("./", location.href).href;
+        ort.env.wasm.numThreads = 1;
+        const session = await ort.InferenceSession.create("model.onnx");
+        const arrays = {{ float32: Float32Array, float64: Float64Array, string: Array }};
+        const feeds = {{}};
+        for (const [name, [type, data, shape]] of Object.entries({json.dumps(feeds)}))
+            feeds[name] = new ort.Tensor(type, arrays[type].from(data.map((value) => value ?? NaN)), shape);
+        const made = await session.run(feeds);
+        return {{ label: [...made.label.data], probabilities: [...made.probabilities.data] }};
+    """
+    own_page(tmp_path, ["ort.wasm.min.js"], program)
+    answers = answers_of_own_page(tmp_path, browse)
+    assert answers["label"] == list(source.predict(X.head(20)))
+    np.testing.assert_allclose(answers["probabilities"], source.predict_proba(X.head(20)).ravel(), atol=1e-5)

@@ -7,7 +7,8 @@
  *     await model.predict([{age: 31, city: "Oslo"}]);       // [ "yes" ]
  *     await model.predictProba([{age: 31, city: "Oslo"}]);  // [ [ 0.12, 0.88 ] ], in the order of model.classes
  *
- * As an ES module: import { load } from "./kerastoolkit.mjs". In Node: require("./kerastoolkit.js").load(folder, { tf }).
+ * As an ES module: import { load } from "./kerastoolkit.mjs".
+ * In Node: require("./kerastoolkit.js").load(folder, { tf }), where tf is require("@tensorflow/tfjs").
  *
  * What stands before and behind the network is in kerastoolkit.json, operation by operation. Each is computed here in
  * double precision and rounded to the type of its result, as NumPy rounds it. A value is { shape, data }, rows first;
@@ -168,8 +169,9 @@
       replaced(x, (row) => {
         const absolute = row.map(Math.abs);
         const sum = (values) => values.reduce((a, b) => a + b, 0);
-        const length = { l1: () => sum(absolute), max: () => Math.max(...absolute), l2: () => Math.sqrt(sum(row.map((v) => v * v))) }[norm]();
-        return row.map((v) => v / (r(length) === 0 ? 1 : r(length)));
+        const norms = { l1: sum, max: (all) => Math.max(...all), l2: (all) => Math.sqrt(sum(all.map((v) => v * v))) };
+        const length = r(norms[norm](absolute));
+        return row.map((v) => v / (length === 0 ? 1 : length));
       }),
     Polynomial: ({ powers }, [x]) => {
       const [size, features] = powers.shape;
@@ -385,7 +387,8 @@
       if (!Array.isArray(rows)) throw new Error("`rows` must be an array, one item for each row.");
       const inputs = this.spec.inputs;
       const byName = inputs.length > 1 || isColumn(inputs[0]);
-      const parts = rows.map((row, i) => inputs.map((input) => this._part(input, byName ? row : { [input.name]: row }, i)));
+      const named = (row) => (byName ? row : { [inputs[0].name]: row });
+      const parts = rows.map((row, i) => inputs.map((input) => this._part(input, named(row), i)));
       const varies = inputs.some((input, i) => new Set(parts.map((part) => String(part[i].shape))).size > 1);
       const groups = varies ? parts.map((part) => [part]) : parts.length ? [parts] : [];
       return groups.map((group) =>
@@ -397,7 +400,8 @@
     }
 
     _part(input, row, i) {
-      if (row === null || typeof row !== "object") throw new Error(`Row ${i} must be an object with the inputs by name.`);
+      if (row === null || typeof row !== "object")
+        throw new Error(`Row ${i} must be an object with the inputs by name.`);
       const columns = this.columns;
       let value = row[input.name];
       if (input.kind === "array" && columns && value && typeof value === "object" && !("length" in value)) {
@@ -469,7 +473,8 @@
 
   function unknownRefused(row, columns, i) {
     const unknown = Object.keys(row).find((name) => !columns.includes(name));
-    if (unknown !== undefined) throw new Error(`Row ${i} has a column ${shown(unknown)}, which the model does not know.`);
+    if (unknown !== undefined)
+      throw new Error(`Row ${i} has a column ${shown(unknown)}, which the model does not know.`);
   }
 
   function unpacked(output, { shape: [n, ...shape], data }) {
@@ -520,7 +525,7 @@
   /** Loads a folder that kerastoolkit.export.tfjs wrote: its address in a page, its path in Node. */
   async function load(folder = "./", { tf = globalThis.tf } = {}) {
     if (!tf && typeof require === "function") tf = require("@tensorflow/tfjs");
-    if (!tf) throw new Error("TensorFlow.js is not loaded. Put its script before this one, or call load(folder, { tf }).");
+    if (!tf) throw new Error("TensorFlow.js is not loaded. Put its script first, or call load(folder, { tf }).");
     const read = await reader(folder);
     const content = JSON.parse(new TextDecoder().decode(await read("kerastoolkit.json")));
     if (content.format !== 1) throw new Error("The folder was exported by a newer version of kerastoolkit.");

@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  // The version that exports are tested with. A copy beside this page is used first: then nothing is loaded from others.
+  // The version that exports are tested with. A copy beside this page comes first: then nothing is loaded from others.
   const TFJS = {
     own: "tf.es2017.min.js",
     cdn: "https://cdn.jsdelivr.net/npm/@tensorflow/tfjs@4.22.0/dist/tf.es2017.min.js",
@@ -22,7 +22,8 @@
 
   function script(src, integrity) {
     return new Promise((resolve, reject) => {
-      const made = make("script", { src, onload: resolve, onerror: () => reject(new Error(`${src} cannot be loaded.`)) });
+      const failed = () => reject(new Error(`${src} cannot be loaded.`));
+      const made = make("script", { src, onload: resolve, onerror: failed });
       if (integrity) Object.assign(made, { integrity, crossOrigin: "anonymous" });
       document.head.append(made);
     });
@@ -37,9 +38,13 @@
 
   let counter = 0;
 
+  // An input that users never named is called by what it is.
+  const nameOf = ({ name, kind }) => (name === "X" ? ({ image: "Image", array: "Numbers" }[kind] ?? name) : name);
+
   function labelled(name, control, hint, wide = false) {
     control.id = `field-${counter++}`;
-    const box = make("div", { className: wide ? "wide" : "" }, make("label", { htmlFor: control.id, textContent: name }), control);
+    const label = make("label", { htmlFor: control.id, textContent: name });
+    const box = make("div", { className: wide ? "wide" : "" }, label, control);
     if (hint) {
       const small = make("small", { id: `${control.id}-hint`, textContent: hint });
       control.setAttribute("aria-describedby", small.id);
@@ -53,22 +58,21 @@
   function numberField(input) {
     const { name } = input;
     const example = typeof input.example === "number" ? short(input.example) : input.may_be_missing ? "" : "0";
-    const control = make("input", { type: "number", step: "any", value: example });
-    const range = input.minimum !== null && input.maximum !== null ? `${short(input.minimum)} to ${short(input.maximum)}` : "";
-    const hint = [range, input.may_be_missing ? "may be empty" : ""].filter(Boolean).join("; ");
+    const placeholder = input.may_be_missing ? "missing" : "";
+    const control = make("input", { type: "number", step: "any", value: example, placeholder });
     const read = () => {
       if (control.value.trim() !== "") return Number(control.value);
       if (control.validity.badInput) throw new Error(`“${name}” must be a number.`);
       if (input.may_be_missing) return null;
       throw new Error(`“${name}” is empty.`);
     };
-    return { box: labelled(name, control, hint), read };
+    return { box: labelled(name, control), read };
   }
 
   function categoryField(input) {
     const values = [...input.categories, ...(input.may_be_missing ? [null] : [])];
-    const options = values.map((value, i) => make("option", { value: i, textContent: value === null ? "(missing)" : String(value) }));
-    const control = make("select", {}, ...options);
+    const options = values.map((value, i) => [i, value === null ? "(missing)" : String(value)]);
+    const control = make("select", {}, ...options.map(([value, textContent]) => make("option", { value, textContent })));
     control.value = Math.max(values.indexOf(input.example), 0);
     return { box: labelled(input.name, control), read: () => values[control.value] };
   }
@@ -81,7 +85,7 @@
   function arrayField(input) {
     if (input.features.length > 0 && input.features.length <= MOST_FIELDS) {
       const fields = input.features.map((name, i) =>
-        numberField({ ...input, name, example: Array.isArray(input.example) ? input.example[i] : input.example }));
+        numberField({ ...input, name, example: Array.isArray(input.example) ? input.example[i] : null }));
       return { boxes: fields.map((field) => field.box), read: () => fields.map((field) => field.read()) };
     }
     const shape = input.shape.map((size) => size ?? "any number").join(" × ");
@@ -94,7 +98,7 @@
         throw new Error(`“${input.name}” must be a list of numbers such as [1, 2.5].`);
       }
     };
-    return { box: labelled(input.name, control, `numbers in brackets: ${shape}`, true), read };
+    return { box: labelled(nameOf(input), control, `numbers in brackets: ${shape}`, true), read };
   }
 
   function imageField(input, changed) {
@@ -140,7 +144,7 @@
     });
     clear();
     const size = width ? `resized to ${width} × ${height} pixels` : "of any size";
-    const box = labelled(input.name, file, `a file, ${size}; or draw below`, true);
+    const box = labelled(nameOf(input), file, `a file, ${size}; or draw below`, true);
     box.append(canvas, clearing);
     const read = () => {
       const { data, width: w, height: h } = pen.getImageData(0, 0, canvas.width, canvas.height);
@@ -164,7 +168,8 @@
       bar.style.width = `${100 * Math.min(Math.max(p, 0), 1)}%`;
       const track = make("div", { className: "track", ariaHidden: "true" }, bar);
       const words = make("span", { textContent: String(name) });
-      return make("li", { className: p === most ? "first" : "" }, words, make("span", { className: "value", textContent: percent(p) }), track);
+      const value = make("span", { className: "value", textContent: percent(p) });
+      return make("li", { className: p === most ? "first" : "" }, words, value, track);
     });
     return make("ul", {}, ...items);
   }
@@ -179,7 +184,8 @@
     let words = [value].flat(Infinity).map(shown).join(", ");
     if (main.kind === "labels") words = main.classes.filter((_, i) => value[i]).map(String).join(", ") || "none";
     if (words.length > 300) words = `${words.slice(0, 300)} …`;
-    const made = make("div", { className: "target" }, make("h2", { textContent: main.target ?? TITLES[main.kind] ?? main.name }), make("p", { className: "answer", textContent: words }));
+    const title = make("h2", { textContent: main.target ?? TITLES[main.kind] ?? main.name });
+    const made = make("div", { className: "target" }, title, make("p", { className: "answer", textContent: words }));
     if (probabilities) made.append(bars(probabilities.classes.map((name, i) => [name, answers[probabilities.name][i]])));
     return made;
   }
@@ -242,7 +248,9 @@
 
   async function start() {
     if (location.protocol === "file:")
-      throw new Error("Browsers load no models from files. Serve this folder, for example by “python -m http.server”, and open http://localhost:8000/.");
+      throw new Error(
+        "Browsers load no models from files. Serve this folder, for example by “python -m http.server”, and open " +
+          "http://localhost:8000/.");
     await script(TFJS.own).catch(() => script(TFJS.cdn, TFJS.integrity));
     await tf.ready();
     // Small networks are faster without a graphics card, and exact to the last digits.
@@ -252,10 +260,15 @@
     title(model.spec);
     const { ok, difference, n } = await model.check();
     document.body.dataset.difference = difference;
-    if (ok) say(`✓ Answers as trained: ${n} made-up rows, at most ${difference.toExponential(1)} apart.`, "good");
-    else say(`Warning: this browser computes other answers than the model that was trained (${difference.toExponential(1)} apart). Do not rely on them.`, "bad");
+    const apart = difference.toExponential(1);
+    if (ok) say(`✓ Answers as trained: ${n} made-up rows, at most ${apart} apart.`, "good");
+    else {
+      const warning = "Warning: this browser computes other answers than the model that was trained";
+      say(`${warning} (${apart} apart). Do not rely on them.`, "bad");
+    }
     const versions = Object.entries(model.spec.versions).map(([name, version]) => `${name} ${version}`);
-    by("versions").textContent = `TensorFlow.js ${tf.version.tfjs} (${tf.getBackend()}). Exported by ${versions.join(", ")}.`;
+    const runs = `TensorFlow.js ${tf.version.tfjs} (${tf.getBackend()})`;
+    by("versions").textContent = `${runs}. Exported by ${versions.join(", ")}.`;
     await build(model);
   }
 
