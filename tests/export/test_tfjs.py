@@ -23,8 +23,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import export
-from kerastoolkit.estimators import KerasClassifier, KerasRegressor, TextClassifier
+from kerastoolkit.estimators import ImageClassifier, KerasClassifier, KerasRegressor, TextClassifier
 from kerastoolkit.exceptions import ExportError, ParameterError
+from kerastoolkit.export._tfjs import node
 from kerastoolkit.export._tfjs.networks import read_weights
 
 L = keras.layers
@@ -193,6 +194,36 @@ def test_large_weights_are_put_into_several_files(tmp_path: Path, in_node: None)
     ]
 
 
+def test_a_package_above_the_working_directory_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "node_modules" / "@tensorflow" / "tfjs"
+    package.mkdir(parents=True)
+    (package / "package.json").write_text("{}")
+    (tmp_path / "below").mkdir()
+    monkeypatch.delenv("NODE_PATH", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.chdir(tmp_path / "below")
+    assert node.find_node() is None
+    monkeypatch.chdir(tmp_path)
+    assert node.find_node() == ("/usr/bin/node", package)
+
+
+def test_images_of_any_size_go_through_a_network_of_keras(tmp_path: Path, in_node: None, node_packages: Path) -> None:
+    X = np.stack([digits()[0][:12, :, :, 0] * 15] * 3, axis=-1).astype("uint8").repeat(5, axis=1).repeat(6, axis=2)
+    source = ImageClassifier(
+        "MobileNetV2", weights=None, input_size=64, epochs=1, random_state=0, verbose=0, cache=False
+    ).fit(X, np.array(["even", "odd"] * 6))
+    report = export.tfjs(source, tmp_path / "web", sample=X[:2])
+    assert report.parity.differences["probabilities"] < 1e-5
+    rows = [X[0], X[1, :, :-7]]
+    made = in_node_program(
+        tmp_path / "web",
+        node_packages,
+        f"const model = await kerastoolkit.load(folder, {{ tf }});"
+        f"show(await model.predictProba({json.dumps([row.tolist() for row in rows])}))",
+    )
+    np.testing.assert_allclose(made, [source.predict_proba(row[None])[0] for row in rows], atol=1e-5)
+
+
 # -- the folder -----------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +250,10 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     source = keras.Sequential([keras.Input((3,)), L.Dense(2)])
     with pytest.raises(ExportError, match="holds other files"):
         export.tfjs(source, tmp_path)
+    (tmp_path / "model.json").write_text('{"format": "layers-model", "generatedBy": "somebody"}')
+    with pytest.raises(ExportError, match="holds other files"):
+        export.tfjs(source, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "notes.txt"]
     with pytest.raises(ExportError, match="is a file"):
         export.tfjs(source, tmp_path / "notes.txt")
     with pytest.raises(ParameterError, match="`dtype` must be 'float32' or 'float16'; got 'int8'"):

@@ -126,6 +126,8 @@ CASES: dict[str, Callable[[], keras.Model]] = {
         )
         for padding in ("valid", "same")
         for strides in (1, 2, None)
+        # On torch Keras counts what it pads into the mean, so that this is refused there.
+        if not (keras.config.backend() == "torch" and padding == "same" and strides != 1 and "Average" in kind.__name__)
     },
     "GlobalAveragePooling1D": lambda: one(SERIES, L.GlobalAveragePooling1D()),
     "GlobalMaxPooling1D": lambda: one(SERIES, L.GlobalMaxPooling1D()),
@@ -263,9 +265,9 @@ def in_tfjs(made: Any, tmp_path_factory: pytest.TempPathFactory, node_packages: 
     (folder / "kerastoolkit.json").write_text(json.dumps({"format": 1, "spec": spec, "graph": content, "check": {}}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NODE_PATH", str(node_packages))
-        program = node.find_node()
-        assert program is not None
-        with node.running(program, folder) as model:
+        found = node.find_node()
+        assert found is not None
+        with node.running(found, folder) as model:
             return model.run(arrays)
 
 

@@ -117,9 +117,9 @@ def in_javascript(graph: Graph, tmp_path_factory: pytest.TempPathFactory, node_p
     (folder / "kerastoolkit.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NODE_PATH", str(node_packages))
-        program = node.find_node()
-        assert program is not None
-        with node.running(program, folder) as model:
+        found = node.find_node()
+        assert found is not None
+        with node.running(found, folder) as model:
             made = model.run(inputs())
             assert {key: value.shape for key, value in model.run(empty()).items()} == {
                 name: (0, *graph.outputs[name].shape) for name in CASES

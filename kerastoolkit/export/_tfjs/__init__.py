@@ -21,15 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit import _files
 from kerastoolkit._values import shown
-from kerastoolkit.exceptions import ExportError, ParameterError
+from kerastoolkit.exceptions import ExportError, ParameterError, SavedFileError
 from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, compare, typical_rows
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._spec import Spec
 from kerastoolkit.export._subject import Subject, subject_of
 from kerastoolkit.export._tfjs import ml5 as ml5_files
 from kerastoolkit.export._tfjs import node, operations
-from kerastoolkit.export._tfjs.networks import Precision, WrittenNetwork, put_together
+from kerastoolkit.export._tfjs.networks import GENERATED_BY, Precision, WrittenNetwork, put_together
 
 __all__ = ["tfjs"]
 
@@ -48,8 +49,8 @@ def tfjs(
     `predictProba(rows)`. Nothing leaves the visitor's device. The page loads TensorFlow.js from a content delivery
     network, or from a file `tf.es2017.min.js` beside it if there is one.
 
-    Where Node and the package @tensorflow/tfjs are installed (in a folder `node_modules` at or above the working
-    directory, or by NODE_PATH), the folder is compared by running it there. Where they are not, its files are read back
+    Where Node and the package @tensorflow/tfjs are installed (in `node_modules` of the working directory, or by
+    NODE_PATH), the folder is compared by running it there. Where they are not, its files are read back
     and compared in Python, and a note of the report says so. The page compares itself, too, whenever it is opened.
 
     Example:
@@ -77,7 +78,7 @@ def tfjs(
     """
     if dtype not in ("float32", "float16"):
         raise ParameterError(f"`dtype` must be 'float32' or 'float16'; got {shown(dtype)}.")
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     _check_folder(folder)
     subject = subject_of(source)
     return _write(ml5_files.subject_for_ml5(subject) if ml5 else subject, folder, sample, dtype, ml5)
@@ -152,9 +153,9 @@ def _write_content(folder: Path, graph: Mapping[str, Any], spec: Spec, checked: 
 def _compare(
     subject: Subject, folder: Path, written: list[WrittenNetwork], sample: Any, tolerance: Tolerance
 ) -> tuple[Parity, list[str]]:
-    program = node.find_node()
-    if program is not None:
-        with node.running(program, folder) as model:
+    found = node.find_node()
+    if found is not None:
+        with node.running(found, folder) as model:
             parity = compare(subject, model.run, sample, tolerance=tolerance, what="The folder for TensorFlow.js")
             return parity, [f"Compared by TensorFlow.js {model.version} in Node."]
     content = json.loads((folder / _CONTENT).read_text(encoding="utf-8"))
@@ -200,10 +201,20 @@ def _decided(subject: Subject, answers: Mapping[str, NDArray[Any]]) -> NDArray[n
 
 def _check_folder(folder: Path) -> None:
     """Refuses a folder that holds other files than an earlier export."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_export(folder):
         raise ExportError(f"`folder` is {str(folder)!r}, which holds other files. Give a new folder.")
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"`folder` is {str(folder)!r}, which is a file.")
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether we wrote the network in a folder."""
+    path = folder / "model.json"
+    try:
+        content = _files.read_json(_files.read_small(path), path.name) if path.is_file() else None
+    except SavedFileError:
+        return False
+    return isinstance(content, dict) and content.get("generatedBy") == GENERATED_BY
 
 
 def replace_folder(made: Path, folder: Path) -> None:

@@ -1,9 +1,6 @@
 // Answers one line of JSON on standard input after the other: { name: array } by input, to the same by output. Numbers
-// are 64-bit floats in base64. Called as: node in_node.js FOLDER, where @tensorflow/tfjs is found from the working
-// directory or by NODE_PATH.
+// are 64-bit floats in base64. Called as: node in_node.js FOLDER PACKAGE, the latter being that of @tensorflow/tfjs.
 "use strict";
-const { createRequire } = require("node:module");
-const { join } = require("node:path");
 const { createInterface } = require("node:readline");
 
 console.log = console.info = console.warn = () => {}; // TensorFlow.js greets on standard output
@@ -21,10 +18,10 @@ const encoded = ({ shape, data }) =>
 const each = (record, f) => Object.fromEntries(Object.entries(record).map(([name, value]) => [name, f(value)]));
 
 (async () => {
-  const folder = process.argv[2];
+  const [folder, tfjs] = process.argv.slice(2);
   let model;
   try {
-    const tf = createRequire(join(process.cwd(), "none.js"))("@tensorflow/tfjs");
+    const tf = require(tfjs);
     await tf.setBackend("cpu");
     model = await require("./page/kerastoolkit.js").load(folder, { tf });
     say({ tfjs: tf.version.tfjs });

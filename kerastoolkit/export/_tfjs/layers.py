@@ -179,8 +179,13 @@ def _convolution(kept: str, weights: str, **wanted: Any) -> Rule:
 
 
 def _pooling(step: Step) -> Ref:
+    import keras
+
     config = step.layer.get_config()
     _require(step, config, data_format="channels_last")
+    is_average, is_padded = "Average" in type(step.layer).__name__, config["padding"] == "same"
+    if is_average and is_padded and max(config["strides"]) > 1 and keras.config.backend() == "torch":
+        refuse(f"{step.what}, pads with `padding='same'`, and on torch Keras counts what it pads into the mean")
     kept = {name: config[name] for name in ("pool_size", "strides", "padding")}
     return step.add(type(step.layer).__name__, {**kept, "data_format": "channels_last"})
 

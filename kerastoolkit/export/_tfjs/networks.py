@@ -22,6 +22,7 @@ Precision: TypeAlias = Literal["float32", "float16"]
 
 _SHARD = 4 * _files.MEBIBYTE  # what browsers keep in their caches
 _WRITER = "kerastoolkit.export.tfjs"
+GENERATED_BY = "kerastoolkit"  # says in model.json that we wrote it
 
 
 class WrittenNetwork:
@@ -63,7 +64,7 @@ class WrittenNetwork:
         paths = _write_shards(folder, self.name.removesuffix(".json"), b"".join(parts))
         content = {
             "format": "layers-model",
-            "generatedBy": "kerastoolkit",
+            "generatedBy": GENERATED_BY,
             "convertedBy": None,
             "modelTopology": self._topology.to_dict(),
             "weightsManifest": [{"paths": paths, "weights": entries}],

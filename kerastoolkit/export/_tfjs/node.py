@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,35 @@ from numpy.typing import NDArray
 from kerastoolkit.exceptions import ExportError
 
 INSTALL = "npm install @tensorflow/tfjs"
-_PACKAGE = Path("@tensorflow", "tfjs", "package.json")
+_PACKAGE = Path("@tensorflow", "tfjs")
 _RUNNER = Path(__file__).with_name("in_node.js")
 _SECONDS = 120  # for one answer: a large network takes seconds for a batch of images in plain JavaScript
-_BATCH = 2**20  # numbers that are sent at once
+_BATCH = 2**17  # numbers that are sent at once
 
 
-def find_node() -> str | None:
-    """The program, if it and the package @tensorflow/tfjs are found as Node finds them; None otherwise."""
-    here = Path.cwd()
-    folders = [folder / "node_modules" for folder in (here, *here.parents)]
+class Node(NamedTuple):
+    """Node with TensorFlow.js.
+
+    Attributes:
+        program: Node.
+        package: The folder of the package @tensorflow/tfjs.
+    """
+
+    program: str
+    package: Path
+
+
+def find_node() -> Node | None:
+    """Node and the package @tensorflow/tfjs, if both are there; None otherwise.
+
+    The package is looked for in the folder `node_modules` of the working directory and in those of NODE_PATH, and not,
+    as Node does, in all folders above: what is in /tmp, say, may be anybody's.
+    """
+    program = shutil.which("node")
+    folders = [Path.cwd() / "node_modules"]
     folders += [Path(folder) for folder in os.environ.get("NODE_PATH", "").split(os.pathsep) if folder]
-    return shutil.which("node") if any((folder / _PACKAGE).is_file() for folder in folders) else None
+    packages = [folder / _PACKAGE for folder in folders if (folder / _PACKAGE / "package.json").is_file()]
+    return Node(program, packages[0].absolute()) if program is not None and packages else None
 
 
 class NodeModel:
@@ -88,14 +105,14 @@ class NodeModel:
 
 
 @contextlib.contextmanager
-def running(program: str, folder: Path) -> Iterator[NodeModel]:
+def running(found: Node, folder: Path) -> Iterator[NodeModel]:
     """A block with an exported folder at work in Node.
 
     Raises:
         ExportError: TensorFlow.js cannot load it.
     """
     with subprocess.Popen(
-        [program, str(_RUNNER), str(folder)],
+        [found.program, str(_RUNNER), str(folder.absolute()), str(found.package)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
