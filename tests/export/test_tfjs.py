@@ -569,6 +569,16 @@ def test_a_page_of_your_own_predicts_in_a_browser(web: Any, browse: Browse) -> N
                 answers[`${{folder}} ${{backend}}`] = made;
             }}
         }}
+        const canvas = Object.assign(document.createElement("canvas"), {{ width: 8, height: 8 }});
+        const pen = canvas.getContext("2d");
+        pen.fillStyle = "rgb(12, 12, 12)";
+        pen.fillRect(2, 0, 4, 8);
+        const picture = new Image();
+        picture.src = canvas.toDataURL();
+        await picture.decode();
+        const model = await kerastoolkit.load("{web["images"][2].name}");
+        const nested = Array.from({{ length: 8 }}, () => [255, 255, 12, 12, 12, 12, 255, 255].map((v) => [v]));
+        answers.drawn = await model.predictProba([canvas, picture, pen.getImageData(0, 0, 8, 8), nested]);
         return answers;
     """
     own_page(root, ["0/tf.es2017.min.js", "0/kerastoolkit.js"], program)
@@ -576,6 +586,10 @@ def test_a_page_of_your_own_predicts_in_a_browser(web: Any, browse: Browse) -> N
     for source, rows, folder in web.values():
         assert_answers(source, rows, answers[f"{folder.name} cpu"])
         assert answers[f"{folder.name} webgl"]["check"]["difference"] < 1e-4
+    image = np.full((1, 8, 8, 1), 255, "float32")
+    image[:, :, 2:6] = 12
+    wanted = web["images"][0].predict_proba(image)
+    np.testing.assert_allclose(answers["drawn"], np.repeat(wanted, 4, axis=0), atol=1e-4)
 
 
 # -- ml5 ------------------------------------------------------------------------------------------------------------

@@ -278,6 +278,7 @@
   // -- rows ---------------------------------------------------------------------------------------------------------
 
   const LARGEST = 3.4028234663852886e38;
+  const RANGES = { uint8: [0, 255], int32: [-(2 ** 31), 2 ** 31 - 1] };
   const isColumn = (input) => input.kind === "number" || input.kind === "category";
   const shown = (value) => JSON.stringify(value) ?? String(value);
 
@@ -296,12 +297,27 @@
     if (typeof value === "boolean") return value ? 1 : 0;
     if (typeof value !== "number") throw new Error(`${what}, which must be a number.`);
     if (!(Math.abs(value) <= LARGEST)) throw new Error(`${what}, which must be a finite number of float32.`);
+    const [low, high] = RANGES[input.dtype] ?? [-LARGEST, LARGEST];
+    if (value < low || value > high) throw new Error(`${what}, which must be a number from ${low} to ${high}.`);
     return rounding(input.dtype)(value);
   }
 
-  // The numbers of a row of an array or image, and its shape: of nested arrays, or of { data, width, height }.
-  function block(input, value, row) {
-    if (value && value.data && value.width && value.height) return pixels(input, value);
+  // What a canvas, a picture or a frame of a video shows, as ImageData; anything else as it is.
+  function drawn(value) {
+    const kinds = ["HTMLCanvasElement", "HTMLImageElement", "HTMLVideoElement", "ImageBitmap", "OffscreenCanvas"];
+    if (!kinds.some((kind) => globalThis[kind] && value instanceof globalThis[kind])) return value;
+    const width = value.naturalWidth || value.videoWidth || value.width;
+    const height = value.naturalHeight || value.videoHeight || value.height;
+    const pen = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d");
+    pen.drawImage(value, 0, 0, width, height);
+    return pen.getImageData(0, 0, width, height);
+  }
+
+  // The numbers of a row of an array or image, and its shape: of nested arrays, of { data, width, height } as ImageData
+  // has them, or of what is drawn.
+  function block(input, given, row) {
+    const value = input.kind === "image" ? drawn(given) : given;
+    if (input.kind === "image" && value && value.data && value.width && value.height) return pixels(input, value);
     const shape = [];
     for (let part = value; Array.isArray(part) || ArrayBuffer.isView(part); part = part[0]) shape.push(part.length);
     const data = shape.length > 1 ? value.flat(shape.length - 1) : Array.from(value ?? []);
