@@ -18,9 +18,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine
+from sklearn.ensemble import VotingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from kerastoolkit import export
 from kerastoolkit.estimators import ImageClassifier, KerasClassifier, KerasRegressor, TextClassifier
@@ -72,10 +76,29 @@ def of_diabetes() -> tuple[Any, Any]:
     return KerasRegressor("mlp", **QUICK).fit(diabetes.data, diabetes.target), diabetes.data
 
 
-def of_digits(model: str = "cnn") -> tuple[Any, Any]:
+def of_digits(model: str = "cnn", **options: Any) -> tuple[Any, Any]:
     X, y = digits()
-    X = X if model == "cnn" else X[..., 0]
-    return KerasClassifier(model, **QUICK).fit(X, y), X
+    X = X if model == "cnn" else X[:100, ..., 0]
+    return KerasClassifier(model, **QUICK, **options).fit(X, y[: len(X)]), X
+
+
+def of_search() -> tuple[Any, Any]:
+    X, y = penguins()
+    columns = make_column_transformer(
+        (
+            make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()),
+            make_column_selector(dtype_include="number"),
+        ),
+        (OneHotEncoder(handle_unknown="ignore"), ["island", "sex"]),
+    )
+    pipeline = make_pipeline(columns, KerasClassifier("mlp", **QUICK))
+    return GridSearchCV(pipeline, {"kerasclassifier__hidden": [(4,), (8,)]}, cv=2).fit(X, y), X
+
+
+def of_ensemble() -> tuple[Any, Any]:
+    X, y = load_iris(return_X_y=True)
+    members = [(name, KerasClassifier("mlp", hidden=(width,), **QUICK)) for name, width in (("a", 4), ("b", 8))]
+    return VotingClassifier(members, voting="soft").fit(X, y), X
 
 
 def of_texts(model: str = "bag", **options: Any) -> tuple[Any, Any]:
@@ -97,6 +120,8 @@ def of_two_inputs() -> tuple[Any, Any]:
 SOURCES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "a table with categories and gaps": of_penguins,
     "a pipeline": of_wine,
+    "a search": of_search,
+    "an ensemble": of_ensemble,
     "numbers": of_diabetes,
     "two numbers": lambda: of_iris(load_iris().data[:, :2], KerasRegressor),
     "counts": lambda: of_iris(load_iris().target, KerasRegressor, head__kind="counts"),
@@ -104,7 +129,7 @@ SOURCES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "labels that are in order": lambda: of_iris(load_iris().target, head__kind="ordinal"),
     "several labels": lambda: of_iris(two_labels()),
     "images": of_digits,
-    "series": lambda: of_digits("rnn"),
+    "series": lambda: of_digits("rnn", model__cell="gru"),
     "texts": of_texts,
     "texts as token ids": lambda: of_texts("rnn"),
     "several inputs and targets": of_two_inputs,
@@ -124,7 +149,8 @@ def content_of(folder: Path) -> dict[str, Any]:
 def test_a_folder_answers_in_tensorflow_js_as_the_model(name: str, tmp_path: Path, in_node: None) -> None:
     source, X = SOURCES[name]()
     report = export.tfjs(source, tmp_path / "web", sample=X)
-    assert {path.name for path in (tmp_path / "web").iterdir()} == FILES
+    second = {"model_2.json", "model_2-shard1of1.bin"} if name == "an ensemble" else set()
+    assert {path.name for path in (tmp_path / "web").iterdir()} == FILES | second
     assert report.n_bytes == sum(path.stat().st_size for path in (tmp_path / "web").iterdir())
     assert any("Compared by TensorFlow.js 4.22.0 in Node" in note for note in report.notes)
     assert report.parity.agreement in (None, 1.0)
@@ -241,7 +267,7 @@ def test_an_earlier_export_is_replaced_and_other_files_stay(tmp_path: Path, with
     assert [path.name for path in folder.parent.iterdir()] == ["web"]
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(ExportError):
-        export.tfjs(keras.Sequential([keras.Input((3, 3)), L.GRU(2)]), folder)
+        export.tfjs(attention(), folder)
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
@@ -287,6 +313,11 @@ def attention() -> keras.Model:
     return keras.Model(x, L.MultiHeadAttention(2, 3)(x, x))
 
 
+def given_state() -> keras.Model:
+    x, state = keras.Input((4, 3)), keras.Input((2,))
+    return keras.Model([x, state], L.GRU(2)(x, initial_state=state))
+
+
 def embedded(*layers: Any) -> keras.Model:
     x = inputs = keras.Input((5,), dtype="int32")
     for layer in (L.Embedding(9, 4, mask_zero=True), *layers):
@@ -295,8 +326,9 @@ def embedded(*layers: Any) -> keras.Model:
 
 
 REFUSED: dict[str, tuple[Callable[[], keras.Model], str]] = {
-    "a GRU as Keras has it": (lambda: chain((4, 3), L.GRU(2)), "reset_after=True"),
-    "a GRU inside": (lambda: chain((4, 3), L.Bidirectional(L.GRU(2))), "reset_after=True"),
+    "a state that is given": (given_state, "gets 'initial_state' by keyword"),
+    "a cell of the user's": (lambda: chain((4, 3), L.RNN(L.GRUCell(2))), "is a RNN"),
+    "another function in a GRU": (lambda: chain((4, 3), L.GRU(2, "exponential")), "activation='exponential'"),
     "attention": (attention, "is a MultiHeadAttention"),
     "a causal convolution": (lambda: chain((6, 3), L.Conv1D(2, 3, padding="causal")), "padding='causal'"),
     "groups": (lambda: chain((6, 4), L.Conv1D(2, 3, groups=2)), "groups=2"),

@@ -174,6 +174,22 @@ CASES: dict[str, Callable[[], keras.Model]] = {
         for mode in ("concat", "sum", "ave", "mul")
         for sequences in (False, True)
     },
+    **{
+        f"GRU as Keras has it {options}": lambda o=options: one(SERIES, L.GRU(4, **o))
+        for options in (
+            {},
+            {"return_sequences": True},
+            {"go_backwards": True},
+            {"use_bias": False, "activation": "softsign", "recurrent_activation": "softplus"},
+        )
+    },
+    "Bidirectional GRU as Keras has it": lambda: one(SERIES, L.Bidirectional(L.GRU(3, return_sequences=True), "sum")),
+    "masked GRU as Keras has it": lambda: ids(
+        L.Embedding(10, 4, mask_zero=True),
+        L.Bidirectional(L.GRU(3, return_sequences=True)),
+        L.GRU(3, return_sequences=True),
+        L.GRU(2, go_backwards=True),
+    ),
     "Bidirectional GRU": lambda: one(SERIES, L.Bidirectional(L.GRU(3, reset_after=False))),
     **{
         f"masked {name}": lambda k=kind, o=options: ids(L.Embedding(10, 4, mask_zero=True), L.Dropout(0.3), k(3, **o))

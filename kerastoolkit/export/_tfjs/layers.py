@@ -4,8 +4,9 @@ A rule says which settings TensorFlow.js has, which must have a certain value, a
 What no rule covers is refused; nothing is passed on in the hope that it is ignored. The rules follow the source of
 TensorFlow.js 4.22, and a test runs each of them there.
 
-Two layers are ours, and are registered by `kerastoolkit.js`: functions that TensorFlow.js lacks or computes otherwise,
-and the mean over the steps that a mask leaves, where it would take the mean over all of them.
+Three layers are ours, and are registered by `kerastoolkit.js`: functions that TensorFlow.js lacks or computes
+otherwise; the mean over the steps that a mask leaves, where it would take the mean over all of them; and the GRU as
+Keras has it, with `reset_after=True`.
 """
 
 from __future__ import annotations
@@ -342,12 +343,16 @@ def _masking(step: Step) -> Ref:
 _CELLS = tuple(name for name in RECURRENT if name != "Bidirectional")
 
 
+def _kind_of_recurrent(layer: Any) -> str:
+    """Its class in TensorFlow.js, whose GRU computes `reset_after=False` only."""
+    kind = type(layer).__name__
+    return f"{OURS}GRU" if kind == "GRU" and layer.get_config()["reset_after"] else kind
+
+
 def _recurrent_settings(step: Step, layer: Any) -> Config:
     config = layer.get_config()
     inner = step._replace(layer=layer)
     _require(inner, config, stateful=False, return_state=False)
-    if type(layer).__name__ == "GRU" and config["reset_after"]:
-        refuse(f"{inner.what}, has `reset_after=True`, and TensorFlow.js computes `reset_after=False` only")
     made = {name: config[name] for name in ("units", "use_bias", "return_sequences", "go_backwards")}
     for name in ("activation", "recurrent_activation"):
         if hasattr(layer, name):
@@ -383,13 +388,13 @@ def _recurrent(step: Step) -> Ref:
         other = _recurrent_settings(step, layer.backward_layer)
         if {**other, "go_backwards": False} != made or not other["go_backwards"]:
             refuse(f"{step.what}, has two layers that are not alike")
-        inner = {"class_name": type(layer.forward_layer).__name__, "config": {"name": "inner", **made}}
+        inner = {"class_name": _kind_of_recurrent(layer.forward_layer), "config": {"name": "inner", **made}}
         made = {"layer": inner, "merge_mode": layer.get_config()["merge_mode"]}
         if made["merge_mode"] is None:
             refuse(f"{step.what}, has two outputs")
     elif returns and step.mask is not None and layer.zero_output_for_mask:
         refuse(f"{step.what}, has `zero_output_for_mask=True`")
-    return step.add(kind, made, weights, hands_mask_on=returns)
+    return step.add(kind if both else _kind_of_recurrent(layer), made, weights, hands_mask_on=returns)
 
 
 # -- operations -----------------------------------------------------------------------------------------------------

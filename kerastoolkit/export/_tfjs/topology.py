@@ -168,8 +168,9 @@ class Topology:
 
     @property
     def kinds(self) -> set[str]:
-        """Classes of the layers."""
-        return {entry.kind for entry in self._entries.values()}
+        """Classes of the layers, and of those inside of others."""
+        inner = [entry.config["layer"]["class_name"] for entry in self._entries.values() if "layer" in entry.config]
+        return {*inner, *(entry.kind for entry in self._entries.values())}
 
     def has_function(self, name: str) -> bool:
         """Whether one of our own layers computes a function."""
@@ -274,6 +275,9 @@ class Topology:
         given = tensors_in(call.arguments)
         if any(id(one) not in self._refs for one in given):
             refuse(f"{layer.name!r} computes with a mask")
+        more = [name for name, value in call.keywords.items() if name != "mask" and tensors_in(value)]
+        if more or not given:
+            refuse(f"{layer.name!r}, a {type(layer).__name__}, gets {more[0] if more else 'its input'!r} by keyword")
         inputs = [self._refs[id(one)] for one in given]
         if has_graph(layer):
             return self._write_model(call, inputs)

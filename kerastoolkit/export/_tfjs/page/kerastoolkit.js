@@ -271,7 +271,61 @@
         return { ...super.getConfig(), value: this.value, ofVectors: this.ofVectors };
       }
     }
+    // A GRU with reset_after=True, as Keras has it unless told otherwise: its gates are in the order update, reset, new,
+    // and the reset gate acts on what the recurrent kernel has made of the state.
+    class KerasToolkitGRU extends tf.layers.Layer {
+      static className = "KerasToolkitGRU";
+      constructor(config) {
+        super(config);
+        const names = ["units", "useBias", "returnSequences", "goBackwards", "activation", "recurrentActivation"];
+        for (const name of names) this[name] = config[name];
+        const activation = (name) => {
+          const layer = tf.layers.activation({ activation: name });
+          return (x) => layer.call([x], {});
+        };
+        [this.toNew, this.toGate] = [activation(this.activation), activation(this.recurrentActivation)];
+        this.supportsMasking = true;
+      }
+      build(shape) {
+        const add = (name, sizes) => this.addWeight(name, sizes, "float32", tf.initializers.zeros());
+        this.kernel = add("kernel", [shape[shape.length - 1], 3 * this.units]);
+        this.recurrentKernel = add("recurrent_kernel", [this.units, 3 * this.units]);
+        this.bias = this.useBias ? add("bias", [2, 3 * this.units]) : null;
+        this.built = true;
+      }
+      computeOutputShape([batch, steps]) {
+        return this.returnSequences ? [batch, steps, this.units] : [batch, this.units];
+      }
+      computeMask(inputs, mask) {
+        return this.returnSequences ? one(mask) : null;
+      }
+      call(inputs, { mask } = {}) {
+        return tf.tidy(() => {
+          const inOrder = (x) => tf.unstack(this.goBackwards ? tf.reverse(x, 1) : x, 1);
+          const x = one(inputs);
+          const reads = one(mask) ? inOrder(tf.expandDims(tf.cast(one(mask), "float32"), -1)) : null;
+          const biases = this.bias ? tf.unstack(this.bias.read()) : [0, 0];
+          let state = tf.zeros([x.shape[0], this.units]);
+          const states = inOrder(x).map((step, place) => {
+            const [xz, xr, xn] = tf.split(tf.add(tf.matMul(step, this.kernel.read()), biases[0]), 3, 1);
+            const [hz, hr, hn] = tf.split(tf.add(tf.matMul(state, this.recurrentKernel.read()), biases[1]), 3, 1);
+            const update = this.toGate(tf.add(xz, hz));
+            const fresh = this.toNew(tf.add(xn, tf.mul(this.toGate(tf.add(xr, hr)), hn)));
+            const next = tf.add(tf.mul(update, state), tf.mul(tf.sub(1, update), fresh));
+            state = reads ? tf.add(tf.mul(next, reads[place]), tf.mul(state, tf.sub(1, reads[place]))) : next;
+            return state;
+          });
+          return this.returnSequences ? tf.stack(states, 1) : state;
+        });
+      }
+      getConfig() {
+        const { units, useBias, returnSequences, goBackwards, activation, recurrentActivation } = this;
+        const own = { units, useBias, returnSequences, goBackwards, activation, recurrentActivation };
+        return { ...super.getConfig(), ...own };
+      }
+    }
     tf.serialization.registerClass(KerasToolkitFunction);
+    tf.serialization.registerClass(KerasToolkitGRU);
     tf.serialization.registerClass(KerasToolkitMaskedMean);
   }
 
