@@ -275,9 +275,11 @@ class Topology:
         given = tensors_in(call.arguments)
         if any(id(one) not in self._refs for one in given):
             refuse(f"{layer.name!r} computes with a mask")
-        more = [name for name, value in call.keywords.items() if name != "mask" and tensors_in(value)]
-        if more or not given:
-            refuse(f"{layer.name!r}, a {type(layer).__name__}, gets {more[0] if more else 'its input'!r} by keyword")
+        by_name = [name for name, value in call.keywords.items() if name != "mask" and tensors_in(value)]
+        if by_name:
+            refuse(f"{layer.name!r}, a {type(layer).__name__}, gets {by_name[0]!r} by keyword")
+        if not given:
+            refuse(f"{layer.name!r}, a {type(layer).__name__}, has no input")
         inputs = [self._refs[id(one)] for one in given]
         if has_graph(layer):
             return self._write_model(call, inputs)
