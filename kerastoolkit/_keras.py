@@ -18,7 +18,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kerastoolkit.exceptions import KerasToolkitWarning
 
@@ -670,3 +670,40 @@ def _piecewise(schedule: keras.optimizers.schedules.PiecewiseConstantDecay, step
         ops.cast(is_now, first.dtype) * value
         for is_now, value in zip([step <= ends[0], step > ends[-1], *reached], values, strict=True)
     )
+
+
+# -- the graph of a model -------------------------------------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """A layer or operation at work inside of a model.
+
+    Attributes:
+        operation: A layer, an inner model or an operation of `keras.ops`.
+        arguments: By position; among them or inside of them the symbolic tensors that go in.
+        keywords: By name, `mask` and `training` included where they were given.
+        outputs: Symbolic tensors that come out, in order.
+    """
+
+    operation: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    outputs: tuple[keras.KerasTensor, ...]
+
+
+def calls_of(model: keras.Model) -> list[Call]:
+    """What a Sequential or functional model calls, each after what it takes its input from; no input layers.
+
+    An inner model is one call. Tensors are told apart by `id`: those of `model.inputs` and `model.outputs` are the
+    same objects as in the calls.
+    """
+    import keras
+
+    function = keras.Function(model.inputs, model.outputs)
+    made = []
+    for _, nodes in sorted(function._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            if not node.is_input:
+                arguments = node.arguments
+                made.append(Call(node.operation, arguments.args, dict(arguments.kwargs), tuple(node.outputs)))
+    return made
