@@ -156,8 +156,7 @@ def _add_search(commands: _Commands) -> None:
     search.add_argument(
         "--out",
         metavar="FOLDER",
-        help="a new folder to write, or that of an interrupted search, which then resumes "
-        "(default: kerastoolkit-NAME)",
+        help="a new folder to write, or that of an interrupted search, which then resumes (default: kerastoolkit-NAME)",
     )
     search.add_argument("--task", choices=("classification", "regression"), help="default: inferred from the target")
     search.add_argument(

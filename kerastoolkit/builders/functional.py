@@ -434,7 +434,6 @@ def _trunk(
         inputs: Any = keras.Input(one_shape(shapes, builder, takes, "", (1, 2, 3)))
         return inputs, own_layers(inputs)
     inputs = {
-        name: keras.Input(one_shape(shape, builder, takes, "", (1, 2, 3)), name=name)
-        for name, shape in shapes.items()
+        name: keras.Input(one_shape(shape, builder, takes, "", (1, 2, 3)), name=name) for name, shape in shapes.items()
     }
     return inputs, side_by_side([own_layers(x) for x in inputs.values()], blocks.inputs)

@@ -1022,7 +1022,6 @@ _FIT_FIELDS = tuple(
 )
 
 
-
 def _is_default_of_fit(name: str, value: object) -> bool:
     # Another Keras, or whoever wraps `Model.fit`, may not name it; our own default is that of Keras.
     default = _defaults_of_fit().get(name, 0.0 if name == "validation_split" else None)

@@ -44,9 +44,7 @@ _COUNTS = {
 _NEVER = {"FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"}
 
 
-def read_model(
-    path: Path, custom_objects: Mapping[str, Any] | None, safe_mode: bool, *, compile: bool = True
-) -> Any:
+def read_model(path: Path, custom_objects: Mapping[str, Any] | None, safe_mode: bool, *, compile: bool = True) -> Any:
     """Reads a `.keras` file after it has been looked at.
 
     Args:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -119,9 +120,129 @@ class Graph:
         """The networks in it, in order."""
         return [node.operation.model for node in self.nodes if isinstance(node.operation, Network)]
 
+    def split(self, can: Callable[[Node], bool]) -> Parts:
+        """Cuts off what a target cannot compute, at the raw inputs and at the answers.
+
+        Args:
+            can: Whether the target can compute a node.
+
+        Returns:
+            Three graphs. What cannot be computed and leads to a network comes before, with all that it needs; what
+            cannot be computed and comes from a network is left behind, with all that needs it; the rest is inside.
+        """
+        sources = {value.name: node for node in self.nodes for value in node.outputs}
+        before: set[int] = set()
+        behind: set[int] = set()
+        leads = {id(node) for node in self.nodes if isinstance(node.operation, Network)}
+        for node in reversed(self.nodes):
+            feeds = [sources[value.name] for value in node.inputs if value.name in sources]
+            if id(node) in leads:
+                leads.update(map(id, feeds))
+                if not can(node):
+                    before.add(id(node))
+            if id(node) in before:
+                before.update(map(id, feeds))
+        for node in self.nodes:
+            feeds = [sources[value.name] for value in node.inputs if value.name in sources]
+            if id(node) not in before and (not can(node) or any(id(one) in behind for one in feeds)):
+                behind.add(id(node))
+        inside = [node for node in self.nodes if id(node) not in before | behind]
+        parts = [[node for node in self.nodes if id(node) in before], inside]
+        return _parts(self, [*parts, [node for node in self.nodes if id(node) in behind]])
+
     def _new_name(self) -> str:
         self._n_values += 1
         return f"value_{self._n_values}"
+
+
+class Parts(NamedTuple):
+    """A graph cut in three; each part is a graph of its own, whose inputs are raw inputs or outputs of those before it.
+
+    What goes from one part to the next has the name of the raw input that it is made of, or of the answer that is made
+    of it, where there is just one; `"label_index"` becomes `"label"` behind.
+
+    Attributes:
+        before: From raw inputs to what the target takes; it may be empty.
+        inside: What the target computes.
+        behind: From what the target answers to the answers of the whole graph; it may be empty.
+    """
+
+    before: Graph
+    inside: Graph
+    behind: Graph
+
+    def compute(
+        self, arrays: Mapping[str, Array], run: Callable[[dict[str, Array]], Mapping[str, Array]] | None = None
+    ) -> dict[str, Array]:
+        """Computes the whole, as `Graph.compute` does.
+
+        Args:
+            arrays: Raw inputs by name, `n` rows each.
+            run: Computes the part inside. Defaults to `None`: NumPy and Keras do.
+        """
+        known = {**arrays, **self.before.compute(arrays)}
+        made = (run or self.inside.compute)({value.name: known[value.name] for value in self.inside.inputs})
+        known.update(made)
+        return {**known, **self.behind.compute(known)}
+
+
+def _parts(graph: Graph, groups: Sequence[Sequence[Node]]) -> Parts:
+    """Graphs of some of the nodes each, in an order in which they can be computed."""
+    home = {value.name: place for place, nodes in enumerate(groups) for node in nodes for value in node.outputs}
+    raw = _raw_inputs(graph)
+    used = [{value.name for node in nodes for value in node.inputs} for nodes in groups]
+    answers = {value.name: name for name, value in reversed(graph.outputs.items())}
+    order = [value.name for value in graph.inputs]
+    values = [value for node in graph.nodes for value in node.outputs]
+    crossing = [
+        value for value in values if any(value.name in names for names in used[home[value.name] + 1 :])
+    ]  # computed in one part and used in a later one
+    taken = {*graph.outputs, *(name for names in used[1:] for name in names if name in order)}
+    names: dict[str, str] = {}
+    for value in crossing:
+        names[value.name] = answers.get(value.name) or _free(_name_of(value, graph, raw, home[value.name]), taken)
+        taken.add(names[value.name])
+    made = []
+    for place, nodes in enumerate(groups):
+        part = Graph()
+        given = [value for value in graph.inputs if value.name in used[place]]
+        given += [value for value in crossing if value.name in used[place] and home[value.name] < place]
+        given.sort(key=lambda value: min((order.index(name) for name in raw[value.name]), default=0))
+        renamed = {value.name: value._replace(name=names.get(value.name, value.name)) for value in given}
+        part.inputs = list(renamed.values())
+        part.nodes = [
+            Node(one.operation, tuple(renamed.get(value.name, value) for value in one.inputs), one.outputs)
+            for one in nodes
+        ]
+        part.outputs = {names[value.name]: value for value in crossing if home[value.name] == place}
+        part.outputs.update({name: value for name, value in graph.outputs.items() if home.get(value.name, 1) == place})
+        made.append(part)
+    return Parts(*made)
+
+
+def _raw_inputs(graph: Graph) -> dict[str, set[str]]:
+    """For each value, the raw inputs that it is made of."""
+    found = {value.name: {value.name} for value in graph.inputs}
+    for node in graph.nodes:
+        together = set().union(*(found[value.name] for value in node.inputs))
+        found.update({value.name: together for value in node.outputs})
+    return found
+
+
+def _name_of(value: Value, graph: Graph, raw: Mapping[str, set[str]], place: int) -> str:
+    if place == 0:
+        return next(iter(raw[value.name])) if len(raw[value.name]) == 1 else "features"
+    needed = {value.name}
+    for node in graph.nodes:
+        if any(one.name in needed for one in node.inputs):
+            needed.update(one.name for one in node.outputs)
+    led_to = [name for name, answer in graph.outputs.items() if answer.name in needed]
+    return f"{led_to[0]}_index" if len(led_to) == 1 and value.dtype == "int64" else "raw"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in taken else next(one for one in numbered if one not in taken)
 
 
 def _no_rows(value: Value) -> Array:
@@ -553,9 +674,16 @@ class Network(Operation):
         import keras
 
         given = [array.astype(str(one.dtype)) for array, one in zip(arrays, self.model.inputs, strict=True)]
-        packed = keras.tree.pack_sequence_as(self.model._inputs_struct, given)
-        made = keras.tree.flatten(self.model(packed, training=False))
-        return [keras.ops.convert_to_numpy(one) for one in made]
+        return [keras.ops.convert_to_numpy(one) for one in self.call(given)]
+
+    def call(self, tensors: Sequence[Any]) -> list[Any]:
+        """All outputs as tensors of the backend, in the order of `model.outputs`, as when predicting."""
+        import keras
+
+        # A Sequential model has one input, and keeps no structure.
+        structure = getattr(self.model, "_inputs_struct", None)
+        packed = tensors[0] if structure is None else keras.tree.pack_sequence_as(structure, list(tensors))
+        return list(keras.tree.flatten(self.model(packed, training=False)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

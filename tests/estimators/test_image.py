@@ -257,9 +257,7 @@ def test_statistics_are_those_of_the_final_weights_and_of_the_rows_trained_on(
     few = X[300:316], y[300:316]  # one batch, which moves the running averages by a tenth
     transfer.update_batch_norm(copy, few[0][..., None], batch_size=16)
     further = pickle.loads(pickle.dumps(scratch)).partial_fit(*few)
-    np.testing.assert_allclose(
-        statistics(further.model_), 0.9 * ended + 0.1 * statistics(copy), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(statistics(further.model_), 0.9 * ended + 0.1 * statistics(copy), rtol=1e-3, atol=1e-4)
 
 
 @needs_rates

@@ -699,8 +699,10 @@ def name_of(metric: Any) -> str:
 @st.composite
 def cases(draw: Any) -> Any:
     assume(draw(st.integers(0, 10**6)))  # hypothesis begins with the least of everything, each time
-    inputs = draw(st.lists(either("table", "sequence", "image", "words"), min_size=1, max_size=1) | rarely(
-        st.lists(either("table", "table", "sequence", "words"), min_size=2, max_size=2), ["table"]))
+    inputs = draw(
+        st.lists(either("table", "sequence", "image", "words"), min_size=1, max_size=1)
+        | rarely(st.lists(either("table", "table", "sequence", "words"), min_size=2, max_size=2), ["table"])
+    )
     n_heads = draw(either(1, 1, 1, 2))
     stems = [draw(branches(kind)) for kind in inputs]
     merge = "Concatenate"
@@ -725,8 +727,10 @@ def cases(draw: Any) -> Any:
     }
     if n_heads > 1 and draw(st.booleans()):
         compiled["loss_weights"] = [1.0, 0.5]
-    nested = any("join" in layer or layer["class"] == "layers.MultiHeadAttention"
-                 for layer in [*stems[0], *trunk, *ends[0]["stack"]])
+    nested = any(
+        "join" in layer or layer["class"] == "layers.MultiHeadAttention"
+        for layer in [*stems[0], *trunk, *ends[0]["stack"]]
+    )
     validated = draw(st.booleans())
     freq = draw(rarely(st.just(2), 1)) if validated else 1
     return {

@@ -500,8 +500,7 @@ def test_an_optimizer_to_look_at_is_like_one_that_is_made(name: str) -> None:
 
 def test_optimizers_of_other_kinds_do_not_look_alike() -> None:
     looked_at = [
-        optimizer_to_look_at(spec, options)
-        for spec, options in [*OPTIMIZERS.values(), ("sgd", {"momentum": 0.0})]
+        optimizer_to_look_at(spec, options) for spec, options in [*OPTIMIZERS.values(), ("sgd", {"momentum": 0.0})]
     ]
     keys = [compile_key({"optimizer": optimizer}) for optimizer in looked_at]
     assert all(one != other for place, one in enumerate(keys) for other in keys[:place])
