@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit.exceptions import ExportError
+
 if TYPE_CHECKING:
     import keras
 
@@ -76,7 +78,13 @@ class Graph:
         self._n_values = 0
 
     def input(self, name: str, dtype: str, shape: Shape = ()) -> Value:
-        """Adds a raw input."""
+        """Adds a raw input.
+
+        Raises:
+            ExportError: There is one of that name.
+        """
+        if any(one.name == name for one in self.inputs):
+            raise ExportError(f"Two inputs are called {name!r}. Rename one of the columns.")
         value = Value(name, dtype, shape)
         self.inputs.append(value)
         return value
@@ -94,7 +102,10 @@ class Graph:
 
     def add_network(self, network: Network, *inputs: Value) -> tuple[Value, ...]:
         """Adds a network, and returns its outputs."""
-        outputs = tuple(Value(self._new_name(), str(one.dtype), tuple(one.shape[1:])) for one in network.model.outputs)
+        outputs = tuple(
+            Value(self._new_name(), single_precision(str(one.dtype)), tuple(one.shape[1:]))
+            for one in network.model.outputs
+        )
         self.nodes.append(Node(network, inputs, outputs))
         return outputs
 
@@ -247,6 +258,11 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _no_rows(value: Value) -> Array:
     return np.empty((0, *(1 if size is None else size for size in value.shape)), as_numpy(value.dtype))
+
+
+def single_precision(dtype: str) -> str:
+    """The type of what a network takes or puts out: numbers of half precision come and go as float32."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
 def as_numpy(dtype: str) -> np.dtype[Any]:
@@ -580,15 +596,18 @@ class TokenIds(Operation):
     Args:
         words: The words.
         max_length: Words of a text that are read.
+        ngram_range: The smallest and the largest number of adjacent words that count as one. Defaults to `(1, 1)`.
     """
 
     words: tuple[str, ...]
     max_length: int
+    ngram_range: tuple[int, int] = (1, 1)
 
     def compute(self, *arrays: Array) -> Array:
         from kerastoolkit.data.text import Vocabulary
 
-        return np.asarray(Vocabulary(self.words, max_length=self.max_length).encode(arrays[0].tolist()))
+        words = Vocabulary(self.words, max_length=self.max_length, ngram_range=self.ngram_range)
+        return np.asarray(words.encode(arrays[0].tolist()))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -639,12 +658,17 @@ class ResizeImages(Operation):
 
 
 def triangle_weights(old: int, new: int) -> Array:
-    """Weights of a bilinear resize with antialias along one axis, float32, shape `(new, old)`; rows add up to 1."""
-    factor = old / new
-    support = max(factor, 1.0)
-    centers = (np.arange(new) + 0.5) * factor - 0.5
-    weights = np.maximum(0.0, 1.0 - np.abs(np.arange(old)[None] - centers[:, None]) / support)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype("float32")
+    """Weights of a bilinear resize with antialias along one axis, float32, shape `(new, old)`; rows add up to 1.
+
+    Each step is rounded to float32, as TensorFlow does it: the centers of pixels of large images depend on that.
+    """
+    one, half = np.float32(1), np.float32(0.5)
+    factor = one / (np.float32(new) / np.float32(old))
+    centers = (np.arange(new, dtype="float32") + half) * factor
+    distances = (np.arange(old, dtype="float32") + half)[None] - centers[:, None]
+    weights = np.maximum(np.float32(0), one - np.abs(distances * (one / np.maximum(factor, one))))
+    made: Array = weights / weights.sum(axis=1, keepdims=True)
+    return made
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -662,7 +686,10 @@ class RepeatChannels(Operation):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network(Operation):
-    """A network, which may have several outputs; inputs come in the order of `model.inputs`."""
+    """A network, which may have several outputs; inputs come in the order of `model.inputs`.
+
+    Outputs of half precision are turned into float32.
+    """
 
     model: keras.Model
 
@@ -673,17 +700,12 @@ class Network(Operation):
         """All outputs, in the order of `model.outputs`, of one batch, as when predicting."""
         import keras
 
-        given = [array.astype(str(one.dtype)) for array, one in zip(arrays, self.model.inputs, strict=True)]
-        return [keras.ops.convert_to_numpy(one) for one in self.call(given)]
-
-    def call(self, tensors: Sequence[Any]) -> list[Any]:
-        """All outputs as tensors of the backend, in the order of `model.outputs`, as when predicting."""
-        import keras
-
-        # A Sequential model has one input, and keeps no structure.
-        structure = getattr(self.model, "_inputs_struct", None)
-        packed = tensors[0] if structure is None else keras.tree.pack_sequence_as(structure, list(tensors))
-        return list(keras.tree.flatten(self.model(packed, training=False)))
+        packed = keras.tree.pack_sequence_as(functional_of(self.model)._inputs_struct, list(arrays))
+        made = keras.tree.flatten(self.model(packed, training=False))
+        return [
+            np.asarray(keras.ops.convert_to_numpy(one)).astype(single_precision(str(two.dtype)))
+            for one, two in zip(made, self.model.outputs, strict=True)
+        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -741,3 +763,8 @@ SHAPE_OF_INPUT = (Cast, IsMissing, FillMissing, CategoryIndex, Affine, Clip, Fun
 def size_of(shape: Sequence[int | None]) -> int:
     """Numbers in a row of a known shape."""
     return math.prod(1 if size is None else size for size in shape)
+
+
+def functional_of(model: keras.Model) -> keras.Model:
+    """The functional model inside of a sequential one; any other model as it is."""
+    return getattr(model, "_functional", None) or model

@@ -1,6 +1,6 @@
 """The comparison that is a part of every export: a file is handed over only if it answers as the model it came from.
 
-Compared are the rows of the sample, all at once and one by one, and rows made up of what goes wrong elsewhere: a gap in
+Compared are the rows of the sample, all at once and some alone, and rows made up of what goes wrong elsewhere: a gap in
 each input, a category that was never seen, an empty text, large and small numbers. What the model itself refuses is no
 question to the file.
 """
@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kerastoolkit.exceptions import ExportError, KerasToolkitError
+from kerastoolkit.exceptions import DataError, ExportError, KerasToolkitError
 from kerastoolkit.export._spec import InputSpec, OutputSpec
 from kerastoolkit.export._subject import Subject
 
 Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Arrays], Mapping[str, NDArray[Any]]]
 
-_MAX_ROWS, _ALONE = 1000, 5
+_MAX_ROWS, _ALONE, _MAX_CATEGORIES = 1000, 5, 30
 UNSEEN = "never seen before"
 
 
@@ -32,11 +33,12 @@ class Tolerance(NamedTuple):
     Attributes:
         probabilities: Largest difference of a probability.
         numbers: Largest difference of a number, relative to its size or to the spread of all answers.
-        min_agreement: Fraction of labels that have to be equal, where a tie does not count. Defaults to `1.0`.
+        min_agreement: Fraction of labels of the sample that have to be equal, where a tie does not count. Below 1, it
+            stands in place of `probabilities`, and made-up rows only have to have an answer. Defaults to `1.0`.
     """
 
     probabilities: float = 1e-5
-    numbers: float = 1e-6
+    numbers: float = 1e-5
     min_agreement: float = 1.0
 
 
@@ -90,130 +92,219 @@ def compare(
         what: What messages call the file. Defaults to `"The file"`.
 
     Raises:
-        ExportError: Answers differ; the message says in which row and output, and by how much.
+        ExportError: Answers differ; the message says in which row and output, and by how much. Or there is no sample,
+            and the model refuses all typical rows.
         DataError: The sample is not of the kind that the model takes.
     """
-    arrays = typical_rows(subject) if sample is None else subject.spec.arrays(sample)
+    arrays = _typical_and_accepted(subject) if sample is None else subject.spec.arrays(subject.read(sample))
+    arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
     n_rows = _length(arrays)
-    if n_rows > _MAX_ROWS:
-        arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
-        n_rows = _MAX_ROWS
-    batches = [(f"row {{row}} of the {'sample' if sample is not None else 'typical rows'}", arrays)]
-    batches += [(f"row {row}, alone", _one(arrays, row)) for row in range(min(n_rows, _ALONE))]
-    batches += list(made_up(subject, arrays))
-    found = _Found(subject, tolerance, what)
-    refused = 0
-    for where, batch in batches:
-        try:
-            expected = subject.predict(subject.rows(batch))
-        except (KerasToolkitError, ValueError, OverflowError):
-            if batch is arrays:
-                raise
-            refused += 1  # the model itself has no answer to such a row
-            continue
-        found.add(where, expected, run(batch), counts=batch is arrays)
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(repr(arrays[name].tolist()).encode())
+    if not n_rows:
+        raise DataError("`sample` has no rows.")
+    found = _Found(subject, run, tolerance, what)
+    of = "typical rows" if sample is None else "sample"
+    found.add([f"row {row} of the {of}" for row in range(n_rows)], arrays, counts=True)
+    for row in range(min(n_rows, _ALONE)):
+        found.add([f"row {row} of the {of}, alone"], _one(arrays, row))
+    n_refused = n_made_up = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the model warns of odd rows, which these are on purpose
+        for wheres, batch in _batches(made_up(subject, arrays)):
+            refused = found.add_accepted(wheres, batch)
+            n_refused, n_made_up = n_refused + refused, n_made_up + len(wheres) - refused
     return Parity(
         n_rows=n_rows,
-        n_made_up=len(batches) - 1 - min(n_rows, _ALONE) - refused,
+        n_made_up=n_made_up,
         differences=found.differences,
         agreement=found.agreement,
-        refused=refused,
-        digest=digest.hexdigest(),
+        refused=n_refused,
+        digest=_digest(arrays),
         sample="made up" if sample is None else "given",
     )
+
+
+# What a model raises that has no answer to rows; scikit-learn and NumPy raise ValueErrors.
+_REFUSALS = (KerasToolkitError, ValueError, OverflowError)
+
+
+def _typical_and_accepted(subject: Subject) -> Arrays:
+    """Typical rows without those that the model refuses."""
+    arrays = typical_rows(subject)
+    accepted = []
+    for row in range(_length(arrays)):
+        try:
+            if row == 0:
+                subject.predict(subject.rows(arrays))
+                return arrays
+        except _REFUSALS:
+            pass
+        try:
+            subject.predict(subject.rows(_one(arrays, row)))
+            accepted.append(row)
+        except _REFUSALS as error:
+            reason = error
+    if not accepted:
+        raise ExportError(
+            f"The model refuses the rows that were made up to compare the file with it ({reason}). Give some rows as "
+            "`sample`."
+        )
+    return {name: array[accepted] for name, array in arrays.items()}
+
+
+def _batches(rows: Iterator[tuple[str, Arrays]]) -> list[tuple[list[str], Arrays]]:
+    """Rows of the same shapes together: many rows at once cost the model little more than one."""
+    groups: dict[Any, tuple[list[str], list[Arrays]]] = {}
+    for where, row in rows:
+        wheres, members = groups.setdefault(tuple(array.shape for array in row.values()), ([], []))
+        wheres.append(where)
+        members.append(row)
+    return [
+        (wheres, {name: np.concatenate([row[name] for row in members]) for name in members[0]})
+        for wheres, members in groups.values()
+    ]
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(name.encode() + str(array.shape).encode())
+        digest.update(repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes())
+    return digest.hexdigest()
 
 
 class _Found:
     """Differences so far."""
 
-    def __init__(self, subject: Subject, tolerance: Tolerance, what: str) -> None:
-        self.outputs, self.tolerance, self.what = subject.spec.outputs, tolerance, what
+    def __init__(self, subject: Subject, run: Run, tolerance: Tolerance, what: str) -> None:
+        self.subject, self.run, self.tolerance, self.what = subject, run, tolerance, what
         self.differences: dict[str, float] = {}
-        self.scale: dict[str, float] = {}
+        self.spread: dict[str, NDArray[Any]] = {}
         self.n_labels = self.n_equal = 0
 
     @property
     def agreement(self) -> float | None:
         return self.n_equal / self.n_labels if self.n_labels else None
 
-    def add(
-        self, where: str, expected: Mapping[str, NDArray[Any]], made: Mapping[str, NDArray[Any]], counts: bool
+    def add_accepted(self, wheres: Sequence[str], arrays: Arrays) -> int:
+        """Compares the rows that the model has an answer to, and returns how many it refuses."""
+        try:
+            expected = self.subject.predict(self.subject.rows(arrays))
+        except _REFUSALS:
+            n = len(wheres)
+            if n == 1:
+                return 1
+            halves = slice(0, n // 2), slice(n // 2, n)
+            return sum(self.add_accepted(wheres[half], _rows(arrays, half)) for half in halves)
+        self._compare(wheres, arrays, expected, counts=False)
+        return 0
+
+    def add(self, wheres: Sequence[str], arrays: Arrays, *, counts: bool = False) -> None:
+        """Compares rows.
+
+        Args:
+            wheres: What messages call each of them.
+            arrays: The rows.
+            counts: Whether they are all of the sample, so that their agreement counts. Defaults to `False`.
+        """
+        self._compare(wheres, arrays, self.subject.predict(self.subject.rows(arrays)), counts=counts)
+
+    def _compare(
+        self, wheres: Sequence[str], arrays: Arrays, expected: Mapping[str, NDArray[Any]], *, counts: bool
     ) -> None:
-        ties = self._ties(expected)
-        for one in self.outputs:
+        try:
+            made = self.run(arrays)
+        except Exception as error:  # whatever a runtime raises
+            raise ExportError(
+                f"{self.what} cannot be run on {wheres[0]}, where the model has an answer: {error}. "
+                "Nothing was written."
+            ) from error
+        outputs = self.subject.spec.outputs
+        for place, one in enumerate(outputs):
             want, have = np.asarray(expected[one.name]), np.asarray(made[one.name])
             if want.shape != have.shape:
                 raise ExportError(
                     f"{self.what} answers {one.name!r} with the shape {have.shape}, the model with {want.shape}. "
                     "Nothing was written."
                 )
+            if not want.size:
+                continue
             if one.kind in ("label", "labels"):
-                self._labels(where, one, want, have, ties.get(one.target), counts)
+                behind = outputs[place + 1] if place + 1 < len(outputs) else None
+                of_same = behind is not None and behind.kind == "probabilities" and behind.target == one.target
+                ties = self._ties(one, np.asarray(expected[behind.name])) if of_same and behind else np.zeros(len(want))
+                self._labels(wheres, one, want, have, ties.astype(bool), counts)
             else:
-                self._numbers(where, one, want, have, counts)
+                self._numbers(wheres, one, want, have, counts)
 
-    def _ties(self, expected: Mapping[str, NDArray[Any]]) -> dict[str | None, Any]:
-        """By target, the rows whose most probable classes are as good as equal."""
-        found: dict[str | None, Any] = {}
-        for one in self.outputs:
-            if one.kind == "probabilities":
-                p = np.asarray(expected[one.name])
-                if self._are_independent(one.target):
-                    found[one.target] = (np.abs(p - 0.5) < 2 * self.tolerance.probabilities).any(axis=-1)
-                else:
-                    # also the median of ordered classes, which changes where a sum of probabilities passes a half
-                    top = np.sort(p, axis=-1)
-                    near_half = np.abs(np.cumsum(p, axis=-1) - 0.5) < 2 * self.tolerance.probabilities
-                    near = top[..., -1] - top[..., -2] < 2 * self.tolerance.probabilities
-                    found[one.target] = near | near_half.any(axis=-1)
-        return found
-
-    def _are_independent(self, target: str | None) -> bool:
-        return any(one.kind == "labels" and one.target == target for one in self.outputs)
+    def _ties(self, one: OutputSpec, p: NDArray[Any]) -> NDArray[Any]:
+        """Rows whose most probable labels are as good as equal, or that lie on a threshold."""
+        near = 2 * max(self.tolerance.probabilities, 1e-6)
+        half = (np.abs(p - 0.5) < near).any(axis=-1)
+        if one.kind == "labels" and p.shape[-1] == 1:
+            return half
+        top = np.sort(p, axis=-1)
+        equal = top[..., -1] - top[..., -2] < near
+        # the median of ordered classes changes where a sum of probabilities passes a half
+        return equal | (np.abs(np.cumsum(p, axis=-1) - 0.5) < near).any(axis=-1) | (half & (one.kind == "labels"))
 
     def _labels(
-        self, where: str, one: OutputSpec, want: NDArray[Any], have: NDArray[Any], ties: Any, counts: bool
+        self,
+        wheres: Sequence[str],
+        one: OutputSpec,
+        want: NDArray[Any],
+        have: NDArray[Any],
+        ties: NDArray[Any],
+        counts: bool,
     ) -> None:
-        equal = want == have
-        equal = equal.reshape(len(want), -1).all(axis=1)
-        relevant = np.ones(len(want), bool) if ties is None else ~ties
+        equal = (want == have).reshape(len(want), -1).all(axis=1)
+        wrong = ~equal & ~ties
         if counts:
-            self.n_labels += int(relevant.sum())
-            self.n_equal += int((equal & relevant).sum())
-        wrong = ~equal & relevant
+            self.n_labels += int((~ties).sum())
+            self.n_equal += int((equal & ~ties).sum())
         limit = self.tolerance.min_agreement
-        if wrong.any() and (limit >= 1 or (counts and equal[relevant].mean() < limit)):
+        too_few = counts and wrong.any() and 1 - wrong.sum() / (~ties).sum() < limit
+        if too_few or (wrong.any() and limit >= 1):
             row = int(np.argmax(wrong))
+            several = f"; {wrong.sum()} of {len(want)} rows differ" if len(want) > 1 else ""
             raise ExportError(
-                f"{self.what} answers {have[row]!r} as {one.name!r} in {where.format(row=row)}, where the model "
-                f"answers {want[row]!r}; {wrong.sum()} of {len(want)} rows differ. Nothing was written."
+                f"{self.what} answers {_shown(have[row])} as {one.name!r} in {wheres[row]}, where the model answers "
+                f"{_shown(want[row])}{several}. Nothing was written."
             )
 
-    def _numbers(self, where: str, one: OutputSpec, want: NDArray[Any], have: NDArray[Any], counts: bool) -> None:
-        if not want.size:
-            return
+    def _numbers(
+        self, wheres: Sequence[str], one: OutputSpec, want: NDArray[Any], have: NDArray[Any], counts: bool
+    ) -> None:
+        of_half_precision = want.dtype == np.float16
         want, have = want.astype("float64"), have.astype("float64")
-        difference = np.abs(want - have)
-        limit = self.tolerance.probabilities
-        if one.kind != "probabilities":
-            if counts:
-                self.scale[one.name] = float(want.std())
-            difference = difference / np.maximum(np.maximum(np.abs(want), self.scale.get(one.name, 0.0)), 1e-30)
-            limit = self.tolerance.numbers
-        difference = np.where(np.isfinite(difference), difference, np.inf)
-        difference = np.where((want == have) | (np.isnan(want) & np.isnan(have)), 0.0, difference)
+        with np.errstate(all="ignore"):
+            difference = np.abs(want - have)
+            limit = self.tolerance.probabilities
+            if one.kind != "probabilities":
+                if counts:
+                    self.spread[one.name] = np.nan_to_num(want.std(axis=0))
+                size = np.maximum(np.abs(want), self.spread.get(one.name, np.zeros(())))
+                difference = difference / np.maximum(size, 1e-30)
+                limit = max(self.tolerance.numbers, 2e-3 * of_half_precision)
+            difference = np.where(np.isfinite(difference), difference, np.inf)
+            difference = np.where((want == have) | (np.isnan(want) & np.isnan(have)), 0.0, difference)
         worst = float(difference.max())
         self.differences[one.name] = max(worst, self.differences.get(one.name, 0.0))
-        if worst > limit and self.tolerance.min_agreement >= 1:
-            place = tuple(int(part) for part in np.argwhere(difference == difference.max())[0])
+        # where quantized probabilities may differ, the labels are what counts
+        if self.tolerance.min_agreement < 1 and (one.kind == "probabilities" or not counts):
+            limit = np.finfo("float64").max
+        if worst > limit:
+            place = tuple(int(part) for part in np.argwhere(difference == worst)[0])
+            where = f", column {place[1] if len(place) == 2 else place[1:]}," * (len(place) > 1)
             raise ExportError(
-                f"{self.what} answers {have[place]:.7g} as {one.name!r}, column {place[1:] or 0}, in "
-                f"{where.format(row=place[0])}, where the model answers {want[place]:.7g}: {worst:.1e} apart, and at "
-                f"most {limit:.0e} is allowed. Nothing was written."
+                f"{self.what} answers {have[place]:.7g} as {one.name!r}{where} in {wheres[place[0]]}, where the model "
+                f"answers {want[place]:.7g}: {worst:.1e} apart, and at most {limit:.0e} is allowed. Nothing was "
+                "written."
             )
+
+
+def _shown(value: Any) -> str:
+    return repr(value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value)
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------
@@ -223,8 +314,12 @@ def _length(arrays: Arrays) -> int:
     return len(next(iter(arrays.values())))
 
 
+def _rows(arrays: Arrays, rows: slice) -> Arrays:
+    return {name: array[rows] for name, array in arrays.items()}
+
+
 def _one(arrays: Arrays, row: int) -> Arrays:
-    return {name: array[row : row + 1] for name, array in arrays.items()}
+    return _rows(arrays, slice(row, row + 1))
 
 
 def typical_rows(subject: Subject, n_rows: int = 32) -> Arrays:
@@ -259,17 +354,26 @@ def made_up(subject: Subject, arrays: Arrays) -> Iterator[tuple[str, Arrays]]:
     first = _one(arrays, 0)
     for one in subject.spec.inputs:
         for words, value in _oddities(one, first[one.name]):
-            changed = np.array(value, dtype=_dtype(one)).reshape(first[one.name].shape)
-            yield f"a made-up row with {words} as {one.name!r}", {**first, one.name: changed}
+            made = np.empty((1, *np.shape(value)), _dtype(one))
+            made[0] = value
+            yield f"a made-up row with {words} as {one.name!r}", {**first, one.name: made}
+    gaps = {one.name: one for one in subject.spec.inputs if one.may_be_missing and one.is_column}
+    if len(gaps) > 1:
+        empty = {name: "" if one.dtype == "string" else np.nan for name, one in gaps.items()}
+        changed = {name: np.array([value], _dtype(gaps[name])) for name, value in empty.items()}
+        yield "a made-up row with nothing in it", {**first, **changed}
 
 
-def _oddities(one: InputSpec, value: NDArray[Any]) -> Iterator[tuple[str, Any]]:
+def _oddities(one: InputSpec, values: NDArray[Any]) -> Iterator[tuple[str, Any]]:
+    value = values[0]
     if one.dtype == "string":
         if one.may_be_missing or one.kind == "text":
             yield "an empty text", ""
         yield "a value that was never seen", UNSEEN
+        for category in one.categories[:_MAX_CATEGORIES]:
+            yield f"the category {category!r}", category
         if one.kind == "text":
-            yield "letters of other languages", "İSTANBUL ÜBER Straße ΟΔΟΣ café naïve été don't film_film 3D"
+            yield "letters of other languages", "\u0130STANBUL ÜBER Straße ΟΔΟΣ café naïve été don't film_film 3D"
             yield "a long text", " ".join([UNSEEN] * 400)
         return
     floats = one.dtype.startswith("float")
@@ -280,9 +384,14 @@ def _oddities(one: InputSpec, value: NDArray[Any]) -> Iterator[tuple[str, Any]]:
             with_gap.reshape(-1)[-1] = np.nan
             yield "a gap in its last place", with_gap
     if one.kind == "category":
-        yield "a number that was never seen", np.full(value.shape, -987_654)
+        yield "a number that was never seen", -987_654
+        for category in one.categories[:_MAX_CATEGORIES]:
+            yield f"the category {category!r}", category
         return
-    yield "zero", np.zeros(value.shape)
+    yield "zeros", np.zeros(value.shape)
+    if None in one.shape:
+        sizes = [value.shape[axis] + (3 if size is None else 0) for axis, size in enumerate(one.shape)]
+        yield "another size", np.resize(value, sizes)
     if floats:
         size = max(abs(one.minimum or 0.0), abs(one.maximum or 0.0), 1.0)
         for factor in (-10.0, 10.0, 1000.0):

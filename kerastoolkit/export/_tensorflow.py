@@ -93,13 +93,14 @@ class Function:
         return {name: tf.identity(known[value.name]) for name, value in self.graph.outputs.items()}
 
     def _network(self, node: g.Node, given: list[Tensor]) -> list[Tensor]:
+        import keras
         import tensorflow as tf
 
-        network = node.operation
-        assert isinstance(network, g.Network)  # noqa: S101
-        cast = [tf.cast(one, two.dtype) for one, two in zip(given, network.model.inputs, strict=True)]
-        with _unrolled(network.model) if self.unroll else contextlib.nullcontext():
-            made = network.call(cast)
+        model = node.operation.model  # type: ignore[attr-defined]
+        cast = [tf.cast(one, two.dtype) for one, two in zip(given, model.inputs, strict=True)]
+        packed = keras.tree.pack_sequence_as(g.functional_of(model)._inputs_struct, cast)
+        with _unrolled(model) if self.unroll else contextlib.nullcontext():
+            made = keras.tree.flatten(model(packed, training=False))
         return [tf.cast(one, self.dtype(value.dtype)) for one, value in zip(made, node.outputs, strict=True)]
 
     def dtype(self, name: str) -> str:
