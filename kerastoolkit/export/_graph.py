@@ -161,9 +161,42 @@ class Graph:
         parts = [[node for node in self.nodes if id(node) in before], inside]
         return _parts(self, [*parts, [node for node in self.nodes if id(node) in behind]])
 
+    def to_dict(self) -> dict[str, Any]:
+        """A graph without networks as plain values, for JSON: what has to be computed around a file.
+
+        Raises:
+            ExportError: There is a network in it.
+        """
+        if self.networks:
+            raise ExportError("A network cannot be written as JSON.")
+        return {
+            "inputs": [value._asdict() for value in self.inputs],
+            "nodes": [
+                {
+                    "operation": type(node.operation).__name__,
+                    **{one.name: _plain(getattr(node.operation, one.name)) for one in _fields(node.operation)},
+                    "inputs": [value.name for value in node.inputs],
+                    "output": node.outputs[0].name,
+                }
+                for node in self.nodes
+            ],
+            "outputs": {name: value.name for name, value in self.outputs.items()},
+        }
+
     def _new_name(self) -> str:
         self._n_values += 1
         return f"value_{self._n_values}"
+
+
+def _fields(operation: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(operation)
+
+
+def _plain(value: Any) -> Any:
+    """A field of an operation as JSON has it."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return list(map(_plain, value)) if isinstance(value, (tuple, list)) else value
 
 
 class Parts(NamedTuple):

@@ -53,7 +53,7 @@ def saved_model(source: Any, folder: str | Path, *, sample: Any = None) -> Repor
     path = Path(folder)
     with replacing_folder(path, _MARK) as temporary:
         write_saved_model(Function(subject.graph), temporary)
-        parity = compare(subject, opened(temporary, subject.spec), sample, tolerance=EXACT, what="The SavedModel")
+        parity = compare(subject, Folder(temporary, subject.spec), sample, tolerance=EXACT, what="The SavedModel")
         spec = dataclasses.replace(subject.spec, report=parity.to_dict())
         (temporary / _SPEC).parent.mkdir()
         (temporary / _SPEC).write_text(spec.to_json(), encoding="utf-8")
@@ -61,7 +61,7 @@ def saved_model(source: Any, folder: str | Path, *, sample: Any = None) -> Repor
     return Report(path, "saved_model", n_bytes, parity, spec, subject.notes)
 
 
-class opened:
+class Folder:
     """The answers of a written folder, by TensorFlow alone.
 
     Args:

@@ -19,6 +19,7 @@ import numpy as np
 
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export import _graph as g
+from kerastoolkit.export._converting import NETWORK
 
 if TYPE_CHECKING:
     import keras
@@ -84,13 +85,20 @@ class Function:
                 known.update({value.name: tensor for value, tensor in zip(node.outputs, made, strict=True)})
                 continue
             with tf.name_scope(f"{type(node.operation).__name__}_{number}"):
-                write = _writer(node.operation)
-                table = self.tables.get(number)
-                arguments = (node.operation, *given) if table is None else (node.operation, *given, table)
+                operation = self._in_precision(node.operation)
+                write, table = _writer(operation), self.tables.get(number)
+                arguments = (operation, *given) if table is None else (operation, *given, table)
                 known[node.outputs[0].name] = write(*arguments)  # type: ignore[misc]
             if self.single and known[node.outputs[0].name].dtype == tf.float64:
                 known[node.outputs[0].name] = tf.cast(known[node.outputs[0].name], tf.float32)
         return {name: tf.identity(known[value.name]) for name, value in self.graph.outputs.items()}
+
+    def _in_precision(self, operation: g.Operation) -> g.Operation:
+        if self.single and isinstance(operation, g.Lookup) and operation.table.dtype == np.float64:
+            return g.Lookup(operation.table.astype("float32"))
+        if self.single and isinstance(operation, g.Cast):
+            return g.Cast(self.dtype(operation.dtype))
+        return operation
 
     def _network(self, node: g.Node, given: list[Tensor]) -> list[Tensor]:
         import keras
@@ -99,7 +107,8 @@ class Function:
         model = node.operation.model  # type: ignore[attr-defined]
         cast = [tf.cast(one, two.dtype) for one, two in zip(given, model.inputs, strict=True)]
         packed = keras.tree.pack_sequence_as(g.functional_of(model)._inputs_struct, cast)
-        with _unrolled(model) if self.unroll else contextlib.nullcontext():
+        scope = tf.name_scope(NETWORK)
+        with scope, _unrolled(model) if self.unroll else contextlib.nullcontext():
             made = keras.tree.flatten(model(packed, training=False))
         return [tf.cast(one, self.dtype(value.dtype)) for one, value in zip(made, node.outputs, strict=True)]
 
@@ -354,7 +363,8 @@ def _affine(operation: g.Affine, x: Tensor) -> Tensor:
 def _clip(operation: g.Clip, x: Tensor) -> Tensor:
     import tensorflow as tf
 
-    return tf.minimum(tf.maximum(x, _constant(operation.low, x)), _constant(operation.high, x))
+    clipped = tf.minimum(tf.maximum(x, _constant(operation.low, x)), _constant(operation.high, x))
+    return tf.where(_is_nan(x), x, clipped)  # LiteRT takes the number where one of two is NaN
 
 
 def _function(operation: g.Function, x: Tensor) -> Tensor:
