@@ -90,15 +90,21 @@ class Columns:
         graph: The graph that is made.
         raw: The raw columns, in the order of the table.
         dtype: Type of numbers, `"float32"` or `"float64"`.
-        is_one_array: Whether the raw columns are one input, an array of numbers `"X"`. Defaults to `False`.
+        in_array: Numbers of the raw columns that are one input together, an array of numbers `"X"`. Defaults to none:
+            each column is an input of its own.
+
+    Attributes:
+        notes: What is to be told of the file.
+        know_gaps: Whether a step does something about missing values.
     """
 
-    def __init__(self, graph: Graph, raw: Sequence[Raw], dtype: str, *, is_one_array: bool = False) -> None:
-        self.graph, self.raw, self.dtype, self.is_one_array = graph, list(raw), dtype, is_one_array
+    def __init__(self, graph: Graph, raw: Sequence[Raw], dtype: str, *, in_array: Sequence[int] = ()) -> None:
+        self.graph, self.raw, self.dtype, self.in_array = graph, list(raw), dtype, list(in_array)
         self.notes: list[str] = []
+        self.know_gaps = False
         self._inputs: dict[int, Value] = {}
         self._rows: dict[str, Value] = {}
-        self.array = graph.input("X", dtype, (len(self.raw),)) if is_one_array else None
+        self.array = graph.input("X", dtype, (len(self.in_array),)) if self.in_array else None
 
     def all(self) -> list[Column]:
         """The raw columns."""
@@ -152,8 +158,8 @@ class Columns:
         if column.value is not None:
             return column.value, column.place
         raw = self._input(column.place, "category" if of_text else "number", of_text=of_text)
-        if raw.shape:
-            return raw, column.place
+        if self.array is not None:
+            return raw, self.in_array.index(column.place)
         if raw.name not in self._rows:
             self._rows[raw.name] = self.graph.add(Reshape((1,)), raw)
         return self._rows[raw.name], 0
@@ -184,27 +190,41 @@ class Columns:
             raw.categories = tuple(categories)
             raw.example = raw.categories[0] if raw.categories else raw.example
 
-    def specs(self) -> tuple[InputSpec, ...]:
-        """What the file says of its inputs, in the order of the table, in which the graph's are put, too."""
-        if self.array is not None:
-            named = all(isinstance(one.label, str) for one in self.raw)
-            features = tuple(one.name for one in self.raw) if named else ()
-            missing = all(one.may_be_missing for one in self.raw)
-            example = [one.example for one in self.raw]
-            return (
-                InputSpec(
-                    "X", "array", self.dtype, (len(self.raw),), features, may_be_missing=missing,
-                    example=None if None in example else example,
-                ),
-            )  # fmt: skip
-        used = sorted(self._inputs)
-        self.graph.inputs[:] = [self._inputs[place] for place in used]
-        return tuple(self.raw[place].spec(self.dtype) for place in used)
+    def tell_numbers(
+        self, given: Sequence[Column], examples: Sequence[Any], low: Sequence[Any] = (), high: Sequence[Any] = ()
+    ) -> None:
+        """Says what numbers are usual in columns, where they hold the values of raw ones."""
+        for column, example, least, most in itertools.zip_longest(given, examples, low, high):
+            if column.origin is None or isinstance(example, str) or example != example:
+                continue
+            raw = self.raw[column.origin]
+            raw.example = float(example) if raw.example is None else raw.example
+            if least is not None and raw.minimum is None:
+                raw.minimum, raw.maximum = float(least), float(most)
 
     @property
     def used(self) -> list[int]:
         """Numbers of the raw columns that something reads."""
-        return list(range(len(self.raw))) if self.array is not None else sorted(self._inputs)
+        return sorted(self.in_array or self._inputs)
+
+    @property
+    def are_numbers(self) -> bool:
+        """Whether all columns that something reads are numbers, and no categories."""
+        return bool(self.used) and all(self.raw[place].kind == "number" for place in self.used)
+
+    def specs(self) -> tuple[InputSpec, ...]:
+        """What the file says of its inputs, in the order of the table, in which the graph's are put, too."""
+        if self.array is None:
+            self.graph.inputs[:] = [self._inputs[place] for place in self.used]
+            return tuple(self.raw[place].spec(self.dtype) for place in self.used)
+        some = [self.raw[place] for place in self.in_array]
+        features = tuple(one.name for one in some) if all(isinstance(one.label, str) for one in some) else ()
+        example = [one.example for one in some]
+        of_array = InputSpec(
+            "X", "array", self.dtype, (len(some),), features, may_be_missing=all(one.may_be_missing for one in some),
+            example=None if None in example else example,
+        )  # fmt: skip
+        return (of_array,)
 
 
 def plain_categories(values: Iterable[Any], what: str) -> tuple[str, ...] | tuple[float, ...]:

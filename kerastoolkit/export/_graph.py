@@ -131,6 +131,17 @@ class Graph:
         """The networks in it, in order."""
         return [node.operation.model for node in self.nodes if isinstance(node.operation, Network)]
 
+    def prune(self) -> None:
+        """Drops operations and inputs that no output needs."""
+        needed = {value.name for value in self.outputs.values()}
+        kept = []
+        for node in reversed(self.nodes):
+            if any(value.name in needed for value in node.outputs):
+                kept.append(node)
+                needed.update(value.name for value in node.inputs)
+        self.nodes = kept[::-1]
+        self.inputs = [value for value in self.inputs if value.name in needed]
+
     def split(self, can: Callable[[Node], bool]) -> Parts:
         """Cuts off what a target cannot compute, at the raw inputs and at the answers.
 
@@ -161,42 +172,9 @@ class Graph:
         parts = [[node for node in self.nodes if id(node) in before], inside]
         return _parts(self, [*parts, [node for node in self.nodes if id(node) in behind]])
 
-    def to_dict(self) -> dict[str, Any]:
-        """A graph without networks as plain values, for JSON: what has to be computed around a file.
-
-        Raises:
-            ExportError: There is a network in it.
-        """
-        if self.networks:
-            raise ExportError("A network cannot be written as JSON.")
-        return {
-            "inputs": [value._asdict() for value in self.inputs],
-            "nodes": [
-                {
-                    "operation": type(node.operation).__name__,
-                    **{one.name: _plain(getattr(node.operation, one.name)) for one in _fields(node.operation)},
-                    "inputs": [value.name for value in node.inputs],
-                    "output": node.outputs[0].name,
-                }
-                for node in self.nodes
-            ],
-            "outputs": {name: value.name for name, value in self.outputs.items()},
-        }
-
     def _new_name(self) -> str:
         self._n_values += 1
         return f"value_{self._n_values}"
-
-
-def _fields(operation: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(operation)
-
-
-def _plain(value: Any) -> Any:
-    """A field of an operation as JSON has it."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    return list(map(_plain, value)) if isinstance(value, (tuple, list)) else value
 
 
 class Parts(NamedTuple):
@@ -733,12 +711,17 @@ class Network(Operation):
         """All outputs, in the order of `model.outputs`, of one batch, as when predicting."""
         import keras
 
-        packed = keras.tree.pack_sequence_as(functional_of(self.model)._inputs_struct, list(arrays))
-        made = keras.tree.flatten(self.model(packed, training=False))
         return [
             np.asarray(keras.ops.convert_to_numpy(one)).astype(single_precision(str(two.dtype)))
-            for one, two in zip(made, self.model.outputs, strict=True)
+            for one, two in zip(self.call(arrays), self.model.outputs, strict=True)
         ]
+
+    def call(self, tensors: Sequence[Any]) -> list[Any]:
+        """All outputs as tensors of the backend, in the order of `model.outputs`, as when predicting."""
+        import keras
+
+        packed = keras.tree.pack_sequence_as(functional_of(self.model)._inputs_struct, list(tensors))
+        return list(keras.tree.flatten(self.model(packed, training=False)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -48,6 +48,8 @@ class Answer(NamedTuple):
         classes: Labels, in the order of the probabilities. Defaults to none.
         target: Name of the target, where targets have names. Defaults to `None`.
         number: The class number of each row, int64, where each has one class. Defaults to `None`.
+        raw: Output of the network. Defaults to `None`: it is no network.
+        head: Its head. Defaults to `None`.
     """
 
     kind: OutputKind
@@ -56,6 +58,8 @@ class Answer(NamedTuple):
     classes: tuple[Any, ...] = ()
     target: str | None = None
     number: Value | None = None
+    raw: Value | None = None
+    head: Head | None = None
 
 
 def answers_of_head(graph: Graph, head: Any, outputs: Sequence[Value], *, is_softmax: Sequence[bool]) -> list[Answer]:
@@ -90,6 +94,10 @@ def _answer(graph: Graph, head: Head, raw: Value, is_softmax: bool) -> Answer:
         raw = graph.add(Cast("float32"), raw)
     if raw.shape != (head.units,):
         raw = graph.add(Reshape((head.units,)), raw)
+    return _decoded(graph, head, raw, is_softmax)._replace(raw=raw, head=head)
+
+
+def _decoded(graph: Graph, head: Head, raw: Value, is_softmax: bool) -> Answer:
     if head.kind in NUMERIC_KINDS:
         return Answer("number", _numbers(graph, head, raw))
     probabilities = _probabilities(graph, head, raw, is_softmax) if head.output in ("probability", "logit") else None
@@ -151,6 +159,31 @@ def shares(graph: Graph, values: Value) -> Value:
     known = graph.add(Multiply(), graph.add(Multiply(), values, divisor), any_at_all)
     equal = graph.add(Affine(np.asarray(-1.0 / n), np.asarray(1.0 / n)), any_at_all)
     return graph.add(Add(), known, graph.add(MatMul(np.ones((1, n)), np.zeros(n)), equal))
+
+
+def scores(graph: Graph, answer: Answer) -> Value:
+    """What `decision_function` answers, float64: shape `(1,)` for two classes, else `(n_classes,)`.
+
+    Raises:
+        ExportError: The answer is not that of a network with one target.
+    """
+    head, raw = answer.head, answer.raw
+    if head is None or raw is None or answer.kind != "label" or head.kind == "ordinal":
+        raise ExportError("It is made of scores, which only a network with one target of classes has.")
+    raw = graph.add(Cast("float64"), raw)
+    if head.output == "value" and head.units == 1:
+        raw = graph.add(Affine(np.ones(()), np.asarray(-0.5)), raw)
+    elif head.output == "probability":
+        info = np.finfo("float32")
+        limits = np.asarray(float(info.tiny)), np.asarray(1.0 - float(info.eps) / 4)
+        p = graph.add(Clip(*limits), raw)
+        raw = graph.add(Function("log"), p)
+        if head.units == 1:
+            rest = graph.add(Function("log1p"), graph.add(Function("negative"), p))
+            raw = graph.add(Add(), raw, graph.add(Function("negative"), rest))
+    if head.units == 2:
+        return graph.add(MatMul(np.array([[-1.0], [1.0]]), np.zeros(1)), raw)
+    return raw
 
 
 def plain_labels(classes: Array) -> tuple[Any, ...]:

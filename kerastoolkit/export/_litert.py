@@ -22,6 +22,7 @@ from kerastoolkit._optional import require
 from kerastoolkit.exceptions import ExportError, ParameterError
 from kerastoolkit.export import _converting
 from kerastoolkit.export import _graph as g
+from kerastoolkit.export._outside import cut, described, notes_of
 from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, compare, typical_rows
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
@@ -177,34 +178,6 @@ def _can(node: g.Node) -> bool:
 def _can_in_int8(node: g.Node) -> bool:
     """Rows that scale a file in int8 may not hold texts: TensorFlow gets shapes behind its tables wrong then."""
     return _can(node) and not any(value.dtype == "string" for value in node.inputs)
-
-
-def cut(graph: g.Graph, can: Any) -> g.Parts:
-    """A graph cut for a target that computes its networks.
-
-    Raises:
-        ExportError: A network needs what only the outside can compute of another one.
-    """
-    parts = graph.split(can)
-    if parts.before.networks or parts.behind.networks:
-        raise ExportError("A network in the model takes what the format cannot compute. Export to ONNX instead.")
-    return parts
-
-
-def notes_of(parts: g.Parts) -> list[str]:
-    """What is computed outside of the file."""
-    notes = []
-    for value in parts.inside.inputs:
-        if value.name in parts.before.outputs:
-            shape = f" of shape {value.shape}" if value.shape else ""
-            steps = sorted({type(node.operation).__name__ for node in parts.before.nodes})
-            notes.append(
-                f"The file takes {value.name!r} as {value.dtype}{shape}, which {', '.join(steps)} makes outside of it."
-            )
-    for name, value in parts.behind.outputs.items():
-        made = next(node for node in parts.behind.nodes if value in node.outputs)
-        notes.append(f"{name!r} is looked up outside of the file, of {made.inputs[0].name!r}.")
-    return notes
 
 
 # -- conversion -----------------------------------------------------------------------------------------------------
@@ -388,5 +361,4 @@ def _append(path: Path, spec: Spec, parts: g.Parts) -> None:
     with zipfile.ZipFile(path, "a") as file:
         file.writestr(SPEC, spec.to_json())
         if parts.before.nodes or parts.behind.nodes:
-            outside = {"before": parts.before.to_dict(), "behind": parts.behind.to_dict()}
-            file.writestr(OUTSIDE, json.dumps(outside, ensure_ascii=False))
+            file.writestr(OUTSIDE, json.dumps(described(parts), ensure_ascii=False))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,23 +23,19 @@ from kerastoolkit.data.text import Vocabulary
 from kerastoolkit.estimators._image_readers import ImageFeatures, ImageReader
 from kerastoolkit.estimators._readers import ArrayReader
 from kerastoolkit.estimators.fitted import Fitted
-from kerastoolkit.exceptions import ExportError
+from kerastoolkit.estimators.transformer import KerasTransformer
+from kerastoolkit.exceptions import ExportError, KerasToolkitError
 from kerastoolkit.export._columns import Columns, Raw
-from kerastoolkit.export._estimators import (
-    Inputs,
-    add_model,
-    answers_of_fitted,
-    names_of_inputs,
-    read_columns,
-    read_texts,
-    unknown_reader,
-)
+from kerastoolkit.export._composites import Whole, answers_of, fitted_of, inside
+from kerastoolkit.export._estimators import Inputs, add_model, names_of_inputs, read_columns, unknown_reader
 from kerastoolkit.export._graph import Graph, Reshape, Value, functional_of, single_precision, size_of
 from kerastoolkit.export._heads import Answer
 from kerastoolkit.export._spec import InputSpec, OutputKind, OutputSpec, Spec
 
 if TYPE_CHECKING:
     import keras
+
+    from kerastoolkit.experiment import Experiment
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -82,24 +80,21 @@ def subject_of(source: Any) -> Subject:
     """
     import keras
 
+    from kerastoolkit.estimators import load
+    from kerastoolkit.experiment import Experiment, load_experiment
+
+    if isinstance(source, (str, Path)):
+        source = load_experiment(source) if Path(source).is_dir() else load(source)
+    if isinstance(source, Experiment):
+        return _of_experiment(source)
     if isinstance(source, keras.Model):
         return _of_model(source)
-    fitted = fitted_of(source)
-    if fitted is not None:
-        return _of_estimator(source, fitted)
-    raise ExportError(f"A {type(source).__name__} cannot be exported.")
-
-
-def fitted_of(estimator: Any) -> Fitted | None:
-    """The record of a fitted estimator of kerastoolkit; None for anything else."""
-    from sklearn.utils.validation import check_is_fitted
-
-    from kerastoolkit.estimators._base import KerasEstimator
-
-    if not isinstance(estimator, KerasEstimator):
-        return None
-    check_is_fitted(estimator)
-    return estimator._fitted
+    if not hasattr(source, "predict") and not isinstance(source, KerasTransformer):
+        raise ExportError(
+            f"A {type(source).__name__} cannot be exported. Give a fitted estimator or pipeline, a search, an "
+            "experiment, or a Keras model."
+        )
+    return _of_predictor(source)
 
 
 # -- a Keras model --------------------------------------------------------------------------------------------------
@@ -186,77 +181,175 @@ def _versions() -> dict[str, str]:
     }
 
 
-# -- an estimator ---------------------------------------------------------------------------------------------------
+# -- an estimator, or what stands around it --------------------------------------------------------------------------
 
 
-def _of_estimator(estimator: Any, fitted: Fitted) -> Subject:
-    from kerastoolkit.estimators._reconstruction import Reconstruction
+def _of_predictor(source: Any, read: Callable[[Any], Any] = _as_they_are, name: str = "") -> Subject:
+    predictor = inside(source)
+    first = _first(predictor)
+    fitted = fitted_of(first)
+    if isinstance(predictor, KerasTransformer):
+        return _of_transformer(predictor)
+    if fitted is not None and not _are_columns(fitted):
+        graph = Graph()
+        specs, inputs, rows = _arrays_of(graph, fitted)
+        whole = Whole(graph, inputs)
+        answers = answers_of(predictor, whole)
+        return _finished(source, graph, specs, answers, rows, whole.notes, read, name)
+    raw = _raw_columns(first, fitted)
+    dtype = "float64" if fitted is None or not _reads_directly(predictor) else _first_dtype(fitted)
 
+    def build(in_array: Sequence[int] = ()) -> tuple[Columns, list[Answer]]:
+        columns = Columns(Graph(), [dataclasses.replace(one) for one in raw], dtype, in_array=in_array)
+        return columns, answers_of(predictor, (columns, columns.all()))
+
+    columns, answers = build()
+    accepted = _accepting_gaps(source, columns) if columns.know_gaps else set()
+    of_table = fitted is not None and isinstance(fitted.reader, TableEncoder)
+    if columns.are_numbers and not of_table and accepted in (set(), set(columns.used)):
+        named = all(isinstance(one.label, str) for one in raw)
+        columns, answers = build(columns.used if named else range(len(raw)))
+    for place in accepted:
+        columns.raw[place].may_be_missing = True
+    rows = rows_of_columns(columns)
+    return _finished(source, columns.graph, columns.specs(), answers, rows, columns.notes, read, name)
+
+
+def _first(estimator: Any) -> Any:
+    """The estimator or transformer that reads the raw rows."""
+    while True:
+        estimator, kind = inside(estimator), type(estimator).__name__
+        if kind == "Pipeline":
+            steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
+            estimator = steps[0]
+        elif kind == "FeatureUnion":
+            estimator = next(step for _, step in estimator.transformer_list if not isinstance(step, str))
+        elif kind == "TransformedTargetRegressor":
+            estimator = getattr(estimator, "regressor_", estimator.regressor)
+        elif kind == "CalibratedClassifierCV" and hasattr(estimator, "calibrated_classifiers_"):
+            estimator = estimator.calibrated_classifiers_[0].estimator
+        elif kind.startswith(("Voting", "Stacking")) and hasattr(estimator, "estimators_"):
+            estimator = estimator.estimators_[0]
+        else:
+            return estimator
+
+
+def _reads_directly(estimator: Any) -> bool:
+    """Whether nothing but networks reads the raw rows."""
+    estimator, kind = inside(estimator), type(estimator).__name__
+    if kind == "TransformedTargetRegressor":
+        return _reads_directly(estimator.regressor_)
+    if kind.startswith(("Voting", "Bagging")):
+        return all(map(_reads_directly, estimator.estimators_))
+    return fitted_of(estimator) is not None
+
+
+def _are_columns(fitted: Fitted) -> bool:
+    """Whether a reader takes columns, or texts, which are one column."""
+    reader = fitted.reader
+    if isinstance(reader, ArrayReader):
+        return isinstance(reader.shape, tuple) and len(reader.shape) == 1 and not reader.of_text
+    return isinstance(reader, (TableEncoder, Vocabulary))
+
+
+def _raw_columns(first: Any, fitted: Fitted | None) -> list[Raw]:
+    if fitted is not None and isinstance(fitted.reader, Vocabulary):
+        return [Raw("text", "text", example=" ".join(fitted.reader.words[:8]))]
+    if fitted is not None and isinstance(fitted.reader, TableEncoder):
+        labels = [column.name for column in fitted.reader.values()]
+    elif type(first).__name__ in ("CountVectorizer", "TfidfVectorizer"):
+        return [Raw("text", "text", example=" ".join(sorted(first.vocabulary_, key=len)[-8:]))]
+    else:
+        _check_is_fitted(first)
+        if not hasattr(first, "n_features_in_"):
+            raise ExportError(f"A {type(first).__name__} does not know how many columns it reads.")
+        names = getattr(first, "feature_names_in_", None)
+        labels = list(range(first.n_features_in_)) if names is None else list(names)
+    known = [str(label) for label in labels]
+    twice = next((name for place, name in enumerate(known) if name in known[:place]), None)
+    if twice is not None:
+        raise ExportError(f"Two columns are called {twice!r}. Rename one of them.")
+    return [Raw(name, label) for name, label in zip(known, labels, strict=True)]
+
+
+def _check_is_fitted(estimator: Any) -> None:
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
+
+
+def _accepting_gaps(source: Any, columns: Columns) -> set[int]:
+    """Numbers of the raw columns without which the model still has an answer."""
+    used = [place for place in columns.used if columns.raw[place].kind != "text"]
+    rows = rows_of_columns(columns)
+
+    def answers(places: Sequence[int]) -> bool:
+        arrays = {columns.raw[place].name: _usual(columns.raw[place], len(places)) for place in columns.used}
+        for row, place in enumerate(places):
+            raw = columns.raw[place]
+            arrays[raw.name] = arrays[raw.name].copy()
+            arrays[raw.name][row] = "" if raw.of_text else np.nan
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                source.predict(rows(arrays))
+        except (KerasToolkitError, ValueError, OverflowError):
+            return False
+        return True
+
+    def accepted(places: Sequence[int]) -> set[int]:
+        if not places:
+            return set()
+        if answers(places):
+            return set(places)
+        half = len(places) // 2
+        return accepted(places[:half]) | accepted(places[half:]) if half else set()
+
+    return accepted(used)
+
+
+def _usual(raw: Raw, n: int) -> NDArray[Any]:
+    example = raw.example if raw.example is not None else "word" if raw.of_text else 1.0
+    return np.full(n, example, object if raw.of_text else "float64")
+
+
+def _of_transformer(estimator: Any) -> Subject:
     graph = Graph()
     notes: list[str] = []
-    specs, inputs, rows = _inputs_of(graph, fitted)
-    if isinstance(fitted.head, Reconstruction):
-        (code,) = add_model(graph, estimator.encoder_, inputs, notes)
-        flat = graph.add(Reshape((size_of(code.shape),)), code)
-        graph.outputs = {"code": flat}
-        outputs = (OutputSpec("code", "number", flat.dtype, flat.shape),)
-        spec = Spec(type(estimator).__name__, "transformation", specs, outputs, _versions())
-        return Subject(graph, spec, lambda X: {"code": estimator.transform(X)}, rows, tuple(notes))
-    answers = answers_of_fitted(graph, fitted, inputs, notes)
-    return subject_of_answers(estimator, graph, specs, answers, rows, notes)
-
-
-def _inputs_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inputs, Callable[[Arrays], Any]]:
-    """Inputs, what the reader makes of them, and rows of arrays."""
-    reader = fitted.reader
-    if isinstance(reader, Vocabulary):
-        texts = graph.input("text", "string")
-        spec = InputSpec("text", "text", "string", example=" ".join(reader.words[:8]))
-        return (spec,), read_texts(graph, reader, texts), lambda arrays: list(arrays["text"])
-    if isinstance(reader, (ImageReader, ImageFeatures)):
-        return _images_of(graph, fitted)
-    if isinstance(reader, TableEncoder) or (
-        isinstance(reader, ArrayReader)
-        and isinstance(reader.shape, tuple)
-        and len(reader.shape) == 1
-        and not reader.of_text
-    ):
-        return _table_of(graph, fitted)
-    if isinstance(reader, ArrayReader):
-        return _arrays_of(graph, fitted)
-    raise unknown_reader(reader)
-
-
-def _images_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inputs, Callable[[Arrays], Any]]:
-    model = fitted.model
-    *sides, _ = tuple(model.inputs[0].shape[1:])
-    channels = fitted.reader.row_shape[-1]  # type: ignore[index]
-    shape = (*sides, channels)
-    spec = InputSpec("image", "image", "float32", shape, minimum=0.0, maximum=255.0)
-    return (spec,), graph.input("image", "float32", shape), lambda arrays: arrays["image"]
-
-
-def _table_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inputs, Callable[[Arrays], Any]]:
-    reader = fitted.reader
-    names = reader.feature_names
-    labels = list(range(reader.n_features or 0)) if names is None else [str(name) for name in names]
-    if isinstance(reader, TableEncoder):
-        labels = [column.name for column in reader.values()]
-        raw = [Raw(str(label), label) for label in labels]
-        columns = Columns(graph, raw, "float32")
+    fitted = estimator._fitted
+    if _are_columns(fitted):
+        raw = _raw_columns(estimator, fitted)
+        columns = Columns(graph, raw, _first_dtype(fitted), in_array=range(len(raw)))
+        inputs, rows = read_columns(columns, fitted.reader, columns.all()), rows_of_columns(columns)
+        specs = columns.specs()
     else:
-        raw = [Raw(str(label), label) for label in labels]
-        columns = Columns(graph, raw, _first_dtype(fitted), is_one_array=True)
-    inputs = read_columns(columns, reader, columns.all())
-    return columns.specs(), inputs, rows_of_columns(columns)
+        specs, inputs, rows = _arrays_of(graph, fitted)
+    (code,) = add_model(graph, estimator.encoder_, inputs, notes)
+    flat = graph.add(Reshape((size_of(code.shape),)), code)
+    graph.outputs = {"code": flat}
+    outputs = (OutputSpec("code", "number", flat.dtype, flat.shape),)
+    spec = Spec(type(estimator).__name__, "transformation", specs, outputs, _versions())
+    return Subject(graph, spec, lambda X: {"code": estimator.transform(X)}, rows, tuple(notes))
+
+
+# -- inputs that are no columns -------------------------------------------------------------------------------------
 
 
 def _first_dtype(fitted: Fitted) -> str:
     dtypes = {single_precision(str(one.dtype)) for one in fitted.network.model.inputs}
-    return dtypes.pop() if len(dtypes) == 1 else "float32"
+    is_table = isinstance(fitted.reader, TableEncoder)
+    return dtypes.pop() if len(dtypes) == 1 and not is_table else "float32"
 
 
 def _arrays_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inputs, Callable[[Arrays], Any]]:
+    """Inputs, the values that go into the network, and rows of arrays."""
+    if isinstance(fitted.reader, (ImageReader, ImageFeatures)):
+        *sides, _ = tuple(fitted.model.inputs[0].shape[1:])
+        shape = (*sides, fitted.reader.row_shape[-1])  # type: ignore[index]
+        spec = InputSpec("image", "image", "float32", shape, minimum=0.0, maximum=255.0)
+        return (spec,), graph.input("image", "float32", shape), lambda arrays: arrays["image"]
+    if not isinstance(fitted.reader, ArrayReader):
+        raise unknown_reader(fitted.reader)
     shapes: Any = fitted.reader.row_shape
     model = fitted.network.model
     if isinstance(shapes, Mapping):
@@ -290,22 +383,56 @@ def rows_of_columns(columns: Columns) -> Callable[[Arrays], Any]:
         named = all(isinstance(raw.label, str) for raw in columns.raw)
         if columns.array is not None:
             X = arrays["X"]
-            return pd.DataFrame(X, columns=[raw.label for raw in columns.raw]) if named else X
+            if not named:
+                return X
+            table = pd.DataFrame(np.nan, index=range(len(X)), columns=[raw.label for raw in columns.raw])
+            table[[columns.raw[place].label for place in columns.in_array]] = X
+            return table
         n = len(next(iter(arrays.values())))
-        table = {}
+        if [raw.kind for raw in columns.raw] == ["text"]:
+            return list(arrays[columns.raw[0].name])
+        made = {}
         for raw in columns.raw:
             if raw.name not in arrays:
-                table[raw.label] = np.full(n, np.nan)
+                made[raw.label] = np.full(n, np.nan)
                 continue
             values = arrays[raw.name]
             if raw.of_text and raw.kind == "category" and "" not in raw.categories:
                 values = np.array([raw.missing if value == "" else value for value in values], dtype=object)
             elif raw.dtype and not np.isnan(values).any():
                 values = values.astype(raw.dtype)
-            table[raw.label] = values
-        return pd.DataFrame(table)
+            made[raw.label] = values
+        return pd.DataFrame(made)
 
     return rows
+
+
+# -- an experiment --------------------------------------------------------------------------------------------------
+
+
+def _of_experiment(experiment: Experiment) -> Subject:
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.pipeline import Pipeline
+
+    from kerastoolkit.data.tables import as_features, read_table
+
+    if experiment.network is None or experiment.preprocessor is None:
+        raise ExportError(f"This experiment has no model to export: it was {experiment.status}. Run it again.")
+    last: Any = experiment.network
+    if experiment.target_scaler is not None:
+        last = TransformedTargetRegressor(experiment.network, transformer=experiment.target_scaler)
+        last.regressor_, last.transformer_, last._training_dim = experiment.network, experiment.target_scaler, 1
+    pipeline = Pipeline([("preprocessor", experiment.preprocessor), ("network", last)])
+
+    def read(table: Any) -> Any:
+        return as_features(read_table(table, columns=experiment.columns).frame, experiment.columns)
+
+    made = _of_predictor(pipeline, read, experiment.name)
+    changed = [column.name for column in experiment.columns if column.is_used and column.kind in ("boolean", "date")]
+    if not changed:
+        return made
+    note = f"Of {', '.join(map(repr, changed))} the file takes the numbers that the experiment makes of them."
+    return dataclasses.replace(made, notes=(*made.notes, note))
 
 
 # -- answers --------------------------------------------------------------------------------------------------------
@@ -313,7 +440,7 @@ def rows_of_columns(columns: Columns) -> Callable[[Arrays], Any]:
 _WORD: dict[str, str] = {"label": "label", "labels": "labels", "number": "prediction", "raw": "output"}
 
 
-def subject_of_answers(
+def _finished(
     estimator: Any,
     graph: Graph,
     inputs: tuple[InputSpec, ...],
@@ -321,6 +448,7 @@ def subject_of_answers(
     rows: Callable[[Arrays], Any],
     notes: Sequence[str],
     read: Callable[[Any], Any] = _as_they_are,
+    name: str = "",
 ) -> Subject:
     """The subject of an object that predicts.
 
@@ -332,13 +460,14 @@ def subject_of_answers(
         rows: As in `Subject`.
         notes: As in `Subject`.
         read: As in `Subject`.
+        name: As in `Spec`. Defaults to that of the class of the last estimator.
     """
     taken = [one.name for one in inputs]
     outputs: list[OutputSpec] = []
     for number, answer in enumerate(answers):
-        name = _WORD[answer.kind]
+        own = _WORD[answer.kind]
         full = f"{answer.target}_{{}}" if answer.target else f"{{}}_{number}" if len(answers) > 1 else "{}"
-        made: list[tuple[str, OutputKind, Value]] = [(name, answer.kind, answer.value)]
+        made: list[tuple[str, OutputKind, Value]] = [(own, answer.kind, answer.value)]
         if answer.probabilities is not None:
             made.append(("probabilities", "probabilities", answer.probabilities))
         for word, kind, value in made:
@@ -346,12 +475,18 @@ def subject_of_answers(
             outputs.append(OutputSpec(known_as, kind, value.dtype, value.shape, answer.classes, answer.target))
             graph.outputs[known_as] = value
     task = "regression" if all(answer.kind == "number" for answer in answers) else "classification"
-    spec = Spec(type(estimator).__name__, task, inputs, tuple(outputs), _versions())
+    spec = Spec(name or _name_of(estimator), task, inputs, tuple(outputs), _versions())
+    graph.prune()
 
     def predict(X: Any) -> Arrays:
         return reference(estimator, outputs, X)
 
     return Subject(graph, spec, predict, rows, tuple(notes), read)
+
+
+def _name_of(estimator: Any) -> str:
+    estimator = inside(estimator)
+    return _name_of(estimator.steps[-1][1]) if type(estimator).__name__ == "Pipeline" else type(estimator).__name__
 
 
 def reference(estimator: Any, outputs: Sequence[OutputSpec], X: Any) -> Arrays:
