@@ -124,12 +124,16 @@ def litert(
             if quantize != "float16":
                 _check_agreement(quantize, figures[quantize].agreement, min_agreement)
         parity = compare(subject, run, sample, tolerance=tolerance, what="The LiteRT file")
+        if tolerance.min_agreement < 1:  # the rows that were made up only have to have an answer
+            parity = dataclasses.replace(parity, differences=figures[str(quantize)].differences)
         spec = _spec_of(subject.spec, parity, figures)
         os.replace(made, temporary)
         _append(temporary, spec, parts)
         n_bytes = size_of(temporary)
-    notes = (*subject.notes, *notes_of(parts), *([_ONE_ROW] if one_row else []))
-    return Report(path, "litert", n_bytes, parity, spec, notes, figures)
+    notes = [*subject.notes, *notes_of(parts), *([_ONE_ROW] if one_row else [])]
+    if figures and figures[str(quantize)].n_bytes >= figures["float32"].n_bytes:
+        notes.append(f"`quantize={quantize!r}` saves nothing here: no layer is large enough.")
+    return Report(path, "litert", n_bytes, parity, spec, tuple(notes), figures)
 
 
 def _agreeing(least: float) -> Tolerance:
@@ -156,13 +160,20 @@ def _check(quantize: str | None, min_agreement: float, sample: Any) -> None:
 def _check_steps(graph: g.Graph) -> None:
     for model in graph.networks:
         for layer in recurrent_layers(model):
-            steps = layer.input.shape[1]
+            steps = _steps_of(layer)
             if steps is None or steps > _MAX_UNROLLED:
                 raise ExportError(
                     f"{layer.name!r} reads {steps or 'any number of'} steps, and recurrent layers in int8 are written "
                     f"for at most {_MAX_UNROLLED} of them, and for a number that is known. "
                     "Give `quantize='dynamic'`, which has no such limit."
                 )
+
+
+def _steps_of(layer: Any) -> int | None:
+    built: Mapping[str, Any] = layer.get_build_config() or {}
+    shape = built.get("input_shape") or next(iter(built.get("shapes_dict", {}).values()), (None, None))
+    steps: int | None = (shape[0] if isinstance(shape[0], (list, tuple)) else shape)[1]
+    return steps
 
 
 # -- what LiteRT can compute ----------------------------------------------------------------------------------------
@@ -289,24 +300,24 @@ class Quantized:
         n_bytes: Size.
         ms_per_row: CPU milliseconds for a row alone, on this machine.
         agreement: Fraction of the rows with the label of the model; for numbers R2 against the model's.
-        difference: Largest difference of a probability; for numbers, in standard deviations of the model's answers.
+        differences: By output, the largest difference of a probability; of a number, in standard deviations of the
+            model's answers.
     """
 
     n_bytes: int
     ms_per_row: float
     agreement: float
-    difference: float
+    differences: Mapping[str, float]
 
     def __str__(self) -> str:
-        return (
-            f"{self.n_bytes:,} bytes, {self.ms_per_row:.3f} ms a row, agreement {self.agreement:.2%}, answers within "
-            f"{self.difference:.1e}"
-        )
+        parts = [f"{name} within {value:.1e}" for name, value in self.differences.items()]
+        figures = f"{self.n_bytes:,} bytes, {self.ms_per_row:.3f} ms a row, agreement {self.agreement:.2%}"
+        return ", ".join([figures, *parts])
 
 
 def _measured(subject: Subject, file: File, arrays: Arrays) -> Quantized:
     expected, made = subject.predict(subject.rows(arrays)), file(arrays)
-    agreements, differences = [], [0.0]
+    agreements, differences = [], {}
     has_labels = any(one.kind in ("label", "labels") for one in subject.spec.outputs)
     for one in subject.spec.outputs:
         want, have = np.asarray(expected[one.name]), made[one.name]
@@ -316,11 +327,18 @@ def _measured(subject: Subject, file: File, arrays: Arrays) -> Quantized:
         want, have = want.astype("float64"), have.astype("float64")
         spread = 1.0 if one.kind == "probabilities" else float(want.std()) or 1.0
         difference = np.abs(have - want) / spread
-        differences.append(float(np.where(np.isfinite(difference), difference, np.inf).max(initial=0.0)))
+        differences[one.name] = float(np.where(np.isfinite(difference), difference, np.inf).max(initial=0.0))
         if not has_labels or one.kind == "number":
-            left, all_ = ((have - want) ** 2).mean(axis=0), want.var(axis=0)
-            agreements.append(float(np.min(np.where(left == 0, 1.0, 1 - left / np.where(all_ == 0, 1.0, all_)))))
-    return Quantized(file.n_bytes, _cpu_time(file, arrays), min(agreements), max(differences))
+            agreements.append(_r2(want, have))
+    return Quantized(file.n_bytes, _cpu_time(file, arrays), min(agreements), differences)
+
+
+def _r2(want: NDArray[Any], have: NDArray[Any]) -> float:
+    """The smallest R2 of a column; 0 for a column without spread that is not met."""
+    error, variance = ((have - want) ** 2).mean(axis=0), want.var(axis=0)
+    with np.errstate(all="ignore"):
+        r2 = np.where(error == 0, 1.0, np.where(variance == 0, 0.0, 1 - error / variance))
+    return float(np.min(np.nan_to_num(r2, nan=-np.inf)))
 
 
 def _cpu_time(file: File, arrays: Arrays, repeats: int = 30) -> float:
