@@ -268,9 +268,9 @@ def _stacked(estimator: Any, given: Given, n_classes: int) -> Given:
     """What the last estimator of a stack gets: the answers of the others, and the columns where it is told so."""
     if isinstance(given, Whole):
         columns = Columns(given.graph, [], "float64")
-        columns.notes, some = given.notes, []
+        columns.notes = given.notes
     else:
-        columns, some = given
+        columns = given[0]
     made: list[Column] = []
     for one, method in zip(estimator.estimators_, estimator.stack_method_, strict=True):
         if method == "predict_proba":
@@ -284,7 +284,7 @@ def _stacked(estimator: Any, given: Given, n_classes: int) -> Given:
     if estimator.passthrough:
         if isinstance(given, Whole):
             raise ExportError("A stack with passthrough=True takes columns of numbers.")
-        made += some
+        made += given[1]
     return columns, made
 
 

@@ -96,13 +96,20 @@ def compare(
             and the model refuses all typical rows.
         DataError: The sample is not of the kind that the model takes.
     """
-    arrays = _typical_and_accepted(subject) if sample is None else subject.spec.arrays(subject.read(sample))
+    if sample is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _compared(subject, run, _typical_and_accepted(subject), "made up", tolerance, what)
+    return _compared(subject, run, subject.spec.arrays(subject.read(sample)), "given", tolerance, what)
+
+
+def _compared(subject: Subject, run: Run, arrays: Arrays, sample: str, tolerance: Tolerance, what: str) -> Parity:
     arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
     n_rows = _length(arrays)
     if not n_rows:
         raise DataError("`sample` has no rows.")
     found = _Found(subject, run, tolerance, what)
-    of = "typical rows" if sample is None else "sample"
+    of = "sample" if sample == "given" else "typical rows"
     found.add([f"row {row} of the {of}" for row in range(n_rows)], arrays, counts=True)
     for row in range(min(n_rows, _ALONE)):
         found.add([f"row {row} of the {of}, alone"], _one(arrays, row))
@@ -119,7 +126,7 @@ def compare(
         agreement=found.agreement,
         refused=n_refused,
         digest=_digest(arrays),
-        sample="made up" if sample is None else "given",
+        sample=sample,
     )
 
 
@@ -240,13 +247,12 @@ class _Found:
     def _ties(self, one: OutputSpec, p: NDArray[Any]) -> NDArray[Any]:
         """Rows whose most probable labels are as good as equal, or that lie on a threshold."""
         near = 2 * max(self.tolerance.probabilities, 1e-6)
-        half = (np.abs(p - 0.5) < near).any(axis=-1)
-        if one.kind == "labels" and p.shape[-1] == 1:
-            return half
-        top = np.sort(p, axis=-1)
-        equal = top[..., -1] - top[..., -2] < near
+        half = np.asarray(np.abs(p - 0.5) < near).any(axis=-1)
         # the median of ordered classes changes where a sum of probabilities passes a half
-        return equal | (np.abs(np.cumsum(p, axis=-1) - 0.5) < near).any(axis=-1) | (half & (one.kind == "labels"))
+        median = np.asarray(np.abs(np.cumsum(p, axis=-1) - 0.5) < near).any(axis=-1)
+        top = np.sort(p, axis=-1)
+        equal = top[..., -1] - top[..., -2] < near if p.shape[-1] > 1 else np.zeros(len(p), bool)
+        return np.asarray(equal | median | half if one.kind == "labels" else equal | median)
 
     def _labels(
         self,
@@ -341,7 +347,10 @@ def _typical(one: InputSpec, n_rows: int, random: np.random.Generator) -> NDArra
     if one.dtype.startswith(("int", "uint")):
         low, high = low or 0, (255 if one.kind == "image" else 1) if high is None else high
         return random.integers(int(low), int(high), size=shape, endpoint=True).astype(one.dtype)
-    made = random.normal(size=shape) if low is None or high is None else random.uniform(low, high, shape)
+    if low is not None and high is not None:
+        return random.uniform(low, high, shape).astype(one.dtype)
+    made = random.normal(size=shape)
+    made[::2] = np.abs(made[::2])  # a step may take positive numbers only
     return made.astype(one.dtype)
 
 

@@ -408,8 +408,8 @@ def _encoded(columns: Columns, step: Any, place: int, column: Column, part: slic
     blank = np.full((1, rows.shape[1]), np.nan)  # the model refuses, and no file can
     if refuses:
         rows = np.vstack([rows[:1], blank, rows[1:]] if has_gap else [blank, blank, rows])
-    _tell_encoder(columns, column, known, present, gap if has_gap else np.nan)
     value = columns.texts([column]) if of_text else columns.numbers([column])
+    _tell_encoder(columns, column, known, present, gap if has_gap else np.nan)
     first, none = (3, 2) if knows_empty else (2, 0)
     index = columns.graph.add(CategoryIndex(categories[1:] if knows_empty else categories, first, 1, none), value)
     table = rows.astype(columns.dtype)

@@ -40,9 +40,10 @@ class InputSpec:
         shape: Of a row: `()` for a column or a text. None for a size that may differ.
         features: Names of the columns of an `"array"` of shape `(n_features,)`. Defaults to `()`: they have none.
         categories: Known values of a `"category"`, texts or numbers. Defaults to `()`.
-        may_be_missing: Whether a value may be missing: None, NaN or `""`. Defaults to `False`.
-        minimum: Smallest number seen when the file was made. Defaults to `None`: not known.
-        maximum: Largest number seen when the file was made. Defaults to `None`: not known.
+        may_be_missing: Whether a value may be missing: None, NaN or `""`. `""` is one of the categories where the model
+            learned it, and then nothing may be missing. Defaults to `False`.
+        minimum: A number at the lower end of what is usual. Defaults to `None`: not known.
+        maximum: A number at the upper end of what is usual. Defaults to `None`: not known.
         example: A typical value (a mean, the first category, ...), as JSON has it: no row of anybody's. Defaults to
             `None`.
     """
@@ -124,7 +125,7 @@ class Spec:
 
         Args:
             X: A table (pandas, polars), a dict of columns or a list of dicts; for a single input an array or a list of
-                rows; for several inputs a dict of arrays by name.
+                rows; for several inputs a dict of arrays by name, or a list of them.
 
         Returns:
             Arrays by the names of the inputs, `n` rows each.
@@ -150,6 +151,8 @@ class Spec:
             self._refuse_unknown({str(name) for row in X for name in row})
             names = self.inputs[0].features if self._is_one_array_of_features else [one.name for one in self.inputs]
             columns = {name: [row.get(name, _ABSENT) for row in X] for name in names}
+        elif self._are_listed(X):
+            return {one.name: part for one, part in zip(self.inputs, X, strict=True)}
         elif len(self.inputs) == 1 and not isinstance(X, str):
             return {self.inputs[0].name: X}
         elif self.is_table and np.ndim(rows := np.asarray(X, dtype=object)) == 2 and rows.shape[1] == len(self.inputs):
@@ -162,10 +165,19 @@ class Spec:
         if self._is_one_array_of_features and self.inputs[0].name not in columns:
             features = self.inputs[0].features
             self._refuse_missing(columns, features)
-            parts = [_array_of(InputSpec(name, "number", self.inputs[0].dtype), columns[name]) for name in features]
-            return {self.inputs[0].name: np.stack(parts, axis=1)}
+            whole = self.inputs[0]
+            parts = [
+                _array_of(InputSpec(name, "number", whole.dtype, may_be_missing=whole.may_be_missing), columns[name])
+                for name in features
+            ]
+            return {whole.name: np.stack(parts, axis=1)}
         self._refuse_missing(columns, [one.name for one in self.inputs])
         return columns
+
+    def _are_listed(self, X: Any) -> bool:
+        """Whether X lists an array for each of several inputs."""
+        several = isinstance(X, (list, tuple)) and len(X) == len(self.inputs) > 1 and not self.is_table
+        return several and all(getattr(part, "ndim", 0) > 0 for part in X)
 
     @property
     def _is_one_array_of_features(self) -> bool:
@@ -246,7 +258,8 @@ def _texts(one: InputSpec, values: Any) -> NDArray[Any]:
         missing = value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
         if not isinstance(value, str) and not missing:
             raise DataError(f"Row {row} has {shown(value)} as {one.name!r}, which must be text.")
-        if (missing or value == "") and not one.may_be_missing and one.kind == "category":
+        is_empty = missing or (value == "" and "" not in one.categories)
+        if is_empty and not one.may_be_missing and one.kind == "category":
             raise DataError(f"Row {row} has no {one.name!r}, which may not be missing.")
         if missing and one.kind == "text":
             raise DataError(f"Row {row} has no {one.name!r}; an empty text is ''.")
@@ -286,6 +299,8 @@ def _checked_numbers(one: InputSpec, array: NDArray[Any]) -> NDArray[Any]:
             value = array[tuple(np.argwhere(odd)[0])]
             why = "which may not be missing" if np.isnan(value) else "which must be a finite number of float32"
             raise DataError(f"Row {row} has {value:g} as {one.name!r}, {why}.")
+        if one.dtype.startswith(("int", "uint")) and not np.array_equal(array, np.trunc(array)):
+            raise DataError(f"{one.name!r} must hold whole numbers.")
     elif array.dtype.kind in "iu" and one.dtype in ("int32", "uint8") and array.size:
         info = np.iinfo(one.dtype)
         if array.min() < info.min or array.max() > info.max:

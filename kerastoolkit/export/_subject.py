@@ -261,8 +261,8 @@ def _raw_columns(first: Any, fitted: Fitted | None) -> list[Raw]:
         return [Raw("text", "text", example=" ".join(sorted(first.vocabulary_, key=len)[-8:]))]
     else:
         _check_is_fitted(first)
-        if not hasattr(first, "n_features_in_"):
-            raise ExportError(f"A {type(first).__name__} does not know how many columns it reads.")
+        if not hasattr(first, "n_features_in_"):  # it reads something else than columns
+            return [Raw("text", "text")]
         names = getattr(first, "feature_names_in_", None)
         labels = list(range(first.n_features_in_)) if names is None else list(names)
     known = [str(label) for label in labels]
@@ -280,7 +280,10 @@ def _check_is_fitted(estimator: Any) -> None:
 
 def _accepting_gaps(source: Any, columns: Columns) -> set[int]:
     """Numbers of the raw columns without which the model still has an answer."""
-    used = [place for place in columns.used if columns.raw[place].kind != "text"]
+    # where the empty text is a category, nothing is left to stand for a missing one
+    used = [
+        place for place in columns.used if columns.raw[place].kind != "text" and "" not in columns.raw[place].categories
+    ]
     rows = rows_of_columns(columns)
 
     def answers(places: Sequence[int]) -> bool:

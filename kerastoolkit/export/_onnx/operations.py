@@ -56,7 +56,7 @@ class _Nodes:
         return self.dtype == "string"
 
     def __call__(self, op_type: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        return self.writer.node(op_type, list(inputs), domain=domain, **attributes)
+        return str(self.writer.node(op_type, list(inputs), domain=domain, **attributes))
 
     def number(self, value: Any) -> str:
         """A constant of the type of the input."""
@@ -221,12 +221,12 @@ def _polynomial(on: _Nodes, operation: _graph.Polynomial, x: str) -> str:
     factors = [np.repeat(np.arange(n_features), powers.astype(int)) for powers in operation.powers]
     degree = max(max(map(len, factors)), 1)
     places = np.full((len(factors), degree), n_features)  # where there is a 1
-    for row, some in zip(places, factors, strict=True):
-        row[: len(some)] = some
+    for row, numbers in zip(places, factors, strict=True):
+        row[: len(numbers)] = numbers
     with_one = on("Pad", x, on.whole([0, 0, 0, 1]), on.number(1))
     made = on("Gather", with_one, on.whole(places[:, 0]), axis=-1)
-    for column in places.T[1:]:
-        made = on("Mul", made, on("Gather", with_one, on.whole(column), axis=-1))
+    for some in places.T[1:]:
+        made = on("Mul", made, on("Gather", with_one, on.whole(some), axis=-1))
     return made
 
 
@@ -240,17 +240,19 @@ def _interpolate(on: _Nodes, operation: _graph.Interpolate, x: str) -> str:
         width, height = np.diff(at.astype("float64")), np.diff(level.astype("float64"))
         starts.append(at[:-1])
         levels.append(level[:-1])
-        slopes.append(np.divide(height, width, out=np.zeros_like(height), where=width > 0))
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            slope = height / width
+        slopes.append(np.where(np.isfinite(slope), slope, 0))  # no number lies within so small a step
     first, last = (on.number([float(at[place]) for at in knots]) for place in (0, -1))
     low, high = (on.number([float(level[place]) for level in values]) for place in (0, -1))
     passed = on("LessOrEqual", on.number(_padded(starts, np.nan)), on.behind(x))
     place = on("Sub", on.sum(on.writer.cast(passed, "int64")), on.whole(1))
     place = on("Max", place, on.whole(0))
     flat = on("Add", place, on.whole(np.arange(len(knots)) * (longest - 1)))
-    start, level, slope = (
+    begin, value, steepness = (
         on("Gather", on.number(_padded(some, 0).ravel()), flat, axis=0) for some in (starts, levels, slopes)
     )
-    made = on("Add", on("Mul", on("Sub", x, start), slope), level)
+    made = on("Add", on("Mul", on("Sub", x, begin), steepness), value)
     made = on("Where", on("Less", x, first), low, made)
     return on("Where", on("GreaterOrEqual", x, last), high, made)
 
