@@ -129,15 +129,13 @@ def write_saved_model(function: Function, folder: Path, rows: int | None = None)
 
     graph = function.graph
     names = {_plain(place, value.name): value.name for place, value in enumerate(graph.inputs)}
-    answers = {_plain(place, name, "output"): name for place, name in enumerate(graph.outputs)}
     signature = {
         name: tf.TensorSpec((rows, *value.shape), function.dtype(value.dtype), name=name)
         for name, value in zip(names, graph.inputs, strict=True)
     }
 
     def serve(**inputs: Tensor) -> dict[str, Tensor]:
-        made = function([inputs[name] for name in names])
-        return {name: made[answer] for name, answer in answers.items()}
+        return function([inputs[name] for name in names])
 
     # What is traced is ours, and the layers of the user convert themselves.
     traced = tf.function(serve, autograph=False).get_concrete_function(**signature)
@@ -145,19 +143,19 @@ def write_saved_model(function: Function, folder: Path, rows: int | None = None)
     # Variables that belong to nobody would be lost, and be NaN or noise when the file is read.
     module.held = [list(traced.graph.variables), list(function.tables.values())]
     tf.saved_model.save(module, str(folder), signatures={SIGNATURE: traced})
-    renamed = {plain: name for plain, name in {**names, **answers}.items() if plain != name}
+    renamed = {plain: name for plain, name in names.items() if plain != name}
     if renamed:
         _rename(folder, renamed)
 
 
-def _plain(place: int, name: str, kind: str = "input") -> str:
+def _plain(place: int, name: str) -> str:
     """A name that TensorFlow takes for an argument."""
     allowed = name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
-    return name if allowed and name not in ("self", "cls") else f"ktk_{kind}_{place}"
+    return name if allowed and name not in ("self", "cls") else f"input_{place}_of_kerastoolkit"
 
 
 def _rename(folder: Path, names: dict[str, str]) -> None:
-    """Gives inputs and answers their names, which need not be names of arguments in Python."""
+    """Gives inputs their names, which need not be names of arguments in Python."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     path = folder / "saved_model.pb"
@@ -166,19 +164,12 @@ def _rename(folder: Path, names: dict[str, str]) -> None:
     for meta in model.meta_graphs:
         ends = meta.signature_def[SIGNATURE]
         for plain, name in names.items():
-            for side in (ends.inputs, ends.outputs):
-                if plain in side:
-                    side[name].CopyFrom(side[plain])
-                    del side[plain]
+            ends.inputs[name].CopyFrom(ends.inputs[plain])
+            del ends.inputs[plain]
         for node in meta.object_graph_def.nodes:
             if node.WhichOneof("kind") == "bare_concrete_function":
                 keywords = node.bare_concrete_function.argument_keywords
                 keywords[:] = [names.get(one, one) for one in keywords]
-        for function in meta.object_graph_def.concrete_functions.values():
-            for pair in function.output_signature.dict_value.fields:
-                if pair in names:
-                    fields = function.output_signature.dict_value.fields
-                    fields[names[pair]].CopyFrom(fields[pair])
     path.write_bytes(model.SerializeToString())
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # it was taken of the file with the other names
 
@@ -486,12 +477,12 @@ def _triangle_weights(old: Any, new: int) -> Tensor:
 
     if isinstance(old, int):
         return tf.constant(g.triangle_weights(old, new))
-    factor = tf.cast(old, tf.float64) / new
-    support = tf.maximum(factor, tf.constant(1.0, tf.float64))
-    centers = (tf.range(new, dtype=tf.float64) + 0.5) * factor - 0.5
-    far = tf.abs(tf.cast(tf.range(old), tf.float64)[None] - centers[:, None])
-    weights = tf.maximum(tf.constant(0.0, tf.float64), 1 - far / support)
-    return tf.cast(weights / tf.reduce_sum(weights, axis=1, keepdims=True), tf.float32)
+    # The same weights times twice the larger size: whole numbers, which float32 holds.
+    old = tf.cast(old, tf.float32)
+    centers = old * (2 * tf.range(new, dtype=tf.float32) + 1)
+    far = tf.abs(new * (2 * tf.range(old, dtype=tf.float32) + 1)[None] - centers[:, None])
+    weights = tf.maximum(0.0, 2 * tf.maximum(old, float(new)) - far)
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
 def _repeat_channels(operation: g.RepeatChannels, x: Tensor) -> Tensor:
