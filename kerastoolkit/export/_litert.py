@@ -106,7 +106,9 @@ def litert(
         arrays = typical_rows(subject) if sample is None else subject.spec.arrays(subject.read(sample))
         arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
         folder = temporary.parent
-        function = Function(parts.inside, single=True, unroll=quantize == "int8" and one_row)
+        function = Function(
+            parts.inside, single=True, unroll=quantize == "int8" and one_row, apart=quantize is not None
+        )
         if function.unroll:
             _check_steps(parts.inside)
         write_saved_model(function, folder / _converting.MODEL, rows=1 if one_row else None)
@@ -282,7 +284,11 @@ class File:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     def _once(self, given: Arrays) -> Arrays:
-        return {name: as_texts(np.array(array)) for name, array in self._run(**given).items()}
+        try:
+            made = self._run(**given)
+        except (RuntimeError, ValueError) as error:
+            raise ExportError(f"The LiteRT runtime cannot run the file: {error}") from error
+        return {name: as_texts(np.array(array)) for name, array in made.items()}
 
     def _in_file(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         return array if array.dtype == object else array.astype(self._dtypes[name])

@@ -54,18 +54,20 @@ class Function:
         graph: What it computes.
         single: Whether float64 becomes float32. Defaults to `False`.
         unroll: Whether recurrent layers become one operation after another instead of a loop. Defaults to `False`.
+        apart: Whether what scales columns is kept apart from the layers behind it, into whose weights a converter
+            would multiply it; in few bits, such weights of very different sizes are lost. Defaults to `False`.
 
     Raises:
         ExportError: There is an operation in the graph that is not known here.
     """
 
-    def __init__(self, graph: g.Graph, *, single: bool = False, unroll: bool = False) -> None:
+    def __init__(self, graph: g.Graph, *, single: bool = False, unroll: bool = False, apart: bool = False) -> None:
         import tensorflow as tf
 
         unknown = [type(node.operation).__name__ for node in graph.nodes if _writer(node.operation) is None]
         if unknown:
             raise ExportError(f"{unknown[0]} cannot be written with TensorFlow.")
-        self.graph, self.single, self.unroll = graph, single, unroll
+        self.graph, self.single, self.unroll, self.apart = graph, single, unroll, apart
         with tf.init_scope():
             self.tables = {
                 number: table
@@ -106,9 +108,16 @@ class Function:
 
         model = node.operation.model  # type: ignore[attr-defined]
         cast = [tf.cast(one, two.dtype) for one, two in zip(given, model.inputs, strict=True)]
+        if self.apart:
+            raw = {value.name for value in self.graph.inputs}
+            cast = [one if value.name in raw else _apart(one) for one, value in zip(cast, node.inputs, strict=True)]
         packed = keras.tree.pack_sequence_as(g.functional_of(model)._inputs_struct, cast)
-        scope = tf.name_scope(NETWORK)
-        with scope, _unrolled(model) if self.unroll else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(tf.name_scope(NETWORK))
+            if self.unroll:
+                stack.enter_context(_unrolled(model))
+            if self.apart:
+                stack.enter_context(_scaling_apart(model))
             made = keras.tree.flatten(model(packed, training=False))
         return [tf.cast(one, self.dtype(value.dtype)) for one, value in zip(made, node.outputs, strict=True)]
 
@@ -205,6 +214,52 @@ def _unrolled(model: keras.Model) -> Iterator[None]:
     finally:
         for layer, unroll in zip(layers, before, strict=True):
             layer.unroll = unroll
+
+
+# -- what scales columns ---------------------------------------------------------------------------------------------
+
+
+def _apart(x: Tensor) -> Tensor:
+    """The same numbers, behind an operation that no converter looks through."""
+    import tensorflow as tf
+
+    return tf.maximum(tf.constant(x.dtype.min, x.dtype), x) if x.dtype.is_floating else x
+
+
+@contextlib.contextmanager
+def _scaling_apart(model: keras.Model) -> Iterator[None]:
+    """A block in which what scales raw columns inside of a network is kept apart from the layers behind it."""
+    layers = _scaling_layers(model)
+    try:
+        for layer in layers:
+            layer.__dict__["call"] = _and_apart(layer.call)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("call", None)
+
+
+def _and_apart(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *arguments, **options: _apart(call(*arguments, **options))
+
+
+def _scaling_layers(model: keras.Model) -> list[Any]:
+    """Normalizations with no layer of weights before them."""
+    import keras
+
+    scaling = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    functional = g.functional_of(model)
+    behind: set[int] = set()  # tensors behind a layer with weights
+    found = []
+    for nodes in (functional._nodes_by_depth[depth] for depth in sorted(functional._nodes_by_depth, reverse=True)):
+        for node in nodes:
+            layer = node.operation
+            is_behind = any(id(one) in behind for one in node.input_tensors)
+            if isinstance(layer, scaling) and not is_behind:
+                found.append(layer)
+            elif is_behind or (getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Embedding)):
+                behind.update(map(id, node.outputs))
+    return found
 
 
 # -- operations -----------------------------------------------------------------------------------------------------
