@@ -29,6 +29,7 @@ _OPTIONAL = {
     "polars": _Optional(extra="polars", feature="Working with polars data frames"),
     "prometheus_client": _Optional(extra="serve", feature="Counting requests"),
     "pyarrow": _Optional(extra="parquet", feature="Reading and writing Parquet files"),
+    "tf2onnx": _Optional(extra="tf2onnx", feature="Converting a layer of functions of TensorFlow to ONNX"),
     "uvicorn": _Optional(extra="serve", feature="Serving a model"),
 }
 

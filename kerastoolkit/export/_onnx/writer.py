@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -37,6 +38,7 @@ class Writer:
         self._by_content: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._texts: list[onnx.ValueInfoProto] = []
         self._taken: set[str] = set()
         self._n_names = 0
         # Names of whole numbers, rows by steps, that are 0 after the end of a sequence and nowhere else.
@@ -94,7 +96,30 @@ class Writer:
         given = {name: value for name, value in attributes.items() if value is not None}
         made = self._onnx.helper.make_node(op_type, list(inputs), names, name=names[0], domain=domain, **given)
         self._nodes.append(made)
+        if op_type == "Tokenizer":  # not ONNX's own; where it is left open what comes out, onnx.checker crashes
+            self._texts += [
+                self._onnx.helper.make_tensor_value_info(one, self.type_of("string"), None) for one in names
+            ]
         return names[0] if n_outputs == 1 else names
+
+    def include(self, model: onnx.ModelProto, inputs: Sequence[str]) -> list[str]:
+        """Adds another model as nodes.
+
+        Args:
+            model: A model of the same operator set.
+            inputs: What its inputs are called in this graph, in their order.
+
+        Returns:
+            What its outputs are called in this graph.
+        """
+        graph = importlib.import_module("onnx.compose").add_prefix(model, self._new_name("part") + "_").graph
+        fixed = {one.name for one in graph.initializer}
+        free = [one.name for one in graph.input if one.name not in fixed]
+        for name, value in zip(free, inputs, strict=True):
+            self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
+        self._constants.update({one.name: one for one in graph.initializer})
+        self._nodes.extend(graph.node)
+        return [str(one.name) for one in graph.output]
 
     def cast(self, x: str, dtype: str) -> str:
         """Adds a cast to a type, such as `"float32"`, `"int64"`, `"bool"` or `"string"`."""
@@ -132,17 +157,20 @@ class Writer:
         for node in reversed(self._nodes):
             if needed.intersection(node.output):
                 nodes.append(node)
-                needed.update(node.input)
+                needed.update(_names_in(node))
         nodes.reverse()
         constants = [made for name, made in self._constants.items() if name in needed]
-        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializer=constants)
+        texts = [one for one in self._texts if one.name in needed]
+        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializer=constants, value_info=texts)
         domains = sorted({node.domain for node in nodes if node.domain})
         opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(one, _DOMAINS[one]) for one in domains)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="kerastoolkit")
+        made: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        return made
 
     def _value(self, name: str, dtype: str, shape: Shape, side: str) -> onnx.ValueInfoProto:
         sizes = ["rows", *(f"{side}_{name}_{axis}" if size is None else size for axis, size in enumerate(shape, 1))]
-        return self._onnx.helper.make_tensor_value_info(name, self.type_of(dtype), sizes)
+        made: onnx.ValueInfoProto = self._onnx.helper.make_tensor_value_info(name, self.type_of(dtype), sizes)
+        return made
 
     def _new_name(self, kind: str) -> str:
         while True:
@@ -151,3 +179,14 @@ class Writer:
             if name not in self._taken:
                 self._taken.add(name)
                 return name
+
+
+def _names_in(node: onnx.NodeProto) -> set[str]:
+    """The values that a node needs, those in the graphs inside of it included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                names |= _names_in(inner)
+            names |= {one.name for one in graph.output}
+    return names
