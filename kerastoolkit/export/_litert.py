@@ -22,8 +22,9 @@ from kerastoolkit._optional import require
 from kerastoolkit.exceptions import ExportError, ParameterError
 from kerastoolkit.export import _converting
 from kerastoolkit.export import _graph as g
+from kerastoolkit.export._onnx import _half_precision
 from kerastoolkit.export._outside import cut, described, notes_of
-from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, compare, typical_rows
+from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, _typical_and_accepted, compare
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
 from kerastoolkit.export._spec import Spec
@@ -101,9 +102,10 @@ def litert(
     subject = subject_of(source)
     path = Path(path)
     parts = cut(subject.graph, _can_in_int8 if quantize == "int8" else _can)
+    half = _half_precision(subject.graph)
     one_row = any(recurrent_layers(model) for model in subject.graph.networks)
     with replacing_file(path) as temporary:
-        arrays = typical_rows(subject) if sample is None else subject.spec.arrays(subject.read(sample))
+        arrays = _typical_and_accepted(subject) if sample is None else subject.spec.arrays(subject.read(sample))
         arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
         folder = temporary.parent
         function = Function(
@@ -115,27 +117,26 @@ def litert(
         _convert(folder, quantize, parts, arrays, time_limit)
         exact = File((folder / _converting.FLOAT32).read_bytes(), parts, subject.spec)
         if quantize is None:
-            run, made, tolerance = exact, folder / _converting.FLOAT32, EXACT
+            run, made, tolerance = exact, folder / _converting.FLOAT32, half or EXACT
             figures: dict[str, Quantized] = {}
         else:
-            compare(subject, exact, sample, what="The LiteRT file in float32, from which the smaller one is made,")
+            what = "The LiteRT file in float32, from which the smaller one is made,"
+            compare(subject, exact, sample, tolerance=half or EXACT, what=what)
             made = folder / _converting.QUANTIZED
             run = File(made.read_bytes(), parts, subject.spec)
             figures = {"float32": _measured(subject, exact, arrays), quantize: _measured(subject, run, arrays)}
-            tolerance = FLOAT16 if quantize == "float16" else _agreeing(min_agreement)
+            tolerance = half or FLOAT16 if quantize == "float16" else _agreeing(min_agreement)
             if quantize != "float16":
                 _check_agreement(quantize, figures[quantize].agreement, min_agreement)
         parity = compare(subject, run, sample, tolerance=tolerance, what="The LiteRT file")
         if tolerance.min_agreement < 1:  # the rows that were made up only have to have an answer
             parity = dataclasses.replace(parity, differences=figures[str(quantize)].differences)
-        spec = _spec_of(subject.spec, parity, figures)
+        notes = _notes(subject, parts, one_row, quantize, figures)
+        spec = _spec_of(subject.spec, parity, figures, notes)
         os.replace(made, temporary)
         _append(temporary, spec, parts)
         n_bytes = size_of(temporary)
-    notes = [*subject.notes, *notes_of(parts), *([_ONE_ROW] if one_row else [])]
-    if figures and figures[str(quantize)].n_bytes >= figures["float32"].n_bytes:
-        notes.append(f"`quantize={quantize!r}` saves nothing here: no layer is large enough.")
-    return Report(path, "litert", n_bytes, parity, spec, tuple(notes), figures)
+    return Report(path, "litert", n_bytes, parity, spec, notes, figures)
 
 
 def _agreeing(least: float) -> Tolerance:
@@ -144,7 +145,15 @@ def _agreeing(least: float) -> Tolerance:
     return EXACT._replace(numbers=largest, min_agreement=min(least, float(np.nextafter(1.0, 0.0))))
 
 
-_ONE_ROW = "The file takes one row at a time, since it has a recurrent layer."
+def _notes(
+    subject: Subject, parts: g.Parts, one_row: bool, quantize: str | None, figures: Mapping[str, Quantized]
+) -> tuple[str, ...]:
+    notes = [*subject.notes, *notes_of(parts)]
+    if one_row:
+        notes.append("The file takes one row at a time, since it has a recurrent layer.")
+    if quantize is not None and figures[quantize].n_bytes >= figures["float32"].n_bytes:
+        notes.append(f"`quantize={quantize!r}` saves nothing here: no layer is large enough.")
+    return tuple(notes)
 
 
 def _check(quantize: str | None, min_agreement: float, sample: Any) -> None:
@@ -366,9 +375,9 @@ def _check_agreement(quantize: str, agreement: float, least: float) -> None:
         )
 
 
-def _spec_of(spec: Spec, parity: Parity, figures: Mapping[str, Quantized]) -> Spec:
+def _spec_of(spec: Spec, parity: Parity, figures: Mapping[str, Quantized], notes: tuple[str, ...]) -> Spec:
     """The spec of the file, which has no float64."""
-    report: dict[str, Any] = parity.to_dict()
+    report: dict[str, Any] = {**parity.to_dict(), "notes": list(notes)}
     if figures:
         report["quantization"] = {name: dataclasses.asdict(one) for name, one in figures.items()}
     inputs = tuple(dataclasses.replace(one, dtype=_single(one.dtype)) for one in spec.inputs)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kerastoolkit._optional import require
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export import _graph as g
+from kerastoolkit.export._onnx import _half_precision
 from kerastoolkit.export._outside import cut, described, notes_of
 from kerastoolkit.export._parity import EXACT, compare
 from kerastoolkit.export._report import Report
@@ -69,13 +70,16 @@ def openvino(source: Any, path: str | Path, *, sample: Any = None) -> Report:
         model = _converted(ov, folder, parts.inside)
         _write(ov, model, temporary, subject.spec, parts)
         file = File(temporary, parts, subject.spec)
-        parity = compare(subject, file, sample, tolerance=_TOLERANCE, what="The OpenVINO file")
-        spec = dataclasses.replace(subject.spec, report=parity.to_dict())
+        parity = compare(
+            subject, file, sample, tolerance=_half_precision(subject.graph) or _TOLERANCE, what="The OpenVINO file"
+        )
+        notes = (*subject.notes, *notes_of(parts))
+        spec = dataclasses.replace(subject.spec, report={**parity.to_dict(), "notes": list(notes)})
         _write(ov, model, temporary, spec, parts)
         weights = temporary.with_suffix(".bin")
         n_bytes = temporary.stat().st_size + weights.stat().st_size
         os.replace(weights, path.with_suffix(".bin"))
-    return Report(path, "openvino", n_bytes, parity, spec, (*subject.notes, *notes_of(parts)))
+    return Report(path, "openvino", n_bytes, parity, spec, notes)
 
 
 def _can(node: g.Node) -> bool:

@@ -54,7 +54,7 @@ def saved_model(source: Any, folder: str | Path, *, sample: Any = None) -> Repor
     with replacing_folder(path, _MARK) as temporary:
         write_saved_model(Function(subject.graph), temporary)
         parity = compare(subject, Folder(temporary, subject.spec), sample, tolerance=EXACT, what="The SavedModel")
-        spec = dataclasses.replace(subject.spec, report=parity.to_dict())
+        spec = dataclasses.replace(subject.spec, report={**parity.to_dict(), "notes": list(subject.notes)})
         (temporary / _SPEC).parent.mkdir()
         (temporary / _SPEC).write_text(spec.to_json(), encoding="utf-8")
         n_bytes = size_of(temporary)

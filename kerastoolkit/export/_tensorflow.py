@@ -107,19 +107,25 @@ class Function:
         import tensorflow as tf
 
         model = node.operation.model  # type: ignore[attr-defined]
-        cast = [tf.cast(one, two.dtype) for one, two in zip(given, model.inputs, strict=True)]
+        cast = [tf.cast(one, self.input_dtype(two)) for one, two in zip(given, model.inputs, strict=True)]
         if self.apart:
             raw = {value.name for value in self.graph.inputs}
             cast = [one if value.name in raw else _apart(one) for one, value in zip(cast, node.inputs, strict=True)]
         packed = keras.tree.pack_sequence_as(g.functional_of(model)._inputs_struct, cast)
         with contextlib.ExitStack() as stack:
             stack.enter_context(tf.name_scope(NETWORK))
+            if self.single:
+                stack.enter_context(_in_float32(model))
             if self.unroll:
                 stack.enter_context(_unrolled(model))
             if self.apart:
                 stack.enter_context(_scaling_apart(model))
             made = keras.tree.flatten(model(packed, training=False))
         return [tf.cast(one, self.dtype(value.dtype)) for one, value in zip(made, node.outputs, strict=True)]
+
+    def input_dtype(self, tensor: keras.KerasTensor) -> str:
+        """TensorFlow's type for an input of a network."""
+        return g.single_precision(str(tensor.dtype)) if self.single else str(tensor.dtype)
 
     def dtype(self, name: str) -> str:
         """TensorFlow's type for the type of a value."""
@@ -203,6 +209,20 @@ def recurrent_layers(model: keras.Model) -> list[Any]:
 
 
 @contextlib.contextmanager
+def _in_float32(model: keras.Model) -> Iterator[None]:
+    """A block in which layers of mixed precision compute in float32, as which their weights are kept anyway."""
+    layers = [layer for layer in layers_of(model) if layer.compute_dtype in ("float16", "bfloat16")]
+    before = [layer.dtype_policy for layer in layers]
+    try:
+        for layer in layers:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        for layer, policy in zip(layers, before, strict=True):
+            layer.dtype_policy = policy
+
+
+@contextlib.contextmanager
 def _unrolled(model: keras.Model) -> Iterator[None]:
     """A block in which recurrent layers do without a loop."""
     layers = recurrent_layers(model)
@@ -257,7 +277,7 @@ def _scaling_layers(model: keras.Model) -> list[Any]:
             is_behind = any(id(one) in behind for one in node.input_tensors)
             if isinstance(layer, scaling) and not is_behind:
                 found.append(layer)
-            elif is_behind or (getattr(layer, "weights", ()) and not isinstance(layer, keras.layers.Embedding)):
+            elif is_behind or (getattr(layer, "weights", None) and not isinstance(layer, keras.layers.Embedding)):
                 behind.update(map(id, node.outputs))
     return found
 

@@ -210,3 +210,22 @@ def test_categories_that_are_one_number_in_float32_are_refused() -> None:
     graph = _graph(g.CategoryIndex((16_777_216.0, 16_777_217.0)), [_ROWS])
     with pytest.raises(ExportError, match="float32"):
         Function(graph, single=True)([tf.constant(_ROWS.astype("float32"))])
+
+
+def test_mixed_precision_is_computed_in_float32_and_put_back() -> None:
+    import keras
+    import tensorflow as tf
+
+    from kerastoolkit.export._tensorflow import Function
+
+    def model(policy: str) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Dense(8, "tanh", dtype=policy), keras.layers.Dense(2, dtype=policy)]
+        return keras.Sequential([keras.Input((3,)), *layers])
+
+    mixed, plain = model("mixed_float16"), model("float32")
+    graph = g.Graph()
+    (graph.outputs["y"],) = graph.add_network(g.Network(mixed), graph.input("x", "float32", (3,)))
+    x = tf.constant(_WHOLE.astype("float32"))
+    np.testing.assert_allclose(Function(graph, single=True)([x])["y"], plain(x), rtol=1e-6)
+    assert [layer.compute_dtype for layer in mixed.layers] == ["float16", "float16"]
