@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from kerastoolkit import KerasClassifier, TextClassifier, export
-from kerastoolkit.exceptions import ExportError, ParameterError
+from kerastoolkit.exceptions import ExportError, KerasToolkitWarning, ParameterError
 from kerastoolkit.export import _converting, _litert
 from kerastoolkit.export._spec import Spec
 
@@ -76,7 +76,8 @@ def test_columns_of_any_size_keep_their_precision_in_a_small_file(tmp_path: Path
     X, y = load_breast_cancer(return_X_y=True)
     options: dict[str, Any] = {"hidden": (64, 32), "epochs": 5, "random_state": 0}
     pipeline = make_pipeline(StandardScaler(), KerasClassifier(**options)).fit(X, y)
-    normalized = KerasClassifier("mlp", normalization="batch", **options).fit(X, y)
+    with pytest.warns(KerasToolkitWarning, match="not scaled"):
+        normalized = KerasClassifier("mlp", normalization="batch", **options).fit(X, y)
     for estimator, quantize in ((pipeline, "int8"), (normalized, "dynamic")):
         report = export.litert(estimator, tmp_path / "cancer.tflite", sample=X, quantize=quantize)
         assert report.quantization[quantize].agreement > 0.99
