@@ -23,8 +23,8 @@ from kerastoolkit.exceptions import ExportError, ParameterError
 from kerastoolkit.export import _converting
 from kerastoolkit.export import _graph as g
 from kerastoolkit.export._onnx import _half_precision
-from kerastoolkit.export._outside import cut, described, notes_of
-from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, _typical_and_accepted, compare
+from kerastoolkit.export._outside import by_column, cut, described, notes_of
+from kerastoolkit.export._parity import EXACT, Parity, Tolerance, _typical_and_accepted, compare
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
 from kerastoolkit.export._spec import Spec
@@ -82,9 +82,8 @@ def litert(
         sample: Rows as the model takes them, which the answers of the file are compared for; `"int8"` needs them.
             Defaults to `None`: typical rows, made up from what the model knows.
         quantize: `"float16"`, `"dynamic"` or `"int8"`. Defaults to `None`: float32, and the answers of the model.
-        min_agreement: With `"dynamic"` or `"int8"`, the fraction of the rows of `sample` for which the file has to
-            answer the label that the model answers; for numbers, R2 of its answers against the model's. Defaults to
-            `0.99`.
+        min_agreement: With `quantize`, the fraction of the rows of `sample` for which the file has to answer the label
+            that the model answers; for numbers, R2 of its answers against the model's. Defaults to `0.99`.
         time_limit: Seconds after which the conversion is given up. Defaults to `900.0`.
 
     Returns:
@@ -101,7 +100,7 @@ def litert(
     require("ai_edge_litert")
     subject = subject_of(source)
     path = Path(path)
-    parts = cut(subject.graph, _can_in_int8 if quantize == "int8" else _can)
+    parts = cut(by_column(subject.graph), _can_in_int8 if quantize == "int8" else _can)
     half = _half_precision(subject.graph)
     one_row = any(recurrent_layers(model) for model in subject.graph.networks)
     with replacing_file(path) as temporary:
@@ -125,9 +124,8 @@ def litert(
             made = folder / _converting.QUANTIZED
             run = File(made.read_bytes(), parts, subject.spec)
             figures = {"float32": _measured(subject, exact, arrays), quantize: _measured(subject, run, arrays)}
-            tolerance = half or FLOAT16 if quantize == "float16" else _agreeing(min_agreement)
-            if quantize != "float16":
-                _check_agreement(quantize, figures[quantize].agreement, min_agreement)
+            tolerance = _agreeing(min_agreement)
+            _check_agreement(quantize, figures[quantize].agreement, min_agreement)
         parity = compare(subject, run, sample, tolerance=tolerance, what="The LiteRT file")
         if tolerance.min_agreement < 1:  # the rows that were made up only have to have an answer
             parity = dataclasses.replace(parity, differences=figures[str(quantize)].differences)
@@ -368,10 +366,10 @@ def _cpu_time(file: File, arrays: Arrays, repeats: int = 30) -> float:
 
 def _check_agreement(quantize: str, agreement: float, least: float) -> None:
     if not agreement >= least:
+        way = "Try `quantize=None`, or a lower" if quantize == "float16" else "Try 'float16', or a lower"
         raise ExportError(
             f"The file with `quantize={quantize!r}` agrees with the model for {agreement:.2%} of the rows of `sample`, "
-            f"and `min_agreement` asks for {least:.2%}. Nothing was written. Try 'float16', more rows in `sample`, or "
-            "a lower `min_agreement`."
+            f"and `min_agreement` asks for {least:.2%}. Nothing was written. {way} `min_agreement`."
         )
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kerastoolkit.exceptions import ExportError
-from kerastoolkit.export._graph import Graph, Node, Operation, Parts
+from kerastoolkit.export._graph import (
+    CategoryIndex,
+    Concatenate,
+    FillMissing,
+    Graph,
+    Node,
+    Operation,
+    Parts,
+    Reshape,
+    Take,
+    Value,
+)
 
 
 def cut(graph: Graph, can: Callable[[Node], bool]) -> Parts:
@@ -26,6 +37,60 @@ def cut(graph: Graph, can: Callable[[Node], bool]) -> Parts:
     if parts.before.networks or parts.behind.networks:
         raise ExportError("A network in the model takes what the format cannot compute. Export to ONNX instead.")
     return parts
+
+
+def by_column(graph: Graph) -> Graph:
+    """The graph with each text taken from the column that it comes from, and its gaps filled where it becomes a number.
+
+    Pipelines put columns side by side, fill their gaps and take them apart again, and few formats can do that to texts.
+    """
+    made = Graph()
+    made.inputs, made.outputs, made._n_values = list(graph.inputs), dict(graph.outputs), graph._n_values
+    columns = {value.name: [_Column(value)] for value in graph.inputs if value.dtype == "string" and not value.shape}
+    for node in graph.nodes:
+        operation, given = node.operation, [columns.get(value.name) for value in node.inputs]
+        of_columns = _columns_of(operation, [one for one in given if one is not None]) if all(given) else None
+        if of_columns is not None:
+            columns[node.outputs[0].name] = of_columns
+        if isinstance(operation, CategoryIndex) and given[0] is not None and len(given[0]) == 1:
+            (column,) = given[0]
+            if column.fill is not None:
+                (index,) = operation.compute(np.array([column.fill], dtype=object)).tolist()
+                operation = dataclasses.replace(operation, missing=index)
+            number = made.add(operation, column.value)
+            made.nodes.append(Node(Reshape(_known(node.outputs[0].shape)), (number,), node.outputs))
+        else:
+            made.nodes.append(node)
+    made.prune()
+    return made
+
+
+class _Column(NamedTuple):
+    """A column of texts: the raw input that it is, and what stands in its gaps."""
+
+    value: Value
+    fill: str | None = None
+
+
+def _columns_of(operation: Operation, given: Sequence[list[_Column]]) -> list[_Column] | None:
+    """The columns that an operation makes of columns; None where they are no longer columns of texts."""
+    if isinstance(operation, Reshape) and len(operation.shape) < 2:
+        return given[0]
+    if isinstance(operation, Concatenate):
+        return [column for columns in given for column in columns]
+    if isinstance(operation, Take):
+        return [given[0][place] for place in operation.places]
+    if isinstance(operation, FillMissing):
+        fills = np.broadcast_to(operation.values, (len(given[0]),)).tolist()
+        return [
+            column if column.fill is not None else column._replace(fill=fill)
+            for column, fill in zip(given[0], fills, strict=True)
+        ]
+    return None
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(1 if size is None else size for size in shape)
 
 
 def notes_of(parts: Parts) -> list[str]:
