@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,8 @@ class Folder:
         import tensorflow as tf
 
         self.spec = spec
-        self._model = tf.saved_model.load(str(folder))  # it owns the variables
+        with _without_chatter_on_names():
+            self._model = tf.saved_model.load(str(folder))  # it owns the variables
         self._serve = self._model.signatures[SIGNATURE]
 
     def __call__(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -85,6 +88,21 @@ class Folder:
         return {one.name: as_texts(made[one.name].numpy()) for one in self.spec.outputs}
 
 
+@contextlib.contextmanager
+def _without_chatter_on_names() -> Iterator[None]:
+    """A block in which TensorFlow does not tell that a name of an input is none of an argument in Python."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "is not a valid tf.function parameter name" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
 def as_texts(array: NDArray[Any]) -> NDArray[Any]:
     """An array with texts instead of bytes."""
     if array.dtype.kind not in "OS":
@@ -92,6 +110,3 @@ def as_texts(array: NDArray[Any]) -> NDArray[Any]:
     texts = np.empty(array.size, dtype=object)
     texts[:] = [one.decode() if isinstance(one, bytes) else str(one) for one in array.ravel()]
     return texts.reshape(array.shape)
-
-
-__all__ = ["saved_model"]
