@@ -23,7 +23,7 @@ from kerastoolkit.exceptions import ExportError, ParameterError
 from kerastoolkit.export import _converting
 from kerastoolkit.export import _graph as g
 from kerastoolkit.export._onnx import _half_precision
-from kerastoolkit.export._outside import by_column, cut, described, notes_of
+from kerastoolkit.export._outside import ROUNDED, by_column, cut, described, notes_of
 from kerastoolkit.export._parity import EXACT, Parity, Tolerance, _typical_and_accepted, compare
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
@@ -116,11 +116,11 @@ def litert(
         _convert(folder, quantize, parts, arrays, time_limit)
         exact = File((folder / _converting.FLOAT32).read_bytes(), parts, subject.spec)
         if quantize is None:
-            run, made, tolerance = exact, folder / _converting.FLOAT32, half or EXACT
+            run, made, tolerance = exact, folder / _converting.FLOAT32, half or ROUNDED
             figures: dict[str, Quantized] = {}
         else:
             what = "The LiteRT file in float32, from which the smaller one is made,"
-            compare(subject, exact, sample, tolerance=half or EXACT, what=what)
+            compare(subject, exact, sample, tolerance=half or ROUNDED, what=what)
             made = folder / _converting.QUANTIZED
             run = File(made.read_bytes(), parts, subject.spec)
             figures = {"float32": _measured(subject, exact, arrays), quantize: _measured(subject, run, arrays)}

@@ -17,8 +17,8 @@ from kerastoolkit._optional import require
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export import _graph as g
 from kerastoolkit.export._onnx import _half_precision
-from kerastoolkit.export._outside import cut, described, notes_of
-from kerastoolkit.export._parity import EXACT, compare
+from kerastoolkit.export._outside import ROUNDED, cut, described, notes_of
+from kerastoolkit.export._parity import compare
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
 from kerastoolkit.export._spec import Spec
@@ -26,8 +26,6 @@ from kerastoolkit.export._subject import subject_of
 from kerastoolkit.export._tensorflow import Function, check_backend, write_saved_model
 from kerastoolkit.export._writing import replacing_file
 
-# It joins multiplications and additions, so that large raw numbers are rounded otherwise than in Keras.
-_TOLERANCE = EXACT._replace(probabilities=1e-4, numbers=1e-4)
 _KEY = "kerastoolkit"  # of the spec and of what is outside, among the metadata of the model
 
 
@@ -71,7 +69,7 @@ def openvino(source: Any, path: str | Path, *, sample: Any = None) -> Report:
         _write(ov, model, temporary, subject.spec, parts)
         file = File(temporary, parts, subject.spec)
         parity = compare(
-            subject, file, sample, tolerance=_half_precision(subject.graph) or _TOLERANCE, what="The OpenVINO file"
+            subject, file, sample, tolerance=_half_precision(subject.graph) or ROUNDED, what="The OpenVINO file"
         )
         notes = (*subject.notes, *notes_of(parts))
         spec = dataclasses.replace(subject.spec, report={**parity.to_dict(), "notes": list(notes)})

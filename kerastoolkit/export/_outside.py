@@ -1,4 +1,4 @@
-"""What a format cannot compute is left outside of its file, which then says what that is."""
+"""What formats with a converter of their own have in common: what they cannot compute is left outside of the file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ from kerastoolkit.export._graph import (
     Take,
     Value,
 )
+from kerastoolkit.export._parity import EXACT
+
+# How far a converter's rounding takes answers: it joins multiplications and additions, and deep networks add up what
+# that changes. Raw numbers much larger than their spread do the same.
+ROUNDED = EXACT._replace(probabilities=1e-4, numbers=1e-4)
 
 
 def cut(graph: Graph, can: Callable[[Node], bool]) -> Parts:
