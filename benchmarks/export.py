@@ -113,7 +113,7 @@ def texts() -> Iterator[Case]:
 def pictures() -> Iterator[Case]:
     images, y = load_digits(return_X_y=True)
     pixels = np.kron(images[:40].reshape(-1, 8, 8), np.ones((1, 6, 6)))[..., None].repeat(3, axis=-1)
-    made = ImageClassifier("MobileNetV2", weights=None, input_size=96, epochs=1, cache=False, verbose=0)
+    made = ImageClassifier("MobileNetV2", weights=None, input_size=96, batch_norm=False, epochs=1, cache=False, verbose=0)
     yield "MobileNetV2", lambda: fitted(made, (pixels * 15).astype("uint8"), y[:40])
 
 
