@@ -567,3 +567,44 @@ def test_a_series_of_which_channels_come_first(monkeypatch: pytest.MonkeyPatch) 
     y = layers.Conv2D(5, 3, data_format="channels_first", padding="same", strides=2)(x)
     y = layers.MaxPooling2D(2, data_format="channels_first")(layers.BatchNormalization(axis=1)(y))
     check(keras.Model(x, layers.Flatten(data_format="channels_first")(y)), drawn(4, 6, 7))
+
+
+SIZES_OPEN = {
+    "conv": lambda: layers.Conv2D(5, 3, padding="same"),
+    "conv with strides": lambda: layers.Conv2D(5, 4, strides=3, padding="same"),
+    "depthwise with strides": lambda: layers.DepthwiseConv2D(3, strides=2, padding="same"),
+    "transposed": lambda: layers.Conv2DTranspose(3, 3, strides=2, padding="same"),
+    "max pooling": lambda: layers.MaxPooling2D(3, strides=2, padding="same"),
+    "average": lambda: layers.GlobalAveragePooling2D(),
+    "group normalization": lambda: layers.GroupNormalization(2),
+    "layer normalization": lambda: layers.LayerNormalization(),
+    "cropping": lambda: layers.Cropping2D(((1, 2), (0, 3))),
+    "padding": lambda: layers.ZeroPadding2D(2),
+    "upsampling": lambda: layers.UpSampling2D((2, 3)),
+    "resizing": lambda: layers.Resizing(4, 5),
+    "squeeze and excite": lambda: layers.Lambda(lambda x: x * ops.sigmoid(ops.mean(x, axis=(1, 2), keepdims=True))),
+}
+
+
+@pytest.mark.parametrize("name", SIZES_OPEN)
+def test_images_may_be_of_any_size(name: str) -> None:
+    model = one(SIZES_OPEN[name](), None, None, 4)
+    check(model, drawn(6, 7, 4))
+    check(model, drawn(9, 8, 4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: layers.Resizing(3, 4, antialias=True), "known size"),
+        (lambda: layers.Resizing(3, 4, interpolation="lanczos5"), "lanczos5"),
+        (lambda: layers.Conv2D(2, 2, strides=2, dilation_rate=2, padding="same"), "known size|strides"),
+    ],
+)
+def test_what_needs_a_size_or_has_no_counterpart_is_refused(layer: Callable[[], Any], reason: str) -> None:
+    try:
+        model = one(layer(), None, None, 4)
+    except ValueError:
+        return  # Keras refuses it as well
+    with pytest.raises(ExportError, match=reason):
+        written(model)
