@@ -24,7 +24,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_sample_images
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -112,10 +112,15 @@ def texts() -> Iterator[Case]:
 
 
 def pictures(weights: Path) -> Iterator[Case]:
-    images, y = load_digits(return_X_y=True)
-    pixels = np.kron(images[:40].reshape(-1, 8, 8), np.ones((1, 6, 6)))[..., None].repeat(3, axis=-1)
+    """Parts of two photographs."""
+    random = np.random.default_rng(0)
+    cuts, labels = [], []
+    for photo, name in zip(load_sample_images().images, ("temple", "flower"), strict=True):
+        for row, column in random.integers(0, [photo.shape[0] - 97, photo.shape[1] - 97], (30, 2)):
+            cuts.append(photo[row : row + 97, column : column + 97])
+            labels.append(name)
     made = ImageClassifier("MobileNetV2", weights=str(weights), input_size=97, epochs=1, cache=False, verbose=0)
-    yield "MobileNetV2", lambda: fitted(made, (pixels * 15).astype("uint8"), y[:40])
+    yield "MobileNetV2", lambda: fitted(made, np.array(cuts), labels)
 
 
 # -- one case -------------------------------------------------------------------------------------------------------
