@@ -55,6 +55,7 @@ class Raw:
         missing: What stands for a missing text in the rows that the model takes. Defaults to NaN.
         dtype: Type of the column in those rows. Defaults to `""`: that of the file, or objects for texts.
         may_be_missing: Whether the model has an answer to rows without it. Defaults to `False`.
+        is_known_as_text: Whether a step further back reads it as text. Defaults to `False`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Raw:
     missing: float | None = math.nan
     dtype: str = ""
     may_be_missing: bool = False
+    is_known_as_text: bool = False
 
     def spec(self, dtype: str) -> InputSpec:
         """What the file says of it."""
@@ -96,12 +98,14 @@ class Columns:
     Attributes:
         notes: What is to be told of the file.
         know_gaps: Whether a step does something about missing values.
+        after_all_texts: Numbers of the raw columns that a step read as numbers, before another read them as texts.
     """
 
     def __init__(self, graph: Graph, raw: Sequence[Raw], dtype: str, *, in_array: Sequence[int] = ()) -> None:
         self.graph, self.raw, self.dtype, self.in_array = graph, list(raw), dtype, list(in_array)
         self.notes: list[str] = []
         self.know_gaps = False
+        self.after_all_texts: set[int] = set()
         self._inputs: dict[int, Value] = {}
         self._rows: dict[str, Value] = {}
         self.array = graph.input("X", dtype, (len(self.in_array),)) if self.in_array else None
@@ -137,7 +141,9 @@ class Columns:
 
     def holds_text(self, column: Column) -> bool:
         """Whether a column is known to hold texts."""
-        return self.raw[column.place].of_text if column.value is None else column.value.dtype == "string"
+        if column.value is not None:
+            return column.value.dtype == "string"
+        return self.raw[column.place].of_text or self.raw[column.place].is_known_as_text
 
     def _side_by_side(self, columns: Sequence[Column], *, of_text: bool) -> Value:
         known = [self._known(column, of_text=of_text) for column in columns]
@@ -169,6 +175,7 @@ class Columns:
         if raw.kind is None:
             raw.kind, raw.of_text = kind, of_text
         elif raw.of_text != of_text:
+            self.after_all_texts.add(place)
             raise ExportError(f"The column {quoted(raw.name)} is read as text by one step, and as numbers by another.")
         elif kind == "category":
             raw.kind = "category" if raw.kind == "number" else raw.kind
@@ -221,7 +228,8 @@ class Columns:
         features = tuple(one.name for one in some) if all(isinstance(one.label, str) for one in some) else ()
         example = [one.example for one in some]
         of_array = InputSpec(
-            "X", "array", self.dtype, (len(some),), features, may_be_missing=all(one.may_be_missing for one in some),
+            "X", "array", self.dtype, (len(some),), features, 
+            may_be_missing=all(one.may_be_missing for one in some if one.kind is not None),
             example=None if None in example else example,
         )  # fmt: skip
         return (of_array,)

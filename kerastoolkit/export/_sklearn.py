@@ -370,14 +370,13 @@ def _encoder(columns: Columns, step: Any, given: list[Column]) -> list[Column]:
     """OneHotEncoder, OrdinalEncoder, TargetEncoder: each category becomes what the encoder itself makes of it."""
     columns.know_gaps = True
     widths = _widths(step)
-    refuses = getattr(step, "handle_unknown", "") == "error"
-    if refuses:
+    if getattr(step, "handle_unknown", "") == "error":
         columns.notes.append(f"{type(step).__name__} refuses unknown categories; the file answers NaN.")
     ends = np.cumsum(widths)
     made = []
     for place, column in enumerate(given):
         part = slice(int(ends[place] - widths[place]), int(ends[place]))
-        made += _encoded(columns, step, place, column, part, refuses=refuses)
+        made += _encoded(columns, step, place, column, part)
     return made
 
 
@@ -391,45 +390,41 @@ def _widths(step: Any) -> list[int]:
     return [1] * n_features
 
 
-def _encoded(columns: Columns, step: Any, place: int, column: Column, part: slice, *, refuses: bool) -> list[Column]:
-    known = step.categories_[place]
-    gap = next((value for value in known.tolist() if _is_gap(value)), None)
-    has_gap = any(_is_gap(value) for value in known.tolist())
-    present = [value for value in known.tolist() if not _is_gap(value)]
+def _encoded(columns: Columns, step: Any, place: int, column: Column, part: slice) -> list[Column]:
+    known = step.categories_[place].tolist()
+    gaps, present = [value for value in known if _is_gap(value)], [value for value in known if not _is_gap(value)]
     categories = plain_categories(present, f"Column {quoted(column.name or str(place))}")
-    of_text = known.dtype.kind in "OU" and (not categories or isinstance(categories[0], str))
-    unseen: Any = _UNSEEN if of_text else float(max(categories, default=0.0)) + 1.0
-    missing: Any = gap if has_gap else np.nan
-    knows_empty = of_text and "" in categories
-    asked = [*present] if refuses else [missing, unseen, *present]
-    if refuses and has_gap:
-        asked = [missing, *present]
-    rows = _asked_of_categories(step, place, asked)[:, part]
-    blank = np.full((1, rows.shape[1]), np.nan)  # the model refuses, and no file can
-    if refuses:
-        rows = np.vstack([rows[:1], blank, rows[1:]] if has_gap else [blank, blank, rows])
+    of_text = bool(categories) and isinstance(categories[0], str)
+    of_text = of_text or (not categories and step.categories_[place].dtype.kind in "OU")
+    unseen: Any = _UNSEEN if of_text else max([float(value) for value in categories], default=0.0) + 1.0
+    rows = [_asked_of_categories(step, place, some) for some in ((gaps or [np.nan])[:1], [unseen], present) if some]
     value = columns.texts([column]) if of_text else columns.numbers([column])
-    _tell_encoder(columns, column, known, present, gap if has_gap else np.nan)
-    first, none = (3, 2) if knows_empty else (2, 0)
-    index = columns.graph.add(CategoryIndex(categories[1:] if knows_empty else categories, first, 1, none), value)
-    table = rows.astype(columns.dtype)
-    looked_up = columns.graph.add(Lookup(table), columns.graph.add(Reshape(()), index))
-    return columns.made(looked_up)
+    _tell_encoder(columns, column, step.categories_[place], present, gaps)
+    knows_empty = of_text and "" in categories
+    first, missing = (3, 2) if knows_empty else (2, 0)
+    index = columns.graph.add(CategoryIndex(categories[1:] if knows_empty else categories, first, 1, missing), value)
+    table = np.vstack(rows)[:, part].astype(columns.dtype)
+    return columns.made(columns.graph.add(Lookup(table), columns.graph.add(Reshape(()), index)))
 
 
-def _tell_encoder(columns: Columns, column: Column, known: Array, present: Sequence[Any], gap: Any) -> None:
+def _tell_encoder(columns: Columns, column: Column, known: Array, present: Sequence[Any], gaps: Sequence[Any]) -> None:
     columns.tell_categories(column, present)
     if column.origin is None:
         return
     raw = columns.raw[column.origin]
-    if gap is None:
+    if gaps and gaps[0] is None:
         raw.missing = None
     if known.dtype.kind in "bi":
         raw.dtype = known.dtype.name
+    elif present and all(isinstance(value, bool) for value in present):
+        raw.dtype = "bool"
 
 
 def _asked_of_categories(step: Any, place: int, values: Sequence[Any]) -> Array:
-    """What an encoder makes of categories of one column, beside the first category of each other one."""
+    """What an encoder makes of categories of one column, beside the first category of each other one.
+
+    Where it refuses them, NaN: no file can refuse a row.
+    """
     import pandas as pd
 
     table = {}
@@ -442,7 +437,12 @@ def _asked_of_categories(step: Any, place: int, values: Sequence[Any]) -> Array:
     frame = pd.DataFrame(table)
     if hasattr(step, "feature_names_in_"):
         frame.columns = step.feature_names_in_
-    return _asked(step, frame)
+    try:
+        return _asked(step, frame)
+    except (TypeError, ValueError):
+        if len(values) > 1:
+            raise
+        return np.full((1, sum(_widths(step))), np.nan)
 
 
 def _asked(step: Any, rows: Any) -> Array:

@@ -153,10 +153,10 @@ class Spec:
             columns = {name: [row.get(name, _ABSENT) for row in X] for name in names}
         elif self._are_listed(X):
             return {one.name: part for one, part in zip(self.inputs, X, strict=True)}
-        elif len(self.inputs) == 1 and not isinstance(X, str):
-            return {self.inputs[0].name: X}
         elif self.is_table and np.ndim(rows := np.asarray(X, dtype=object)) == 2 and rows.shape[1] == len(self.inputs):
             return {one.name: rows[:, place] for place, one in enumerate(self.inputs)}
+        elif len(self.inputs) == 1 and not isinstance(X, str):
+            return {self.inputs[0].name: X}
         else:
             names_of = ", ".join(repr(one.name) for one in self.inputs)
             raise DataError(

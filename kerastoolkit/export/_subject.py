@@ -80,11 +80,11 @@ def subject_of(source: Any) -> Subject:
     """
     import keras
 
-    from kerastoolkit.estimators import load
+    import kerastoolkit
     from kerastoolkit.experiment import Experiment, load_experiment
 
     if isinstance(source, (str, Path)):
-        source = load_experiment(source) if Path(source).is_dir() else load(source)
+        source = load_experiment(source) if Path(source).is_dir() else kerastoolkit.load(source)
     if isinstance(source, Experiment):
         return _of_experiment(source)
     if isinstance(source, keras.Model):
@@ -199,9 +199,18 @@ def _of_predictor(source: Any, read: Callable[[Any], Any] = _as_they_are, name: 
     raw = _raw_columns(first, fitted)
     dtype = "float64" if fitted is None or not _reads_directly(predictor) else _first_dtype(fitted)
 
+    texts: set[int] = set()
+
     def build(in_array: Sequence[int] = ()) -> tuple[Columns, list[Answer]]:
-        columns = Columns(Graph(), [dataclasses.replace(one) for one in raw], dtype, in_array=in_array)
-        return columns, answers_of(predictor, (columns, columns.all()))
+        while True:
+            some = [dataclasses.replace(one, is_known_as_text=place in texts) for place, one in enumerate(raw)]
+            columns = Columns(Graph(), some, dtype, in_array=in_array)
+            try:
+                return columns, answers_of(predictor, (columns, columns.all()))
+            except ExportError:
+                if columns.after_all_texts <= texts:
+                    raise
+                texts.update(columns.after_all_texts)
 
     columns, answers = build()
     accepted = _accepting_gaps(source, columns) if columns.know_gaps else set()
@@ -296,7 +305,7 @@ def _accepting_gaps(source: Any, columns: Columns) -> set[int]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 source.predict(rows(arrays))
-        except (KerasToolkitError, ValueError, OverflowError):
+        except (KerasToolkitError, ValueError, TypeError, OverflowError):
             return False
         return True
 
@@ -396,13 +405,13 @@ def rows_of_columns(columns: Columns) -> Callable[[Arrays], Any]:
             return list(arrays[columns.raw[0].name])
         made = {}
         for raw in columns.raw:
-            if raw.name not in arrays:
-                made[raw.label] = np.full(n, np.nan)
+            if raw.name not in arrays:  # nothing that is answered depends on it
+                made[raw.label] = np.full(n, raw.categories[0] if raw.categories else np.nan)
                 continue
             values = arrays[raw.name]
             if raw.of_text and raw.kind == "category" and "" not in raw.categories:
                 values = np.array([raw.missing if value == "" else value for value in values], dtype=object)
-            elif raw.dtype and not np.isnan(values).any():
+            elif raw.dtype and np.array_equal(values, values.astype(raw.dtype)):
                 values = values.astype(raw.dtype)
             made[raw.label] = values
         return pd.DataFrame(made)
@@ -478,8 +487,10 @@ def _finished(
             outputs.append(OutputSpec(known_as, kind, value.dtype, value.shape, answer.classes, answer.target))
             graph.outputs[known_as] = value
     task = "regression" if all(answer.kind == "number" for answer in answers) else "classification"
-    spec = Spec(name or _name_of(estimator), task, inputs, tuple(outputs), _versions())
     graph.prune()
+    needed = {value.name for value in graph.inputs}
+    inputs = tuple(one for one in inputs if one.name in needed)
+    spec = Spec(name or _name_of(estimator), task, inputs, tuple(outputs), _versions())
 
     def predict(X: Any) -> Arrays:
         return reference(estimator, outputs, X)
@@ -502,6 +513,8 @@ def reference(estimator: Any, outputs: Sequence[OutputSpec], X: Any) -> Arrays:
             values = np.asarray(predicted[one.target])
         else:
             values = np.asarray(predicted) if len(targets) == 1 else np.asarray(predicted)[:, place]
+        if one.dtype == "bool" and values.dtype.kind == "U":  # beside a column of texts
+            values = values == "True"
         found[one.name] = values.astype(one.dtype if one.dtype != "string" else object)
     of_classes = [one for one in outputs if one.kind == "probabilities"]
     if of_classes:

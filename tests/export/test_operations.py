@@ -131,6 +131,25 @@ def test_words_are_counted(ngrams, lowercase):
         assert made.tolist() == wanted.tolist()
 
 
+def test_every_letter_is_read_as_python_reads_it_but_for_those_that_are_told():
+    import unicodedata
+
+    from kerastoolkit.export._onnx.operations import notes_of
+
+    letters = [chr(code) for code in range(1, 0x10000) if not 0xD800 <= code <= 0xDFFF]
+    odd = {"\u0130"}  # whose small letter is two characters in Python
+    letters = [one for one in letters if one not in odd and unicodedata.category(one) != "Cn"]
+    texts = np.array([f"xx{one}yy" for one in letters], dtype=object)
+    made, wanted = run(_graph.WordCounts(("xx", "yy", "xxayy", "xxéyy"), (1, 1)), texts)
+    assert (made == wanted).all()
+    (made,), (wanted,) = run(_graph.WordCounts(("οδος", "οδοσ"), (1, 1)), np.array(["ΟΔΟΣ οδος"], dtype=object))
+    assert wanted.tolist() == [2, 0] and made.tolist() == [1, 1]
+    for words, n_notes in ((("οδος",), 1), (("ışık",), 1), (("film",), 0)):
+        graph = Graph()
+        graph.add(_graph.WordCounts(words, (1, 1)), graph.input("text", "string"))
+        assert len(notes_of(graph)) == n_notes
+
+
 def test_numbers_of_ngrams_in_their_order_are_refused():
     with pytest.raises(ExportError, match="ngram_range"):
         run(_graph.TokenIds(("good film",), 3, (1, 2)), MANY)

@@ -252,12 +252,16 @@ def test_a_pipeline_answers_as_its_graph(case):
         warnings.simplefilter("ignore")
         pipeline.fit(X, y)
     subject = subject_of(pipeline)
-    found = compare(subject, subject.graph.compute, X)
-    assert found.n_rows == N_ROWS and found.n_made_up > 0
-    assert max(found.differences.values()) < 1e-9
+    for run in runs(subject.graph):
+        found = compare(subject, run, X)
+        assert found.n_rows == N_ROWS and found.n_made_up > 0
+        assert max(found.differences.values()) < 1e-9
     assert compare(subject, subject.graph.compute).sample == "made up"
-    if importlib.util.find_spec("onnxruntime"):
-        assert max(compare(subject, in_onnx(subject.graph), X).differences.values()) < 1e-9
+
+
+def runs(graph):
+    """The graph by NumPy, and by onnxruntime where there is one."""
+    return [graph.compute, in_onnx(graph)] if importlib.util.find_spec("onnxruntime") else [graph.compute]
 
 
 def in_onnx(graph):
@@ -326,7 +330,7 @@ def test_words_are_read_as_scikit_learn_reads_them(case):
     pipeline = make_pipeline(*OF_WORDS[case], logistic()).fit(REVIEWS, LABELS)
     subject = subject_of(pipeline)
     assert [one.kind for one in subject.spec.inputs] == ["text"]
-    for run in (subject.graph.compute, in_onnx(subject.graph)):
+    for run in runs(subject.graph):
         found = compare(subject, run, [*REVIEWS, "", "nothing of that"])
         assert max(found.differences.values()) < 1e-6
 
@@ -396,8 +400,70 @@ def test_an_empty_text_that_is_a_category_stays_one():
     assert compare(subject, subject.graph.compute, X).differences["probabilities"] < 1e-9
 
 
+AB = ["a", "b"] * 12
+GAPPED = np.array([1.0, 2.0, np.nan, 3.0] * 6)[:, None]
+ODD = {
+    "numbers with a gap": (GAPPED, [categories()]),
+    "numbers with a gap, numbered": (
+        GAPPED,
+        [OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=9)],
+    ),
+    "truth": (
+        pd.DataFrame({"b": [True, False] * 12, "c": [1.0, 2.0, 3.0] * 8}),
+        [ColumnTransformer([("o", OneHotEncoder(drop="if_binary"), ["b"]), ("s", StandardScaler(), ["c"])])],
+    ),
+    "truth, as objects": (pd.DataFrame({"b": np.array([True, False] * 12, dtype=object)}), [categories()]),
+    "whole numbers, of which others are refused": (pd.DataFrame({"b": [4, 5, 2**40] * 8}), [OneHotEncoder()]),
+    "None": (pd.DataFrame({"t": np.array(["x", None, "y", "z"] * 6, dtype=object)}), [categories()]),
+    "NaN among texts": (pd.DataFrame({"t": np.array(["x", np.nan, "y"] * 8, dtype=object)}), [categories()]),
+    "pandas' categories": (pd.DataFrame({"t": pd.Categorical(["x", None, "y", "z"] * 6)}), [categories()]),
+    "an array of texts": (np.array([["x", "p"], ["y", "q"], ["z", "p"]] * 8), [categories(drop=["x", "p"])]),
+    "a constant": (GAPPED, [SimpleImputer(strategy="constant", fill_value=-5.0)]),
+    "by a mask": (np.hstack([GAPPED, GAPPED * 2]), [ColumnTransformer([("a", SimpleImputer(), [True, False])])]),
+    "nothing in a column": (np.hstack([GAPPED, np.full((24, 1), np.nan)]), [SimpleImputer()]),
+    "nothing in a column that is kept": (
+        np.hstack([GAPPED, np.full((24, 1), np.nan)]),
+        [SimpleImputer(keep_empty_features=True, add_indicator=True)],
+    ),
+    "columns of columns": (
+        np.hstack([GAPPED, GAPPED * 2, GAPPED + 1]),
+        [
+            ColumnTransformer([("a", SimpleImputer(), [0, 2])]),
+            ColumnTransformer([("b", StandardScaler(), [1])], remainder="passthrough"),
+        ],
+    ),
+    "names made on the way": (
+        pd.DataFrame({"c": [1.0, 2.0, 3.0] * 8, "d": [1.0, 5.0] * 12}),
+        [
+            ColumnTransformer([("a", StandardScaler(), ["c"])], remainder="passthrough").set_output(transform="pandas"),
+            ColumnTransformer([("z", MinMaxScaler(), ["remainder__d"])]),
+        ],
+    ),
+    "a column that is not selected": (
+        pd.DataFrame({"t": ["x", "y", "z"] * 8, "u": ["p", "q"] * 12}),
+        [OneHotEncoder(handle_unknown="warn", min_frequency=9), SelectKBest(f_classif, k=2)],
+    ),
+    "gaps of a column that is known as text later": (
+        pd.DataFrame({"t": np.array(["x", np.nan, "y", "z"] * 6, dtype=object), "n": GAPPED[:, 0]}),
+        [FeatureUnion([("m", MissingIndicator()), ("o", categories())])],
+    ),
+    "a name that an answer has": (pd.DataFrame({"label": ["x", "y", "z"] * 8}), [OneHotEncoder()]),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_tables_are_read_as_scikit_learn_reads_them(case):
+    rows, steps = ODD[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = make_pipeline(*steps, logistic()).fit(rows, AB)
+        subject = subject_of(pipeline)
+        for run in runs(subject.graph):
+            found = compare(subject, run, rows)
+            assert found.n_made_up > found.refused and max(found.differences.values()) < 1e-9
+
+
 def test_ensembles_and_searches():
-    X, y = numbers_of(penguins)()
     X, y = penguins()[0].select_dtypes("number"), penguins()[1]
     filled = make_pipeline(SimpleImputer(), StandardScaler(), logistic())
     other = make_pipeline(SimpleImputer(strategy="median"), PowerTransformer(), LogisticRegression(C=0.1))

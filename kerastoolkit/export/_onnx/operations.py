@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export import _graph
-from kerastoolkit.export._graph import Node, triangle_weights
+from kerastoolkit.export._graph import Graph, Node, triangle_weights
 from kerastoolkit.export._onnx.writer import Writer
 
 # Words as scikit-learn finds them, two or more letters, digits or underscores, in the regular expressions of RE2.
@@ -41,6 +41,19 @@ def write_operation(writer: Writer, node: Node, inputs: Sequence[str]) -> str:
     if write is None:
         raise ExportError(f"An ONNX file cannot hold the operation {type(node.operation).__name__}. `saved_model` can.")
     return write(_Nodes(writer, node), node.operation, *inputs)
+
+
+def notes_of(graph: Graph) -> list[str]:
+    """What an ONNX file of a graph does otherwise than the model: small letters that onnxruntime takes for others."""
+    operations = [node.operation for node in graph.nodes]
+    words = {word for one in operations if isinstance(one, _graph.TokenIds) for word in one.words}
+    words |= {word for one in operations if isinstance(one, _graph.WordCounts) and one.lowercase for word in one.words}
+    notes = []
+    if any(word.endswith("ς") for word in words):
+        notes.append("A word in capitals that ends in Σ is unknown to the file: its small letter is σ there, and no ς.")
+    if any(letter in word for word in words for letter in "ıĞğŞş"):
+        notes.append("A word with a capital İ may be another one to the file: its small letter is i there.")
+    return notes
 
 
 class _Nodes:
