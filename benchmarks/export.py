@@ -24,7 +24,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_sample_images
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -63,7 +63,7 @@ def fitted(estimator: Any, X: Any, y: Any) -> tuple[Any, Any]:
     return estimator.fit(X, y), X
 
 
-def cases() -> Iterator[Case]:
+def cases(weights: Path | None) -> Iterator[Case]:
     X, y = digits()
     series, images = X.reshape(-1, 8, 8), X.reshape(-1, 8, 8, 1)
     shapes = {
@@ -79,7 +79,8 @@ def cases() -> Iterator[Case]:
         yield f"rnn of {cell}", lambda made=made: fitted(made, series, y)
     yield from tables()
     yield from texts()
-    yield from pictures()
+    if weights is not None:
+        yield from pictures(weights)
 
 
 def tables() -> Iterator[Case]:
@@ -110,11 +111,16 @@ def texts() -> Iterator[Case]:
         yield f"text, {name}", lambda made=made: fitted(made, said, labels)
 
 
-def pictures() -> Iterator[Case]:
-    images, y = load_digits(return_X_y=True)
-    pixels = np.kron(images[:40].reshape(-1, 8, 8), np.ones((1, 6, 6)))[..., None].repeat(3, axis=-1)
-    made = ImageClassifier("MobileNetV2", weights=None, image_size=(96, 96), epochs=1, verbose=0)
-    yield "MobileNetV2", lambda: fitted(made, (pixels * 15).astype("uint8"), y[:40])
+def pictures(weights: Path) -> Iterator[Case]:
+    """Parts of two photographs."""
+    random = np.random.default_rng(0)
+    cuts, labels = [], []
+    for photo, name in zip(load_sample_images().images, ("temple", "flower"), strict=True):
+        for row, column in random.integers(0, [photo.shape[0] - 97, photo.shape[1] - 97], (30, 2)):
+            cuts.append(photo[row : row + 97, column : column + 97])
+            labels.append(name)
+    made = ImageClassifier("MobileNetV2", weights=str(weights), input_size=97, epochs=1, cache=False, verbose=0)
+    yield "MobileNetV2", lambda: fitted(made, np.array(cuts), labels)
 
 
 # -- one case -------------------------------------------------------------------------------------------------------
@@ -171,6 +177,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--formats", default=",".join(ENDINGS), help="separated by commas")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the table; defaults to %(default)s")
+    parser.add_argument("--weights", type=Path, help="of MobileNetV2, as `imagenet_weights.py` writes them")
     given = parser.parse_args()
     formats = [name for name in given.formats.split(",") if name in ENDINGS]
     warnings.simplefilter("ignore")
@@ -179,7 +186,7 @@ def main() -> None:
         f"| --- |{' --- |' * len(formats)} --: | --: |",
     ]
     reasons: dict[str, list[str]] = {}
-    for case, make in cases():
+    for case, make in cases(given.weights):
         if given.only not in case:
             continue
         estimator, X = make()

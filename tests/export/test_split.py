@@ -16,7 +16,9 @@ from kerastoolkit.export._graph import (
     Network,
     Node,
     Reshape,
+    Take,
 )
+from kerastoolkit.export._outside import by_column
 
 
 def _graph() -> Graph:
@@ -86,3 +88,28 @@ def test_nothing_is_cut_where_everything_can_be_computed() -> None:
     assert not before.nodes and not behind.nodes
     assert [value.name for value in inside.inputs] == ["contract", "tenure"]
     assert list(inside.outputs) == ["label", "probabilities"]
+
+
+def test_texts_are_taken_from_the_columns_that_they_come_from() -> None:
+    graph = Graph()
+    town, kind = (graph.add(Reshape((1,)), graph.input(name, "string")) for name in ("town", "kind"))
+    filled = graph.add(FillMissing(np.array(["Ulm", "b"], dtype=object)), graph.add(Concatenate(), town, kind))
+    indices = CategoryIndex(("a", "b"), first=3, unseen=1, missing=0)
+    graph.outputs = {
+        "kind": graph.add(indices, graph.add(Take((1,)), filled)),
+        "has gap": graph.add(CategoryIndex(("a",)), kind),
+        "town": graph.add(Take((0,)), filled),
+    }
+    rows = {
+        "town": np.array(["Bonn", "", "Ulm"], dtype=object),
+        "kind": np.array(["a", "", "never"], dtype=object),
+    }
+    made = by_column(graph)
+    wanted, found = graph.compute(rows), made.compute(rows)
+    assert wanted["kind"].tolist() == [[3], [4], [1]]
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+    # what became a number needs no table of texts
+    sources = {value.name: node for node in made.nodes for value in node.outputs}
+    (index,) = sources[made.outputs["kind"].name].inputs
+    assert [value.name for value in sources[index.name].inputs] == ["kind"]

@@ -140,13 +140,30 @@ def _excess(kernel: int, stride: int, padding: str, extra: int | None) -> int:
 
 @writes("nn.MaxPool", "nn.AveragePool")
 def _pool(call: Call) -> Made:
-    x, rank = call["inputs"], len(call.shape)
+    x, rank, op_type = call["inputs"], len(call.shape), type(call.of).__name__.split("ing")[0]
     window = _each(call.of.pool_size, rank - 2)
     strides = window if call.of.strides is None else _each(call.of.strides, rank - 2)
     pads = _padding(call, _sizes(call, x.shape), window, strides, [1] * (rank - 2))
     name = _to_first(call, call.name(x, call.dtype), rank)
-    made = call.node(type(call.of).__name__, name, kernel_shape=window, strides=strides, **pads)
+    if op_type == "AveragePool" and call.of.padding == "same":
+        name, pads = _repeated(call, name, pads)
+    made = call.node(op_type, name, kernel_shape=window, strides=strides, **pads)
     return _to_last(call, made, rank)
+
+
+def _repeated(call: Call, x: str, pads: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """On torch, Keras averages the numbers at the edge once more where padding is not the same on both sides."""
+    import keras
+
+    if keras.config.backend() != "torch":
+        return x, pads
+    if "pads" not in pads:
+        raise call.refused('average pooling with padding "same" needs inputs of known size.')
+    n = len(pads["pads"]) // 2
+    begin, end = pads["pads"][:n], pads["pads"][n:]
+    if begin == end:
+        return x, pads
+    return call.node("Pad", x, call.ints(0, 0, *begin, 0, 0, *end), mode="edge"), {"pads": [0] * 2 * n}
 
 
 @writes("nn.AdaptiveMaxPool", "nn.AdaptiveAveragePool")
@@ -172,13 +189,13 @@ def _adaptive_pool(call: Call) -> Made:
 
 @writes("nn.BatchNorm")
 def _batch_norm(call: Call) -> Made:
-    """Statistics, scale and offset folded into one product and one sum."""
+    """Statistics, scale and offset in one product and one sum, rounded as Keras rounds them."""
     parts = {name: call.arguments.get(name) for name in ("mean", "variance", "scale", "offset")}
     if any(isinstance(one, Tensor) for one in parts.values()):
         raise call.refused("normalization by statistics that are computed is not among what can be written.")
     otherwise = {"scale": 1.0, "offset": 0.0}
-    arrays = {name: array_of(otherwise[name] if one is None else one, "float64") for name, one in parts.items()}
-    factor = arrays["scale"] / np.sqrt(arrays["variance"] + float(call.of.epsilon))
+    arrays = {name: array_of(otherwise[name] if one is None else one, call.dtype) for name, one in parts.items()}
+    factor = arrays["scale"] / np.sqrt(arrays["variance"] + np.asarray(call.of.epsilon, call.dtype))
     shift = arrays["offset"] - arrays["mean"] * factor
     shape = [1] * len(call.shape)
     shape[call.of.axis] = -1
