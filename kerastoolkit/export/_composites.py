@@ -355,7 +355,7 @@ def _logistic_regression(estimator: Any, given: Given) -> list[Answer]:
         made = graph.add(MatMul(np.array([[-1.0, 1.0]]), np.array([1.0, 0.0])), positive)
         number = graph.add(Reshape(()), graph.add(Above(0.0), value))
         return [label_of(graph, number, classes, made)]
-    if estimator.solver == "liblinear":
+    if estimator.solver == "liblinear" or getattr(estimator, "multi_class", "") == "ovr":
         return _classes(graph, shares(graph, graph.add(Function("sigmoid"), value)), classes)
     return [label_of(graph, graph.add(ArgMax(), value), classes, graph.add(Softmax(), value))]
 

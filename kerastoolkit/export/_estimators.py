@@ -9,7 +9,7 @@ import numpy as np
 
 from kerastoolkit._words import quoted
 from kerastoolkit.data.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn, TableEncoder
-from kerastoolkit.data.readers import Reader
+from kerastoolkit.data.readers import Reader, RowShape
 from kerastoolkit.data.text import Vocabulary
 from kerastoolkit.estimators._image_readers import ImageFeatures
 from kerastoolkit.estimators._readers import ArrayReader, EncodedReader
@@ -63,8 +63,35 @@ def answers_of_fitted(graph: Graph, fitted: Fitted, inputs: Inputs, notes: list[
 
 
 def whole_model(fitted: Fitted) -> keras.Model:
-    """The network behind the reader; where the reader is a network itself, both."""
-    return fitted.model if isinstance(fitted.reader, ImageFeatures) else fitted.network.model
+    """The network behind the reader, where the reader is a network itself both, as a model that knows its inputs.
+
+    Raises:
+        ExportError: It is Python code (a subclass of `keras.Model`) that cannot be followed.
+    """
+    model = fitted.model if isinstance(fitted.reader, ImageFeatures) else fitted.network.model
+    if is_functional(model):
+        return model
+    return _followed(model, fitted.reader.row_shape)
+
+
+def is_functional(model: keras.Model) -> bool:
+    """Whether a model knows its inputs: it is functional, or sequential and built."""
+    return getattr(functional_of(model), "_inputs_struct", None) is not None
+
+
+def _followed(model: keras.Model, shape: RowShape) -> keras.Model:
+    import keras
+
+    try:
+        if not isinstance(shape, tuple):
+            raise TypeError("it has several inputs")
+        x = keras.Input(shape)
+        return keras.Model(x, model(x, training=False))
+    except Exception as error:  # code of the user's may raise anything
+        raise ExportError(
+            f"{type(model).__name__} is a model whose layers are called by Python code, which cannot be followed "
+            f"({error}). Build it of keras.Input and layers, functional or sequential."
+        ) from error
 
 
 # -- networks -------------------------------------------------------------------------------------------------------
@@ -180,7 +207,7 @@ def ends_in_softmax(output: keras.KerasTensor) -> bool:
     import keras
 
     operation = output._keras_history.operation
-    while isinstance(operation, keras.Model):
+    while isinstance(operation, keras.Model) and is_functional(operation):
         operation = operation.outputs[0]._keras_history.operation
     if isinstance(operation, keras.layers.Softmax):
         return operation.axis in (-1, len(output.shape) - 1)

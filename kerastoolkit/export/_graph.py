@@ -85,6 +85,8 @@ class Graph:
         """
         if any(one.name == name for one in self.inputs):
             raise ExportError(f"Two inputs are called {name!r}. Rename one of the columns.")
+        if any(value.name == name for node in self.nodes for value in node.outputs):
+            raise ExportError(f"An input cannot be called {name!r}, as what is computed is. Rename the column.")
         value = Value(name, dtype, shape)
         self.inputs.append(value)
         return value
@@ -173,8 +175,11 @@ class Graph:
         return _parts(self, [*parts, [node for node in self.nodes if id(node) in behind]])
 
     def _new_name(self) -> str:
-        self._n_values += 1
-        return f"value_{self._n_values}"
+        known = {one.name for one in self.inputs}
+        while True:
+            self._n_values += 1
+            if (name := f"computed_{self._n_values}") not in known:
+                return name
 
 
 class Parts(NamedTuple):

@@ -315,7 +315,7 @@ def _apart(want: NDArray[Any], have: NDArray[Any]) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         difference = np.abs(want - have)
     difference = np.where(np.isfinite(difference), difference, np.inf)
-    return np.where((want == have) | (np.isnan(want) & np.isnan(have)), 0.0, difference)
+    return np.asarray(np.where((want == have) | (np.isnan(want) & np.isnan(have)), 0.0, difference))
 
 
 class _Rows:
@@ -343,8 +343,10 @@ class _Rows:
         want = self.expected[one.name].astype("float64")
         changes = [_apart(want, answers[one.name].astype("float64")) for answers in self._nearby]
         found = np.max([np.zeros(want.shape), *changes], axis=0).reshape(len(want), -1).max(axis=1)
-        largest = _MOST_ROUNDING * (1.0 if one.kind == "probabilities" else max(float(np.nanmax(np.abs(want))), 1e-30))
-        return np.minimum(_TIMES_ROUNDING * found, largest)
+        largest = _MOST_ROUNDING * (
+            1.0 if one.kind == "probabilities" else max(float(np.nan_to_num(np.abs(want)).max()), 1e-30)
+        )
+        return np.asarray(np.minimum(_TIMES_ROUNDING * found, largest))
 
 
 # Rounding adds up along the layers; what is more than a thousandth is no rounding.
@@ -354,7 +356,7 @@ _TIMES_ROUNDING, _MOST_ROUNDING = 4.0, 1e-3
 def _last_digit_changed(array: NDArray[Any], sign: int) -> NDArray[Any]:
     if array.dtype.kind != "f":
         return array
-    return (array * (1 + sign * np.finfo(array.dtype).eps)).astype(array.dtype)
+    return np.asarray(array * (1 + sign * np.finfo(array.dtype).eps)).astype(array.dtype)
 
 
 def _shown(value: Any) -> str:

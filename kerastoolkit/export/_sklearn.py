@@ -7,10 +7,11 @@ of an unknown one and of none, so that infrequent, dropped and missing categorie
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -366,83 +367,110 @@ def _missing_indicator(columns: Columns, step: Any, given: list[Column]) -> list
 # -- categories -----------------------------------------------------------------------------------------------------
 
 
+class _Categories(NamedTuple):
+    """What an encoder knows of a column: categories, as they are and as a file has them, and the gaps among them."""
+
+    present: list[Any]
+    gaps: list[Any]
+    plain: tuple[str, ...] | tuple[float, ...]
+    of_text: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def unseen(self) -> Any:
+        """A value that is none of them."""
+        return _UNSEEN if self.of_text else max([float(value) for value in self.plain], default=0.0) + 1.0
+
+
+def _categories_of(known: Array, what: str) -> _Categories:
+    present = [value for value in known.tolist() if not _is_gap(value)]
+    plain = plain_categories(present, what)
+    of_text = isinstance(plain[0], str) if plain else known.dtype.kind in "OU"
+    return _Categories(present, [value for value in known.tolist() if _is_gap(value)], plain, of_text, known.dtype)
+
+
 def _encoder(columns: Columns, step: Any, given: list[Column]) -> list[Column]:
     """OneHotEncoder, OrdinalEncoder, TargetEncoder: each category becomes what the encoder itself makes of it."""
     columns.know_gaps = True
-    widths = _widths(step)
     if getattr(step, "handle_unknown", "") == "error":
         columns.notes.append(f"{type(step).__name__} refuses unknown categories; the file answers NaN.")
-    ends = np.cumsum(widths)
+    known = [
+        _categories_of(values, f"Column {quoted(column.name or str(place))}")
+        for place, (values, column) in enumerate(zip(step.categories_, given, strict=True))
+    ]
+    gaps = _answer_or_nan(step, known, [one.gaps[0] if one.gaps else np.nan for one in known])
+    unseen = _answer_or_nan(step, known, [one.unseen for one in known])
+    longest = max(len(one.present) for one in known)
+    padded = [[*one.present, *[one.present[0]] * (longest - len(one.present))] if one.present else [] for one in known]
+    rows = _asked_of_columns(step, known, padded, longest)
     made = []
-    for place, column in enumerate(given):
-        part = slice(int(ends[place] - widths[place]), int(ends[place]))
-        made += _encoded(columns, step, place, column, part)
+    for column, one, part in zip(given, known, _parts(step), strict=True):
+        table = np.vstack([gaps[part], unseen[part], rows[: len(one.present), part]])
+        made += _looked_up(columns, column, one, table.astype(columns.dtype))
     return made
 
 
-def _widths(step: Any) -> list[int]:
-    """Numbers that an encoder makes of each column."""
+def _parts(step: Any) -> list[slice]:
+    """Where the numbers stand that an encoder makes of each column."""
     n_features = len(step.categories_)
+    widths = [1] * n_features
     if type(step).__name__ == "OneHotEncoder":
-        return [int(width) for width in step._n_features_outs]
-    if type(step).__name__ == "TargetEncoder" and step.target_type_ == "multiclass":
-        return [len(step.classes_)] * n_features
-    return [1] * n_features
+        widths = [int(width) for width in step._n_features_outs]
+    elif type(step).__name__ == "TargetEncoder" and step.target_type_ == "multiclass":
+        widths = [len(step.classes_)] * n_features
+    return [slice(end - width, end) for width, end in zip(widths, itertools.accumulate(widths), strict=True)]
 
 
-def _encoded(columns: Columns, step: Any, place: int, column: Column, part: slice) -> list[Column]:
-    known = step.categories_[place].tolist()
-    gaps, present = [value for value in known if _is_gap(value)], [value for value in known if not _is_gap(value)]
-    categories = plain_categories(present, f"Column {quoted(column.name or str(place))}")
-    of_text = bool(categories) and isinstance(categories[0], str)
-    of_text = of_text or (not categories and step.categories_[place].dtype.kind in "OU")
-    unseen: Any = _UNSEEN if of_text else max([float(value) for value in categories], default=0.0) + 1.0
-    rows = [_asked_of_categories(step, place, some) for some in ((gaps or [np.nan])[:1], [unseen], present) if some]
-    value = columns.texts([column]) if of_text else columns.numbers([column])
-    _tell_encoder(columns, column, step.categories_[place], present, gaps)
-    knows_empty = of_text and "" in categories
-    first, missing = (3, 2) if knows_empty else (2, 0)
-    index = columns.graph.add(CategoryIndex(categories[1:] if knows_empty else categories, first, 1, missing), value)
-    table = np.vstack(rows)[:, part].astype(columns.dtype)
+def _looked_up(columns: Columns, column: Column, known: _Categories, table: Array) -> list[Column]:
+    """The rows of a table: that of a gap, that of an unseen category, then those of the categories."""
+    value = columns.texts([column]) if known.of_text else columns.numbers([column])
+    columns.tell_categories(column, known.present)
+    if column.origin is not None:
+        raw = columns.raw[column.origin]
+        raw.missing = None if known.gaps and known.gaps[0] is None else raw.missing
+        if known.dtype.kind in "bi":
+            raw.dtype = known.dtype.name
+        elif known.present and all(isinstance(value, bool) for value in known.present):
+            raw.dtype = "bool"
+    # An empty text stands for a gap, unless it is a category itself.
+    place = known.plain.index("") if known.of_text and "" in known.plain else None
+    if place is not None:
+        table = np.vstack([table[2 + place : 3 + place], table[1:2], np.delete(table[2:], place, axis=0)])
+    plain = known.plain if place is None else tuple(str(one) for one in known.plain if one != "")
+    index = columns.graph.add(CategoryIndex(plain, 2, 1, 0), value)
     return columns.made(columns.graph.add(Lookup(table), columns.graph.add(Reshape(()), index)))
 
 
-def _tell_encoder(columns: Columns, column: Column, known: Array, present: Sequence[Any], gaps: Sequence[Any]) -> None:
-    columns.tell_categories(column, present)
-    if column.origin is None:
-        return
-    raw = columns.raw[column.origin]
-    if gaps and gaps[0] is None:
-        raw.missing = None
-    if known.dtype.kind in "bi":
-        raw.dtype = known.dtype.name
-    elif present and all(isinstance(value, bool) for value in present):
-        raw.dtype = "bool"
+def _answer_or_nan(step: Any, known: Sequence[_Categories], values: Sequence[Any]) -> Array:
+    """What an encoder makes of one value a column, side by side; NaN where it refuses, which no file can."""
+    try:
+        return np.asarray(_asked_of_columns(step, known, [[value] for value in values], 1)[0])
+    except (TypeError, ValueError):
+        pass
+    parts = _parts(step)
+    made = np.full(parts[-1].stop, np.nan)
+    for place, part in enumerate(parts):
+        some = [[values[place]] if other == place else one.present[:1] for other, one in enumerate(known)]
+        with contextlib.suppress(TypeError, ValueError):
+            made[part] = _asked_of_columns(step, known, some, 1)[0][part]
+    return made
 
 
-def _asked_of_categories(step: Any, place: int, values: Sequence[Any]) -> Array:
-    """What an encoder makes of categories of one column, beside the first category of each other one.
-
-    Where it refuses them, NaN: no file can refuse a row.
-    """
+def _asked_of_columns(step: Any, known: Sequence[_Categories], values: Sequence[Sequence[Any]], n: int) -> Array:
+    """What an encoder makes of columns of values, `n` each; a column without any is one of gaps."""
     import pandas as pd
 
     table = {}
-    for other, known in enumerate(step.categories_):
-        column = list(values) if other == place else [known[0]] * len(values)
-        of_numbers = known.dtype.kind in "bif" and all(isinstance(one, (bool, int, float, np.number)) for one in column)
-        table[other] = pd.Series(column, dtype="float64" if of_numbers else object)
-        if of_numbers and known.dtype.kind in "bi" and not table[other].isna().any() and other != place:
-            table[other] = table[other].astype(known.dtype)
+    for place, (one, some) in enumerate(zip(known, values, strict=True)):
+        column = list(some) or [one.gaps[0]] * n
+        of_numbers = one.dtype.kind in "bif"
+        table[place] = pd.Series(column, dtype="float64" if of_numbers else object)
+        if of_numbers and set(column) <= set(one.present):
+            table[place] = table[place].astype(one.dtype)
     frame = pd.DataFrame(table)
     if hasattr(step, "feature_names_in_"):
         frame.columns = step.feature_names_in_
-    try:
-        return _asked(step, frame)
-    except (TypeError, ValueError):
-        if len(values) > 1:
-            raise
-        return np.full((1, sum(_widths(step))), np.nan)
+    return _asked(step, frame)
 
 
 def _asked(step: Any, rows: Any) -> Array:

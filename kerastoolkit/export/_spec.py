@@ -124,8 +124,8 @@ class Spec:
         """Rows as the arrays that the file takes.
 
         Args:
-            X: A table (pandas, polars), a dict of columns or a list of dicts; for a single input an array or a list of
-                rows; for several inputs a dict of arrays by name, or a list of them.
+            X: A table (pandas, polars), a dict of columns or a list of dicts; for a single input an array, which may be
+                sparse, or a list of rows; for several inputs a dict of arrays by name, or a list of them.
 
         Returns:
             Arrays by the names of the inputs, `n` rows each.
@@ -241,7 +241,7 @@ def _array_of(one: InputSpec, values: Any) -> NDArray[Any]:
         return _texts(one, values)
     if one.is_column:
         return _numbers(one, values)
-    array = np.asarray(values)
+    array = np.asarray(values.toarray() if hasattr(values, "toarray") else values)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{one.name!r} must hold numbers; got an array of {array.dtype}.")
     known = len(array.shape) == len(one.shape) + 1

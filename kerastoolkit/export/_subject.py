@@ -27,7 +27,15 @@ from kerastoolkit.estimators.transformer import KerasTransformer
 from kerastoolkit.exceptions import ExportError, KerasToolkitError
 from kerastoolkit.export._columns import Columns, Raw
 from kerastoolkit.export._composites import Whole, answers_of, fitted_of, inside
-from kerastoolkit.export._estimators import Inputs, add_model, names_of_inputs, read_columns, unknown_reader
+from kerastoolkit.export._estimators import (
+    Inputs,
+    add_model,
+    is_functional,
+    names_of_inputs,
+    read_columns,
+    unknown_reader,
+    whole_model,
+)
 from kerastoolkit.export._graph import Graph, Reshape, Value, functional_of, single_precision, size_of
 from kerastoolkit.export._heads import Answer
 from kerastoolkit.export._spec import InputSpec, OutputKind, OutputSpec, Spec
@@ -101,7 +109,7 @@ def subject_of(source: Any) -> Subject:
 
 
 def _of_model(model: keras.Model) -> Subject:
-    if getattr(functional_of(model), "_inputs_struct", None) is None:
+    if not is_functional(model):
         raise ExportError(
             f"{type(model).__name__} is a model whose layers are called by Python code, and its inputs are not known. "
             "Build it of keras.Input and layers (functional or sequential), or fit it by an estimator of kerastoolkit."
@@ -348,7 +356,7 @@ def _of_transformer(estimator: Any) -> Subject:
 
 
 def _first_dtype(fitted: Fitted) -> str:
-    dtypes = {single_precision(str(one.dtype)) for one in fitted.network.model.inputs}
+    dtypes = {single_precision(str(one.dtype)) for one in whole_model(fitted).inputs}
     is_table = isinstance(fitted.reader, TableEncoder)
     return dtypes.pop() if len(dtypes) == 1 and not is_table else "float32"
 
@@ -363,7 +371,7 @@ def _arrays_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inp
     if not isinstance(fitted.reader, ArrayReader):
         raise unknown_reader(fitted.reader)
     shapes: Any = fitted.reader.row_shape
-    model = fitted.network.model
+    model = whole_model(fitted)
     if isinstance(shapes, Mapping):
         order = names_of_inputs(model, shapes)
         dtypes = dict(zip(order, model.inputs, strict=True))
@@ -382,6 +390,9 @@ def _arrays_of(graph: Graph, fitted: Fitted) -> tuple[tuple[InputSpec, ...], Inp
     ]
     specs, values = tuple(spec for spec, _ in made), [value for _, value in made]
     if isinstance(shapes, tuple):
+        if fitted.reader.value_range is not None:
+            low, high = fitted.reader.value_range
+            specs = (dataclasses.replace(specs[0], minimum=low, maximum=high),)
         return specs, values[0], lambda arrays: arrays["X"].reshape(-1, *parts[0])
     return specs, values, lambda arrays: [arrays[name] for name in names]
 

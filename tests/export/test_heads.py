@@ -128,3 +128,14 @@ def test_no_class_is_left_out_of_these_tests():
     kinds = {(one.kind, one.output) for one, _ in CASES.values()}
     wanted = set(itertools.product(("binary", "multiclass", "multilabel", "ordinal"), ("probability", "logit")))
     assert wanted | {("regression", "value"), ("counts", "value"), ("binary", "margin")} <= kinds
+
+
+def test_no_input_has_the_name_of_what_is_computed():
+    graph = Graph()
+    raw = graph.input("computed_1", "float32", (1,))
+    (answer,) = answers_of_head(graph, Head.regression(), [raw], is_softmax=[False])
+    assert answer.value.name not in ("computed_1", "")
+    with pytest.raises(ExportError, match="cannot be called"):
+        graph.input(answer.value.name, "float32")
+    with pytest.raises(ExportError, match="Two inputs are called 'computed_1'"):
+        graph.input("computed_1", "float32")

@@ -127,7 +127,7 @@ CASES = {
     "yeo-johnson": (numbers_of(churn), [PowerTransformer()]),
     "box-cox": (lambda: (diamonds()[0][["carat", "depth"]], diamonds()[1]), [PowerTransformer(method="box-cox")]),
     "quantiles": (numbers_of(churn), [QuantileTransformer(n_quantiles=40)]),
-    "bins": (numbers_of(diamonds), [KBinsDiscretizer(4, encode="onehot", quantile_method="averaged_inverted_cdf")]),
+    "bins": (numbers_of(diamonds), [KBinsDiscretizer(4, encode="onehot")]),
     "bins, numbered": (
         numbers_of(diamonds),
         [KBinsDiscretizer(4, encode="ordinal", strategy="uniform"), StandardScaler()],

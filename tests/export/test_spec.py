@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy.sparse import csr_matrix
 
 from kerastoolkit.exceptions import DataError, SavedFileError
 from kerastoolkit.export._spec import InputSpec, OutputSpec, Spec
@@ -87,7 +88,13 @@ def test_a_column_that_is_missing_or_unknown_is_named():
 
 def test_columns_of_numbers_become_one_array():
     spec = of_array(("a", "b"), may_be_missing=True)
-    for rows in ([[1, 2]], [{"a": 1, "b": 2}], pd.DataFrame({"b": [2], "a": [1]}), {"X": [[1, 2]]}):
+    for rows in (
+        [[1, 2]],
+        csr_matrix([[1, 2]]),
+        [{"a": 1, "b": 2}],
+        pd.DataFrame({"b": [2], "a": [1]}),
+        {"X": [[1, 2]]},
+    ):
         assert plain(spec.arrays(rows)) == {"X": [[1.0, 2.0]]}
     assert np.isnan(spec.arrays([{"a": None, "b": 2}])["X"][0, 0])
     with pytest.raises(DataError, match=r"rows of the shape \(2,\); got an array of shape \(1, 3\)"):

@@ -195,6 +195,12 @@ def test_images_of_any_size_are_taken_as_they_are(training):
         np.testing.assert_allclose(made["probabilities"], estimator.predict_proba(rows), atol=2e-3)
 
 
+def test_images_as_arrays_have_the_range_that_was_learned_from():
+    images = DIGITS.images[:150, ..., None]
+    (one,) = subject_of(initialized(KerasClassifier("cnn"), images, NAMES)).spec.inputs
+    assert (one.kind, one.shape, one.minimum, one.maximum) == ("image", (8, 8, 1), 0.0, 16.0)
+
+
 def test_codes_of_an_autoencoder():
     transformer = KerasTransformer(n_components=2, random_state=0).initialize(X, None)
     subject = compared(transformer, X)
@@ -377,6 +383,36 @@ def test_models_of_keras_answer_by_the_names_of_their_outputs():
     compared(model, [rows["b"], rows["a"]])
     with pytest.raises(DataError, match="'b' must hold whole numbers"):
         subject.spec.arrays({**rows, "b": rows["b"] + 0.5})
+
+
+def test_a_model_of_python_code_is_followed_where_its_rows_are_known():
+    import keras
+
+    @keras.saving.register_keras_serializable("tests of export")
+    class Mine(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.last = keras.layers.Dense(3, activation="softmax")
+
+        def call(self, x):
+            return self.last(keras.ops.square(x))
+
+    def build():
+        model = Mine()
+        model.compile(loss="sparse_categorical_crossentropy")
+        return model
+
+    estimator = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
+    compared(estimator, X)
+
+    class Counting(Mine):
+        def call(self, x):
+            return super().call(x) if len(np.asarray(x)) else x
+
+    counting = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
+    counting._fitted.network.model.__class__ = Counting
+    with pytest.raises(ExportError, match="Counting is a model whose layers are called by Python code, which cannot"):
+        subject_of(counting)
 
 
 def test_a_model_of_python_code_is_refused():
