@@ -382,12 +382,13 @@ def test_attention_answers_as_in_keras(masked: bool, causal: bool) -> None:
 
 
 def test_attention_takes_the_mask_from_its_input_as_in_keras() -> None:
+    """Whatever is computed after it, and was not told the mask when the model was built, has none."""
     x = keras.Input((6,), dtype="int32")
     y = layers.Embedding(9, 4, mask_zero=True)(x)
-    before = layers.GlobalAveragePooling1D()(y)
-    z = layers.Add()([y, layers.MultiHeadAttention(2, 3)(y, y)])
-    after = [layers.GlobalAveragePooling1D()(layers.LayerNormalization()(z)), layers.GRU(3)(layers.ReLU()(y))]
-    check(keras.Model(x, [before, *after]), words(6)[:2])
+    first, second = layers.MultiHeadAttention(2, 3)(y, y), layers.MultiHeadAttention(2, 3)(y, y)
+    after = [layers.GroupQueryAttention(4, 4, 2)(y, y), layers.Attention(use_scale=True)([y, y])]
+    pooled = layers.GlobalAveragePooling1D()(layers.Add()([y, first]))
+    check(keras.Model(x, [first, second, *after, pooled]), words(6)[:2])
 
 
 # -- graphs ---------------------------------------------------------------------------------------------------------
