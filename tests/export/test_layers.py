@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
@@ -378,12 +382,13 @@ def test_attention_answers_as_in_keras(masked: bool, causal: bool) -> None:
 
 
 def test_attention_takes_the_mask_from_its_input_as_in_keras() -> None:
+    """Whatever is computed after it, and was not told the mask when the model was built, has none."""
     x = keras.Input((6,), dtype="int32")
     y = layers.Embedding(9, 4, mask_zero=True)(x)
-    before = layers.GlobalAveragePooling1D()(y)
-    z = layers.Add()([y, layers.MultiHeadAttention(2, 3)(y, y)])
-    after = [layers.GlobalAveragePooling1D()(layers.LayerNormalization()(z)), layers.GRU(3)(layers.ReLU()(y))]
-    check(keras.Model(x, [before, *after]), words(6)[:2])
+    first, second = layers.MultiHeadAttention(2, 3)(y, y), layers.MultiHeadAttention(2, 3)(y, y)
+    after = [layers.GroupQueryAttention(4, 4, 2)(y, y), layers.Attention(use_scale=True)([y, y])]
+    pooled = layers.GlobalAveragePooling1D()(layers.Add()([y, first]))
+    check(keras.Model(x, [first, second, *after, pooled]), words(6)[:2])
 
 
 # -- graphs ---------------------------------------------------------------------------------------------------------
@@ -608,3 +613,43 @@ def test_what_needs_a_size_or_has_no_counterpart_is_refused(layer: Callable[[], 
         return  # Keras refuses it as well
     with pytest.raises(ExportError, match=reason):
         written(model)
+
+
+# -- whole models ---------------------------------------------------------------------------------------------------
+
+
+def drawing() -> Any:
+    """The module of tests that draws whole models, in words, for training."""
+    path = Path(__file__).parents[1] / "training" / "test_random_models.py"
+    spec = importlib.util.spec_from_file_location("drawing_of_models", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its classes look for themselves there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_random_models_answer_as_in_keras() -> None:
+    """Sixteen models, always the same."""
+    models = drawing()
+    n_written = 0
+
+    @hypothesis.seed(0)
+    @hypothesis.settings(
+        max_examples=16,
+        database=None,
+        deadline=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(models.cases())
+    def compare(case: Any) -> None:
+        nonlocal n_written
+        case = models.at(case, 0)
+        model = models.built(case)
+        kinds = zip(case["inputs"], model.inputs, strict=True)
+        check(model, *(models.inputs_of(kind)[:3].astype(str(like.dtype)) for kind, like in kinds), tolerance=2e-5)
+        n_written += 1
+
+    compare()
+    assert n_written >= 16
