@@ -407,11 +407,13 @@ def test_a_model_of_python_code_is_followed_where_its_rows_are_known():
 
     class Counting(Mine):
         def call(self, x):
-            return super().call(x) if len(np.asarray(x)) else x
+            raise TypeError("no rows to count")
 
     counting = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
     counting._fitted.network.model.__class__ = Counting
-    with pytest.raises(ExportError, match="Counting is a model whose layers are called by Python code, which cannot"):
+    with pytest.raises(
+        ExportError, match="Counting is a model whose layers are called by Python code, which .*no rows to count"
+    ):
         subject_of(counting)
 
 
