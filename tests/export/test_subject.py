@@ -411,9 +411,7 @@ def test_a_model_of_python_code_is_followed_where_its_rows_are_known():
 
     counting = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
     counting._fitted.network.model.__class__ = Counting
-    with pytest.raises(
-        ExportError, match="Counting is a model whose layers are called by Python code, which .*no rows to count"
-    ):
+    with pytest.raises(ExportError, match="Counting is a model whose layers are called by Python code, which cannot"):
         subject_of(counting)
 
 
