@@ -89,8 +89,8 @@ def _followed(model: keras.Model, shape: RowShape) -> keras.Model:
         return keras.Model(x, model(x, training=False))
     except Exception as error:  # code of the user's may raise anything
         raise ExportError(
-            f"{type(model).__name__} is a model whose layers are called by Python code, which cannot be followed "
-            f"({error}). Build it of keras.Input and layers, functional or sequential."
+            f"{type(model).__name__} is a model whose layers are called by Python code, which cannot be followed (the "
+            "reason stands above). Build it of keras.Input and layers, functional or sequential."
         ) from error
 
 

@@ -407,7 +407,7 @@ def test_a_model_of_python_code_is_followed_where_its_rows_are_known():
 
     class Counting(Mine):
         def call(self, x):
-            return super().call(x) if len(np.asarray(x)) else x
+            raise TypeError("no rows to count")
 
     counting = KerasClassifier(build, epochs=1, random_state=0).fit(X, NAMES)
     counting._fitted.network.model.__class__ = Counting
