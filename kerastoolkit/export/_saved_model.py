@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from kerastoolkit.export._parity import EXACT, compare
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._spec import Spec
 from kerastoolkit.export._subject import subject_of
-from kerastoolkit.export._tensorflow import SIGNATURE, Function, check_backend, write_saved_model
+from kerastoolkit.export._tensorflow import SIGNATURE, Function, check_backend, without_chatter, write_saved_model
 from kerastoolkit.export._writing import replacing_folder, size_of
 
 _MARK = "saved_model.pb"
@@ -75,7 +73,7 @@ class Folder:
         import tensorflow as tf
 
         self.spec = spec
-        with _without_chatter_on_names():
+        with without_chatter():
             self._model = tf.saved_model.load(str(folder))  # it owns the variables
         self._serve = self._model.signatures[SIGNATURE]
 
@@ -86,21 +84,6 @@ class Folder:
             **{name: tf.constant(array.tolist() if array.dtype == object else array) for name, array in arrays.items()}
         )
         return {one.name: as_texts(made[one.name].numpy()) for one in self.spec.outputs}
-
-
-@contextlib.contextmanager
-def _without_chatter_on_names() -> Iterator[None]:
-    """A block in which TensorFlow does not tell that a name of an input is none of an argument in Python."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "is not a valid tf.function parameter name" not in record.getMessage()
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
 
 
 def as_texts(array: NDArray[Any]) -> NDArray[Any]:

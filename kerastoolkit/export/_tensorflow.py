@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import keyword
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -132,6 +133,24 @@ class Function:
         return "float32" if self.single and name == "float64" else name
 
 
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """A block in which TensorFlow says neither where it wrote nor that the name of an input is none of Python's."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        chatter = "is not a valid tf.function parameter name", "Assets written to"
+        return not any(words in record.getMessage() for words in chatter)
+
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    for logger in loggers:
+        logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_other)
+
+
 def write_saved_model(function: Function, folder: Path, rows: int | None = None) -> None:
     """Writes a function in TensorFlow's format; inputs and answers have their own names, whatever is in them.
 
@@ -157,7 +176,8 @@ def write_saved_model(function: Function, folder: Path, rows: int | None = None)
     module = tf.Module()
     # Variables that belong to nobody would be lost, and be NaN or noise when the file is read.
     module.held = [list(traced.graph.variables), list(function.tables.values())]
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: traced})
+    with without_chatter():
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: traced})
     renamed = {plain: name for plain, name in names.items() if plain != name}
     if renamed:
         _rename(folder, renamed)

@@ -141,6 +141,12 @@ CLAIMS: dict[str, list[Claim]] = {
         Claim("each device to take a full batch", "steps", 66, 66),
         Claim("A name can be pickled", "abs(again.predict_proba(X_test) - two.predict_proba(X_test)).max()", 0, 1e-6),
     ],
+    "08_take_it_anywhere": [
+        Claim("Labels and probabilities are those of the estimator", "same * (difference < 1e-5)", 1, 1),
+        Claim("about a third as large", "small.n_bytes / whole.n_bytes", 0.25, 0.45),
+        Claim("if fewer than 99 of 100 labels agree", "small.parity.agreement", 0.99, 1),
+        Claim("Over HTTP the answers are the same", "over_http", 0, 1e-9),
+    ],
     "README": [
         Claim(
             "12 fits trained together, as one program.",
