@@ -13,6 +13,7 @@ import json
 import math
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -92,6 +93,25 @@ def read_small(path: Path) -> bytes:
 
 
 # -- archives -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def folder_for(path: Path) -> Iterator[str]:
+    """A folder beside a file to be written, from which the whole file is moved there; it is gone at the end.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no folder for the file.
+        IsADirectoryError: It is a folder itself.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "`path` must be a file, and is a folder", str(path))
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "There is no such folder to write a file in", str(path.parent))
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
+        yield folder
 
 
 @contextlib.contextmanager

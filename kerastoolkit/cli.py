@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -353,7 +354,14 @@ def _conclusion(experiment: Experiment, folder: Path) -> str:
         lines.append(f"On {experiment.tested_on()}: {test.scores[experiment.scoring]}")
         beside = {name: scores[experiment.scoring] for name, scores in experiment.baseline_tests.items()}
         lines += [f"  {name} on the same rows: {score}" for name, score in beside.items()]
-    lines += ["", f"Report:  {folder / 'report.html'}", f"Predict: kerastoolkit predict {folder} NEW.csv"]
+    typed = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+    lines += [
+        "",
+        f"Report:  {folder / 'report.html'}",
+        f"Predict: kerastoolkit predict {typed} NEW.csv",
+        f"Export:  kerastoolkit export {typed} model.onnx",
+        f"Serve:   kerastoolkit serve {typed}",
+    ]
     return "\n".join(map(printable, lines))
 
 

@@ -165,6 +165,9 @@ def test_search_then_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         "  Logistic regression on the same rows: f1 0.",
         "On 114 rows held out at random: f1 0.",
         f"Report:  {Path('kerastoolkit-cells') / 'report.html'}",
+        "Predict: kerastoolkit predict kerastoolkit-cells NEW.csv",
+        "Export:  kerastoolkit export kerastoolkit-cells model.onnx",
+        "Serve:   kerastoolkit serve kerastoolkit-cells",
     ):
         assert line in said.out
     assert "4 of 4 fits, best f1 0." in said.err and re.search(r"\d (s|min|h) left", said.err)

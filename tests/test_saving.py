@@ -599,11 +599,51 @@ def test_each_reader_says_which_other_reads_a_file(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_what_was_asked_of_metadata_comes_back(tmp_path: Path) -> None:
+    with sklearn.config_context(enable_metadata_routing=True):
+        asking = network().set_fit_request(sample_weight=True).set_score_request(sample_weight="weight")
+        first = make_pipeline(StandardScaler().set_fit_request(sample_weight=False), asking)
+        first.fit(X_CANCER, Y_CANCER, sample_weight=np.ones(len(X_CANCER)))
+        for one in (first, first[-1], clone(asking)):
+            held = make_pipeline(one) if one is not first else one
+            again = load(save(held, tmp_path / "one.zip"))
+            for ours, theirs in zip(held, again, strict=True):
+                assert repr(theirs.get_metadata_routing()) == repr(ours.get_metadata_routing())
+        path = save(first[-1], tmp_path / "one.zip")
+        assert load(path).get_metadata_routing().fit.requests["sample_weight"] is True
+        again = load(save(first, tmp_path / "one.zip"))
+        again.fit(X_CANCER, Y_CANCER, sample_weight=np.ones(len(X_CANCER)))
+
+
+def test_a_forged_request_for_metadata_is_refused(tmp_path: Path) -> None:
+    path = save(network().fit(scale(X_CANCER), Y_CANCER), tmp_path / "one.zip")
+    with zipfile.ZipFile(path) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    for requests in ({"fit": {"other": True}}, {"get_params": {"deep": True}}, {"fit": {"sample_weight": "not one"}}):
+        description = {**json.loads(members["estimator.json"]), "requests": requests}
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in {**members, "estimator.json": json.dumps(description).encode()}.items():
+                file.writestr(name, content)
+        with pytest.raises(SavedFileError, match="which no estimator does"):
+            load(path)
+
+
+def test_a_place_where_no_file_can_be_is_named(tmp_path: Path) -> None:
+    for one in (make_pipeline(StandardScaler(), LogisticRegression()), network().fit(scale(X_CANCER), Y_CANCER)):
+        with pytest.raises(FileNotFoundError, match="no such folder to write a file in: '.*missing'"):
+            save(one, tmp_path / "missing" / "one.zip")
+        with pytest.raises(IsADirectoryError, match="`path` must be a file, and is a folder"):
+            save(one, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_compiled_code_would_follow_unchecked_asks_for_trust(tmp_path: Path) -> None:
     rows, labels = make_classification(60, random_state=0)
     for other in (HistGradientBoostingClassifier(max_iter=2), SVC()):
         first = VotingClassifier([("net", network()), ("other", other)]).fit(rows, labels)
-        path = save(first, tmp_path / "one.zip")
+        told = re.escape(f"holds {type(other).__name__}, which") + r".*load\('one.zip', safe_mode=False\)"
+        with pytest.warns(KerasToolkitWarning, match=told):
+            path = save(first, tmp_path / "one.zip")
         with pytest.raises(SavedFileError, match=f"holds .*{type(other).__name__}.* scikit-learn's compiled code"):
             load(path)
         assert_the_same(load(path, safe_mode=False), first, rows)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -690,9 +691,14 @@ class HeadGroup:
         """Number of classes of each output."""
         return [part.n_classes for part in self.heads]
 
+    @property
+    def output_names(self) -> tuple[str, ...] | None:
+        """The targets' names as layers can have them, `"net_weight"` for `"net weight"`; None where they have none."""
+        return None if self.names is None else _names_of_layers(self.names)
+
     def output_layers(self) -> list[keras.layers.Layer]:
-        """Makes the last layers, named after the targets."""
-        names = self.names or [f"output_{number}" for number in range(len(self.heads))]
+        """Makes the last layers, named after the targets; see `output_names`."""
+        names = self.output_names or tuple(f"output_{number}" for number in range(len(self.heads)))
         return [part.output_layer(name) for part, name in zip(self.heads, names, strict=True)]
 
     def connect(self, x: keras.KerasTensor) -> list[keras.KerasTensor]:
@@ -701,7 +707,7 @@ class HeadGroup:
 
     def for_metrics(self, metrics: Metrics) -> HeadGroup:
         """The same for every head; see `Head.for_metrics`."""
-        own = metrics_by_target(metrics, self.names, len(self.heads))
+        own = metrics_by_target(metrics, self.output_names, len(self.heads))
         return dataclasses.replace(
             self, heads=tuple(part.for_metrics(some) for part, some in zip(self.heads, own, strict=True))
         )
@@ -710,22 +716,24 @@ class HeadGroup:
         """Fits every head to its output of a compiled model; see `Head.bind`."""
         if self.names is not None:
             # `y` may name its targets in another order than the model, whose outputs come in its own.
-            by_name = dict(zip(self.names, self.heads, strict=True))
+            places = {name: place for place, name in enumerate(self.output_names or ())}
             ordered = list(getattr(model, "output_names", None) or [])
-            if set(ordered) == set(by_name):
-                self = dataclasses.replace(self, heads=tuple(map(by_name.__getitem__, ordered)), names=tuple(ordered))
+            if set(ordered) == set(places):
+                heads = tuple(self.heads[places[name]] for name in ordered)
+                names = tuple(self.names[places[name]] for name in ordered)
+                self = dataclasses.replace(self, heads=heads, names=names)
         found = outputs_of(model, outputs)
         if len(found) != len(self.heads):
             raise ModelMismatchError(
                 f"The model has {len(found)} output{'s' * (len(found) != 1)}, but `y` has "
                 f"{len(self.heads)} targets. Give the model one output for each target."
             )
-        names = self.names or list(getattr(model, "output_names", None) or [])
-        losses, metrics = model.loss, metrics_by_target(compiled_metrics(model), names, len(self.heads))
+        outputs_by_name = self.output_names or list(getattr(model, "output_names", None) or [])
+        losses, metrics = model.loss, metrics_by_target(compiled_metrics(model), outputs_by_name, len(self.heads))
         bound = []
         for number, (part, output) in enumerate(zip(self.heads, found, strict=True)):
             if isinstance(losses, Mapping):
-                loss = losses.get(names[number]) if number < len(names) else None
+                loss = losses.get(outputs_by_name[number]) if number < len(outputs_by_name) else None
             elif isinstance(losses, Sequence) and not isinstance(losses, str):
                 loss = losses[number]
             else:
@@ -757,7 +765,7 @@ class HeadGroup:
 
     def probabilities(self, raw: Outputs) -> list[Array] | dict[str, Array]:
         """Probabilities of every output: a list, as in scikit-learn, or a dict without the targets of numbers."""
-        made = self._by_output(
+        made = self._by_target(
             self._each(lambda part, output: None if part.classes is None else part.probabilities(output), raw)
         )
         return {name: part for name, part in made.items() if part is not None} if isinstance(made, dict) else made
@@ -784,14 +792,18 @@ class HeadGroup:
 
     def _listed(self, raw: Outputs) -> list[Array]:
         if isinstance(raw, Mapping):
-            return [raw[name] for name in self.names] if self.names is not None else list(raw.values())
+            return list(raw.values()) if self.output_names is None else [raw[name] for name in self.output_names]
         return list(raw)
 
     def _by_output(self, parts: list[Any]) -> Any:
+        """As Keras takes them: by the names of the model's outputs."""
+        return parts if self.output_names is None else dict(zip(self.output_names, parts, strict=True))
+
+    def _by_target(self, parts: list[Any]) -> Any:
         return parts if self.names is None else dict(zip(self.names, parts, strict=True))
 
     def _join(self, parts: list[Array]) -> Any:
-        return self._by_output(parts) if self.names is not None else np.column_stack(parts)
+        return self._by_target(parts) if self.names is not None else np.column_stack(parts)
 
     def get_config(self) -> dict[str, Any]:
         """Everything needed to make this group again, as plain Python values."""
@@ -896,6 +908,23 @@ def head(
         parts = [head(column, **options) for column in y.T]
         return HeadGroup(tuple(part for part in parts if isinstance(part, Head)))
     return _with_options(made, y, label_smoothing, from_logits, focal, class_weight, weight)  # type: ignore[arg-type]
+
+
+# Of the names of layers, Keras refuses a slash, and TensorFlow whatever else is not here.
+_OF_NO_LAYER = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def _names_of_layers(names: Sequence[str]) -> tuple[str, ...]:
+    """A name for the layer of each target, which does not depend on their order; those that can be one stay."""
+    made: dict[str, str] = {}
+    for name in sorted(names, key=lambda one: (_OF_NO_LAYER.search(one) is not None, one == "", one)):
+        plain = _OF_NO_LAYER.sub("_", name) or "output"
+        found, number = plain, 1
+        while found in made.values():
+            number += 1
+            found = f"{plain}_{number}"
+        made[name] = found
+    return tuple(made[name] for name in names)
 
 
 def _head_of_dict(y: Mapping[str, Any], options: dict[str, Any]) -> HeadGroup:

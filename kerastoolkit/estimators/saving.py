@@ -72,8 +72,10 @@ _FIELDS: dict[str, Callable[[Any], object]] = {
     "fitted": lambda value: value is None or isinstance(value, dict),
     "compiled": lambda value: value is None or isinstance(value, dict),
     "optimizer": lambda value: isinstance(value, list),
+    "requests": _files.dict_of(_files.dict_of(lambda value: value is None or isinstance(value, (bool, str)))),
 }
-_OPTIONAL = ("compiled", "optimizer")
+_OF_FITTED = ("compiled", "optimizer")
+_OPTIONAL = (*_OF_FITTED, "requests")
 # Parameters that may be a function, a class or an object; so may what is handed to a build function.
 _OBJECTS = {"augment", "build_fn", "callbacks", "loss", "metrics", "model", "optimizer"}
 # Parameters that predicting reads, too.
@@ -105,7 +107,7 @@ def save_unfitted(estimator: KerasEstimator, path: str | Path) -> Path:
 
 
 def _write(path: Path, description: dict[str, Any], models: Mapping[str, Any]) -> Path:
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
+    with _files.folder_for(path) as folder:
         content = json.dumps(description, indent=1, allow_nan=False)
         # What could not be read again is refused now, while everything is there.
         _checked(_files.read_json(content.encode(), _DESCRIPTION), f"The file {path.name!r} to be")
@@ -151,7 +153,18 @@ def _describe_parameters(estimator: KerasEstimator, models: dict[str, Any]) -> d
         "base": reference_to(next(kind for kind in type(estimator).__mro__ if reference_to(kind) in ESTIMATORS)),
         "task": estimator._task,
         "parameters": {name: _encode(value, models, None) for name, value in estimator.get_params(deep=False).items()},
+        **_describe_requests(estimator),
     }
+
+
+def _describe_requests(estimator: KerasEstimator) -> dict[str, Any]:
+    """What `set_fit_request` and its kin were told of metadata, by method; nothing if they were not called."""
+    from sklearn.utils._metadata_requests import SIMPLE_METHODS
+
+    told = vars(estimator).get("_metadata_request")
+    if told is None:
+        return {}
+    return {"requests": {method: dict(getattr(told, method).requests) for method in SIMPLE_METHODS}}
 
 
 def versions() -> dict[str, str]:
@@ -263,7 +276,7 @@ def _checked(description: Any, what: str) -> dict[str, Any]:
     for name, value in checked["parameters"].items():
         _check_parameter(name, value, base, what)
     if checked["fitted"] is None:
-        if any(name in checked for name in _OPTIONAL):
+        if any(name in checked for name in _OF_FITTED):
             raise SavedFileError(f"{what} was not fitted, and yet was compiled, which cannot be.")
         return checked
     plain = Reading(what)
@@ -309,6 +322,19 @@ def _check_parameter(name: str, value: object, base: type[KerasEstimator], what:
         raise SavedFileError(f"{what} has {str(value)[:100]!r} as parameter {name!r}, which must be a number.")
 
 
+def _restore_requests(estimator: KerasEstimator, requests: Mapping[str, Mapping[str, Any]], path: str) -> None:
+    from sklearn.utils._metadata_requests import SIMPLE_METHODS
+
+    told = estimator._get_metadata_request()
+    for method, by_name in requests.items():
+        known = dict(getattr(told, method).requests) if method in SIMPLE_METHODS else {}
+        for name, alias in by_name.items():
+            if name not in known or (isinstance(alias, str) and not alias.isidentifier()):
+                raise SavedFileError(f"{path} asks for {name[:100]!r} in {method[:100]!r}, which no estimator does.")
+            getattr(told, method).add_request(param=name, alias=alias)
+    estimator._metadata_request = told
+
+
 def _restore(description: Mapping[str, Any], reading: Reading) -> Any:
     base = description["base"]
     kind = base if description["class"] in ESTIMATORS else reading.find(description["class"])
@@ -331,6 +357,8 @@ def _restore(description: Mapping[str, Any], reading: Reading) -> Any:
         )
         parameters["cache"] = True
     estimator = kind(**parameters)
+    if "requests" in description:
+        _restore_requests(estimator, description["requests"], reading.path)
     compiled, fitted = description.get("compiled"), description["fitted"]
     if fitted is None:
         return estimator

@@ -9,8 +9,10 @@ If a part of the page fails, the page says so in its place, and nothing else is 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,18 +55,20 @@ _MAX_CANDIDATES_OPEN = 10
 _NARROW, _MIN_CELL = 3.6, 0.27
 
 
-def render_report(experiment: Experiment) -> str:
+def render_report(experiment: Experiment, folder: str | None = None) -> str:
     """Reports an experiment as one self-contained HTML page.
 
     Whatever cannot be drawn or written is named in its place; the rest of the page is there all the same.
 
     Args:
         experiment: The experiment, whether complete or not.
+        folder: Name of the folder that it is saved in, for the commands that use it. Defaults to `None`: not known.
 
     Returns:
         The page, text that can be written in UTF-8.
     """
-    parts = (_answer, _data, _candidates, _training, _test, _decisions, _use, _record)
+    use = functools.partial(_use, folder=folder)
+    parts = (_answer, _data, _candidates, _training, _test, _decisions, use, _record)
     filled = {
         "title": f"Predicting {experiment.target} from {experiment.name}",
         "target": experiment.target,
@@ -397,21 +401,37 @@ def _per_class(test: Evaluation, classes: np.ndarray) -> Html:
     return html('{}<p class="fine">{}</p>', listed, words)
 
 
-def _use(experiment: Experiment) -> Html:
+def _use(experiment: Experiment, folder: str | None) -> Html:
     if experiment.network is None:
         return NOTHING
-    use = (
-        "<p>In a shell, if this folder is called FOLDER, and NEW.csv is a table with the same columns:</p>"
-        "<pre>kerastoolkit predict FOLDER NEW.csv</pre><p>In Python:</p>"
+    name = folder or "FOLDER"
+    typed = shlex.quote(f"./{name}" if name.startswith("-") else name)
+    where = "if the folder of this report is called FOLDER" if folder is None else "beside the folder of this report"
+    use = html(
+        "<p>In a shell, {}, where NEW.csv is a table with the same columns:</p>"
+        "<pre>kerastoolkit predict {} NEW.csv</pre><p>In Python:</p>"
         "<pre>from kerastoolkit import load_experiment\n\n"
-        'experiment = load_experiment("FOLDER")\nexperiment.predict("NEW.csv")</pre>'
+        'experiment = load_experiment({})\nexperiment.predict("NEW.csv")</pre>'
         "<p>Blanks and categories never seen before are fine. "
-        "Columns that were not used may be missing.</p>"
+        "Columns that were not used may be missing.</p>",
+        where,
+        typed,
+        _literal(name),
     )
-    return section("Using it", joined([html(use), _instead(experiment)]))
+    elsewhere = html(
+        "<h3>Taking it elsewhere</h3><p>As one file that needs no Keras where it is used; and behind a URL, with a "
+        "form to try it:</p><pre>kerastoolkit export {0} model.onnx\nkerastoolkit serve {0}</pre>",
+        typed,
+    )
+    return section("Using it", joined([use, _instead(experiment, name), elsewhere]))
 
 
-def _instead(experiment: Experiment) -> Html:
+def _literal(text: str) -> str:
+    """Text as Python and people read it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _instead(experiment: Experiment, name: str) -> Html:
     """How to use the best baseline instead, unless the network is ahead of it."""
     rival, comparison = experiment.best_baseline, experiment.comparison
     if rival is None or comparison is None or comparison.outcome == "ahead":
@@ -419,8 +439,9 @@ def _instead(experiment: Experiment) -> Html:
     return html(
         "<h3>Using {} instead</h3><p>A scikit-learn pipeline, fitted to all rows of TABLE.csv, the table of this "
         "report:</p><pre>from kerastoolkit import load_experiment\n\n"
-        'model = load_experiment("FOLDER").fit_baseline("{}", "TABLE.csv")\nmodel.predict("NEW.csv")</pre>',
+        'model = load_experiment({}).fit_baseline("{}", "TABLE.csv")\nmodel.predict("NEW.csv")</pre>',
         rival.name[:1].lower() + rival.name[1:],
+        _literal(name),
         rival.name,
     )
 

@@ -366,7 +366,7 @@ class Experiment:
             self._test_table(self.test).to_csv(folder / _TEST_PREDICTIONS, index=False)
 
     def _write_report(self, folder: Path) -> None:
-        (folder / _REPORT).write_text(render_report(self), encoding="utf-8")
+        (folder / _REPORT).write_text(render_report(self, folder.resolve().name or None), encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values: what `run.json` holds."""

@@ -139,10 +139,10 @@ class OnnxModel:
 
     def _answers(self, X: Any, wanted: list[OutputSpec]) -> Answers:
         made = self.run(self.spec.arrays(X))
-        if len(wanted) == 1:
-            return made[wanted[0].name]
         if all(one.target is not None for one in wanted):
             return {str(one.target): made[one.name] for one in wanted}
+        if len(wanted) == 1:
+            return made[wanted[0].name]
         return [made[one.name] for one in wanted]
 
     def __repr__(self) -> str:

@@ -67,12 +67,14 @@ def save(obj: Any, path: str | Path) -> Path:
         The path written.
 
     Raises:
+        FileNotFoundError, IsADirectoryError: There is no folder to write in, or `path` is one.
         NotFittedError: A single estimator of kerastoolkit was not fitted.
         SavedFileError: The object holds something that no file can hold; the message says where. Nothing is written.
 
     Warns:
         KerasToolkitWarning: Something was left out that belongs to this machine (a `journal`, a `memory`, a storage of
-            Optuna), or a value that a search tried and no file can hold. The message says where.
+            Optuna), or a value that a search tried and no file can hold; the message says where. Or the file needs
+            `load(..., safe_mode=False)`, since it holds gradient boosting, `SVC` or their kin.
     """
     path = Path(path)
     if estimator_files.can_be_saved(obj):
@@ -81,7 +83,7 @@ def save(obj: Any, path: str | Path) -> Path:
         raise SavedFileError(
             f"`obj` is {_files.shown(obj)}, which is no estimator. Give an estimator of kerastoolkit or scikit-learn."
         )
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
+    with _files.folder_for(path) as folder:
         writer = Writer(Path(folder))
         try:
             written = writer.encode(obj, "")
@@ -99,6 +101,13 @@ def save(obj: Any, path: str | Path) -> Path:
         os.replace(archive, path)
     if writer.not_kept:
         warnings.warn(_words_on_what_is_not_kept(obj, writer.not_kept), KerasToolkitWarning, stacklevel=2)
+    if writer.unchecked:
+        warnings.warn(
+            f"The file holds {', '.join(sorted(writer.unchecked))}, which is read only from files that you trust: load "
+            f"it by kerastoolkit.load({path.name!r}, safe_mode=False).",
+            KerasToolkitWarning,
+            stacklevel=2,
+        )
     return path
 
 

@@ -92,6 +92,11 @@ def _module_of_ufunc(thing: np.ufunc) -> str:
     return "numpy" if getattr(np, thing.__name__, None) is thing else "scipy.special"
 
 
+def is_unchecked(reference: str) -> bool:
+    """Whether a name is that of a class which is not read in safe mode."""
+    return reference.startswith("sklearn.") and reference.partition(":")[2] in UNCHECKED
+
+
 @functools.cache
 def class_named(reference: str) -> Any:
     """A class of which objects are made without calling it, by its name; None for one that is not in the lists."""

@@ -24,13 +24,13 @@ from kerastoolkit.estimators._objects import NotLoaded
 from kerastoolkit.estimators.saving import Reading
 from kerastoolkit.exceptions import SavedFileError
 from kerastoolkit.saving._known import (
-    UNCHECKED,
     class_named,
     class_to_call,
     distribution_named,
     error_named,
     function_named,
     is_tried,
+    is_unchecked,
     may_be_kept,
 )
 
@@ -91,7 +91,7 @@ class Reader:
             )
 
     def _is_unchecked(self, name: str) -> bool:
-        return self.reading.safe_mode and name.startswith("sklearn.") and name.partition(":")[2] in UNCHECKED
+        return self.reading.safe_mode and is_unchecked(name)
 
     def _class(self, name: str) -> Any:
         found = class_named(name)

@@ -29,6 +29,7 @@ from kerastoolkit.saving._known import (
     default_of,
     error_named,
     is_tried,
+    is_unchecked,
     may_be_kept,
     reference_to,
     reference_to_called,
@@ -48,6 +49,7 @@ class Writer:
         arrays: The bytes of all arrays, one after the other.
         n_estimators: Number of files in the folder, `0.zip`, `1.zip` and so on.
         not_kept: What the file does not hold, by its place in the object.
+        unchecked: Kinds of scikit-learn that are not read in safe mode.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,6 +57,7 @@ class Writer:
         self.arrays = bytearray()
         self.n_estimators = 0
         self.not_kept: list[str] = []
+        self.unchecked: set[str] = set()
         self._written: dict[int, tuple[Any, dict[str, Any]]] = {}  # with the value, so that no other gets its id
         self._open: set[int] = set()
         self._n_shared = 0
@@ -261,6 +264,8 @@ class Writer:
             raise self.refuse(value, place)
         if "<locals>" in kind.__qualname__:
             raise self.refuse(value, place, "Its class is made inside a function: define it in a module.")
+        if not may_be_lost and hasattr(kind, "get_params") and is_unchecked(reference_to(kind)):
+            self.unchecked.add(kind.__name__)
         return {"object": reference_to(kind), "state": self._state(kind, state or {}, place, may_be_lost)}
 
     def _state(self, kind: type, state: Mapping[str, Any], place: str, may_be_lost: bool) -> dict[str, Any]:
@@ -273,6 +278,8 @@ class Writer:
                 if name.endswith("_"):
                     continue
                 item = default_of(kind, name)
+            if name == "owner" and kind.__module__ == "sklearn.utils._metadata_requests" and not isinstance(item, str):
+                item = type(item).__name__  # of whom they are is for messages alone, and leads back
             if name != "_sklearn_version":
                 kept[name] = self.encode(item, _below(place, name), may_be_lost=may_be_lost or is_tried(kind, name))
         return kept

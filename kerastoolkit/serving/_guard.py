@@ -69,7 +69,7 @@ class Guard:
         log: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.application, self.metrics, self.max_body, self.timeout = application, metrics, max_body, timeout
-        self._authorization = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
         self._log = say if log is None else log
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -136,9 +136,10 @@ class Guard:
             self._log({"time": time.time(), "id": passage.id, "traceback": traceback.format_exc()[-4000:]})
 
     def _check_token(self, path: str, headers: MutableMapping[bytes, bytes]) -> None:
-        if self._authorization is None or path in OPEN or path.startswith("/page/"):
+        if self._token is None or path in OPEN or path.startswith("/page/"):
             return
-        if not hmac.compare_digest(headers.get(b"authorization", b""), self._authorization):
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
             raise RequestError("Give the token of this server in the header 'Authorization: Bearer TOKEN'.", 401)
 
 

@@ -6,6 +6,7 @@ https://github.com/open-inference-protocol/open-inference-protocol.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -58,7 +59,7 @@ class Asked(NamedTuple):
                 raise ConnectionAbortedError("whoever asked went away")
             parts.append(message.get("body", b""))
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return b"".join(parts).removeprefix(codecs.BOM_UTF8)  # which some shells put before what they send
 
 
 def as_json(content: object, status: int = 200) -> Reply:

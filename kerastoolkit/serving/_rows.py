@@ -308,8 +308,13 @@ _SAYS_ENOUGH = {"missing", "extra_forbidden", "json_invalid", "too_long", "too_s
 
 def _explained(error: Any, columns: Sequence[str]) -> RequestError:
     """The mistakes that pydantic found, in words that name row and column."""
+    found = error.errors(include_url=False)
+    at_top = {one["loc"][0]: one["type"] for one in found if len(one["loc"]) == 1}
+    if any(kind == "extra_forbidden" and name in columns for name, kind in at_top.items()):
+        name = next((name for name, kind in at_top.items() if kind == "missing"), "instances")
+        return RequestError(f'The body is a row. Put it in a list, even if it is the only one: {{"{name}": [ROW]}}.')
     mistakes = []
-    for one in error.errors(include_url=False)[:_MAX_ERRORS]:
+    for one in found[:_MAX_ERRORS]:
         place = list(one["loc"])
         row = next((part for part in place if isinstance(part, int)), None)
         after = place if row is None else place[place.index(row) + 1 :]

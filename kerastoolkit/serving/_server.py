@@ -100,7 +100,8 @@ def serve(
         ExportError, SavedFileError, MissingPackageError: As for `app`.
     """
     require("uvicorn")
-    token = token or os.environ.get(TOKEN) or None
+    if token is None and (token := os.environ.get(TOKEN)) == "":
+        raise ParameterError(f"The environment variable {TOKEN} is empty. Unset it to serve without a token.")
     check_arguments(name=name, token=token, max_rows=max_rows, max_body=max_body, timeout=timeout)
     if not is_whole(workers) or workers < 1:
         raise ParameterError(f"`workers` must be a whole number of at least 1; got {shown(workers)}.")

@@ -70,6 +70,7 @@ class Trained:
         history: Losses and metrics by name, a number for each epoch.
         how: `"fused"` with others in one program, `"alone"` in a program of its own, or by `"Model.fit"`.
         n_together: Number of fits in its program, including this one.
+        program: Number of the program that it was fused in; None if it was not fused.
         reason: Why it was not fused, in words; None if it was fused.
         error: What it raised; None if it was trained. It does not affect other fits.
     """
@@ -79,8 +80,13 @@ class Trained:
         self.history: dict[str, list[Any]] = {}
         self.how: How = "alone"
         self.n_together = 1
+        self.program: int | None = None
         self.reason: str | None = None
         self.error: BaseException | None = None
+
+    def note_how(self, how: How, reason: str | None, n_together: int = 1, program: int | None = None) -> None:
+        """Notes how it is trained; see the attributes."""
+        self.how, self.reason, self.n_together, self.program = how, reason, n_together, program
 
     def without_model(self) -> Trained:
         """A copy without the model and everything that it keeps in memory."""

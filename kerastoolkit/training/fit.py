@@ -123,7 +123,7 @@ def explain(trained: Sequence[Trained]) -> str:
         alike.setdefault((how, one.reason), []).append(one)
     lines = []
     for (how, reason), some in alike.items():
-        n_programs = round(sum(1 / one.n_together for one in some))
+        n_programs = len({one.program for one in some})
         words = {
             "fused": f"trained together, as {'one program' if n_programs == 1 else f'{n_programs} programs'}",
             "alone": "trained one by one, each by a program shared with all models of its structure",

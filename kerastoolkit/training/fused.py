@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -60,6 +61,7 @@ _STEPS_OF_AN_INCOMPLETE_BATCH = 3
 # On TensorFlow, recurrent layers of many models take some 7 seconds longer to trace than those of one model, and a step
 # takes about a millisecond less for each model: with fewer steps in all, training one by one is quicker.
 _STEPS_WORTH_STACKING = 5_000
+_PROGRAMS = itertools.count()
 
 
 def train_group(runs: list[Run], observers: Observers) -> None:
@@ -82,8 +84,9 @@ def train_group(runs: list[Run], observers: Observers) -> None:
             reason = no_other if len(runs) == 1 else unstackable or chunk[0].trained.reason or "one by one was quicker"
             _train_alone(chunk[0], reason, observers)
             continue
+        number = next(_PROGRAMS)
         for run in chunk:
-            run.trained.how, run.trained.reason, run.trained.n_together = "fused", None, len(chunk)
+            run.trained.note_how("fused", None, len(chunk), number)
         left, lacked_memory = _attempt(chunk, "alone", functools.partial(_train_together, chunk, observers))
         if lacked_memory and left:
             chunks.extendleft(reversed(_chunks(left, -(-len(left) // 2))))
@@ -94,7 +97,7 @@ def train_group(runs: list[Run], observers: Observers) -> None:
 
 def _train_alone(run: Run, reason: str | None, observers: Observers) -> None:
     """Trains one fit by a program of its own, or else by Keras."""
-    run.trained.how, run.trained.reason, run.trained.n_together = "alone", reason, 1
+    run.trained.note_how("alone", reason)
     left, _ = _attempt([run], "Model.fit", functools.partial(_train_one, run, observers))
     if left:
         train_by_keras(run, observers)
@@ -201,7 +204,7 @@ def _attempt(runs: list[Run], otherwise: How, train: Callable[[], None]) -> tupl
         left = [run for run in runs if run.trained.error is None and not run.has_ended]
         for run in left:
             run.network.state = before[run]  # a callback may have changed it, or been given that of the stack
-            run.trained.how, run.trained.reason, run.trained.n_together = otherwise, words, 1
+            run.trained.note_how(otherwise, words)
         return left, runs[0].program.lacked_memory(error)
     return [], False
 

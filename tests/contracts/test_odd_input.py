@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import re
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -391,6 +392,20 @@ def test_the_hint_for_numbers_among_labels_names_the_parameter_and_its_advice_wo
     assert predicted["width"].dtype == float
     with pytest.raises(ParameterError, match="`head__kind` names 'height'"):
         classifier("multi_output", head__kind={"height": "regression"}).fit(X, targets)
+
+
+@pytest.mark.parametrize("names", [("größe", "net weight"), ("a/b", "<b>"), ("net weight", "net_weight"), ("", " ")])
+def test_targets_may_have_names_that_no_layer_can_have(names: tuple[str, str], tmp_path: Path) -> None:
+    kind = {names[1]: "regression"}
+    plain = classifier("multi_output", head__kind={"b": "regression"}).fit(X, {"a": NAME, "b": NUMBER})
+    first = classifier("multi_output", head__kind=kind).fit(X, dict(zip(names, (NAME, NUMBER), strict=True)))
+    for one in (first, load(first.save(tmp_path / "one.zip"))):
+        predicted = one.predict(X)
+        assert tuple(predicted) == names and tuple(one.predict_proba(X)) == names[:1]
+        assert_allclose(predicted[names[1]], plain.predict(X)["b"], rtol=1e-5)
+        assert list(predicted[names[0]]) == list(plain.predict(X)["a"])
+    again = first.partial_fit(X, dict(zip(names[::-1], (NUMBER, NAME), strict=True))).predict(X)
+    assert set(again) == set(names) and again[names[1]].dtype == float and set(again[names[0]]) <= set(NAME)
 
 
 # -- models of a kind of their own ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import html
 import html.parser
 import json
 import re
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from kerastoolkit import plotting
 from kerastoolkit._words import printable
 from kerastoolkit.evaluation import FoldScores
 from kerastoolkit.experiment import Experiment, Progress, load_experiment, plan_experiment
+from kerastoolkit.experiment.report import render_report
 from kerastoolkit.experiment.run import Run
 
 
@@ -66,7 +68,6 @@ def test_figures_can_be_read_on_a_telephone_and_on_a_desk(
 
 def test_the_report_says_how_to_take_a_simple_model_that_is_ahead(titanic: tuple[Experiment, Path], page: Any) -> None:
     from kerastoolkit.evaluation import compare_on_folds
-    from kerastoolkit.experiment.report import render_report
 
     experiment, folder = titanic
     rival = max(experiment.baselines, key=lambda scores: scores.mean).name
@@ -127,7 +128,6 @@ def test_the_report_tells_only_of_kinds_of_columns_that_are_there(
 
 
 def test_a_grid_that_changes_what_is_watched_is_told_of(cancer: tuple[Experiment, Path, list[Progress]]) -> None:
-    from kerastoolkit.experiment.report import render_report
 
     other = copy.copy(cancer[0])
     other.record = {**other.record, "param_grid": [{"validation_split": [0.1], "callbacks__patience": [2]}]}
@@ -161,7 +161,11 @@ def test_the_report_of_a_loaded_experiment_is_the_one_that_was_saved(
 ) -> None:
     folder = request.getfixturevalue(which)[1]
     load_experiment(folder).save(tmp_path / "again")
-    assert report(tmp_path / "again") == report(folder)
+    again, name = report(tmp_path / "again"), folder.name
+    assert again.replace("serve again", f"serve {name}") != again
+    for told in ("serve {}", "export {} model", "predict {} NEW", "&quot;{}&quot;"):
+        again = again.replace(told.format("again"), told.format(name))
+    assert again == report(folder)
 
 
 def test_so_is_that_of_what_was_given_as_arrays_left_out_or_failed(
@@ -208,7 +212,6 @@ def test_what_the_data_says_is_escaped_in_the_report() -> None:
     frame = pd.DataFrame({"<b>x</b>": np.random.rand(60), "k": ["<script>alert(1)</script>", "&"] * 30})
     frame["<i>y"] = np.where(frame["<b>x</b>"] > 0.5, "<u>up", "down")
     plan = plan_experiment(frame, "<i>y", name="<script>")
-    from kerastoolkit.experiment.report import render_report
 
     text = render_report(Run(plan, None).experiment)
     assert "<script" not in text and "<b>x</b>" not in text and "<i>y" not in text
@@ -279,7 +282,6 @@ PARTS = ["name", "target", "task", "scoring", "columns", "decisions", "record", 
 def test_nothing_in_a_record_becomes_markup_of_the_report(
     part: str, forge: Any, cancer: tuple[Experiment, Path, list[Progress]], page: Any
 ) -> None:
-    from kerastoolkit.experiment.report import render_report
 
     whole = copy.copy(cancer[0])
     whole.left_out = [{"hidden": [8, 4], "activation": "relu"}]
@@ -332,3 +334,20 @@ def test_a_warning_while_a_figure_is_drawn_is_no_failure_of_it() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "日本語" in plotting.as_svg(draw, size=(2, 2), label="glyphs")
+
+
+def test_the_report_ends_with_the_commands_that_take_the_model_elsewhere(
+    titanic: tuple[Experiment, Path], page: Any
+) -> None:
+    experiment = titanic[0]
+    for name, typed in (
+        (None, "FOLDER"),
+        ("titanic", "titanic"),
+        ("my 'best' <b>run</b>", shlex.quote("my 'best' <b>run</b>")),
+        ("-run", "./-run"),
+    ):
+        written = render_report(experiment, name)
+        text = page(written).text
+        assert f"kerastoolkit export {typed} model.onnx\nkerastoolkit serve {typed}" in text
+        assert ("is called FOLDER" in text) == (name is None)
+        assert f"load_experiment({json.dumps(name or 'FOLDER')})" in text and "<b>run" not in written

@@ -262,3 +262,19 @@ def test_a_model_of_numbers_has_no_probabilities(tmp_path: Path) -> None:
     np.testing.assert_allclose(model.predict(X), estimator.predict(X), rtol=1e-4)
     with pytest.raises(ModelMismatchError, match="no probabilities"):
         model.predict_proba(X)
+
+
+def test_of_several_targets_the_only_one_with_probabilities_is_in_a_dict_as_well(tmp_path: Path) -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    estimator = KerasClassifier("multi_output", head__kind={"mean area": "regression"}, epochs=2, random_state=0)
+    estimator.fit(X[:, :10], {"kind": y, "mean area": X[:, 23]})
+    export.onnx(estimator, tmp_path / "model.onnx")
+    model = export.load(tmp_path / "model.onnx")
+    for ours, theirs in (
+        (model.predict(X[:9, :10]), estimator.predict(X[:9, :10])),
+        (model.predict_proba(X[:9, :10]), estimator.predict_proba(X[:9, :10])),
+    ):
+        assert ours.keys() == theirs.keys()
+        for name, values in theirs.items():
+            np.testing.assert_allclose(ours[name], values, atol=1e-5)

@@ -26,7 +26,7 @@ import pytest
 from kerastoolkit import export
 from kerastoolkit.cli import main
 from kerastoolkit.exceptions import DataError, ModelMismatchError, ParameterError, ServerError
-from kerastoolkit.serving import Client
+from kerastoolkit.serving import Client, serve
 from kerastoolkit.serving._dockerfile import PACKAGES
 
 GOOD = {"age": 40, "income (k)": 50.5, "plan": "basic"}
@@ -242,6 +242,14 @@ def test_a_server_that_others_can_reach_warns_without_a_token(
         assert "secret" not in "".join(server.said)
 
 
+def test_an_empty_token_does_not_open_the_server(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERASTOOLKIT_TOKEN", "")
+    with pytest.raises(ParameterError, match="KERASTOOLKIT_TOKEN is empty"):
+        serve(files["churn"], port=0)
+    with pytest.raises(ParameterError, match="`token` must be"):
+        serve(files["churn"], port=0, token="")
+
+
 def test_mistakes_are_one_message(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +264,7 @@ def test_mistakes_are_one_message(
             (model, "--port", "70000"): "`port` must be",
             (model, "--host", "no such host"): "cannot listen at 'no such host'",
             (model, "--workers", "0"): "`workers` must be",
+            (model, "--token", ""): "`token` must be visible ASCII",
             (model, "--sample", "0.5"): "give --log FILE",
             (model, "--port", "0", "--log", "other.onnx"): "is no request log",
             (model, "--port", "0", "--log", "new.db", "--log-exclude", "aeg"): "Did you mean 'age'?",

@@ -186,6 +186,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "deep value": (body(age=1).replace(b'"age": 1', b'"age": ' + b"[" * 900 + b"]" * 900), "The body is not JSON"),
     "another field": (b'{"rows": [], "row": 1}', "'row': is not known"),
     "no rows at all": (b"{}", "'rows': is missing"),
+    "a row alone": (
+        json.dumps(GOOD).encode(),
+        'The body is a row. Put it in a list, even if it is the only one: {"rows": ',
+    ),
     "rows are no list": (b'{"rows": {}}', "'rows': must be a list; got an object of 0"),
     "no rows": (b'{"rows": []}', "'rows': at least 1 must be given"),
     "too many rows": (json.dumps({"rows": [GOOD] * 6}).encode(), "'rows': at most 5 values are taken"),
@@ -211,6 +215,16 @@ def test_bad_input_is_422_and_names_row_and_column(ask: Ask, churn: Any, case: s
     answer = ask(churn, "/predict", content)
     assert answer.status == 422
     assert answer.error.startswith(said) or said in answer.error.split("; "), answer.error
+
+
+def test_a_row_alone_is_told_from_a_list_by_each_path(ask: Ask, churn: Any) -> None:
+    assert '{"instances": [ROW]}' in ask(churn, "/v1/models/model:predict", GOOD).error
+    assert '{"inputs": [ROW]}' not in ask(churn, "/v2/models/model/infer", GOOD).error
+
+
+def test_what_some_shells_put_before_text_is_no_part_of_it(ask: Ask, churn: Any) -> None:
+    for path, rows in (("/predict", "rows"), ("/v1/models/model:predict", "instances")):
+        assert ask(churn, path, json.dumps({rows: [GOOD]}).encode("utf-8-sig")).status == 200
 
 
 def test_mistakes_are_told_one_by_one(ask: Ask, churn: Any) -> None:
@@ -242,7 +256,8 @@ def test_whoever_has_no_token_is_401(ask: Ask, files: dict[str, Path]) -> None:
             answer = ask(application, path, [GOOD] if path == "/predict" else None, headers=headers)
             assert answer.status == 401 and answer.headers["www-authenticate"] == "Bearer"
     right = {"Authorization": "Bearer secret"}
-    assert ask(application, "/predict", [GOOD], headers=right).status == 200
+    for headers in (right, {"Authorization": "bearer  secret"}):  # RFC 9110: the scheme has no case
+        assert ask(application, "/predict", [GOOD], headers=headers).status == 200
     assert ask(application, "/openapi.json", headers=right).json["security"] == [{"token": []}]
     for path in ("/health", "/ready", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/page/form.js"):
         assert ask(application, path).status == 200, path

@@ -1081,6 +1081,8 @@ def test_one_that_raises_leaves_the_others_unharmed() -> None:
     assert trained[2].error is None
     assert len(trained[0].history["loss"]) == len(trained[2].history["loss"]) == 3
     assert "failed: ZeroDivisionError" in explain(trained)
+    assert explain(trained).startswith("2 fits trained together, as one program.")
+    assert explain([trained[0]]).startswith("1 fit trained together, as one program.")
 
 
 def test_one_that_turns_nan_leaves_the_others_unharmed() -> None:
