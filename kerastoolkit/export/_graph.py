@@ -116,8 +116,8 @@ class Graph:
 
         Args:
             arrays: Raw inputs by name, `n` rows each.
-            noise: Changes the last digit of each weight of the networks and of each number that they take, up or down
-                at random, which shows how far rounding moves the outputs. Defaults to `None`: nothing is changed.
+            noise: Changes the last digit of each weight of the networks and of each number that they take and put out,
+                up or down at random, which shows how far rounding moves the outputs. Defaults to `None`: none is changed.
         """
         known: dict[str, Array] = {value.name: np.asarray(arrays[value.name]) for value in self.inputs}
         with np.errstate(all="ignore"):
@@ -719,10 +719,11 @@ class Network(Operation):
         import keras
 
         made = self.call(arrays) if noise is None else self._call_with_noise(arrays, noise)
-        return [
+        outputs = [
             np.asarray(keras.ops.convert_to_numpy(one)).astype(single_precision(str(two.dtype)))
             for one, two in zip(made, self.model.outputs, strict=True)
         ]
+        return outputs if noise is None else [last_digit_changed(one, noise) for one in outputs]
 
     def call(self, tensors: Sequence[Any]) -> list[Any]:
         """All outputs as tensors of the backend, in the order of `model.outputs`, as when predicting."""

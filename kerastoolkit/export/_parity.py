@@ -116,17 +116,42 @@ def compare(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _compared(subject, run, accepted_rows(subject), "made up", tolerance, what)
-    return _compared(subject, run, subject.spec.arrays(subject.read(sample)), "given", tolerance, what)
+    sample = subject.read(sample)
+    return _compared(subject, run, subject.spec.arrays(sample), "given", tolerance, what, _answers_to(subject, sample))
 
 
-def _compared(subject: Subject, run: Run, arrays: Arrays, sample: str, tolerance: Tolerance, what: str) -> Parity:
+def _answers_to(subject: Subject, sample: Any) -> Arrays | None:
+    """What the model answers to rows as users have them; None where they are of a kind that only a file takes."""
+    if subject.spec.task == "unknown":  # a Keras model, which takes arrays by input
+        return None
+    if hasattr(sample, "iloc"):
+        rows = sample.iloc[:_MAX_ROWS]
+    elif isinstance(sample, np.ndarray):
+        rows = sample[:_MAX_ROWS]
+    else:
+        return None
+    try:
+        return subject.predict(rows)
+    except _REFUSALS:
+        return None
+
+
+def _compared(
+    subject: Subject,
+    run: Run,
+    arrays: Arrays,
+    sample: str,
+    tolerance: Tolerance,
+    what: str,
+    known: Arrays | None = None,
+) -> Parity:
     arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
     n_rows = _length(arrays)
     if not n_rows:
         raise DataError("`sample` has no rows.")
     found = _Found(subject, run, tolerance, what)
     of = "sample" if sample == "given" else "typical rows"
-    found.add([f"row {row} of the {of}" for row in range(n_rows)], arrays, counts=True)
+    found.add([f"row {row} of the {of}" for row in range(n_rows)], arrays, known, counts=True)
     for row in range(min(n_rows, _ALONE)):
         found.add([f"row {row} of the {of}, alone"], _one(arrays, row))
     n_refused = n_made_up = 0
@@ -226,15 +251,16 @@ class _Found:
         self._compare(rows, counts=False)
         return 0
 
-    def add(self, wheres: Sequence[str], arrays: Arrays, *, counts: bool = False) -> None:
+    def add(self, wheres: Sequence[str], arrays: Arrays, known: Arrays | None = None, *, counts: bool = False) -> None:
         """Compares rows.
 
         Args:
             wheres: What messages call each of them.
             arrays: The rows.
+            known: What the model answers to them as they were given. Defaults to `None`: it is asked.
             counts: Whether they are all of the sample, so that their agreement counts. Defaults to `False`.
         """
-        self._compare(_Rows(self.subject, wheres, arrays), counts=counts)
+        self._compare(_Rows(self.subject, wheres, arrays, known), counts=counts)
 
     def _compare(self, rows: _Rows, *, counts: bool) -> None:
         try:
@@ -342,9 +368,9 @@ def _apart(want: NDArray[Any], have: NDArray[Any]) -> NDArray[Any]:
 class _Rows:
     """Rows, and what the model answers to them."""
 
-    def __init__(self, subject: Subject, wheres: Sequence[str], arrays: Arrays) -> None:
+    def __init__(self, subject: Subject, wheres: Sequence[str], arrays: Arrays, known: Arrays | None = None) -> None:
         self.subject, self.wheres, self.arrays = subject, wheres, arrays
-        self.expected = self._answers(arrays)
+        self.expected = self._answers(arrays) if known is None else known
 
     def _answers(self, arrays: Arrays) -> Arrays:
         made = self.subject.predict(self.subject.rows(arrays))
