@@ -17,6 +17,7 @@ from kerastoolkit.estimators.fitted import Fitted
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export._columns import Column, Columns, plain_categories
 from kerastoolkit.export._graph import (
+    ONLY_TRAIN,
     Above,
     Affine,
     Cast,
@@ -109,7 +110,7 @@ def add_model(graph: Graph, model: keras.Model, inputs: Inputs, notes: list[str]
     Returns:
         Its outputs.
     """
-    left_out = [layer.name for layer in model.layers if type(layer).__name__ in _ONLY_TRAIN]
+    left_out = [layer.name for layer in model.layers if type(layer).__name__ in ONLY_TRAIN]
     if left_out:
         notes.append(f"Layers that only train are left out: {', '.join(left_out)}.")
     given = [_fitting(graph, value, one) for value, one in zip(_in_order(model, inputs), model.inputs, strict=True)]
@@ -120,15 +121,6 @@ def add_model(graph: Graph, model: keras.Model, inputs: Inputs, notes: list[str]
             given = [graph.add(RepeatChannels(repeats), given[0])]
         given = [graph.add(ResizeImages(*size), given[0])]
     return graph.add_network(Network(model), *given)
-
-
-_ONLY_TRAIN = (
-    "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D",
-    "SpatialDropout3D", "RandomBrightness", "RandomContrast", "RandomCrop", "RandomFlip", "RandomRotation",
-    "RandomTranslation", "RandomZoom", "AugMix", "CutMix", "MixUp", "RandAugment", "RandomColorDegeneration",
-    "RandomColorJitter", "RandomErasing", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert",
-    "RandomPerspective", "RandomPosterization", "RandomSaturation", "RandomSharpness", "RandomShear",
-)  # fmt: skip
 
 
 def _in_order(model: keras.Model, inputs: Inputs) -> list[Value]:

@@ -111,18 +111,20 @@ class Graph:
         self.nodes.append(Node(network, inputs, outputs))
         return outputs
 
-    def compute(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def compute(self, arrays: Mapping[str, Array], *, noise: np.random.Generator | None = None) -> dict[str, Array]:
         """Computes the outputs with NumPy, and the networks with Keras.
 
         Args:
             arrays: Raw inputs by name, `n` rows each.
+            noise: Changes the last digit of each weight of the networks and of each number that they take and put out,
+                up or down at random, which shows how far rounding moves the outputs. Defaults to `None`: none is changed.
         """
         known: dict[str, Array] = {value.name: np.asarray(arrays[value.name]) for value in self.inputs}
         with np.errstate(all="ignore"):
             for node in self.nodes:
                 given = [known[value.name] for value in node.inputs]
                 if isinstance(node.operation, Network):
-                    made = node.operation.compute_all(*given)
+                    made = node.operation.compute_all(*given, noise=noise)
                     known.update({value.name: array for value, array in zip(node.outputs, made, strict=True)})
                 else:
                     known[node.outputs[0].name] = node.operation.compute(*given)
@@ -712,21 +714,41 @@ class Network(Operation):
     def compute(self, *arrays: Array) -> Array:
         return self.compute_all(*arrays)[0]
 
-    def compute_all(self, *arrays: Array) -> list[Array]:
-        """All outputs, in the order of `model.outputs`, of one batch, as when predicting."""
+    def compute_all(self, *arrays: Array, noise: np.random.Generator | None = None) -> list[Array]:
+        """All outputs, in the order of `model.outputs`, of one batch, as when predicting; `noise` as in a graph."""
         import keras
 
-        return [
+        made = self.call(arrays) if noise is None else self._call_with_noise(arrays, noise)
+        outputs = [
             np.asarray(keras.ops.convert_to_numpy(one)).astype(single_precision(str(two.dtype)))
-            for one, two in zip(self.call(arrays), self.model.outputs, strict=True)
+            for one, two in zip(made, self.model.outputs, strict=True)
         ]
+        return outputs if noise is None else [last_digit_changed(one, noise) for one in outputs]
 
     def call(self, tensors: Sequence[Any]) -> list[Any]:
         """All outputs as tensors of the backend, in the order of `model.outputs`, as when predicting."""
         import keras
 
-        packed = keras.tree.pack_sequence_as(functional_of(self.model)._inputs_struct, list(tensors))
-        return list(keras.tree.flatten(self.model(packed, training=False)))
+        return list(keras.tree.flatten(self.model(self._packed(tensors), training=False)))
+
+    def _packed(self, tensors: Sequence[Any]) -> Any:
+        import keras
+
+        return keras.tree.pack_sequence_as(functional_of(self.model)._inputs_struct, list(tensors))
+
+    def _call_with_noise(self, arrays: Sequence[Array], noise: np.random.Generator) -> list[Any]:
+        import keras
+
+        weights = [
+            [
+                keras.ops.cast(last_digit_changed(keras.ops.convert_to_numpy(one.value), noise), one.dtype)
+                for one in variables
+            ]
+            for variables in (self.model.trainable_variables, self.model.non_trainable_variables)
+        ]
+        packed = self._packed([last_digit_changed(array, noise) for array in arrays])
+        made, _ = self.model.stateless_call(*weights, packed, training=False)
+        return list(keras.tree.flatten(made))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -776,6 +798,24 @@ class ArgMax(Operation):
     def compute(self, *arrays: Array) -> Array:
         return arrays[0].argmax(axis=-1).astype("int64")
 
+
+def last_digit_changed(array: Array, noise: np.random.Generator) -> Array:
+    """Numbers whose last digit went up or down at random; whole numbers stay."""
+    if array.dtype.kind != "f":
+        return array
+    signs = noise.choice((-1.0, 1.0), array.shape)
+    return (array * (1 + signs * np.finfo(array.dtype).eps)).astype(array.dtype)
+
+
+# Layers of Keras that do nothing when predicting.
+ONLY_TRAIN = (
+    "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout", "GaussianNoise",
+    "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast",
+    "RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue",
+    "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation",
+    "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "SpatialDropout1D", "SpatialDropout2D",
+    "SpatialDropout3D",
+)  # fmt: skip
 
 # What leaves the shape of a row as it is, sizes that are not known included.
 SHAPE_OF_INPUT = (Cast, IsMissing, FillMissing, CategoryIndex, Affine, Clip, Function, Above)

@@ -22,9 +22,8 @@ from kerastoolkit._optional import require
 from kerastoolkit.exceptions import ExportError, ParameterError
 from kerastoolkit.export import _converting
 from kerastoolkit.export import _graph as g
-from kerastoolkit.export._onnx import _half_precision
 from kerastoolkit.export._outside import ROUNDED, by_column, cut, described, notes_of
-from kerastoolkit.export._parity import EXACT, Parity, Tolerance, _typical_and_accepted, compare
+from kerastoolkit.export._parity import EXACT, Parity, Tolerance, accepted_rows, compare, half_precision
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
 from kerastoolkit.export._spec import Spec
@@ -101,10 +100,10 @@ def litert(
     subject = subject_of(source)
     path = Path(path)
     parts = cut(by_column(subject.graph), _can_in_int8 if quantize == "int8" else _can)
-    half = _half_precision(subject.graph)
+    half = half_precision(subject.graph)
     one_row = any(recurrent_layers(model) for model in subject.graph.networks)
     with replacing_file(path) as temporary:
-        arrays = _typical_and_accepted(subject) if sample is None else subject.spec.arrays(subject.read(sample))
+        arrays = accepted_rows(subject) if sample is None else subject.spec.arrays(subject.read(sample))
         arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
         folder = temporary.parent
         function = Function(

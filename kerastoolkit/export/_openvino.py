@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from kerastoolkit._optional import require
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export import _graph as g
-from kerastoolkit.export._onnx import _half_precision
 from kerastoolkit.export._outside import ROUNDED, cut, described, notes_of
-from kerastoolkit.export._parity import compare
+from kerastoolkit.export._parity import compare, half_precision
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._saved_model import as_texts
 from kerastoolkit.export._spec import Spec
@@ -69,7 +68,7 @@ def openvino(source: Any, path: str | Path, *, sample: Any = None) -> Report:
         _write(ov, model, temporary, subject.spec, parts)
         file = File(temporary, parts, subject.spec)
         parity = compare(
-            subject, file, sample, tolerance=_half_precision(subject.graph) or ROUNDED, what="The OpenVINO file"
+            subject, file, sample, tolerance=half_precision(subject.graph) or ROUNDED, what="The OpenVINO file"
         )
         notes = (*subject.notes, *notes_of(parts))
         spec = dataclasses.replace(subject.spec, report={**parity.to_dict(), "notes": list(notes)})

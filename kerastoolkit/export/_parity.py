@@ -5,13 +5,14 @@ each input, a category that was never seen, an empty text, large and small numbe
 question to the file.
 
 No answer is exact: a network that takes a year as it is loses four digits of it. Where answers are further apart than
-the tolerance, they may be so by a few times what the model's own answer changes when the last digit of each number that
-it gets does.
+the tolerance, they may be so by a few times what the model's own answer changes when the last digit of each number
+changes: of those that it gets and of those that it has learned.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerastoolkit.exceptions import DataError, ExportError, KerasToolkitError
+from kerastoolkit.export._graph import Graph, last_digit_changed
 from kerastoolkit.export._spec import InputSpec, OutputSpec
 from kerastoolkit.export._subject import Subject
 
 Arrays = dict[str, NDArray[Any]]
+_Compute = Callable[[Arrays], Arrays]
 Run = Callable[[Arrays], Mapping[str, NDArray[Any]]]
 
 _MAX_ROWS, _ALONE, _MAX_CATEGORIES = 1000, 5, 30
@@ -42,12 +45,21 @@ class Tolerance(NamedTuple):
     """
 
     probabilities: float = 1e-5
-    numbers: float = 1e-5
+    numbers: float = 1e-6
     min_agreement: float = 1.0
 
 
 EXACT = Tolerance()
 FLOAT16 = Tolerance(5e-3, 5e-3)
+_BFLOAT16 = Tolerance(4e-2, 4e-2)
+
+
+def half_precision(graph: Graph) -> Tolerance | None:
+    """How far a file in float32 may be from a model that computes in half precision; None for other models."""
+    types = {str(getattr(layer, "compute_dtype", "")) for model in graph.networks for layer in model._flatten_layers()}
+    if "bfloat16" in types:
+        return _BFLOAT16
+    return FLOAT16 if "float16" in types else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,18 +115,43 @@ def compare(
     if sample is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _compared(subject, run, _typical_and_accepted(subject), "made up", tolerance, what)
-    return _compared(subject, run, subject.spec.arrays(subject.read(sample)), "given", tolerance, what)
+            return _compared(subject, run, accepted_rows(subject), "made up", tolerance, what)
+    sample = subject.read(sample)
+    return _compared(subject, run, subject.spec.arrays(sample), "given", tolerance, what, _answers_to(subject, sample))
 
 
-def _compared(subject: Subject, run: Run, arrays: Arrays, sample: str, tolerance: Tolerance, what: str) -> Parity:
+def _answers_to(subject: Subject, sample: Any) -> Arrays | None:
+    """What the model answers to rows as users have them; None where they are of a kind that only a file takes."""
+    if subject.spec.task == "unknown":  # a Keras model, which takes arrays by input
+        return None
+    if hasattr(sample, "iloc"):
+        rows = sample.iloc[:_MAX_ROWS]
+    elif isinstance(sample, np.ndarray):
+        rows = sample[:_MAX_ROWS]
+    else:
+        return None
+    try:
+        return subject.predict(rows)
+    except _REFUSALS:
+        return None
+
+
+def _compared(
+    subject: Subject,
+    run: Run,
+    arrays: Arrays,
+    sample: str,
+    tolerance: Tolerance,
+    what: str,
+    known: Arrays | None = None,
+) -> Parity:
     arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
     n_rows = _length(arrays)
     if not n_rows:
         raise DataError("`sample` has no rows.")
     found = _Found(subject, run, tolerance, what)
     of = "sample" if sample == "given" else "typical rows"
-    found.add([f"row {row} of the {of}" for row in range(n_rows)], arrays, counts=True)
+    found.add([f"row {row} of the {of}" for row in range(n_rows)], arrays, known, counts=True)
     for row in range(min(n_rows, _ALONE)):
         found.add([f"row {row} of the {of}, alone"], _one(arrays, row))
     n_refused = n_made_up = 0
@@ -138,9 +175,13 @@ def _compared(subject: Subject, run: Run, arrays: Arrays, sample: str, tolerance
 _REFUSALS = (KerasToolkitError, ValueError, TypeError, OverflowError)
 
 
-def _typical_and_accepted(subject: Subject) -> Arrays:
-    """Typical rows without those that the model refuses."""
-    arrays = typical_rows(subject)
+def accepted_rows(subject: Subject, n_rows: int = 32) -> Arrays:
+    """Typical rows without those that the model refuses.
+
+    Raises:
+        ExportError: It refuses all of them.
+    """
+    arrays = typical_rows(subject, n_rows)
     accepted = []
     for row in range(_length(arrays)):
         try:
@@ -210,15 +251,16 @@ class _Found:
         self._compare(rows, counts=False)
         return 0
 
-    def add(self, wheres: Sequence[str], arrays: Arrays, *, counts: bool = False) -> None:
+    def add(self, wheres: Sequence[str], arrays: Arrays, known: Arrays | None = None, *, counts: bool = False) -> None:
         """Compares rows.
 
         Args:
             wheres: What messages call each of them.
             arrays: The rows.
+            known: What the model answers to them as they were given. Defaults to `None`: it is asked.
             counts: Whether they are all of the sample, so that their agreement counts. Defaults to `False`.
         """
-        self._compare(_Rows(self.subject, wheres, arrays), counts=counts)
+        self._compare(_Rows(self.subject, wheres, arrays, known), counts=counts)
 
     def _compare(self, rows: _Rows, *, counts: bool) -> None:
         try:
@@ -245,14 +287,17 @@ class _Found:
             else:
                 self._numbers(rows, one, have, counts)
 
-    def _ties(self, rows: _Rows, one: OutputSpec, probabilities: OutputSpec | None, *, rounded: bool) -> NDArray[Any]:
-        """Rows whose most probable labels are as good as equal, or that lie on a threshold."""
+    def _ties(
+        self, rows: _Rows, one: OutputSpec, probabilities: OutputSpec | None, rounded: NDArray[np.bool_] | None = None
+    ) -> NDArray[Any]:
+        """Rows whose most probable labels are as good as equal, or that lie on a threshold; `rounded` are in doubt."""
         if probabilities is None:
             return np.zeros(len(rows.wheres), bool)
         p = rows.expected[probabilities.name]
         near = np.full((len(p), 1), 2 * max(self.tolerance.probabilities, 1e-6))
-        if rounded:
-            near = np.maximum(near, 2 * rows.rounding(probabilities)[:, None])
+        if rounded is not None:
+            rounding = np.minimum(rows.rounding(probabilities, rounded), _MOST_ROUNDING)
+            near = np.maximum(near, 2 * rounding[:, None])
         half = (np.abs(p - 0.5) < near).any(axis=-1)
         # the median of ordered classes changes where a sum of probabilities passes a half
         median = (np.abs(np.cumsum(p, axis=-1) - 0.5) < near).any(axis=-1)
@@ -265,9 +310,9 @@ class _Found:
     ) -> None:
         want, limit = rows.expected[one.name], self.tolerance.min_agreement
         equal = (want == have).reshape(len(want), -1).all(axis=1)
-        ties = self._ties(rows, one, probabilities, rounded=False)
+        ties = self._ties(rows, one, probabilities)
         if (~equal & ~ties).any():
-            ties = self._ties(rows, one, probabilities, rounded=True)
+            ties = self._ties(rows, one, probabilities, ~equal & ~ties)
         wrong = ~equal & ~ties
         if counts:
             self.n_labels += int((~ties).sum())
@@ -298,7 +343,9 @@ class _Found:
             limit = np.finfo("float64").max
         if worst <= limit:
             return
-        allowed = rows.rounding(one).reshape(-1, *(1,) * (want.ndim - 1)) / size
+        far = (difference > limit).reshape(len(want), -1).any(axis=1)
+        rounding = rows.rounding(one, far).reshape(-1, *(1,) * (want.ndim - 1)) / size
+        allowed = np.minimum(rounding, _MOST_ROUNDING)
         excess = np.where(difference > np.maximum(limit, allowed), difference, 0.0)
         if excess.any():
             place = tuple(int(part) for part in np.argwhere(excess == excess.max())[0])
@@ -321,42 +368,53 @@ def _apart(want: NDArray[Any], have: NDArray[Any]) -> NDArray[Any]:
 class _Rows:
     """Rows, and what the model answers to them."""
 
-    def __init__(self, subject: Subject, wheres: Sequence[str], arrays: Arrays) -> None:
+    def __init__(self, subject: Subject, wheres: Sequence[str], arrays: Arrays, known: Arrays | None = None) -> None:
         self.subject, self.wheres, self.arrays = subject, wheres, arrays
-        self.expected = self._answers(arrays)
-        self._nearby: list[Arrays] | None = None
+        self.expected = self._answers(arrays) if known is None else known
 
     def _answers(self, arrays: Arrays) -> Arrays:
         made = self.subject.predict(self.subject.rows(arrays))
         return {name: np.asarray(array) for name, array in made.items()}
 
-    def rounding(self, one: OutputSpec) -> NDArray[Any]:
-        """How far an answer to each row may be off by rounding alone, shape `(n,)`."""
-        if self._nearby is None:
-            self._nearby = []
-            for sign in (1, -1):
-                moved = {name: _last_digit_changed(array, sign) for name, array in self.arrays.items()}
-                try:
-                    self._nearby.append(self._answers(moved))
-                except _REFUSALS:  # a number at the edge of what the model takes
-                    continue
-        want = self.expected[one.name].astype("float64")
-        changes = [_apart(want, answers[one.name].astype("float64")) for answers in self._nearby]
-        found = np.max([np.zeros(want.shape), *changes], axis=0).reshape(len(want), -1).max(axis=1)
-        largest = _MOST_ROUNDING * (
-            1.0 if one.kind == "probabilities" else max(float(np.nan_to_num(np.abs(want)).max()), 1e-30)
-        )
-        return np.asarray(np.minimum(_TIMES_ROUNDING * found, largest))
+    def rounding(self, one: OutputSpec, rows: NDArray[np.bool_]) -> NDArray[Any]:
+        """How far answers may be off by rounding alone, shape `(n,)`: of some rows, and 0 for the others."""
+        found = np.zeros(len(self.wheres))
+        places = np.flatnonzero(rows)
+        for start in range(0, len(places), _AT_ONCE):
+            some = places[start : start + _AT_ONCE]
+            found[some] = self._rounding({name: array[some] for name, array in self.arrays.items()}, one)
+        return _TIMES_ROUNDING * found
+
+    def _rounding(self, arrays: Arrays, one: OutputSpec) -> NDArray[Any]:
+        """How far the answers move where the last digit of what goes into them does: of rows, and of weights."""
+        noise = np.random.default_rng(0)
+        numbers = {other.name for other in self.subject.spec.inputs if other.kind != "category"}
+        found = self._moved(arrays, one, self._answers, self._answers, numbers, noise)
+        if self.subject.graph.networks:
+            compute = self.subject.graph.compute
+            with_noise = functools.partial(compute, noise=noise)
+            found = np.maximum(found, self._moved(arrays, one, compute, with_noise, numbers, noise))
+        return found
+
+    def _moved(
+        self, arrays: Arrays, one: OutputSpec, compute: _Compute, again: _Compute, numbers: set[str],
+        noise: np.random.Generator,
+    ) -> NDArray[Any]:  # fmt: skip
+        """How far answers are moved by noise, shape `(n,)`."""
+        want = compute(arrays)[one.name].astype("float64")
+        found = np.zeros(want.shape)
+        for _ in range(_N_NOISE):
+            moved = {name: last_digit_changed(a, noise) if name in numbers else a for name, a in arrays.items()}
+            try:
+                found = np.maximum(found, _apart(want, again(moved)[one.name].astype("float64")))
+            except _REFUSALS:  # a number at the edge of what the model takes
+                continue
+        return np.asarray(found.reshape(len(found), -1).max(axis=1))
 
 
 # Rounding adds up along the layers; what is more than a thousandth is no rounding.
 _TIMES_ROUNDING, _MOST_ROUNDING = 4.0, 1e-3
-
-
-def _last_digit_changed(array: NDArray[Any], sign: int) -> NDArray[Any]:
-    if array.dtype.kind != "f":
-        return array
-    return np.asarray(array * (1 + sign * np.finfo(array.dtype).eps)).astype(array.dtype)
+_N_NOISE, _AT_ONCE = 3, 32
 
 
 def _shown(value: Any) -> str:

@@ -423,6 +423,14 @@ def _parts(step: Any) -> list[slice]:
 
 def _looked_up(columns: Columns, column: Column, known: _Categories, table: Array) -> list[Column]:
     """The rows of a table: that of a gap, that of an unseen category, then those of the categories."""
+    if None in known.gaps and column.origin is not None and column.value is not None:
+        # An imputer before it fills NaN and leaves None as it is, which is what gaps are in this column.
+        column = columns.all()[column.origin]
+    if None in known.gaps:
+        columns.notes.append(
+            f"A gap in {quoted(column.name)} is None to the model, as in the rows that it was fitted to; NaN, which it "
+            "takes for something else, is None to the file as well."
+        )
     value = columns.texts([column]) if known.of_text else columns.numbers([column])
     columns.tell_categories(column, known.present)
     if column.origin is not None:

@@ -414,15 +414,17 @@ def rows_of_columns(columns: Columns) -> Callable[[Arrays], Any]:
         n = len(next(iter(arrays.values())))
         if [raw.kind for raw in columns.raw] == ["text"]:
             return list(arrays[columns.raw[0].name])
-        made = {}
+        made: dict[Any, Any] = {}
         for raw in columns.raw:
             if raw.name not in arrays:  # nothing that is answered depends on it
                 made[raw.label] = np.full(n, raw.categories[0] if raw.categories else np.nan)
                 continue
             values = arrays[raw.name]
             if raw.of_text and raw.kind == "category" and "" not in raw.categories:
-                values = np.array([raw.missing if value == "" else value for value in values], dtype=object)
-            elif raw.dtype and np.array_equal(values, values.astype(raw.dtype)):
+                texts = [raw.missing if value == "" else value for value in values]
+                made[raw.label] = pd.Series(texts, dtype=object)  # of another type, None would become NaN
+                continue
+            if raw.dtype and np.array_equal(values, values.astype(raw.dtype)):
                 values = values.astype(raw.dtype)
             made[raw.label] = values
         return pd.DataFrame(made)

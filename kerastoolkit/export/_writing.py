@@ -14,13 +14,18 @@ from kerastoolkit.exceptions import ExportError
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
     """A block that writes a file to the path it is given; without an error the file then takes its place."""
-    _check_parent(path)
-    if path.is_dir():
-        raise ExportError(f"{str(path)!r} is a folder, and a file is to be written. Name a file in it.")
+    check_file(path)
     with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".export-") as folder:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+def check_file(path: Path) -> None:
+    """Refuses a path where no file can be written."""
+    _check_parent(path, "path")
+    if path.is_dir():
+        raise ExportError(f"`path` is {str(path)!r}, which is a folder. Name a file in it.")
 
 
 @contextlib.contextmanager
@@ -34,22 +39,28 @@ def replacing_folder(path: Path, mark: str) -> Iterator[Path]:
     Raises:
         ExportError: There is another folder, or a file, in its place.
     """
-    _check_parent(path)
+    _check_parent(path, "folder")
     if path.exists() and not path.is_dir():
-        raise ExportError(f"{str(path)!r} is a file, and a folder is to be written.")
+        raise ExportError(f"`folder` is {str(path)!r}, which is a file. Name a new folder.")
     if path.is_dir() and any(path.iterdir()) and not (path / mark).is_file():
-        raise ExportError(f"The folder {str(path)!r} holds other files. Name a new folder, or an empty one.")
+        raise ExportError(f"`folder` is {str(path)!r}, which holds other files. Name a new folder, or an empty one.")
     with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".export-") as folder:
         temporary = Path(folder) / "new"
         yield temporary
+        old = Path(folder) / "old"
         if path.is_dir():
-            os.replace(path, Path(folder) / "old")
-        os.replace(temporary, path)
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.is_dir():
+                os.replace(old, path)
+            raise
 
 
-def _check_parent(path: Path) -> None:
+def _check_parent(path: Path, argument: str) -> None:
     if not path.resolve().parent.is_dir():
-        raise ExportError(f"There is no folder {str(path.resolve().parent)!r}. Make it first.")
+        raise ExportError(f"`{argument}` is {str(path)!r}, in a folder that does not exist. Make it first.")
 
 
 def size_of(path: Path) -> int:

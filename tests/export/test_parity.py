@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -249,14 +250,14 @@ def test_where_labels_may_differ_a_fraction_has_to_be_equal():
 
 def test_numbers_are_compared_by_their_size_and_their_spread():
     wanted = np.array([1e6, -1e6, 0.0, 5.0])
-    for off, is_found in ((4e-6, False), (4e-5, True)):
+    for off, is_found in ((4e-7, False), (4e-6, True)):
         subject, run = hand_made({"prediction": wanted}, {"prediction": wanted + off * 1e6}, ("number",), ())
         rows = np.arange(4.0)[:, None]
         if is_found:
-            with pytest.raises(ExportError, match="apart, and at most 1e-05 is allowed"):
+            with pytest.raises(ExportError, match="apart, and at most 1e-06 is allowed"):
                 compare(subject, run, rows)
         else:
-            assert compare(subject, run, rows).differences["prediction"] < 1e-5
+            assert compare(subject, run, rows).differences["prediction"] < 1e-6
     # each of several columns by its own spread
     wanted = np.stack([wanted, np.array([1e-3, 2e-3, 3e-3, 4e-3])], axis=1)
     subject, run = hand_made({"prediction": wanted}, {"prediction": wanted + [0.0, 1e-4]}, ("number",), ())
@@ -286,6 +287,42 @@ def test_answers_may_differ_by_the_rounding_of_the_model_itself_and_no_more():
 
     with pytest.raises(ExportError, match="as 'prediction' in row 1 of the sample"):
         compare(subject, wrong, years, tolerance=Tolerance(numbers=1e-6))
+
+
+def test_rounding_inside_of_a_network_is_allowed_where_the_input_has_no_digits_to_change():
+    network = keras.Sequential([keras.Input((2,), dtype="uint8"), keras.layers.Dense(64), keras.layers.Dense(1)])
+    first = np.random.default_rng(0).normal(size=(2, 64)) * 1000
+    second = np.linalg.qr(np.concatenate([first, np.eye(64)]).T)[0][:, 2:3] + first[:1].T * 1e-8
+    network.set_weights([first, np.zeros(64), second, np.zeros(1)])  # large numbers that cancel
+    subject = subject_of(network)
+    name = subject.spec.outputs[0].name
+    into, out = (one.astype("float64") for one in network.get_weights()[::2])
+    rows = np.random.default_rng(1).integers(256, size=(20, 2)).astype("uint8")
+
+    def exact(arrays):
+        return {name: (next(iter(arrays.values())).astype("float64") @ into @ out).astype("float32")}
+
+    found = compare(subject, exact, rows, tolerance=Tolerance(numbers=1e-6)).differences[name]
+    assert found > 1e-5
+
+    def wrong(arrays):
+        return {name: exact(arrays)[name] * np.float32(1.01)}
+
+    with pytest.raises(ExportError, match="in row .* of the sample"):
+        compare(subject, wrong, rows)
+
+
+def test_a_category_in_numbers_is_not_allowed_to_round_to_none():
+    model = make_pipeline(OneHotEncoder(categories=[[1.0, 2.0]], handle_unknown="ignore"), LogisticRegression())
+    rows = np.array([[1.0], [2.0]] * 20)
+    subject = subject_of(model.fit(rows, ["a", "b"] * 20))
+
+    def wrong(arrays):
+        made = subject.graph.compute(arrays)
+        return {**made, "probabilities": made["probabilities"] + 5e-4}
+
+    with pytest.raises(ExportError, match="as 'probabilities'"):
+        compare(subject, wrong, rows)
 
 
 def test_rows_that_the_model_refuses_are_no_question_to_the_file():

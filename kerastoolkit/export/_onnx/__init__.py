@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +14,14 @@ from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export._graph import Graph, Network
 from kerastoolkit.export._onnx import converted, layers, ops, spatial
 from kerastoolkit.export._onnx.network import Tensor, Walk, known_dtype
-from kerastoolkit.export._onnx.operations import write_operation
+from kerastoolkit.export._onnx.operations import notes_of, write_operation
 from kerastoolkit.export._onnx.writer import Writer
-from kerastoolkit.export._parity import EXACT, Parity, Tolerance, compare
+from kerastoolkit.export._parity import EXACT, Parity, Tolerance, compare, half_precision
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._runtime import KEY, OnnxModel
 from kerastoolkit.export._spec import Spec
 from kerastoolkit.export._subject import Subject, subject_of
+from kerastoolkit.export._writing import check_file, replacing_file
 
 if TYPE_CHECKING:
     import onnx as onnx_package
@@ -60,27 +59,27 @@ def onnx(source: Any, path: str | Path, *, sample: Any = None, tolerance: Tolera
             answer unlike the model. Nothing was written then; a file that was there stays.
         MissingPackageError: onnx or onnxruntime is not installed.
     """
-    target = Path(path)
-    if target.is_dir() or not target.parent.is_dir():
-        why = "is a folder" if target.is_dir() else "is in a folder that does not exist"
-        raise ExportError(f"`path` {why}: {target}. Give the path of a file, such as 'model.onnx'.")
+    path = Path(path)
+    check_file(path)
     require("onnx"), require("onnxruntime")
     subject = subject_of(source)
-    model, notes, half = _model_of(subject)
+    model, notes = _model_of(subject)
     spec = dataclasses.replace(subject.spec, versions={**subject.spec.versions, **_versions()})
     _annotate(model, spec)
-    runs = OnnxModel(model.SerializeToString(), target)
-    parity = compare(subject, runs.run, sample, tolerance=tolerance or half or EXACT, what="The ONNX file")
+    runs = OnnxModel(model.SerializeToString(), path)
+    tolerance = tolerance or half_precision(subject.graph) or EXACT
+    parity = compare(subject, runs.run, sample, tolerance=tolerance, what="The ONNX file")
     said = any("only train" in note for note in subject.notes)
     notes = (*subject.notes, *(note for note in notes if not (said and "only train" in note)))
     spec = dataclasses.replace(spec, report=_facts(parity, notes))
     _annotate(model, spec)
     content = model.SerializeToString()
-    _write_whole(target, content)
-    return Report(target, "onnx", len(content), parity, spec, notes)
+    with replacing_file(path) as temporary:
+        temporary.write_bytes(content)
+    return Report(path, "onnx", len(content), parity, spec, notes)
 
 
-def _model_of(subject: Subject) -> tuple[onnx_package.ModelProto, tuple[str, ...], Tolerance | None]:
+def _model_of(subject: Subject) -> tuple[onnx_package.ModelProto, tuple[str, ...]]:
     onnx_module = require("onnx")
     writer = Writer()
     notes = write_graph(writer, subject.graph)
@@ -92,17 +91,7 @@ def _model_of(subject: Subject) -> tuple[onnx_package.ModelProto, tuple[str, ...
         onnx_module.checker.check_model(model, full_check=True)
     except (onnx_module.checker.ValidationError, onnx_module.shape_inference.InferenceError) as error:
         raise ExportError(f"The ONNX file would not be valid: {error}. Nothing was written.") from error
-    return model, tuple(notes), _half_precision(subject.graph)
-
-
-def _half_precision(graph: Graph) -> Tolerance | None:
-    """How far a file in float32 may be from a model that computes in half precision; None for other models."""
-    policies = {
-        str(getattr(layer, "compute_dtype", "")) for model in graph.networks for layer in model._flatten_layers()
-    }
-    if "bfloat16" in policies:
-        return Tolerance(probabilities=4e-2, numbers=4e-2)
-    return Tolerance(probabilities=5e-3, numbers=5e-3) if "float16" in policies else None
+    return model, (*notes, *notes_of(subject.graph))
 
 
 def write_graph(writer: Writer, graph: Graph) -> list[str]:
@@ -181,20 +170,3 @@ def _annotate(model: onnx_package.ModelProto, spec: Spec) -> None:
     model.producer_name, model.producer_version = "kerastoolkit", __version__
     model.doc_string = f"{spec.name}: {', '.join(one.name for one in spec.outputs)}"
     require("onnx").helper.set_model_props(model, {KEY: spec.to_json()})
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside its place, and moves it there when it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -12,19 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from kerastoolkit.export._graph import ONLY_TRAIN
 from kerastoolkit.export._onnx import spatial
 from kerastoolkit.export._onnx.network import Call, Made, Tensor, Write, array_of
 from kerastoolkit.export._onnx.ops import ACTIVATIONS, moments, reshape, softmax
 from kerastoolkit.export._onnx.recurrent import bidirectional, recurrent, time_distributed
-
-_ONLY_TRAINING = (
-    "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout", "GaussianNoise",
-    "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast",
-    "RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue",
-    "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation",
-    "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "SpatialDropout1D", "SpatialDropout2D",
-    "SpatialDropout3D",
-)  # fmt: skip
 
 
 @functools.cache
@@ -40,7 +32,7 @@ def writers() -> Mapping[type, Write]:
         "RepeatVector": _repeat_vector, "Rescaling": _rescaling, "Reshape": _reshape, "Resizing": _resizing,
         "SimpleRNN": recurrent, "Softmax": _softmax, "TimeDistributed": time_distributed,
     }  # fmt: skip
-    named |= dict.fromkeys(_ONLY_TRAINING, _left_out)
+    named |= dict.fromkeys(ONLY_TRAIN, _left_out)
     named |= dict.fromkeys(_MERGES, _merge)
     named |= {name: _as_operation(*words) for name, words in _LIKE_OPERATIONS.items()}
     return {getattr(keras.layers, name): write for name, write in named.items() if hasattr(keras.layers, name)}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kerastoolkit import _files
 from kerastoolkit._values import shown
 from kerastoolkit.exceptions import ExportError, ParameterError, SavedFileError
-from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, compare, typical_rows
+from kerastoolkit.export._parity import EXACT, FLOAT16, Parity, Tolerance, accepted_rows, compare
 from kerastoolkit.export._report import Report
 from kerastoolkit.export._spec import Spec
 from kerastoolkit.export._subject import Subject, subject_of
@@ -169,7 +169,7 @@ def _compare(
 
 def _checked_rows(subject: Subject, tolerance: Tolerance) -> dict[str, Any]:
     """Made-up rows with the model's answers, by which the page compares itself."""
-    rows = typical_rows(subject, _CHECKED_ROWS)
+    rows = accepted_rows(subject, _CHECKED_ROWS)
     n_rows = max(1, min(_CHECKED_ROWS, _CHECKED_NUMBERS * _CHECKED_ROWS // sum(one.size for one in rows.values())))
     rows = {name: array[:n_rows] for name, array in rows.items()}
     answers = subject.predict(subject.rows(rows))

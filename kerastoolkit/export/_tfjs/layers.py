@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit.export._graph import ONLY_TRAIN
 from kerastoolkit.export._tfjs.topology import (
     OURS,
     RECURRENT,
@@ -43,7 +44,7 @@ def rule_for(operation: Any) -> Rule:
     """
     name = type(operation).__name__
     if is_layer(operation, name):
-        if name in _ONLY_TRAIN:
+        if name in ONLY_TRAIN or name == "Identity":
             return _same
         if name in _RULES:
             return _RULES[name]
@@ -431,14 +432,6 @@ def _arithmetic(step: Step) -> Ref:
 
 
 # -- the rules ------------------------------------------------------------------------------------------------------
-
-_ONLY_TRAIN = (
-    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "Identity",
-    "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomErasing",
-    "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective",
-    "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation",
-    "RandomZoom", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
-)  # fmt: skip
 
 _RULES: dict[str, Rule] = {
     "Activation": _activation,
