@@ -332,7 +332,7 @@ def _restore_requests(estimator: KerasEstimator, requests: Mapping[str, Mapping[
             if name not in known or (isinstance(alias, str) and not alias.isidentifier()):
                 raise SavedFileError(f"{path} asks for {name[:100]!r} in {method[:100]!r}, which no estimator does.")
             getattr(told, method).add_request(param=name, alias=alias)
-    vars(estimator)["_metadata_request"] = told
+    estimator.__dict__["_metadata_request"] = told
 
 
 def _restore(description: Mapping[str, Any], reading: Reading) -> Any:
