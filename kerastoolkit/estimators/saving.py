@@ -325,14 +325,14 @@ def _check_parameter(name: str, value: object, base: type[KerasEstimator], what:
 def _restore_requests(estimator: KerasEstimator, requests: Mapping[str, Mapping[str, Any]], path: str) -> None:
     from sklearn.utils._metadata_requests import SIMPLE_METHODS
 
-    told = estimator._get_metadata_request()
+    told = estimator.get_metadata_routing()
     for method, by_name in requests.items():
         known = dict(getattr(told, method).requests) if method in SIMPLE_METHODS else {}
         for name, alias in by_name.items():
             if name not in known or (isinstance(alias, str) and not alias.isidentifier()):
                 raise SavedFileError(f"{path} asks for {name[:100]!r} in {method[:100]!r}, which no estimator does.")
             getattr(told, method).add_request(param=name, alias=alias)
-    estimator._metadata_request = told
+    estimator.__dict__["_metadata_request"] = told
 
 
 def _restore(description: Mapping[str, Any], reading: Reading) -> Any:

@@ -6,9 +6,12 @@ import asyncio
 import dataclasses
 import json
 import math
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -423,3 +426,17 @@ def test_other_files_are_refused(tmp_path: Path, files: dict[str, Path]) -> None
         serving.app(tmp_path / "model.onnx")
     with pytest.raises(FileNotFoundError):
         serving.app(tmp_path / "nothing.onnx")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed: https://nodejs.org")
+def test_the_form_sends_pixels_on_the_scale_of_the_model() -> None:
+    script = """
+        const found = { addEventListener() {} };
+        globalThis.document = { getElementById: () => found };
+        require("node:vm").runInThisContext(require("node:fs").readFileSync(process.argv[1], "utf8"));
+        const ranges = [[0, 0.996], [0, 250], [null, null], [0, 15], [-1, 0.99], [0, 1000]];
+        console.log(JSON.stringify(ranges.map(([minimum, maximum]) => scaleOf({ minimum, maximum }))));
+    """
+    form = resources.files("kerastoolkit.serving") / "page" / "form.js"
+    said = subprocess.run(["node", "-e", script, str(form)], capture_output=True, text=True, check=True, timeout=600)
+    assert json.loads(said.stdout) == [[0, 1], [0, 255], [0, 255], [0, 16], [-1, 0.99], [0, 1000]]

@@ -39,6 +39,8 @@ function number(text, name, mayBeMissing) {
   return Number(text);
 }
 
+const short = (value) => String(Number(value.toPrecision(6)));
+
 function addColumn(form, input, example) {
   const gap = input.may_be_missing ? "empty where it is missing" : "";
   const isText = input.dtype === "string";
@@ -50,14 +52,26 @@ function addColumn(form, input, example) {
     addField(form, input.name, [some + (input.categories.length > 5 ? ", ..." : ""), gap].filter(Boolean).join("; "), list, read);
     return;
   }
-  const control = element("input", { value: example ?? "", inputmode: isText ? "text" : "decimal", autocomplete: "off" });
-  const range = input.minimum === null || input.maximum === null ? "" : `${input.minimum} to ${input.maximum} so far`;
+  const shown = typeof example === "number" ? short(example) : (example ?? "");
+  const control = element("input", { value: shown, inputmode: isText ? "text" : "decimal", autocomplete: "off" });
+  const range = input.minimum === null || input.maximum === null ? "" : `${short(input.minimum)} to ${short(input.maximum)} when the model was exported`;
   const read = () => (isText ? (control.value === "" && input.may_be_missing ? null : control.value) : number(control.value, input.name, input.may_be_missing));
   addField(form, input.name, [range, gap].filter(Boolean).join("; "), control, read);
 }
 
+// The ends of the scale that the pixels of a model are on, of which its sample shows a part.
+function scaleOf({ minimum, maximum }) {
+  if (minimum === null || maximum === null) return [0, 255];
+  return minimum < 0 ? [minimum, maximum] : [0, [1, 16, 255].find((top) => maximum <= top) ?? maximum];
+}
+
 function addImage(form, input) {
   const [height, width, channels] = input.shape;
+  const [low, high] = scaleOf(input);
+  const scaled = (value) => {
+    const made = low + ((high - low) * value) / 255;
+    return high === 255 || !input.dtype.startsWith("float") ? Math.round(made) : made;
+  };
   const control = element("input", { type: "file", accept: "image/*" });
   const read = async () => {
     if (!control.files.length) throw new Error("Choose an image.");
@@ -66,10 +80,12 @@ function addImage(form, input) {
     const context = canvas.getContext("2d");
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
-    const colours = (at) => (channels === 1 ? [Math.round(0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2])] : Array.from(pixels.slice(at, at + (channels ?? 3))));
+    const grey = (at) => 0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2];
+    const colours = (at) => (channels === 1 ? [grey(at)] : Array.from(pixels.slice(at, at + (channels ?? 3)))).map(scaled);
     return Array.from({ length: canvas.height }, (_, row) => Array.from({ length: canvas.width }, (_, column) => colours(4 * (row * canvas.width + column))));
   };
-  addField(form, input.name, height && width ? `made ${width} by ${height} pixels` : "an image file", control, read);
+  const size = height && width ? `made ${width} by ${height} pixels` : "an image file";
+  addField(form, input.name, `${size}, from ${short(low)} to ${short(high)}`, control, read);
 }
 
 function addInput(form, input, example) {

@@ -22,7 +22,7 @@
 
   function script(src, integrity) {
     return new Promise((resolve, reject) => {
-      const failed = () => reject(new Error(`${src} cannot be loaded.`));
+      const failed = () => reject(new Error(`${src} cannot be loaded.${integrity ? " Without the internet, put tf.es2017.min.js of the package @tensorflow/tfjs beside this page." : ""}`));
       const made = make("script", { src, onload: resolve, onerror: failed });
       if (integrity) Object.assign(made, { integrity, crossOrigin: "anonymous" });
       document.head.append(made);
