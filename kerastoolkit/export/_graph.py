@@ -117,7 +117,7 @@ class Graph:
         Args:
             arrays: Raw inputs by name, `n` rows each.
             noise: Changes the last digit of each weight of the networks and of each number that they take and put out,
-                up or down at random, which shows how far rounding moves the outputs. Defaults to `None`: none is changed.
+                up or down at random, which shows how far rounding moves the outputs. Defaults to `None`: nothing.
         """
         known: dict[str, Array] = {value.name: np.asarray(arrays[value.name]) for value in self.inputs}
         with np.errstate(all="ignore"):

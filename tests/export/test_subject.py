@@ -457,3 +457,14 @@ def test_a_mixed_table_in_front_of_a_network(penguins):
     subject = compared(make_pipeline(columns, last), rows)
     assert [one.name for one in subject.spec.inputs] == [name for name in rows if name != "year"]
     assert all(one.may_be_missing for one in subject.spec.inputs)
+
+
+def test_what_a_beginner_gives_is_refused_with_what_to_do():
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    with pytest.raises(ExportError, match=r"is not built.*keras\.Input"):
+        subject_of(model)
+    with pytest.raises(ExportError, match="`KerasClassifier` is a class"):
+        subject_of(KerasClassifier)

@@ -60,7 +60,7 @@ def onnx(source: Any, path: str | Path, *, sample: Any = None, tolerance: Tolera
         MissingPackageError: onnx or onnxruntime is not installed.
     """
     path = Path(path)
-    check_file(path)
+    check_file(path, ".onnx")
     require("onnx"), require("onnxruntime")
     subject = subject_of(source)
     model, notes = _model_of(subject)
@@ -74,7 +74,7 @@ def onnx(source: Any, path: str | Path, *, sample: Any = None, tolerance: Tolera
     spec = dataclasses.replace(spec, report=_facts(parity, notes))
     _annotate(model, spec)
     content = model.SerializeToString()
-    with replacing_file(path) as temporary:
+    with replacing_file(path, ".onnx") as temporary:
         temporary.write_bytes(content)
     return Report(path, "onnx", len(content), parity, spec, notes)
 
