@@ -162,6 +162,39 @@ def layers_of(model: keras.Model, *, itself: bool = True) -> list[keras.layers.L
     return list(model._flatten_layers(include_self=itself))
 
 
+def inputs_structure(model: keras.Model) -> Any:
+    """How the inputs of a functional model stand in lists and dicts; None for one that does not know."""
+    return getattr(model, "_inputs_struct", None)
+
+
+def outputs_structure(model: keras.Model) -> Any:
+    """How the outputs of a functional model stand in lists and dicts."""
+    return model._outputs_struct
+
+
+def nodes_in_order(model: keras.Function) -> list[Any]:
+    """The calls in the graph of a functional model, in an order in which they can be computed."""
+    by_depth = model._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
+def calls_into(layer: Any) -> list[Any]:
+    """The calls of a layer in all graphs, as Keras' own list."""
+    nodes: list[Any] = layer._inbound_nodes
+    return nodes
+
+
+def calls_after(layer: Any) -> list[Any]:
+    """The calls that take what a layer puts out, in all graphs, as Keras' own list."""
+    nodes: list[Any] = layer._outbound_nodes
+    return nodes
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Gives a symbolic tensor a mask, as Keras does."""
+    tensor._keras_mask = mask
+
+
 def fixed_batch(model: keras.Model) -> int | None:
     """The number of rows that a model takes at once, where it was built for one (`Input(batch_shape=...)`)."""
     try:
@@ -700,10 +733,8 @@ def calls_of(model: keras.Model) -> list[Call]:
     import keras
 
     function = keras.Function(model.inputs, model.outputs)
-    made = []
-    for _, nodes in sorted(function._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            if not node.is_input:
-                arguments = node.arguments
-                made.append(Call(node.operation, arguments.args, dict(arguments.kwargs), tuple(node.outputs)))
-    return made
+    return [
+        Call(node.operation, node.arguments.args, dict(node.arguments.kwargs), tuple(node.outputs))
+        for node in nodes_in_order(function)
+        if not node.is_input
+    ]

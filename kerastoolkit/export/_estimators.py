@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kerastoolkit._keras import calls_after, inputs_structure, layer_of
 from kerastoolkit._words import quoted
 from kerastoolkit.data.columns import FIRST, MISSING, UNSEEN, CategoryColumn, NumberColumn, TableEncoder
 from kerastoolkit.data.readers import Reader, RowShape
@@ -77,7 +78,7 @@ def whole_model(fitted: Fitted) -> keras.Model:
 
 def is_functional(model: keras.Model) -> bool:
     """Whether a model knows its inputs: it is functional, or sequential and built."""
-    return getattr(functional_of(model), "_inputs_struct", None) is not None
+    return inputs_structure(functional_of(model)) is not None
 
 
 def _followed(model: keras.Model, shape: RowShape) -> keras.Model:
@@ -143,7 +144,7 @@ def names_of_inputs(model: keras.Model, known: Collection[str] = ()) -> list[str
         known: Names by which data come. Defaults to none.
     """
     model = functional_of(model)
-    struct = model._inputs_struct
+    struct = inputs_structure(model)
     if isinstance(struct, Mapping):
         by_tensor = {id(tensor): name for name, tensor in struct.items()}
         if all(id(one) in by_tensor for one in model.inputs):
@@ -152,7 +153,7 @@ def names_of_inputs(model: keras.Model, known: Collection[str] = ()) -> list[str
     of_tensors = [str(one.name) for one in model.inputs]
     if known and set(of_tensors) <= set(known):
         return of_tensors
-    return [str(one._keras_history.operation.name) for one in model.inputs]
+    return [str(getattr(layer_of(one), "name", one.name)) for one in model.inputs]
 
 
 def _fitting(graph: Graph, value: Value, one: keras.KerasTensor) -> Value:
@@ -176,13 +177,13 @@ def _without_resize(model: keras.Model) -> tuple[tuple[int, int], int, keras.Mod
 
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         return None
-    users = [node.operation for node in model.inputs[0]._keras_history.operation._outbound_nodes]
+    users = [node.operation for node in calls_after(layer_of(model.inputs[0]))]
     in_model = {id(one) for one in model.operations}
     first = next((one for one in users if id(one) in in_model), None)
     repeats = 1
     if isinstance(first, keras.layers.Concatenate) and first.name == "grey_to_rgb":
         repeats = 3
-        first = next((node.operation for node in first._outbound_nodes if id(node.operation) in in_model), None)
+        first = next((node.operation for node in calls_after(first) if id(node.operation) in in_model), None)
     options = {"interpolation": "bilinear", "antialias": True, "data_format": "channels_last"}
     if type(first).__name__ != "Resize" or first is None:
         return None
@@ -198,9 +199,9 @@ def ends_in_softmax(output: keras.KerasTensor) -> bool:
     """Whether an output of a model comes from a softmax, and so adds up to 1."""
     import keras
 
-    operation = output._keras_history.operation
+    operation = layer_of(output)
     while isinstance(operation, keras.Model) and is_functional(operation):
-        operation = operation.outputs[0]._keras_history.operation
+        operation = layer_of(operation.outputs[0])
     if isinstance(operation, keras.layers.Softmax):
         return operation.axis in (-1, len(output.shape) - 1)
     return getattr(getattr(operation, "activation", None), "__name__", "") == "softmax"

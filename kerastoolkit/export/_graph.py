@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit._keras import inputs_structure
 from kerastoolkit.exceptions import ExportError
 
 if TYPE_CHECKING:
@@ -734,7 +735,7 @@ class Network(Operation):
     def _packed(self, tensors: Sequence[Any]) -> Any:
         import keras
 
-        return keras.tree.pack_sequence_as(functional_of(self.model)._inputs_struct, list(tensors))
+        return keras.tree.pack_sequence_as(inputs_structure(functional_of(self.model)), list(tensors))
 
     def _call_with_noise(self, arrays: Sequence[Array], noise: np.random.Generator) -> list[Any]:
         import keras

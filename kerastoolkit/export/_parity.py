@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit._keras import layers_of
 from kerastoolkit.exceptions import DataError, ExportError, KerasToolkitError
 from kerastoolkit.export._graph import Graph, last_digit_changed
 from kerastoolkit.export._spec import InputSpec, OutputSpec
@@ -56,7 +57,7 @@ _BFLOAT16 = Tolerance(4e-2, 4e-2)
 
 def half_precision(graph: Graph) -> Tolerance | None:
     """How far a file in float32 may be from a model that computes in half precision; None for other models."""
-    types = {str(getattr(layer, "compute_dtype", "")) for model in graph.networks for layer in model._flatten_layers()}
+    types = {str(getattr(layer, "compute_dtype", "")) for model in graph.networks for layer in layers_of(model)}
     if "bfloat16" in types:
         return _BFLOAT16
     return FLOAT16 if "float16" in types else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit._keras import inputs_structure, outputs_structure
 from kerastoolkit._version import __version__
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.text import Vocabulary
@@ -139,7 +140,7 @@ def _of_model(model: keras.Model) -> Subject:
         tuple(OutputSpec(name, "raw", one.dtype, one.shape) for name, one in graph.outputs.items()),
         _versions(),
     )
-    struct = functional_of(model)._inputs_struct
+    struct = inputs_structure(functional_of(model))
 
     def predict(rows: Any) -> Arrays:
         import keras
@@ -161,7 +162,7 @@ def _of_model(model: keras.Model) -> Subject:
 
 
 def _names_of_outputs(model: keras.Model) -> list[str]:
-    struct = functional_of(model)._outputs_struct
+    struct = outputs_structure(functional_of(model))
     if isinstance(struct, Mapping):
         by_tensor = {id(tensor): name for name, tensor in struct.items()}
         if all(id(one) in by_tensor for one in model.outputs):

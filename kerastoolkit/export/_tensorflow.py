@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from kerastoolkit._keras import inputs_structure, layers_of, nodes_in_order
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export import _graph as g
 from kerastoolkit.export._converting import NETWORK
@@ -112,7 +113,7 @@ class Function:
         if self.apart:
             raw = {value.name for value in self.graph.inputs}
             cast = [one if value.name in raw else _apart(one) for one, value in zip(cast, node.inputs, strict=True)]
-        packed = keras.tree.pack_sequence_as(g.functional_of(model)._inputs_struct, cast)
+        packed = keras.tree.pack_sequence_as(inputs_structure(g.functional_of(model)), cast)
         with contextlib.ExitStack() as stack:
             stack.enter_context(tf.name_scope(NETWORK))
             if self.single:
@@ -212,10 +213,10 @@ def _rename(folder: Path, names: dict[str, str]) -> None:
 # -- recurrent layers -----------------------------------------------------------------------------------------------
 
 
-def layers_of(model: keras.Model) -> Iterator[Any]:
+def _each_layer(model: keras.Model) -> Iterator[Any]:
     """All layers of a model, with those inside of other layers."""
     seen: set[int] = set()
-    for layer in model._flatten_layers(include_self=False, recursive=True):
+    for layer in layers_of(model, itself=False):
         if id(layer) not in seen:
             seen.add(id(layer))
             yield layer
@@ -225,13 +226,13 @@ def recurrent_layers(model: keras.Model) -> list[Any]:
     """Its recurrent layers: `LSTM`, `GRU`, `SimpleRNN`, `RNN`, those inside of `Bidirectional` included."""
     import keras
 
-    return [layer for layer in layers_of(model) if isinstance(layer, keras.layers.RNN)]
+    return [layer for layer in _each_layer(model) if isinstance(layer, keras.layers.RNN)]
 
 
 @contextlib.contextmanager
 def _in_float32(model: keras.Model) -> Iterator[None]:
     """A block in which layers of mixed precision compute in float32, as which their weights are kept anyway."""
-    layers = [layer for layer in layers_of(model) if layer.compute_dtype in ("float16", "bfloat16")]
+    layers = [layer for layer in _each_layer(model) if layer.compute_dtype in ("float16", "bfloat16")]
     before = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
@@ -291,14 +292,13 @@ def _scaling_layers(model: keras.Model) -> list[Any]:
     functional = g.functional_of(model)
     behind: set[int] = set()  # tensors behind a layer with weights
     found = []
-    for nodes in (functional._nodes_by_depth[depth] for depth in sorted(functional._nodes_by_depth, reverse=True)):
-        for node in nodes:
-            layer = node.operation
-            is_behind = any(id(one) in behind for one in node.input_tensors)
-            if isinstance(layer, scaling) and not is_behind:
-                found.append(layer)
-            elif is_behind or (getattr(layer, "weights", None) and not isinstance(layer, keras.layers.Embedding)):
-                behind.update(map(id, node.outputs))
+    for node in nodes_in_order(functional):
+        layer = node.operation
+        is_behind = any(id(one) in behind for one in node.input_tensors)
+        if isinstance(layer, scaling) and not is_behind:
+            found.append(layer)
+        elif is_behind or (getattr(layer, "weights", None) and not isinstance(layer, keras.layers.Embedding)):
+            behind.update(map(id, node.outputs))
     return found
 
 

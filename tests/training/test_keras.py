@@ -273,7 +273,9 @@ def test_what_is_private_to_keras_is_used_in_one_module() -> None:
     own = {"_SubParsersAction", "_actions", "_asdict", "_fields", "_replace"}
     own |= {"_add_conversion", "_buffers", "_pfor_converter_registry", "_rng", "_seed", "_tile_variant"}
     own |= {"_untile_variant", "_version"}
+    own |= {"_fit_X", "_n_features_outs", "_scaler", "_training_dim", "_transformer_to_input_indices"}
     own |= {"_estimator", "_get_param_names", "_keras_build_fn", "_params", "_parent_callback_ctx", "_target_type"}
+    own |= {"_weights_not_none"}
     used: dict[str, set[str]] = {}
     for file, nodes in trees.items():
         for node in nodes:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from kerastoolkit._keras import calls_after, calls_into, inputs_structure, is_layer, layers_of, nodes_in_order, set_mask
 from kerastoolkit.exceptions import ExportError
 from kerastoolkit.export._onnx.writer import Writer
 
@@ -347,7 +348,7 @@ class Walk:
         if not is_plain_graph(model):
             return self.follow(model, call.arguments)
         given = keras.tree.flatten(first)
-        if isinstance(first, dict) and not isinstance(model._inputs_struct, dict):
+        if isinstance(first, dict) and not isinstance(inputs_structure(model), dict):
             given = [first[one.name] for one in model.inputs]
         masks = keras.tree.flatten(call.arguments.get("mask") or [None] * len(given))
         tensors = []
@@ -469,7 +470,7 @@ class _Scope:
         made = keras.KerasTensor(value.shape, dtype=value.dtype)
         self.know(made, value)
         if value.mask is not None:
-            made._keras_mask = self._symbolic_mask(value.mask)
+            set_mask(made, self._symbolic_mask(value.mask))
         return made
 
     def _symbolic_mask(self, mask: Mask) -> Any:
@@ -504,11 +505,10 @@ class _Scope:
 
     def run(self, model: keras.Model) -> None:
         """Writes a model in the order in which Keras computes it."""
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                known = all(id(one) in self._known for one in node.arguments.keras_tensors)
-                if known and not node.is_input and node.operation is not None:
-                    self._write(node)
+        for node in nodes_in_order(model):
+            known = all(id(one) in self._known for one in node.arguments.keras_tensors)
+            if known and not node.is_input and node.operation is not None:
+                self._write(node)
 
     def value(self, symbolic: Any) -> Tensor:
         """Writes what a symbolic tensor depends on, as far as that has not been done."""
@@ -530,7 +530,7 @@ class _Scope:
 
     def _node_of(self, symbolic: Any) -> Any:
         history: Any = getattr(symbolic, "_keras_history", None)
-        nodes = [] if history is None or history.operation is None else history.operation._inbound_nodes
+        nodes = [] if history is None or history.operation is None else calls_into(history.operation)
         if not nodes or nodes[history.node_index].is_input:
             raise ExportError(f"The model depends on {symbolic.name!r}, which is none of its inputs.")
         return nodes[history.node_index]
@@ -601,8 +601,8 @@ class _NodesRemoved:
     """A block after which the layers inside a layer have no more nodes than before."""
 
     def __init__(self, of: Any) -> None:
-        layers = list(of._flatten_layers()) if hasattr(of, "_flatten_layers") else []
-        lists = [nodes for layer in layers for nodes in (layer._inbound_nodes, layer._outbound_nodes)]
+        layers = layers_of(of) if is_layer(of) else []
+        lists = [nodes for layer in layers for nodes in (calls_into(layer), calls_after(layer))]
         self._lengths = [(nodes, len(nodes)) for nodes in lists]
 
     def __enter__(self) -> None: ...
