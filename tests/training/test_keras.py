@@ -279,7 +279,7 @@ def test_what_is_private_to_keras_is_used_in_one_module() -> None:
     used: dict[str, set[str]] = {}
     for file, nodes in trees.items():
         for node in nodes:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 own.add(node.name)
             elif isinstance(node, ast.Name):
                 own.add(node.id)
