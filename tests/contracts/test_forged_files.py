@@ -549,7 +549,8 @@ def test_an_object_is_made_of_nothing_but_what_is_known(
 def test_what_a_search_tried_is_no_way_around_what_it_predicts_with(tmp_path: Path) -> None:
     pipeline = Pipeline([("last", GaussianNB())])
     search = SklearnGridSearchCV(pipeline, {"last": [SVC()]}, cv=3).fit(X, Y)
-    path = save(search, tmp_path / "one.zip")
+    with pytest.warns(KerasToolkitWarning, match="The file holds SVC"):
+        path = save(search, tmp_path / "one.zip")
 
     def hide(file: Any) -> None:
         state = file["object"]["state"]
