@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["DatabaseInfo", "application_of", "connect", "has_table", "inspect_database"]
+__all__ = ["DatabaseInfo", "application_of", "connect", "has_table", "inspect_database", "write_ahead"]
 
 _BEGINNING = b"SQLite format 3\0"
 
@@ -142,3 +143,24 @@ def has_table(file: sqlite3.Connection, name: str, statement: str) -> bool:
     if found and found != ours:
         raise sqlite3.DatabaseError("it holds other tables, views or triggers than ours")
     return bool(found)
+
+
+def write_ahead(file: sqlite3.Connection, *, timeout: float) -> None:
+    """Lets others read a database while it is written: the one mode for which SQLite does not wait for another process.
+
+    Args:
+        file: The database.
+        timeout: How long to wait for another process, in seconds.
+
+    Raises:
+        sqlite3.OperationalError: Another process kept it busy for longer.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            file.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)

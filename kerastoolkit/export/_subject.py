@@ -8,7 +8,6 @@ is compared with.
 from __future__ import annotations
 
 import dataclasses
-import platform
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerastoolkit._keras import inputs_structure, outputs_structure
-from kerastoolkit._version import __version__
 from kerastoolkit.data.columns import TableEncoder
 from kerastoolkit.data.text import Vocabulary
 from kerastoolkit.estimators._image_readers import ImageFeatures, ImageReader
 from kerastoolkit.estimators._readers import ArrayReader
 from kerastoolkit.estimators.fitted import Fitted
+from kerastoolkit.estimators.saving import versions
 from kerastoolkit.estimators.transformer import KerasTransformer
 from kerastoolkit.exceptions import ExportError, KerasToolkitError
 from kerastoolkit.export._columns import Columns, Raw
@@ -138,7 +137,7 @@ def _of_model(model: keras.Model) -> Subject:
         "unknown",
         tuple(specs),
         tuple(OutputSpec(name, "raw", one.dtype, one.shape) for name, one in graph.outputs.items()),
-        _versions(),
+        versions(),
     )
     struct = inputs_structure(functional_of(model))
 
@@ -182,19 +181,6 @@ def _input(graph: Graph, name: str, shape: tuple[int | None, ...], dtype: str) -
 def _distinct(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     """Names of outputs, another one for each that an input has."""
     return [f"predicted_{name}" if name in taken else name for name in names]
-
-
-def _versions() -> dict[str, str]:
-    import keras
-    import sklearn
-
-    return {
-        "kerastoolkit": __version__,
-        "keras": keras.__version__,
-        "scikit-learn": sklearn.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 # -- an estimator, or what stands around it --------------------------------------------------------------------------
@@ -356,7 +342,7 @@ def _of_transformer(estimator: Any) -> Subject:
     flat = graph.add(Reshape((size_of(code.shape),)), code)
     graph.outputs = {"code": flat}
     outputs = (OutputSpec("code", "number", flat.dtype, flat.shape),)
-    spec = Spec(type(estimator).__name__, "transformation", specs, outputs, _versions())
+    spec = Spec(type(estimator).__name__, "transformation", specs, outputs, versions())
     return Subject(graph, spec, lambda X: {"code": estimator.transform(X)}, rows, tuple(notes))
 
 
@@ -511,7 +497,7 @@ def _finished(
     graph.prune()
     needed = {value.name for value in graph.inputs}
     inputs = tuple(one for one in inputs if one.name in needed)
-    spec = Spec(name or _name_of(estimator), task, inputs, tuple(outputs), _versions())
+    spec = Spec(name or _name_of(estimator), task, inputs, tuple(outputs), versions())
 
     def predict(X: Any) -> Arrays:
         return reference(estimator, outputs, X)

@@ -22,7 +22,6 @@ import re
 import sqlite3
 import tempfile
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator
 
-from kerastoolkit._sqlite import application_of, connect, has_table, inspect_database
+from kerastoolkit._sqlite import application_of, connect, has_table, inspect_database, write_ahead
 from kerastoolkit._version import __version__
 from kerastoolkit.exceptions import JournalError, KerasToolkitWarning, ParameterError, SavedFileError
 from kerastoolkit.search._description import Describer
@@ -326,7 +325,7 @@ class Journal:
             is_ours = self._is_ours(file)
         if not is_ours:
             # In one transaction: a process that is killed in between leaves an empty database, which counts as new.
-            self._write_ahead(file)
+            write_ahead(file, timeout=_BUSY_SECONDS)
             with _transaction(file, "IMMEDIATE"):
                 if not self._is_ours(file):  # another process may have been faster
                     file.execute(_TABLE)
@@ -334,19 +333,6 @@ class Journal:
                     file.execute(f"PRAGMA user_version = {_FORMAT}")
         # FULL: in WAL mode anything less may lose the last results when the machine loses power.
         file.execute("PRAGMA synchronous = FULL")
-
-    @staticmethod
-    def _write_ahead(file: sqlite3.Connection) -> None:
-        """Sets the mode of the file: the one operation for which SQLite does not wait for another process."""
-        until = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                file.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                    raise
-            time.sleep(0.01)
 
     def _is_ours(self, file: sqlite3.Connection) -> bool:
         application = file.execute("PRAGMA application_id").fetchone()[0]

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from kerastoolkit._sqlite import application_of, connect, has_table, inspect_database
+from kerastoolkit._sqlite import application_of, connect, has_table, inspect_database, write_ahead
 from kerastoolkit._words import did_you_mean
 from kerastoolkit.exceptions import JournalError, ParameterError, SavedFileError
 from kerastoolkit.serving._answers import Answers
@@ -218,7 +218,7 @@ class RequestLog:
         return SavedFileError(f"{str(self.path)!r} is no request log of kerastoolkit: {why}. Give another path.")
 
     def _prepare(self, file: sqlite3.Connection) -> None:
-        _write_ahead(file)
+        write_ahead(file, timeout=_BUSY_SECONDS)
         # NORMAL: a crash of the machine may take the last rows, but damages nothing.
         file.execute("PRAGMA synchronous = NORMAL")
         file.execute("BEGIN IMMEDIATE")
@@ -235,19 +235,6 @@ class RequestLog:
             with contextlib.suppress(sqlite3.Error):
                 file.execute("ROLLBACK")
             raise
-
-
-def _write_ahead(file: sqlite3.Connection) -> None:
-    """Sets the mode of the file: the one operation for which SQLite does not wait for another process."""
-    until = time.monotonic() + _BUSY_SECONDS
-    while True:
-        try:
-            file.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-        time.sleep(0.01)
 
 
 def _json(value: object) -> str:
