@@ -95,12 +95,16 @@ def _exported(source: Any) -> bytes:
 def _with_keras(source: Any, error: Exception) -> ServedModel:
     import keras
 
+    from kerastoolkit.export._parity import compare
     from kerastoolkit.export._subject import subject_of
 
     subject = subject_of(source)
+    run = _traced(subject)
+    # What kept it from ONNX may be that its graph answers unlike the model, which no server may do either.
+    compare(subject, run, what="The served graph")
     digest = hashlib.sha256(subject.spec.to_json().encode()).hexdigest()
     note = f"It is served with Keras instead of onnxruntime, which takes more time and memory: {error}"
-    return ServedModel(subject.spec, _traced(subject), digest, keras.config.backend(), None, note)
+    return ServedModel(subject.spec, run, digest, keras.config.backend(), None, note)
 
 
 def _traced(subject: Subject) -> Callable[[Arrays], dict[str, NDArray[Any]]]:

@@ -17,6 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from kerastoolkit import KerasClassifier, KerasRegressor, export, serving
 from kerastoolkit.cli import main
 from kerastoolkit.exceptions import ExportError
+from kerastoolkit.export import _onnx, _subject
+from kerastoolkit.export._graph import Standardize
 from kerastoolkit.serving import Client
 
 Ask = Callable[..., Any]
@@ -85,3 +87,22 @@ def test_what_onnx_cannot_hold_is_served_with_keras(ask: Ask) -> None:
         answer = ask(application, "/predict", X[:n_rows].tolist())
         made = [one["prediction"] for one in answer.json["predictions"]]
         np.testing.assert_allclose(made, expected[:n_rows], rtol=1e-5)
+
+
+def test_what_answers_unlike_its_model_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = load_iris(return_X_y=True)
+    estimator = make_pipeline(StandardScaler(), KerasClassifier(epochs=2, random_state=0)).fit(X, y)
+
+    def wrong(source: Any) -> Any:
+        subject = right_of(source)
+        nodes = subject.graph.nodes
+        scaling = next(place for place, node in enumerate(nodes) if isinstance(node.operation, Standardize))
+        right = nodes[scaling].operation
+        nodes[scaling] = nodes[scaling]._replace(operation=Standardize(right.mean[::-1], right.scale))
+        return subject
+
+    right_of = _subject.subject_of
+    monkeypatch.setattr(_subject, "subject_of", wrong)
+    monkeypatch.setattr(_onnx, "subject_of", wrong)
+    with pytest.raises(ExportError, match="The served graph answers .*, where the model answers"):
+        serving.app(estimator)
