@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,10 +154,7 @@ def write_network(writer: Writer, network: Network, inputs: Sequence[str]) -> tu
 
 
 def _versions() -> dict[str, str]:
-    import keras
-
-    packages = {name: require(name).__version__ for name in ("onnx", "onnxruntime")}
-    return {"kerastoolkit": __version__, "keras": keras.__version__, "python": platform.python_version(), **packages}
+    return {name: require(name).__version__ for name in ("onnx", "onnxruntime")}
 
 
 def _facts(parity: Parity, notes: Sequence[str]) -> dict[str, Any]:
